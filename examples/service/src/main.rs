@@ -1,0 +1,2 @@
+//! A service that uses the library alone.
+fn main() {}

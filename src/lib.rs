@@ -1,0 +1,1 @@
+//! coderdb: under construction.

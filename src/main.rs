@@ -1,0 +1,2 @@
+//! The `coderdb` binary.
+fn main() {}
