@@ -1,1 +1,6 @@
 //! coderdb: under construction.
+
+pub mod model;
+pub mod store;
+
+pub use sqlx;

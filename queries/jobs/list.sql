@@ -1,0 +1,70 @@
+-- The jobs in $1 with everything that the per-organization list shows (domain 5.4), newest first.
+-- $1 is an array of ids: one id for `get`; for `list`, the page that the filters select, in the same statement.
+WITH queue AS (
+    SELECT
+        id,
+        -- The id breaks ties, so that two readers see one order.
+        row_number() OVER (
+            ORDER BY initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0', created_at, id
+        ) AS position
+    FROM provisioner_jobs
+    WHERE started_at IS NULL AND canceled_at IS NULL AND completed_at IS NULL AND error IS NULL
+)
+
+SELECT
+    j.id,
+    j.created_at,
+    j.updated_at,
+    j.started_at,
+    j.canceled_at,
+    j.completed_at,
+    j.error,
+    j.organization_id,
+    j.initiator_id,
+    j.provisioner,
+    j.storage_method,
+    j.type AS job_type,
+    j.input,
+    j.worker_id,
+    j.file_id,
+    j.tags,
+    j.error_code,
+    j.trace_metadata,
+    j.job_status,
+    j.logs_length,
+    j.logs_overflowed,
+    coalesce(queue.position, 0) AS "queue_position!",
+    (SELECT count(*) FROM queue) AS "queue_size!",
+    coalesce(workers.ids, '{}') AS "available_workers!",
+    coalesce(v.name, '') AS "template_version_name!",
+    t.id AS "template_id?",
+    coalesce(t.name, '') AS "template_name!",
+    coalesce(t.display_name, '') AS "template_display_name!",
+    coalesce(t.icon, '') AS "template_icon!",
+    w.id AS "workspace_id?",
+    coalesce(w.name, '') AS "workspace_name!",
+    coalesce(worker.name, '') AS "worker_name!",
+    b.transition AS "workspace_build_transition?"
+FROM provisioner_jobs AS j
+LEFT JOIN queue ON queue.id = j.id
+LEFT JOIN workspace_builds AS b ON b.id = provisioner_job_input_uuid(j.input, 'workspace_build_id')
+-- The organization is compared in every join: an input may name anything, and must not leak another's names.
+LEFT JOIN workspaces AS w ON w.id = b.workspace_id AND w.organization_id = j.organization_id
+LEFT JOIN template_versions AS v
+    ON v.id = CASE
+        WHEN j.input ? 'template_version_id' THEN provisioner_job_input_uuid(j.input, 'template_version_id')
+        ELSE b.template_version_id
+    END
+    AND v.organization_id = j.organization_id
+LEFT JOIN templates AS t ON t.id = v.template_id AND t.organization_id = j.organization_id
+LEFT JOIN provisioner_daemons AS worker ON worker.id = j.worker_id
+LEFT JOIN LATERAL (
+    SELECT array_agg(d.id ORDER BY d.created_at, d.id) AS ids
+    FROM provisioner_daemons AS d
+    WHERE j.started_at IS NULL
+        AND d.organization_id = j.organization_id
+        AND j.provisioner = ANY (d.provisioners)
+        AND provisioner_tagset_contains(d.tags, j.tags)
+) AS workers ON true
+WHERE j.id = ANY ($1)
+ORDER BY j.created_at DESC, j.id DESC

@@ -1,0 +1,137 @@
+//! The closed sets of the domain, section 2: a value that is not listed is an error, never a guess.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A text that is not a value of one of the closed sets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{value:?} is not a {set}; expected one of {}", expected.join(", "))]
+pub struct UnknownValue {
+    /// What the value should have been, in words.
+    pub set: &'static str,
+    /// The text as it was given.
+    pub value: String,
+    /// Every value that is allowed.
+    pub expected: Vec<&'static str>,
+}
+
+macro_rules! closed_sets {
+    ($($(#[$doc:meta])* $name:ident, $set:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// Every value, in the order in which the database declares them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The value as the database and the JSON contract spell it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownValue;
+
+            fn from_str(text: &str) -> Result<Self, UnknownValue> {
+                match text {
+                    $($text => Ok(Self::$variant),)*
+                    _ => Err(UnknownValue {
+                        set: $set,
+                        value: text.to_owned(),
+                        expected: Self::ALL.iter().map(|v| v.as_str()).collect(),
+                    }),
+                }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    )*};
+}
+
+closed_sets! {
+    /// Where a provisioner job stands: a pure function of four of its columns (domain 4.1).
+    JobStatus, "job status" {
+        /// Waits in the queue for a daemon.
+        Pending = "pending",
+        /// A daemon works on it.
+        Running = "running",
+        /// Finished without an error, and nobody asked for it to be canceled.
+        Succeeded = "succeeded",
+        /// Somebody asked for it to be canceled; its daemon has not finished it yet.
+        Canceling = "canceling",
+        /// Finished after somebody asked for it to be canceled.
+        Canceled = "canceled",
+        /// Has an error text, finished or not.
+        Failed = "failed",
+        /// Declared by the type; no job ever has it.
+        Unknown = "unknown",
+    }
+
+    /// What a provisioner job does.
+    JobType, "job type" {
+        /// Imports a version of a template.
+        TemplateVersionImport = "template_version_import",
+        /// Builds a workspace.
+        WorkspaceBuild = "workspace_build",
+        /// Plans a version of a template without building anything.
+        TemplateVersionDryRun = "template_version_dry_run",
+    }
+
+    /// Which provisioner carries a job out.
+    ProvisionerType, "provisioner" {
+        /// Repeats what it is given; for tests.
+        Echo = "echo",
+        /// Runs Terraform.
+        Terraform = "terraform",
+    }
+
+    /// How the source of a job is stored.
+    StorageMethod, "storage method" {
+        /// As a row of `files`.
+        File = "file",
+    }
+
+    /// What a build does to its workspace.
+    Transition, "workspace transition" {
+        /// Starts it, or makes it.
+        Start = "start",
+        /// Stops it.
+        Stop = "stop",
+        /// Destroys it.
+        Delete = "delete",
+    }
+
+    /// Whether a user may sign in.
+    UserStatus, "user status" {
+        /// May sign in.
+        Active = "active",
+        /// May not sign in.
+        Suspended = "suspended",
+        /// Has not signed in for long, or never did.
+        Dormant = "dormant",
+    }
+}

@@ -1,0 +1,225 @@
+//! Provisioner jobs as the queries return them.
+
+use std::fmt;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    DaemonId, FileId, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, StorageMethod, Tags, TemplateId,
+    TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
+};
+
+/// A row of `provisioner_jobs` (domain 4.1). All times are UTC.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// The primary key.
+    pub id: JobId,
+    /// When it entered the queue.
+    pub created_at: OffsetDateTime,
+    /// The last sign of life of its daemon.
+    pub updated_at: OffsetDateTime,
+    /// When a daemon took it; `None` while it waits.
+    pub started_at: Option<OffsetDateTime>,
+    /// When somebody asked for it to be canceled.
+    pub canceled_at: Option<OffsetDateTime>,
+    /// When it ended.
+    pub completed_at: Option<OffsetDateTime>,
+    /// Why it failed; `None` or empty when it did not.
+    pub error: Option<String>,
+    /// What kind of failure it was, where that is known.
+    pub error_code: Option<JobErrorCode>,
+    /// Whose it is.
+    pub organization_id: OrganizationId,
+    /// Who asked for it; [`UserId::PREBUILDS`] for prebuilt workspaces.
+    pub initiator_id: UserId,
+    /// Which provisioner carries it out.
+    pub provisioner: ProvisionerType,
+    /// How its source is stored.
+    pub storage_method: StorageMethod,
+    /// What it does.
+    pub job_type: JobType,
+    /// What it is about.
+    pub input: JobInput,
+    /// The daemon that took it; the daemon's row may be gone.
+    pub worker_id: Option<DaemonId>,
+    /// Its source.
+    pub file_id: FileId,
+    /// Which daemons may take it.
+    pub tags: Tags,
+    /// Opaque tracing context.
+    pub trace_metadata: Option<Value>,
+    /// Computed by the database from the times and the error.
+    pub status: JobStatus,
+    /// Bytes of log output stored for it; at most 1,048,576.
+    pub logs_length: i32,
+    /// Whether log output was dropped because of that cap.
+    pub logs_overflowed: bool,
+}
+
+/// What a job is about: the ids in its `input` that this layer understands (domain 4.1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobInput {
+    /// The version to import or to try, for the two template jobs.
+    pub template_version_id: Option<TemplateVersionId>,
+    /// The build to carry out, for a workspace build.
+    pub workspace_build_id: Option<WorkspaceBuildId>,
+    /// Why the stored input could not be understood, beginning with `decode input`; `None` when it could.
+    pub error: Option<String>,
+}
+
+impl From<Value> for JobInput {
+    fn from(stored: Value) -> Self {
+        let mut input = Self::default();
+        let pairs = match stored {
+            Value::Object(pairs) => pairs,
+            Value::Null => return input,
+            _ => {
+                input.error = Some("decode input: expected a JSON object".to_owned());
+                return input;
+            }
+        };
+        let mut id = |key: &str| match pairs.get(key) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.parse::<Uuid>().is_ok() => text.parse().ok(),
+            Some(_) => {
+                input.error.get_or_insert_with(|| format!("decode input: {key} is not a UUID"));
+                None
+            }
+        };
+        let (version, build) = (id("template_version_id"), id("workspace_build_id"));
+        input.template_version_id = version.map(TemplateVersionId);
+        input.workspace_build_id = build.map(WorkspaceBuildId);
+        input
+    }
+}
+
+/// What kind of failure ended a job (domain 9).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum JobErrorCode {
+    /// `MISSING_TEMPLATE_PARAMETER`: the build lacks a parameter that its template requires.
+    MissingTemplateParameter,
+    /// `REQUIRED_TEMPLATE_VARIABLES`: the import lacks a variable that the template requires.
+    RequiredTemplateVariables,
+    /// `INSUFFICIENT_QUOTA`: the quota commit of the build was rejected.
+    InsufficientQuota,
+    /// A code that this version does not know, which only a database without the CHECK can hold.
+    Other(String),
+}
+
+impl JobErrorCode {
+    /// The code as the database and the JSON contract spell it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::MissingTemplateParameter => "MISSING_TEMPLATE_PARAMETER",
+            Self::RequiredTemplateVariables => "REQUIRED_TEMPLATE_VARIABLES",
+            Self::InsufficientQuota => "INSUFFICIENT_QUOTA",
+            Self::Other(code) => code,
+        }
+    }
+}
+
+impl From<String> for JobErrorCode {
+    fn from(code: String) -> Self {
+        match code.as_str() {
+            "MISSING_TEMPLATE_PARAMETER" => Self::MissingTemplateParameter,
+            "REQUIRED_TEMPLATE_VARIABLES" => Self::RequiredTemplateVariables,
+            "INSUFFICIENT_QUOTA" => Self::InsufficientQuota,
+            _ => Self::Other(code),
+        }
+    }
+}
+
+impl fmt::Display for JobErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a job has the queue numbers that it has: on the wire, `0/0` says none of this (domain 15, decision 10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueState {
+    /// It does not wait.
+    NotQueued,
+    /// It waits, and no daemon can take it: none has its tags.
+    NoEligibleWorker,
+    /// It waits, and a daemon will come to it.
+    Ranked {
+        /// Its place, counted from 1.
+        position: i64,
+        /// How many jobs wait in the same queue, this one included.
+        size: i64,
+    },
+}
+
+/// A job with its place among the jobs that the same online daemons can take (domain 5.3).
+///
+/// There is no worker name here: this is the query that templates and builds call for every page they show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobWithQueue {
+    /// The job.
+    pub job: Job,
+    /// The best place over all online tag sets that can serve the job, counted from 1; 0 when there is none.
+    pub queue_position: i64,
+    /// The longest queue over those tag sets, in jobs; 0 when there is none.
+    pub queue_size: i64,
+}
+
+impl JobWithQueue {
+    /// What the two numbers mean.
+    #[must_use]
+    pub fn queue_state(&self) -> QueueState {
+        match (self.job.status, self.queue_position) {
+            (JobStatus::Pending, 0) => QueueState::NoEligibleWorker,
+            (JobStatus::Pending, position) => QueueState::Ranked { position, size: self.queue_size },
+            _ => QueueState::NotQueued,
+        }
+    }
+}
+
+/// A job with everything that the listing of an organization shows (domain 5.4).
+///
+/// Names are empty, and ids are `None`, where the job has no such thing or it belongs to another organization.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobDetails {
+    /// The job.
+    pub job: Job,
+    /// The place among all jobs that wait anywhere in the database, counted from 1; 0 when it does not wait.
+    pub queue_position: i64,
+    /// How many jobs wait anywhere in the database: the same number in every row.
+    pub queue_size: i64,
+    /// The daemons of the organization that may take the job, oldest first; empty once it has started.
+    pub available_workers: Vec<DaemonId>,
+    /// The name of the daemon that took the job.
+    pub worker_name: String,
+    /// What the job's build does to its workspace; `None` when the job builds no workspace.
+    pub workspace_build_transition: Option<Transition>,
+    /// The workspace that the job builds.
+    pub workspace_id: Option<WorkspaceId>,
+    /// Its name.
+    pub workspace_name: String,
+    /// The name of the template version that the job works with.
+    pub template_version_name: String,
+    /// The template of that version; a version that is being imported may have none yet.
+    pub template_id: Option<TemplateId>,
+    /// Its name.
+    pub template_name: String,
+    /// Its name for people.
+    pub template_display_name: String,
+    /// The path or URL of its icon.
+    pub template_icon: String,
+}
+
+impl JobDetails {
+    /// What the two queue numbers and the workers mean together.
+    #[must_use]
+    pub fn queue_state(&self) -> QueueState {
+        match (self.queue_position, self.available_workers.is_empty()) {
+            (0, _) => QueueState::NotQueued,
+            (_, true) => QueueState::NoEligibleWorker,
+            (position, false) => QueueState::Ranked { position, size: self.queue_size },
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Plain data: typed ids, closed sets, rows, filters and pages. Nothing here talks to a database.
+
+mod enums;
+mod filter;
+mod identity;
+mod ids;
+mod job;
+mod job_json;
+mod tags;
+
+pub use enums::*;
+pub use filter::*;
+pub use identity::*;
+pub use ids::*;
+pub use job::*;
+pub use tags::*;

@@ -1,0 +1,42 @@
+//! Tags: which daemons may take which jobs.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+/// The tags of a provisioner daemon or of a job: an object from string to string (domain 3).
+///
+/// A stored value that is not a string appears as its JSON text, and a stored value that is not an object as no tags:
+/// one odd row must not hide all the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tags(pub BTreeMap<String, String>);
+
+impl From<serde_json::Value> for Tags {
+    fn from(stored: serde_json::Value) -> Self {
+        let serde_json::Value::Object(pairs) = stored else {
+            return Self::default();
+        };
+        let text = |value| match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        Self(pairs.into_iter().map(|(key, value)| (key, text(value))).collect())
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Tags {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+/// `key=value` pairs, separated by spaces, in the order of the keys.
+impl fmt::Display for Tags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (key, value)) in self.0.iter().enumerate() {
+            write!(f, "{}{key}={value}", if n == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}

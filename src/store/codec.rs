@@ -1,0 +1,99 @@
+//! How the types of [`crate::model`] travel to and from PostgreSQL.
+
+use sqlx::{
+    Decode, Encode, Postgres, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef},
+};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::model::{
+    DaemonId, FileId, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, StorageMethod, TemplateId,
+    Transition, UserId, UserStatus, WorkspaceId,
+};
+
+macro_rules! ids {
+    ($($id:ty),* $(,)?) => {$(
+        impl Type<Postgres> for $id {
+            fn type_info() -> PgTypeInfo {
+                Uuid::type_info()
+            }
+        }
+
+        impl PgHasArrayType for $id {
+            fn array_type_info() -> PgTypeInfo {
+                Uuid::array_type_info()
+            }
+        }
+
+        impl Encode<'_, Postgres> for $id {
+            fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                Encode::<Postgres>::encode_by_ref(&self.0, buf)
+            }
+        }
+
+        impl Decode<'_, Postgres> for $id {
+            fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+                Ok(Self(Decode::<Postgres>::decode(value)?))
+            }
+        }
+    )*};
+}
+
+ids!(OrganizationId, UserId, TemplateId, WorkspaceId, JobId, DaemonId, FileId);
+
+macro_rules! closed_sets {
+    ($($set:ty => $name:literal),* $(,)?) => {$(
+        impl Type<Postgres> for $set {
+            fn type_info() -> PgTypeInfo {
+                PgTypeInfo::with_name($name)
+            }
+        }
+
+        impl Decode<'_, Postgres> for $set {
+            fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+                Ok(value.as_str()?.parse()?)
+            }
+        }
+    )*};
+}
+
+closed_sets! {
+    JobStatus => "provisioner_job_status",
+    JobType => "provisioner_job_type",
+    ProvisionerType => "provisioner_type",
+    StorageMethod => "provisioner_storage_method",
+    Transition => "workspace_transition",
+    UserStatus => "user_status",
+}
+
+/// A point in time as the database stores it. sqlx panics at `infinity` and beyond the year 9999; this is an error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timestamp(pub OffsetDateTime);
+
+const POSTGRES_EPOCH: OffsetDateTime = time::macros::datetime!(2000-01-01 0:00 UTC);
+
+impl Type<Postgres> for Timestamp {
+    fn type_info() -> PgTypeInfo {
+        OffsetDateTime::type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Timestamp {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode_by_ref(&self.0, buf)
+    }
+}
+
+impl Decode<'_, Postgres> for Timestamp {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        let microseconds = i64::from_be_bytes(value.as_bytes()?.try_into()?);
+        POSTGRES_EPOCH
+            .checked_add(Duration::microseconds(microseconds))
+            .filter(|at| (0..=9999).contains(&at.year()))
+            .map(Self)
+            .ok_or_else(|| "the time is infinite or outside of the years 0 to 9999".into())
+    }
+}

@@ -1,0 +1,98 @@
+//! What can go wrong between a caller and the database.
+
+use std::fmt;
+
+/// Why an operation could not be done. An expected answer is never an error: it is part of the result.
+///
+/// No message contains SQL, values of rows, or a connection string; the source has what the driver said.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nothing has this id or name, or the caller may not see it.
+    #[error("{entity} not found: {key}")]
+    NotFound {
+        /// What was looked for, in words.
+        entity: &'static str,
+        /// The id or name as it was given.
+        key: String,
+    },
+    /// A stored value is not what the schema promises.
+    #[error("corrupt value in column {column} of {query}")]
+    Corrupt {
+        /// The query that met it.
+        query: &'static str,
+        /// The column of that query.
+        column: String,
+        /// What is wrong with the value.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A table, column, type or function is missing.
+    #[error("the database schema is missing or too old; run `coderdb migrate up`")]
+    Schema(#[source] sqlx::Error),
+    /// The server cannot be reached, is starting or stopping, or has too many connections. Trying again may help.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// The transaction lost a race against another one. Trying the whole transaction again helps.
+    #[error("the transaction conflicted with another one")]
+    Serialization(#[source] sqlx::Error),
+    /// The server refused the statement for another reason.
+    #[error("the database refused {query}{}", SqlState(.source))]
+    Sql {
+        /// The query that it refused.
+        query: &'static str,
+        /// What the driver said.
+        source: sqlx::Error,
+    },
+}
+
+impl Error {
+    /// A name for the kind of failure that stays the same between versions.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Schema(_) => "schema",
+            Self::Unavailable(_) => "unavailable",
+            Self::Serialization(_) => "serialization",
+            Self::Sql { .. } => "sql",
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody mending anything.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Serialization(_))
+    }
+
+    pub(crate) fn not_found(entity: &'static str, key: impl fmt::Display) -> Self {
+        Self::NotFound { entity, key: key.to_string() }
+    }
+
+    /// Sorts what the driver says of the query with this name.
+    pub(crate) fn from_sqlx(query: &'static str, error: sqlx::Error) -> Self {
+        let state = error.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
+        match (error, state.as_deref()) {
+            (sqlx::Error::ColumnDecode { index, source }, _) => Self::Corrupt { query, column: index, source },
+            (error @ (sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut), _) => {
+                Self::Unavailable(error)
+            }
+            // undefined table, column, function and object
+            (error, Some("42P01" | "42703" | "42883" | "42704")) => Self::Schema(error),
+            (error, Some("40001" | "40P01")) => Self::Serialization(error),
+            (error, Some("57P01" | "57P02" | "57P03" | "53300")) => Self::Unavailable(error),
+            (source, _) => Self::Sql { query, source },
+        }
+    }
+}
+
+struct SqlState<'a>(&'a sqlx::Error);
+
+impl fmt::Display for SqlState<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_database_error().and_then(|e| e.code()) {
+            Some(state) => write!(f, " (SQLSTATE {state})"),
+            None => Ok(()),
+        }
+    }
+}

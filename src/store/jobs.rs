@@ -1,0 +1,299 @@
+//! Provisioner jobs (domain 5).
+
+use std::time::Duration;
+
+use sea_query::{Alias, Expr, ExprTrait, JoinType, Order, PgFunc, PostgresQueryBuilder, Query, SelectStatement};
+use sea_query_sqlx::SqlxBinder;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection};
+use time::OffsetDateTime;
+
+use super::{Error, Result, Timestamp};
+use crate::model::{
+    Cursor, DaemonId, FileId, Job, JobDetails, JobFilter, JobId, JobStatus, JobType, JobWithQueue, OrganizationId,
+    Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, Transition, UserId, WorkspaceId,
+};
+
+/// How long after its last heartbeat a daemon still counts as online (domain 4.4).
+pub const STALE_INTERVAL: Duration = Duration::from_secs(90);
+
+/// The jobs of the organization that pass the filter, newest first, with their details (domain 5.4). One round trip,
+/// one snapshot, no locks; the queue numbers cost one pass over the jobs that wait in the whole database.
+///
+/// The queue numbers are computed before the filter: a filtered listing shows real positions. Jobs of one moment come
+/// in descending order of their ids.
+///
+/// ```no_run
+/// use coderdb::{model::{JobFilter, JobStatus, PageRequest, UserId}, store};
+///
+/// # async fn doc(conn: &mut coderdb::sqlx::PgConnection) -> Result<(), coderdb::store::Error> {
+/// let organization = store::organizations::default(conn).await?;
+/// let stuck = JobFilter { status: vec![JobStatus::Pending], initiator: Some(UserId::PREBUILDS), ..JobFilter::default() };
+/// let page = store::jobs::list(conn, organization.id, &stuck, PageRequest::first(50)).await?;
+/// for details in &page.rows {
+///     println!("{} waits at {}/{}", details.job.id, details.queue_position, details.queue_size);
+/// }
+/// # Ok(()) }
+/// ```
+#[tracing::instrument(name = "db.jobs.list", skip_all)]
+pub async fn list(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    filter: &JobFilter,
+    page: PageRequest,
+) -> Result<Page<JobDetails>> {
+    let (ids, values) = page_of_ids(organization, filter, page).build_sqlx(PostgresQueryBuilder);
+    let sql = LIST.replacen("$1", &format!("ARRAY({ids})"), 1);
+    let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("jobs/list", e))?
+        .into_iter()
+        .map(JobDetails::from)
+        .collect();
+    let next = page.limit.filter(|limit| rows.len() > *limit as usize).and_then(|limit| {
+        rows.truncate(limit as usize);
+        rows.last().map(|last| Cursor { created_at: last.job.created_at, id: last.job.id })
+    });
+    Ok(Page { rows, next })
+}
+
+/// One job of the organization with its details (domain 10.2). One round trip; costs what [`list`] costs.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is none, or it belongs to another organization.
+#[tracing::instrument(name = "db.jobs.get", skip_all)]
+pub async fn get(conn: &mut PgConnection, organization: OrganizationId, id: JobId) -> Result<JobDetails> {
+    sqlx::query_file_as!(DetailsRow, "queries/jobs/list.sql", &[id.0])
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("jobs/list", e))?
+        .filter(|row| row.organization_id == organization)
+        .map(JobDetails::from)
+        .ok_or_else(|| Error::not_found("provisioner job", id))
+}
+
+/// These jobs with their place in the queue, oldest first; ids without a job are left out (domain 5.3).
+///
+/// A daemon counts when it was seen within `stale_interval` before `now`, usually [`STALE_INTERVAL`]. One round trip,
+/// one snapshot, no locks; costs one pass over the jobs that wait per tag set that an online daemon has.
+#[tracing::instrument(name = "db.jobs.by_ids_with_queue_position", skip_all)]
+pub async fn by_ids_with_queue_position(
+    conn: &mut PgConnection,
+    ids: &[JobId],
+    now: OffsetDateTime,
+    stale_interval: Duration,
+) -> Result<Vec<JobWithQueue>> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let stale_interval = time::Duration::try_from(stale_interval).unwrap_or(time::Duration::MAX);
+    let online_since = now.checked_sub(stale_interval).unwrap_or(time::macros::datetime!(0001-01-01 0:00 UTC));
+    let rows = sqlx::query_file_as!(
+        WithQueueRow,
+        "queries/jobs/by_ids_with_queue_position.sql",
+        &ids,
+        Timestamp(online_since)
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("jobs/by_ids_with_queue_position", e))?;
+    Ok(rows.into_iter().map(JobWithQueue::from).collect())
+}
+
+const LIST: &str = include_str!("../../queries/jobs/list.sql");
+
+/// The one dynamic statement: which jobs. What is known of each of them is in `queries/jobs/list.sql`.
+///
+/// Only filters that are set leave a trace in the text, so that each combination gets a plan of its own.
+fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
+    let job = |column: &'static str| Expr::col((Alias::new("j"), Alias::new(column)));
+    let mut query = Query::select();
+    query
+        .column((Alias::new("j"), Alias::new("id")))
+        .from_as(Alias::new("provisioner_jobs"), Alias::new("j"))
+        .and_where(job("organization_id").eq(organization.0))
+        .order_by((Alias::new("j"), Alias::new("created_at")), Order::Desc)
+        .order_by((Alias::new("j"), Alias::new("id")), Order::Desc);
+
+    if !filter.status.is_empty() {
+        let status: Vec<String> = filter.status.iter().map(ToString::to_string).collect();
+        let any = Expr::val(status).cast_as("provisioner_job_status[]");
+        query.and_where(job("job_status").eq(PgFunc::any(any)));
+    }
+    if !filter.ids.is_empty() {
+        let ids: Vec<_> = filter.ids.iter().map(|id| id.0).collect();
+        query.and_where(job("id").eq(PgFunc::any(Expr::val(ids))));
+    }
+    if let Some(tags) = &filter.tags {
+        let tags = Expr::val(Value::from_iter(tags.0.clone())).cast_as("jsonb");
+        query.and_where(Expr::cust_with_exprs("provisioner_tagset_contains($1, $2)", [job("tags"), tags]));
+    }
+    if let Some(initiator) = filter.initiator.filter(|id| !id.0.is_nil()) {
+        query.and_where(job("initiator_id").eq(initiator.0));
+    }
+    if let Some(after) = filter.created_after {
+        query.and_where(job("created_at").gt(after));
+    }
+    if let Some(before) = filter.created_before {
+        query.and_where(job("created_at").lt(before));
+    }
+    if let Some(cursor) = page.after {
+        query.and_where(
+            Expr::tuple([job("created_at"), job("id")])
+                .lt(Expr::tuple([Expr::val(cursor.created_at), Expr::val(cursor.id.0)])),
+        );
+    }
+    subject(&mut query, filter);
+    if let Some(limit) = page.limit {
+        // One row more than asked for, instead of a second statement that counts.
+        query.limit(u64::from(limit) + 1);
+    }
+    query
+}
+
+/// The filters on what a job is about, over the same joins as in `queries/jobs/list.sql`.
+fn subject(query: &mut SelectStatement, filter: &JobFilter) {
+    let column = |table: &'static str, column: &'static str| Expr::col((Alias::new(table), Alias::new(column)));
+    let mut join = |kind: JoinType, table: &'static str, alias: &'static str, on: &'static str| {
+        query.join_as(kind, Alias::new(table), Alias::new(alias), Expr::cust(on));
+    };
+    if filter.transition.is_some() || filter.workspace.is_some() || filter.template.is_some() {
+        let build = "b.id = provisioner_job_input_uuid(j.input, 'workspace_build_id')";
+        join(JoinType::LeftJoin, "workspace_builds", "b", build);
+    }
+    if filter.workspace.is_some() {
+        let workspace = "w.id = b.workspace_id AND w.organization_id = j.organization_id";
+        join(JoinType::InnerJoin, "workspaces", "w", workspace);
+    }
+    if filter.template.is_some() {
+        let version = "v.id = CASE WHEN jsonb_exists(j.input, 'template_version_id') \
+             THEN provisioner_job_input_uuid(j.input, 'template_version_id') ELSE b.template_version_id END \
+             AND v.organization_id = j.organization_id";
+        join(JoinType::InnerJoin, "template_versions", "v", version);
+        let template = "t.id = v.template_id AND t.organization_id = j.organization_id";
+        join(JoinType::InnerJoin, "templates", "t", template);
+    }
+    if let Some(transition) = filter.transition {
+        query.and_where(column("b", "transition").eq(Expr::val(transition.as_str()).cast_as("workspace_transition")));
+    }
+    if let Some(workspace) = filter.workspace {
+        query.and_where(column("w", "id").eq(workspace.0));
+    }
+    if let Some(template) = filter.template {
+        query.and_where(column("t", "id").eq(template.0));
+    }
+}
+
+/// A struct for the columns of a job and more columns, because the query macros know no nesting.
+macro_rules! job_row {
+    ($name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* }) => {
+        #[derive(sqlx::FromRow)]
+        struct $name {
+            id: JobId,
+            created_at: Timestamp,
+            updated_at: Timestamp,
+            started_at: Option<Timestamp>,
+            canceled_at: Option<Timestamp>,
+            completed_at: Option<Timestamp>,
+            error: Option<String>,
+            organization_id: OrganizationId,
+            initiator_id: UserId,
+            provisioner: ProvisionerType,
+            storage_method: StorageMethod,
+            job_type: JobType,
+            input: Value,
+            worker_id: Option<DaemonId>,
+            file_id: FileId,
+            tags: Value,
+            error_code: Option<String>,
+            trace_metadata: Option<Value>,
+            job_status: JobStatus,
+            logs_length: i32,
+            logs_overflowed: bool,
+            $($(#[$meta])* $field: $type,)*
+        }
+
+        impl $name {
+            fn job(&mut self) -> Job {
+                Job {
+                    id: self.id,
+                    created_at: self.created_at.0,
+                    updated_at: self.updated_at.0,
+                    started_at: self.started_at.map(|at| at.0),
+                    canceled_at: self.canceled_at.map(|at| at.0),
+                    completed_at: self.completed_at.map(|at| at.0),
+                    error: self.error.take(),
+                    error_code: self.error_code.take().filter(|code| !code.is_empty()).map(Into::into),
+                    organization_id: self.organization_id,
+                    initiator_id: self.initiator_id,
+                    provisioner: self.provisioner,
+                    storage_method: self.storage_method,
+                    job_type: self.job_type,
+                    input: self.input.take().into(),
+                    worker_id: self.worker_id,
+                    file_id: self.file_id,
+                    tags: self.tags.take().into(),
+                    trace_metadata: self.trace_metadata.take(),
+                    status: self.job_status,
+                    logs_length: self.logs_length,
+                    logs_overflowed: self.logs_overflowed,
+                }
+            }
+        }
+    };
+}
+
+job_row!(WithQueueRow { queue_position: i64, queue_size: i64 });
+
+// The `!` and `?` are part of the column names: the macro reads them, and a statement built at run time keeps them.
+job_row!(DetailsRow {
+    #[sqlx(rename = "queue_position!")]
+    queue_position: i64,
+    #[sqlx(rename = "queue_size!")]
+    queue_size: i64,
+    #[sqlx(rename = "available_workers!")]
+    available_workers: Vec<uuid::Uuid>,
+    #[sqlx(rename = "template_version_name!")]
+    template_version_name: String,
+    #[sqlx(rename = "template_id?")]
+    template_id: Option<TemplateId>,
+    #[sqlx(rename = "template_name!")]
+    template_name: String,
+    #[sqlx(rename = "template_display_name!")]
+    template_display_name: String,
+    #[sqlx(rename = "template_icon!")]
+    template_icon: String,
+    #[sqlx(rename = "workspace_id?")]
+    workspace_id: Option<WorkspaceId>,
+    #[sqlx(rename = "workspace_name!")]
+    workspace_name: String,
+    #[sqlx(rename = "worker_name!")]
+    worker_name: String,
+    #[sqlx(rename = "workspace_build_transition?")]
+    workspace_build_transition: Option<Transition>,
+});
+
+impl From<WithQueueRow> for JobWithQueue {
+    fn from(mut row: WithQueueRow) -> Self {
+        Self { job: row.job(), queue_position: row.queue_position, queue_size: row.queue_size }
+    }
+}
+
+impl From<DetailsRow> for JobDetails {
+    fn from(mut row: DetailsRow) -> Self {
+        Self {
+            job: row.job(),
+            queue_position: row.queue_position,
+            queue_size: row.queue_size,
+            available_workers: row.available_workers.into_iter().map(DaemonId).collect(),
+            worker_name: row.worker_name,
+            workspace_build_transition: row.workspace_build_transition,
+            workspace_id: row.workspace_id,
+            workspace_name: row.workspace_name,
+            template_version_name: row.template_version_name,
+            template_id: row.template_id,
+            template_name: row.template_name,
+            template_display_name: row.template_display_name,
+            template_icon: row.template_icon,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The queries. One module per entity, one function per operation, one file under `queries/` per statement.
+//!
+//! Every function takes `&mut PgConnection`, so that the caller decides on pools and transactions, and opens a span
+//! `db.<module>.<function>`. Where its documentation says *one round trip*, a prepared statement is executed once; the
+//! first use on a connection costs one more, to prepare it.
+
+mod codec;
+mod error;
+pub mod jobs;
+pub mod organizations;
+pub mod quota;
+pub mod templates;
+pub mod users;
+pub mod workspaces;
+
+pub(crate) use codec::Timestamp;
+pub use error::Error;
+
+/// What every operation returns.
+pub type Result<T> = std::result::Result<T, Error>;

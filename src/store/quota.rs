@@ -1,0 +1,19 @@
+//! Quota: what a user consumes and may consume (domain 7.1).
+
+use sqlx::PgConnection;
+
+use super::{Error, Result};
+use crate::model::{OrganizationId, Quota, UserId};
+
+/// What the user consumes in the organization, and may consume, in credits. One round trip, one snapshot, no locks.
+///
+/// Consumed is the sum of the daily cost of the newest build of each workspace that the user owns there; budget is the
+/// sum of the allowances of the user's groups there, the Everyone group included. Both are 0 for a user that does not
+/// exist, and the budget is 0 for a deleted one.
+#[tracing::instrument(name = "db.quota.usage", skip_all)]
+pub async fn usage(conn: &mut PgConnection, user: UserId, organization: OrganizationId) -> Result<Quota> {
+    sqlx::query_file_as!(Quota, "queries/quota/usage.sql", user.0, organization.0)
+        .fetch_one(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("quota/usage", e))
+}
