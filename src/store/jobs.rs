@@ -185,7 +185,7 @@ fn subject(query: &mut SelectStatement, filter: &JobFilter) {
 
 /// A struct for the columns of a job and more columns, because the query macros know no nesting.
 macro_rules! job_row {
-    ($name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* }) => {
+    ($name:ident { $($(#[$meta:meta])* $field:ident: $type:ty),* $(,)? }) => {
         #[derive(sqlx::FromRow)]
         struct $name {
             id: JobId,
