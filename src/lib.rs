@@ -1,5 +1,6 @@
 //! coderdb: under construction.
 
+pub mod migrate;
 pub mod model;
 pub mod store;
 
