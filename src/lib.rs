@@ -1,1 +1,3 @@
 //! coderdb: under construction.
+#[cfg(feature = "postgres")]
+pub mod postgres;
