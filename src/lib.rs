@@ -1,7 +1,13 @@
-//! coderdb: under construction.
+#![doc = include_str!("../README.md")]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod migrate;
 pub mod model;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod store;
 
+/// The driver, in the version whose connections this library takes.
 pub use sqlx;

@@ -1,2 +1,5 @@
-//! The `coderdb` binary.
-fn main() {}
+//! The `coderdb` binary: see `coderdb --help`.
+
+fn main() -> std::process::ExitCode {
+    coderdb::cli::main()
+}

@@ -1,0 +1,118 @@
+//! Errors as a person reads them, and the exit codes of docs/operations.md.
+
+use std::{error::Error, io, process::ExitCode};
+
+use crate::{migrate, postgres, store};
+
+/// Not found, or failed in a way that has no code of its own.
+pub(super) const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+pub(super) const USAGE: u8 = 2;
+/// Migrations are pending.
+pub(super) const PENDING: u8 = 3;
+/// The database cannot be reached.
+pub(super) const UNREACHABLE: u8 = 4;
+const RUNNER_LOCK: u8 = 5;
+const TABLE_LOCK: u8 = 6;
+const SQL: u8 = 10;
+const PARTLY_APPLIED: u8 = 11;
+/// The migration history does not fit.
+pub(super) const HISTORY: u8 = 12;
+const UNFIT: u8 = 14;
+
+/// What went wrong, what to do next, and the exit code.
+#[derive(Debug)]
+pub(super) struct CliError {
+    message: String,
+    next: Option<String>,
+    code: u8,
+}
+
+impl CliError {
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { message: message.into(), next: None, code }
+    }
+
+    pub(super) fn next(self, next: impl Into<String>) -> Self {
+        Self { next: Some(next.into()), ..self }
+    }
+
+    /// Prints the error and gives its exit code.
+    pub(super) fn report(self) -> ExitCode {
+        let Self { message, next, code } = self;
+        eprintln!("error: {message}");
+        if let Some(next) = next {
+            eprintln!("next:  {next}");
+        }
+        ExitCode::from(code)
+    }
+
+    fn caused(code: u8, error: &(dyn Error + 'static)) -> Self {
+        Self::new(code, chain(error))
+    }
+}
+
+/// The error and its causes, each said once, without what sqlx adds of PostgreSQL's own source lines.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let said = match error.downcast_ref::<sqlx::Error>() {
+            Some(sqlx::Error::Database(database)) => database.message().to_owned(),
+            _ => error.to_string(),
+        };
+        if !text.contains(&said) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = text + separator + &said;
+        }
+        // A database error has itself as its source.
+        cause = error.source().filter(|_| !matches!(error.downcast_ref(), Some(sqlx::Error::Database(_))));
+    }
+    text
+}
+
+impl From<store::Error> for CliError {
+    fn from(error: store::Error) -> Self {
+        match &error {
+            store::Error::NotFound { .. } => Self::new(FAILED, error.to_string()),
+            store::Error::Schema(_) => Self::new(PENDING, "the database schema is missing or too old")
+                .next("run `coderdb migrate up`, or `coderdb demo` for something to look at"),
+            store::Error::Unavailable(_) => Self::caused(UNREACHABLE, &error),
+            _ => Self::caused(FAILED, &error),
+        }
+    }
+}
+
+impl From<migrate::Error> for CliError {
+    fn from(error: migrate::Error) -> Self {
+        use migrate::Error as E;
+        let again = "run `coderdb migrate up` again";
+        match &error {
+            E::UnknownTarget { .. } => Self::new(USAGE, error.to_string()),
+            E::History { .. } | E::MalformedHistory { .. } => Self::new(HISTORY, error.to_string())
+                .next("run the version of coderdb that this database was migrated with, or a newer one"),
+            E::LockBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
+            E::SessionLost => Self::new(UNFIT, error.to_string()),
+            E::TableLock { .. } => Self::caused(TABLE_LOCK, &error).next(again),
+            E::Refused(refusal) => {
+                let code = if refusal.rolled_back { SQL } else { PARTLY_APPLIED };
+                Self::new(code, error.to_string())
+            }
+            E::InvalidIndex { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
+            E::Unavailable(_) => Self::caused(UNREACHABLE, &error).next(again),
+            _ => Self::caused(SQL, &error),
+        }
+    }
+}
+
+impl From<postgres::Error> for CliError {
+    fn from(error: postgres::Error) -> Self {
+        Self::caused(UNREACHABLE, &error)
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        Self::caused(FAILED, &error)
+    }
+}

@@ -1,0 +1,71 @@
+//! The command line. Results go to standard output; progress, notes and errors to standard error.
+
+mod connect;
+mod error;
+mod jobs;
+mod migrate;
+mod output;
+mod postgres;
+mod quota;
+mod resolve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::CliError;
+
+/// The PostgreSQL layer under a fleet of remote-development workspaces.
+///
+/// Connects to DATABASE_URL, or to where the variables of libpq (PGHOST, …) point. Without them it starts a
+/// private PostgreSQL server of its own, keeps its data between runs, and stops it when the last command is done.
+#[derive(Debug, Parser)]
+#[command(name = "coderdb", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 not found or failed, 2 usage or configuration, 3 the schema is not \
+                        there yet, 4 the database is unreachable. docs/operations.md has all of them.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the database to the schema of this version
+    #[command(subcommand)]
+    Migrate(migrate::Command),
+    /// See what the provisioners have to do
+    #[command(subcommand, visible_alias = "provisioners")]
+    Provisioner(Provisioner),
+    /// See what users consume and may consume
+    #[command(subcommand)]
+    Quota(quota::Command),
+    /// The private server that is used when no database is configured
+    #[command(subcommand)]
+    Postgres(postgres::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum Provisioner {
+    /// The jobs of an organization
+    #[command(subcommand, visible_alias = "job")]
+    Jobs(jobs::Command),
+}
+
+/// Parses the arguments, runs the command, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let run = async {
+        match command {
+            Command::Migrate(command) => migrate::run(command).await,
+            Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
+            Command::Quota(command) => quota::run(command).await,
+            Command::Postgres(command) => postgres::run(command),
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(CliError::from).and_then(|runtime| runtime.block_on(run)) {
+        Ok(code) => code,
+        Err(error) => error.report(),
+    }
+}

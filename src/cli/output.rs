@@ -1,0 +1,56 @@
+//! Tables for people, JSON for machines.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use super::error::{CliError, FAILED};
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// Columns for people
+    Table,
+    /// JSON for machines
+    Json,
+}
+
+/// Prints a result. A reader that has gone away, as `head` does, is no failure.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a result as JSON.
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| CliError::new(FAILED, error.to_string()))?;
+    print(&(json + "\n"))
+}
+
+/// A table with a line of headings in capitals and a line per row.
+pub(super) fn table<I, R>(headings: &[&str], rows: I) -> String
+where
+    I: IntoIterator<Item = R>,
+    R: IntoIterator<Item = String>,
+{
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(headings.iter().map(|heading| heading.to_uppercase()));
+    for row in rows {
+        // A stored text may hold line breaks and control characters, and a row is one line.
+        table.add_row(row.into_iter().map(|cell| cell.replace(char::is_control, " ")));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,292 @@
+//! A private PostgreSQL server, for development, the demo and tests, where no `DATABASE_URL` is given.
+//!
+//! It is a real server, from whatever is installed (or the pinned build npm has), and is reached through a Unix
+//! socket that other users cannot enter: no port, no password. Whoever needs it calls [`Server::open`]; the first
+//! starts it, the last to leave, be it by `kill -9`, stops it.
+//!
+//! One *supervisor* process per server, a hidden subcommand of `coderdb`, does both. File locks in the server's
+//! directory tell everybody who is there, since the kernel releases them however a process ends:
+//!
+//! | file | held by | tells |
+//! | --- | --- | --- |
+//! | `users.lock` | every user, shared | the supervisor, which waits for it exclusively, when to stop the server |
+//! | `start.lock` | whoever starts the server | the others to wait until it is ready |
+//! | `supervisor.lock` | the supervisor | whether the server, if any, needs another one |
+//! | `server.lock` | every process of the server | whether anything of it is left, even if its first process was killed |
+
+mod binaries;
+mod connection;
+mod error;
+mod fetch;
+mod place;
+mod supervisor;
+
+use std::{
+    fmt,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use place::{Lock, Place, clean_environment, user_dirs};
+
+pub use error::Error;
+pub use supervisor::supervise;
+
+/// The database that every private server has from its first start on.
+pub const DATABASE: &str = "coderdb";
+
+const THROW_AWAY_PREFIX: &str = "coderdb-throw-away-";
+
+/// Which server: where it lives, and whether it is kept.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    directory: PathBuf,
+    throw_away: bool,
+    supervisor: PathBuf,
+}
+
+impl Settings {
+    /// The development server of this user: in `CODERDB_DATA_DIR`, else in the user's data directory.
+    pub fn development() -> Result<Self, Error> {
+        let directory = std::env::var_os("CODERDB_DATA_DIR").filter(|dir| !dir.is_empty());
+        Ok(Self::persistent(match directory {
+            Some(directory) => directory.into(),
+            None => user_dirs()?.data,
+        }))
+    }
+
+    /// A server whose data stays in `directory`.
+    #[must_use]
+    pub fn persistent(directory: impl Into<PathBuf>) -> Self {
+        // The link stays right when a rebuild replaces the program under us.
+        let linux = PathBuf::from("/proc/self/exe");
+        let supervisor = if linux.exists() { linux } else { std::env::current_exe().unwrap_or_default() };
+        Self { directory: directory.into(), throw_away: false, supervisor }
+    }
+
+    /// A fast server for this process, in memory where there is room; its data goes with its last user.
+    #[must_use]
+    pub fn throw_away() -> Self {
+        let nanos = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let name = format!("{THROW_AWAY_PREFIX}{}-{nanos}", std::process::id());
+        Self { throw_away: true, ..Self::persistent(scratch_dir().join(name)) }
+    }
+
+    /// The `coderdb` program to start the supervisor with, where this process is another program, say a test.
+    #[must_use]
+    pub fn supervisor(mut self, program: impl Into<PathBuf>) -> Self {
+        self.supervisor = program.into();
+        self
+    }
+
+    fn place(&self) -> Result<Place, Error> {
+        Place::new(&self.directory, self.throw_away)
+    }
+}
+
+/// Containers often have 64 MB of shared memory, which a few test databases fill.
+fn scratch_dir() -> PathBuf {
+    let df = Command::new("df").args(["-Pk", "/dev/shm"]).output();
+    let df = df.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let free_kb = df.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
+    if free_kb.is_some_and(|kb| kb > 1 << 20) { "/dev/shm".into() } else { std::env::temp_dir() }
+}
+
+/// What a user may want to know while [`Server::open`] works.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Notice {
+    /// No server is installed, so the pinned build is fetched, once.
+    Fetching {
+        /// The npm package.
+        package: String,
+        /// Where it will live.
+        into: PathBuf,
+    },
+    /// The data directory is new.
+    Creating {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fetching { package, into } => {
+                write!(f, "no PostgreSQL found: fetching {package} (23 MB) with npm into {}", into.display())
+            }
+            Self::Creating { data_dir } => write!(f, "creating a private PostgreSQL server in {}", data_dir.display()),
+        }
+    }
+}
+
+/// One user's hold on a running private server; dropping it, or dying, lets go.
+#[derive(Debug)]
+pub struct Server {
+    place: Place,
+    socket_dir: PathBuf,
+    version: String,
+    _user: File,
+}
+
+/// Not for the start of a server, which its supervisor limits, but for one that is there and does not answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// Joins the server, starting it first if it does not run. Blocks meanwhile.
+    pub fn open(settings: &Settings, mut on_notice: impl FnMut(Notice)) -> Result<Self, Error> {
+        let place = settings.place()?;
+        let user = place.join()?;
+        if place.throw_away {
+            place.sweep_siblings(THROW_AWAY_PREFIX);
+        }
+        let start_lock = place.open_lock(Lock::Start)?;
+        let mut deadline = Instant::now() + ANSWER_PATIENCE;
+        loop {
+            // Again in each round: a supervisor that is ready has released it for us both.
+            start_lock.lock().map_err(Error::io("lock", &place.dir))?;
+            if !place.is_held(Lock::Supervisor) {
+                let bin = binaries::find(&place, &mut on_notice)?;
+                if !place.throw_away && place.data_version().is_none() {
+                    on_notice(Notice::Creating { data_dir: place.dir.clone() });
+                }
+                supervisor::spawn(&place, &settings.supervisor, &bin, &start_lock)?;
+                deadline = Instant::now() + ANSWER_PATIENCE;
+            } else if let Some((connection, socket_dir)) = place.connect() {
+                let major = || place.data_version().unwrap_or_default().to_string();
+                let version = connection.version.clone().unwrap_or_else(major);
+                return Ok(Self { place, socket_dir, version, _user: user });
+            } else if Instant::now() > deadline {
+                return Err(Error::Stuck { dir: place.dir, problem: "does not answer" });
+            } else {
+                // It recovers from a crash, or is about to go, supervisor and all: neither can be waited for.
+                thread::sleep(supervisor::POLL);
+            }
+        }
+    }
+
+    /// The connection URL of one of its databases.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        url(&self.socket_dir, database)
+    }
+
+    /// The server's directory: data, log and locks.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.place.dir
+    }
+
+    /// The server's version, like `18.4`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// `psql` on one of its databases, from beside the server, else from `PATH`.
+    pub fn psql_command(&self, database: &str) -> Result<Command, Error> {
+        let options = fs::read_to_string(self.place.data().join("postmaster.opts")).unwrap_or_default();
+        let postgres = options.split(" \"").next().map(Path::new);
+        let beside = postgres.and_then(Path::parent).map(Path::to_path_buf);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found =
+            beside.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join("psql")).find(|p| p.is_file());
+        let mut psql = Command::new(found.ok_or_else(|| Error::NoPsql { install: binaries::install_command() })?);
+        clean_environment(&mut psql).arg(self.url(database));
+        Ok(psql)
+    }
+}
+
+fn url(socket_dir: &Path, database: &str) -> String {
+    let socket_dir = percent_encode(socket_dir.as_os_str().as_encoded_bytes());
+    format!("postgres://postgres@localhost/{}?host={socket_dir}", percent_encode(database.as_bytes()))
+}
+
+fn percent_encode(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
+            _ => text += &format!("%{byte:02X}"),
+        }
+        text
+    })
+}
+
+/// A server as [`status`] finds it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// The server's directory.
+    pub data_dir: PathBuf,
+    /// What there is to say when it runs.
+    pub running: Option<Running>,
+}
+
+/// A server that runs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Running {
+    /// Process id of the server's first process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// The directory of its socket.
+    pub socket_dir: PathBuf,
+    /// The URL of its database [`DATABASE`].
+    pub url: String,
+    /// Open client connections, when it tells.
+    pub connections: Option<u64>,
+}
+
+/// Looks, without starting anything.
+pub fn status(settings: &Settings) -> Result<Status, Error> {
+    let place = settings.place()?;
+    let running = place.postmaster().zip(place.connect()).map(|(postmaster, (mut connection, socket_dir))| Running {
+        pid: postmaster.pid,
+        version: connection.version.clone().or(place.data_version().map(|v| v.to_string())).unwrap_or_default(),
+        url: url(&socket_dir, DATABASE),
+        socket_dir,
+        connections: connection.value(CONNECTIONS).ok().and_then(|count| count.parse().ok()),
+    });
+    Ok(Status { data_dir: place.dir, running })
+}
+
+const CONNECTIONS: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+
+/// What [`stop`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It ran, and does not any more.
+    Stopped,
+    /// There was nothing to stop.
+    NotRunning,
+}
+
+/// Stops the server. While others use it that is an error, unless `force` takes it from them.
+pub fn stop(settings: &Settings, force: bool) -> Result<Stopped, Error> {
+    let place = settings.place()?;
+    if !place.dir.join(Lock::Users.file_name()).exists() {
+        return Ok(Stopped::NotRunning);
+    }
+    let users = place.open_lock(Lock::Users)?;
+    if users.try_lock().is_err() && !force {
+        if users.try_lock_shared().is_ok() {
+            return Err(Error::InUse { users: place.users() });
+        }
+        // Held exclusively: its supervisor is stopping it right now.
+        users.lock().map_err(Error::io("lock", &place.dir))?;
+        return Ok(Stopped::Stopped);
+    }
+    // Nobody may start it while we stop it.
+    let _start_lock = place.lock(Lock::Start)?;
+    if !place.is_held(Lock::Server) {
+        return Ok(Stopped::NotRunning);
+    }
+    place.stop_server()?;
+    Ok(Stopped::Stopped)
+}

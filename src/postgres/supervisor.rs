@@ -1,0 +1,234 @@
+//! The one process per server that starts it, outlives the client that asked for it, and stops it.
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Write},
+    os::{fd::AsFd, unix::process::CommandExt},
+    path::Path,
+    process::{Child, Command, ExitCode, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    DATABASE, Error,
+    fetch::remove_leftovers,
+    place::{Lock, Place, clean_environment},
+};
+
+/// Long, since a server that was killed under load replays its log first.
+const START_PATIENCE: Duration = Duration::from_secs(300);
+/// A server that starts announces it to nobody but the file system, so it has to be asked again and again.
+pub(super) const POLL: Duration = Duration::from_millis(5);
+
+const READY: &str = "ready\n";
+
+/// Starts a supervisor and waits until its server is ready. The start lock passes to it with its standard input,
+/// so killing us does not let anybody else start meanwhile.
+pub(super) fn spawn(place: &Place, program: &Path, bin: &Path, start_lock: &File) -> Result<(), Error> {
+    let failed = |detail: String| Error::Start { what: "starting PostgreSQL", detail, log: place.log() };
+    let start_lock = start_lock.try_clone().map_err(Error::io("share the lock in", &place.dir))?;
+    let mut command = Command::new(program);
+    clean_environment(&mut command)
+        .args(["postgres", "supervise"])
+        .arg(if place.throw_away { "throw-away" } else { "persistent" })
+        .args([place.dir.as_path(), bin])
+        .current_dir("/")
+        .stdin(start_lock)
+        .stdout(Stdio::piped())
+        .stderr(place.open_log()?)
+        // Ctrl-C in our terminal is for us alone.
+        .process_group(0);
+    let mut child = command.spawn().map_err(|e| failed(format!("{}: {e}", program.display())))?;
+    let Some(stdout) = child.stdout.take() else { return Err(failed("no pipe".into())) };
+    let (mut stdout, mut said) = (BufReader::new(stdout), String::new());
+    let _ = stdout.read_line(&mut said);
+    if said == READY {
+        return Ok(());
+    }
+    let _ = stdout.read_to_string(&mut said);
+    let status = child.wait().map_err(|e| failed(e.to_string()))?;
+    Err(failed(if said.is_empty() { format!("its supervisor ended early ({status})") } else { said.trim_end().into() }))
+}
+
+/// The hidden subcommand `coderdb postgres supervise KIND DIR BIN_DIR`; `args` are what follows `supervise`.
+///
+/// Meant to be started by [`super::Server::open`] only, with the start lock as its standard input.
+pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<_> = args.into_iter().collect();
+    let [kind, dir, bin] = args.as_slice() else { return ExitCode::from(2) };
+    match run(kind == "throw-away", Path::new(dir), Path::new(bin)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Our reader may be gone: then there is nobody to tell.
+            let _ = writeln!(io::stdout(), "{}", with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Event {
+    ServerGone,
+    /// With the lock that makes users who come now wait until the server is stopped, then start it anew.
+    NobodyLeft(File),
+}
+
+fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
+    let place = Place::new(dir, throw_away)?;
+    let supervisor = place.lock(Lock::Supervisor)?;
+    let server = start_or_adopt(&place, bin)?;
+    let _ = io::stdout().write_all(READY.as_bytes());
+    let start_lock = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let _ = start_lock.and_then(|lock| lock.unlock());
+
+    let (sender, events) = mpsc::channel();
+    let watched: [(_, fn(File) -> Event); 2] =
+        [(Lock::Server, |_| Event::ServerGone), (Lock::Users, Event::NobodyLeft)];
+    for (lock, event) in watched {
+        let (place, sender) = (place.clone(), sender.clone());
+        thread::spawn(move || sender.send(place.lock(lock).map(|held| event(held))));
+    }
+    let Ok(event) = events.recv() else { return Ok(()) };
+    let event = event?;
+    if matches!(event, Event::NobodyLeft(_)) {
+        place.retire()?;
+    }
+    if let Some(mut server) = server {
+        let _ = server.wait();
+    }
+    // First, so that nobody who gets the other lock thinks there still is a supervisor.
+    drop(supervisor);
+    drop(event);
+    Ok(())
+}
+
+/// Returns when a server is ready: our child, or one whose supervisor was killed.
+fn start_or_adopt(place: &Place, bin: &Path) -> Result<Option<Child>, Error> {
+    let deadline = Instant::now() + START_PATIENCE;
+    let mut started = None;
+    while Instant::now() < deadline {
+        match place.try_lock(Lock::Server)? {
+            Some(_) if started.is_some() => {
+                let log = fs::read_to_string(place.log()).unwrap_or_default();
+                return Err(failed(place, "postgres", &log));
+            }
+            Some(nobody_runs) => {
+                started = Some(start(place, bin, nobody_runs)?);
+            }
+            // Ready, starting, shutting down, or the last processes of a killed one.
+            None if place.connect().is_some() => return Ok(started),
+            None => {}
+        }
+        thread::sleep(POLL);
+    }
+    Err(Error::Stuck { dir: place.dir.clone(), problem: "does not become ready" })
+}
+
+fn start(place: &Place, bin: &Path, server_lock: File) -> Result<Child, Error> {
+    let _ = place.open_log()?.set_len(0);
+    remove_leftovers(&place.dir, PART);
+    if place.data_version().is_none() {
+        create_data(place, bin, &server_lock)?;
+    }
+    let socket_dir = place.socket_dir()?;
+    place.forget_killed_server(&socket_dir);
+    let mut command = to_log(place.command(&bin.join("postgres")), place)?;
+    command.arg("-D").arg(place.data());
+    let mut sockets = OsString::from("unix_socket_directories=\"");
+    sockets.push(&socket_dir);
+    sockets.push("\"");
+    command.arg("-c").arg(sockets);
+    for setting in EVERYWHERE.iter().chain(if place.throw_away { THROW_AWAY } else { PERSISTENT }) {
+        command.args(["-c", setting]);
+    }
+    command.stdin(server_lock).spawn().map_err(Error::io("run", bin.join("postgres")))
+}
+
+const PART: &str = "data.part-";
+
+/// Made beside its place and renamed, so that there never is half of it.
+fn create_data(place: &Place, bin: &Path, server_lock: &File) -> Result<(), Error> {
+    let part = place.dir.join(format!("{PART}{}", std::process::id()));
+    place.create_private_dir(&part)?;
+    let mut initdb = to_log(place.command(&bin.join("initdb")), place)?;
+    initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]);
+    if place.throw_away {
+        initdb.args(["--no-sync", "--wal-segsize=4"]);
+    }
+    // A killed supervisor leaves initdb running: with the lock, the next start waits for its end.
+    let lock = server_lock.try_clone().map_err(Error::io("share the lock in", &place.dir))?;
+    finish(place, "initdb", initdb.arg("-D").arg(&part).stdin(lock).spawn(), "")?;
+    let mut single = to_log(place.command(&bin.join("postgres")), place)?;
+    single.args(["--single", "-c", "exit_on_error=true", "-D"]).arg(&part).arg("template1").stdin(Stdio::piped());
+    if place.throw_away {
+        single.args(["-c", "fsync=off"]);
+    }
+    finish(place, "creating the database", single.spawn(), &format!("CREATE DATABASE {DATABASE}\n"))?;
+    fs::rename(&part, place.data()).map_err(Error::io("rename into place", place.data()))?;
+    let _ = File::open(&place.dir).and_then(|dir| dir.sync_all());
+    Ok(())
+}
+
+fn finish(place: &Place, what: &'static str, child: io::Result<Child>, input: &str) -> Result<(), Error> {
+    let ended = child.and_then(|mut child| {
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes())?;
+        }
+        child.wait()
+    });
+    match ended {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(failed(place, what, &fs::read_to_string(place.log()).unwrap_or_default())),
+        Err(e) => Err(failed(place, what, &e.to_string())),
+    }
+}
+
+fn failed(place: &Place, what: &'static str, said: &str) -> Error {
+    let lines: Vec<_> = said.trim_end().lines().collect();
+    let detail = lines[lines.len().saturating_sub(12)..].join("\n");
+    Error::Start { what, detail, log: place.log() }
+}
+
+/// Our standard output is the pipe to the client, which must not outlive us.
+fn to_log(mut command: Command, place: &Place) -> Result<Command, Error> {
+    command.stdout(place.open_log()?).stderr(place.open_log()?);
+    Ok(command)
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+const EVERYWHERE: &[&str] = &[
+    "listen_addresses=",
+    "port=5432",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    "jit=off",
+    "synchronous_commit=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "max_wal_size=4GB",
+];
+
+/// Survives a power cut, but for the last moment's commits; sized for loading a million rows.
+const PERSISTENT: &[&str] =
+    &["checkpoint_timeout=15min", "maintenance_work_mem=256MB", "max_connections=100", "shared_buffers=256MB"];
+
+const THROW_AWAY: &[&str] = &[
+    "autovacuum=off",
+    "checkpoint_timeout=1h",
+    "fsync=off",
+    "full_page_writes=off",
+    "log_min_messages=fatal",
+    "max_connections=200",
+    "max_locks_per_transaction=256",
+    "shared_buffers=64MB",
+];

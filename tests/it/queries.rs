@@ -1,0 +1,52 @@
+//! The metadata that builds use without a database is what the migrated schema says.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use coderdb::sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
+
+use crate::support;
+
+fn sql_files(dir: &Path) -> BTreeMap<String, PathBuf> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.append(&mut sql_files(&path));
+        } else {
+            files.insert(fs::read_to_string(&path).expect("a text"), path);
+        }
+    }
+    files
+}
+
+#[tokio::test]
+async fn every_query_file_has_current_metadata() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = sql_files(&root.join("queries"));
+    let mut problems = Vec::new();
+    for entry in fs::read_dir(root.join(".sqlx")).expect("the metadata") {
+        let json = fs::read(entry.expect("an entry").path()).expect("a file");
+        let cached: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        let sql = cached["query"].as_str().expect("a query").to_owned();
+        let Some(file) = files.remove(&sql) else {
+            problems.push(format!("metadata of a query that is in no file: {sql}"));
+            continue;
+        };
+        match (&mut conn).describe(AssertSqlSafe(sql).into_sql_str()).await {
+            Err(error) => problems.push(format!("{}: {error}", file.display())),
+            Ok(described) => {
+                if serde_json::to_value(&described).expect("JSON") != cached["describe"] {
+                    problems.push(format!("{}: its types have changed", file.display()));
+                }
+            }
+        }
+    }
+    problems.extend(files.values().map(|file| format!("{}: no metadata", file.display())));
+    assert!(problems.is_empty(), "run scripts/prepare:\n{}", problems.join("\n"));
+}
