@@ -48,6 +48,31 @@ impl Drop for Database {
     }
 }
 
+/// What a command did.
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut assert_cmd::Command) -> Outcome {
+    let output = command.output().expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let code = output.status.code().expect("no signal");
+    Outcome { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Runs a command that must fail like this: with the exit code, with all of these texts, and without a result.
+pub fn fails(command: &mut assert_cmd::Command, code: i32, parts: &[&str]) {
+    let outcome = run(command);
+    assert_eq!(outcome.code, code, "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "");
+    for part in parts {
+        assert!(outcome.stderr.contains(part), "{part:?} is not in:\n{}", outcome.stderr);
+    }
+}
+
 /// The program without any database, and without whatever configures one where the tests run.
 pub fn coderdb() -> assert_cmd::Command {
     let mut command = assert_cmd::Command::new(CODERDB);
