@@ -4,14 +4,16 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use sqlx::PgConnection;
 
 use super::{
     connect::connect,
     error::{CliError, HISTORY, PENDING},
     output::{Output, print, print_json, table},
 };
-use crate::migrate::{self, Applied, Event, Options};
+use crate::{
+    migrate::{self, Applied, Event, Options},
+    store::PgConnection,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -3,12 +3,11 @@
 use std::env;
 
 use clap::Args;
-use sqlx::PgConnection;
 
 use super::error::{CliError, FAILED};
 use crate::{
     model::{NameOrId, Organization, OrganizationId, TemplateId, User, UserRef, WorkspaceId},
-    store::{self, organizations, templates, users, workspaces},
+    store::{self, PgConnection, organizations, templates, users, workspaces},
 };
 
 #[derive(Debug, Args)]

@@ -16,5 +16,8 @@ pub mod workspaces;
 pub(crate) use codec::Timestamp;
 pub use error::Error;
 
+/// The connection that every operation takes.
+pub use sqlx::PgConnection;
+
 /// What every operation returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,2 +1,26 @@
-//! A service that uses the library alone.
-fn main() {}
+//! A service that uses the library alone: no command line, no private server, its own connection.
+//!
+//! Prints what waits in the default organization, and what the first of those who wait consumes and may consume.
+
+use std::{env, error::Error};
+
+use coderdb::{
+    model::{JobFilter, JobStatus, PageRequest},
+    sqlx::{Connection, PgConnection},
+    store,
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut conn = PgConnection::connect(&env::var("DATABASE_URL")?).await?;
+    let organization = store::organizations::default(&mut conn).await?;
+    let pending = JobFilter { status: vec![JobStatus::Pending], ..JobFilter::default() };
+    let page = store::jobs::list(&mut conn, organization.id, &pending, PageRequest::first(50)).await?;
+    println!("{}", serde_json::to_string_pretty(&page.rows)?);
+    if let Some(details) = page.rows.last() {
+        let quota = store::quota::usage(&mut conn, details.job.initiator_id, organization.id).await?;
+        println!("{}", serde_json::to_string(&quota)?);
+    }
+    conn.close().await?;
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! What a person types by mistake gets an answer that says what to do, an exit code, and changes nothing.
+
+use coderdb::sqlx;
+
+use crate::support::{self, fails, run};
+
+#[tokio::test]
+async fn bad_arguments_are_named_with_what_was_expected() {
+    let database = support::database().await;
+    assert_eq!(run(database.coderdb().arg("demo")).code, 0);
+    let id = "c0de0000-ffff-4000-8000-ffffffffffff";
+    let cases: &[(&[&str], i32, &[&str])] = &[
+        (
+            &["--status", "lost"],
+            2,
+            &["lost", "pending", "running", "succeeded", "canceling", "canceled", "failed", "unknown"],
+        ),
+        (&["--transition", "pause"], 2, &["pause", "start", "stop", "delete"]),
+        (&["--id", "not-a-uuid"], 2, &["not-a-uuid", "--id"]),
+        (&["--limit", "-1"], 2, &["-1", "--limit"]),
+        (&["--limit", "4294967296"], 2, &["4294967296", "--limit"]),
+        (&["--limit", "many"], 2, &["many", "--limit"]),
+        (&["--tag", "no-value"], 2, &["no-value", "KEY=VALUE"]),
+        (&["--column", "colour"], 2, &["colour", "template display name"]),
+        (&["--output", "xml"], 2, &["xml", "table", "json"]),
+        (&["--frobnicate"], 2, &["--frobnicate"]),
+        (&["--initiator", "nobody"], 1, &["error: initiator not found: nobody"]),
+        (&["--initiator", id], 1, &["error: initiator not found: c0de0000-ffff"]),
+        (&["--initiator", "me"], 1, &["error: initiator not found: me", "CODERDB_USER"]),
+        (&["--org", "atlantis"], 1, &["error: organization not found: atlantis"]),
+        (&["--org", id], 1, &["error: organization not found: c0de0000-ffff"]),
+        (&["--template", "none"], 1, &["error: template not found: none"]),
+        (&["--template", id], 1, &["error: template not found: c0de0000-ffff"]),
+        (&["--workspace", "alice/none"], 1, &["error: workspace not found: alice/none"]),
+        (&["--workspace", id], 1, &["error: workspace not found: c0de0000-ffff"]),
+    ];
+    for (args, code, parts) in cases {
+        fails(database.coderdb().args(["provisioner", "jobs", "list"]).args(*args), *code, parts);
+    }
+    fails(database.coderdb().args(["quota", "show", "nobody"]), 1, &["error: user not found: nobody"]);
+    fails(database.coderdb().args(["quota", "show", "alice", "--org", "x"]), 1, &["organization not found: x"]);
+    fails(database.coderdb().args(["quota", "show"]), 2, &["<USER>"]);
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_says_which_command_to_run() {
+    let database = support::empty_database().await;
+    for command in [&["provisioner", "jobs", "list"][..], &["quota", "show", "alice"]] {
+        fails(database.coderdb().args(command), 3, &["schema is missing or too old", "coderdb migrate up"]);
+    }
+}
+
+#[test]
+fn an_unreachable_database_is_said_to_be_so() {
+    let refused = "postgres://nobody:s3cret@127.0.0.1:1/db";
+    for command in [&["provisioner", "jobs", "list"][..], &["migrate", "up"], &["migrate", "status"], &["demo"]] {
+        let mut coderdb = support::coderdb();
+        coderdb.env("DATABASE_URL", refused).args(command);
+        fails(&mut coderdb, 4, &["cannot reach database \"db\" at 127.0.0.1:1", "refused", "DATABASE_URL"]);
+        assert!(!run(&mut coderdb).stderr.contains("s3cret"));
+    }
+    let mut coderdb = support::coderdb();
+    coderdb.env("PGHOST", "/nowhere").env("PGUSER", "nobody").args(["migrate", "status"]);
+    fails(&mut coderdb, 4, &["cannot reach", "/nowhere"]);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_understood_is_a_usage_error_and_keeps_the_secret() {
+    for url in
+        ["mysql://u:s3cret@h/db", "not a url s3cret", "postgres://u:s3cret@h:99999/db", "postgres://u:s3cret@/%zz?x"]
+    {
+        let mut coderdb = support::coderdb();
+        coderdb.env("DATABASE_URL", url).args(["migrate", "status"]);
+        let outcome = run(&mut coderdb);
+        assert!([2, 4].contains(&outcome.code), "{url}: {} {}", outcome.code, outcome.stderr);
+        assert!(!outcome.stderr.contains("s3cret"), "{}", outcome.stderr);
+    }
+    let mut coderdb = support::coderdb();
+    coderdb.env("PGSERVICE", "production").args(["migrate", "status"]);
+    fails(&mut coderdb, 2, &["PGSERVICE is not supported yet", "DATABASE_URL"]);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_never_printed() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    sqlx::raw_sql("CREATE ROLE canary LOGIN PASSWORD 'right'").execute(&mut conn).await.unwrap();
+    let rules = support::server().data_dir().join("data/pg_hba.conf");
+    let trusting = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("local all canary scram-sha-256\n{trusting}")).unwrap();
+    sqlx::raw_sql("SELECT pg_reload_conf()").execute(&mut conn).await.unwrap();
+
+    let with = |password: &str| {
+        let mut coderdb = support::coderdb();
+        let url = database.url().replace("postgres@", &format!("canary:{password}@"));
+        coderdb.env("DATABASE_URL", url).args(["migrate", "status"]);
+        run(&mut coderdb)
+    };
+    // The reload reaches new connections in its own time.
+    let refused = loop {
+        let outcome = with("wr0ng-s3cret");
+        if outcome.code != 0 {
+            break outcome;
+        }
+    };
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("password authentication failed"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("wr0ng"), "{}", refused.stderr);
+    assert!(!with("right").stderr.contains("password"));
+}
+
+#[tokio::test]
+async fn a_listing_says_so_when_there_is_nothing_to_list() {
+    let database = support::database().await;
+    run(database.coderdb().arg("demo"));
+    let list = ["provisioner", "jobs", "list", "--tag", "no=such"];
+    let table = run(database.coderdb().args(list));
+    assert_eq!((table.code, table.stdout.as_str(), table.stderr.as_str()), (0, "", "No provisioner jobs found\n"));
+    assert_eq!(run(database.coderdb().args(list).args(["-o", "json"])).stdout, "[]\n");
+}
+
+#[tokio::test]
+async fn every_command_explains_itself_with_an_example() {
+    for command in [
+        &["demo"][..],
+        &["migrate", "up"],
+        &["migrate", "status"],
+        &["provisioner", "jobs", "list"],
+        &["quota", "show"],
+        &["postgres", "url"],
+        &["postgres", "status"],
+        &["postgres", "run"],
+        &["postgres", "stop"],
+        &["postgres", "psql"],
+    ] {
+        let help = run(support::coderdb().args(command).arg("--help"));
+        assert_eq!(help.code, 0, "{command:?}");
+        assert!(help.stdout.contains("Example"), "{command:?}:\n{}", help.stdout);
+    }
+}

@@ -1,0 +1,118 @@
+//! What keeps the folder tree the map of the code: who may use whom, and one name for one operation everywhere.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below a directory, as a path relative to it and its text.
+fn files(dir: &str) -> Vec<(String, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let base = root().join(dir);
+    let mut found = Vec::new();
+    walk(&base, &mut found);
+    found.sort();
+    let relative = |path: &PathBuf| path.strip_prefix(&base).expect("below").display().to_string();
+    found.iter().map(|path| (relative(path), fs::read_to_string(path).expect("a text"))).collect()
+}
+
+#[test]
+fn modules_depend_on_each_other_in_one_direction_only() {
+    let allowed: &[(&str, &[&str])] = &[
+        ("model", &[]),
+        ("store", &["model"]),
+        ("migrate", &[]),
+        ("postgres", &[]),
+        ("demo", &[]),
+        ("cli", &["demo", "migrate", "model", "postgres", "store"]),
+    ];
+    let modules = allowed.iter().map(|(module, _)| *module);
+    for (module, may_use) in allowed {
+        for (file, text) in files(&format!("src/{module}")) {
+            for other in modules.clone().filter(|other| other != module && !may_use.contains(other)) {
+                assert!(!text.contains(&format!("crate::{other}")), "src/{module}/{file} uses {other}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_foreign_crate_has_its_place() {
+    let places: &[(&str, &[&str])] = &[
+        ("sea_query", &["store/jobs.rs"]),
+        ("refinery", &["migrate/"]),
+        ("refinery_core", &["migrate/"]),
+        ("sqlx", &["store/", "migrate/", "demo/", "cli/connect.rs", "cli/error.rs", "lib.rs"]),
+        ("clap", &["cli/"]),
+        ("comfy_table", &["cli/output.rs"]),
+        ("indicatif", &["cli/"]),
+    ];
+    for (file, text) in files("src") {
+        for (name, allowed) in places {
+            let uses = text.contains(&format!("{name}::")) || text.contains(&format!("use {name};"));
+            let fine = allowed.iter().any(|place| file.starts_with(place));
+            assert!(!uses || fine, "src/{file} names {name}, which belongs to {allowed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_query_file_a_function_and_a_span_share_one_name() {
+    for (file, _) in files("queries") {
+        let name = file.strip_suffix(".sql").expect("a query");
+        let (module, function) = name.split_once('/').expect("module/function.sql");
+        let code = fs::read_to_string(root().join(format!("src/store/{module}.rs"))).expect("a module for each folder");
+        for part in [
+            format!("queries/{file}"),
+            format!("name = \"db.{module}.{function}\""),
+            format!("pub async fn {function}("),
+        ] {
+            assert!(code.contains(&part), "src/store/{module}.rs has no {part:?}");
+        }
+    }
+}
+
+#[test]
+fn every_operation_says_what_it_costs() {
+    for (file, code) in files("src/store") {
+        let mut doc = String::new();
+        for line in code.lines() {
+            if let Some(text) = line.strip_prefix("///") {
+                doc.push_str(text);
+            } else if line.starts_with("pub async fn") {
+                assert!(doc.contains("ne round trip"), "src/store/{file}: {line}");
+            } else if !line.starts_with("#[") {
+                doc.clear();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_migration_says_what_it_does_what_it_locks_and_what_old_code_sees() {
+    for (file, sql) in files("migrations").into_iter().filter(|(file, _)| file.ends_with(".sql")) {
+        let header: String = sql.lines().take_while(|line| line.starts_with("--")).collect();
+        for part in ["What:", "Locks:", "Old code:"] {
+            assert!(header.contains(part), "migrations/{file}: its header has no {part}");
+        }
+    }
+}
+
+#[test]
+fn every_constant_of_the_prebuilds_user_is_the_same() {
+    let id = coderdb::model::UserId::PREBUILDS.to_string();
+    for (file, text) in files("queries").into_iter().chain(files("migrations")) {
+        for found in text.split("c42fdf75").skip(1) {
+            assert!(id.strip_prefix("c42fdf75").is_some_and(|rest| found.starts_with(rest)), "{file}");
+        }
+    }
+}
