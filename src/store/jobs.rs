@@ -43,7 +43,7 @@ pub async fn list(
     page: PageRequest,
 ) -> Result<Page<JobDetails>> {
     let (ids, values) = page_of_ids(organization, filter, page).build_sqlx(PostgresQueryBuilder);
-    let sql = LIST.replacen("$1", &format!("ARRAY({ids})"), 1);
+    let sql = LIST.replacen(IDS, &format!("ANY (ARRAY({ids}))"), 1);
     let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
@@ -100,6 +100,9 @@ pub async fn by_ids_with_queue_position(
 }
 
 const LIST: &str = include_str!("../../queries/jobs/list.sql");
+
+/// Where the static statement takes its ids, and the dynamic one takes its place.
+const IDS: &str = "ANY ($1)";
 
 /// The one dynamic statement: which jobs. What is known of each of them is in `queries/jobs/list.sql`.
 ///
@@ -295,5 +298,29 @@ impl From<DetailsRow> for JobDetails {
             template_display_name: row.template_display_name,
             template_icon: row.template_icon,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn sql(filter: &JobFilter, page: PageRequest) -> String {
+        page_of_ids(OrganizationId(Uuid::nil()), filter, page).build(PostgresQueryBuilder).0
+    }
+
+    #[test]
+    fn the_page_of_ids_has_one_place_in_the_statement() {
+        assert_eq!(LIST.matches(IDS).count(), 1);
+    }
+
+    #[test]
+    fn a_filter_that_is_not_set_leaves_no_trace() {
+        let expected = r#"SELECT "j"."id" FROM "provisioner_jobs" AS "j" WHERE "j"."organization_id" = $1 ORDER BY "j"."created_at" DESC, "j"."id" DESC"#;
+        assert_eq!(sql(&JobFilter::default(), PageRequest::default()), expected);
+        let nil = JobFilter { initiator: Some(UserId(Uuid::nil())), ..JobFilter::default() };
+        assert_eq!(sql(&nil, PageRequest::default()), expected);
     }
 }

@@ -138,3 +138,16 @@ async fn every_command_explains_itself_with_an_example() {
         assert!(help.stdout.contains("Example"), "{command:?}:\n{}", help.stdout);
     }
 }
+
+#[tokio::test]
+async fn a_configured_database_is_used_and_no_server_is_started_beside_it() {
+    let database = support::database().await;
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().join("private");
+    let outcome = run(database.coderdb().env("CODERDB_DATA_DIR", &data_dir).args(["migrate", "status"]));
+    assert_eq!(outcome.code, 0);
+    let mut unreachable = support::coderdb();
+    unreachable.env("PGHOST", "/nowhere").env("PGUSER", "u").env("CODERDB_DATA_DIR", &data_dir).arg("demo");
+    assert_eq!(run(&mut unreachable).code, 4);
+    assert!(!data_dir.exists());
+}
