@@ -3,6 +3,8 @@
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(feature = "cli")]
+pub mod demo;
 pub mod migrate;
 pub mod model;
 #[cfg(feature = "postgres")]

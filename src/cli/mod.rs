@@ -1,6 +1,7 @@
 //! The command line. Results go to standard output; progress, notes and errors to standard error.
 
 mod connect;
+mod demo;
 mod error;
 mod jobs;
 mod migrate;
@@ -30,6 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Args),
     /// Bring the database to the schema of this version
     #[command(subcommand)]
     Migrate(migrate::Command),
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let run = async {
         match command {
+            Command::Demo(args) => demo::run(args).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
             Command::Quota(command) => quota::run(command).await,

@@ -1,0 +1,115 @@
+//! `coderdb demo`.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{
+    connect::connect,
+    error::{CliError, FAILED, USAGE},
+    jobs::{Column, job_table},
+    migrate,
+    output::print,
+    quota::quota_table,
+};
+use crate::{
+    demo::{self, Options, Outcome, Progress, Regime, Scale, Step},
+    model::{JobFilter, PageRequest},
+    store::{jobs, organizations, quota, users},
+};
+
+/// Migrate, load a small organization, and show its jobs and quota
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coderdb demo\n  coderdb demo --scale 1000000\n  coderdb demo --scale 100000 --regime \
+                        storm\n\nA second run changes nothing.")]
+pub(super) struct Args {
+    /// Also load a large organization with this many jobs, to measure with
+    #[arg(long, value_name = "JOBS")]
+    scale: Option<u64>,
+    /// What the queue of the large organization looks like
+    #[arg(long, value_enum, default_value = "calm", requires = "scale")]
+    regime: RegimeArg,
+    /// Load even if the database holds rows of others
+    #[arg(long)]
+    allow_existing: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RegimeArg {
+    /// 200 jobs wait
+    Calm,
+    /// 50,000 jobs wait, nine of ten for prebuilds
+    Storm,
+}
+
+/// Whose quota is shown: somebody with room, somebody at the limit, and the prebuilds user.
+const PEOPLE: [&str; 5] = ["dave", "erin", "grace", "heidi", "prebuilds"];
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let mut database = connect().await?;
+    let applied = migrate::up(&mut database, &crate::migrate::Options::default()).await?;
+    print(&format!("{}\n", migrate::report(&applied)))?;
+
+    let regime = match args.regime {
+        RegimeArg::Calm => Regime::Calm,
+        RegimeArg::Storm => Regime::Storm,
+    };
+    let scale = args.scale.map(|jobs| Scale { jobs, regime });
+    let options = Options { allow_existing: args.allow_existing, scale };
+    let bar = ProgressBar::hidden();
+    let outcome = demo::load(&mut database, &options, |progress| show(&bar, progress)).await?;
+    bar.finish_and_clear();
+    print(&match outcome {
+        Outcome::AlreadyLoaded { .. } => "The demo is loaded already.\n\n".to_owned(),
+        Outcome::Loaded { jobs, elapsed, .. } => format!("Loaded {jobs} jobs in {} ms\n\n", elapsed.as_millis()),
+    })?;
+
+    let organization = organizations::by_name(&mut database, demo::ORGANIZATION).await?;
+    let mut jobs =
+        jobs::list(&mut database, organization.id, &JobFilter::default(), PageRequest::first(50)).await?.rows;
+    jobs.sort_by_key(|details| details.job.created_at);
+    print(&format!("{}\n", job_table(&Column::DEFAULT, &jobs, &organization)))?;
+
+    let mut usage = Vec::new();
+    for name in PEOPLE {
+        let user = users::by_username(&mut database, name).await?;
+        let quota = quota::usage(&mut database, user.id, organization.id).await?;
+        usage.push((user, quota));
+    }
+    print(&quota_table(usage.iter().map(|(user, quota)| (user, &organization, *quota))))?;
+    database.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A bar per step that takes long, on a terminal.
+fn show(bar: &ProgressBar, progress: Progress) {
+    let (what, unit) = match progress.step {
+        Step::Jobs => ("loading jobs", "{human_pos}/{human_len} jobs ({per_sec}, {eta} left)"),
+        Step::Indexes => ("building indexes", "{pos}/{len}"),
+        Step::Vacuum => ("collecting statistics", ""),
+        _ => return,
+    };
+    if bar.is_hidden() || bar.message() != what {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template(&format!("{{msg:22}} {{wide_bar}} {unit}"));
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what);
+        bar.reset();
+    }
+    bar.set_length(progress.total);
+    bar.set_position(progress.done);
+}
+
+impl From<demo::Error> for CliError {
+    fn from(error: demo::Error) -> Self {
+        match error {
+            demo::Error::Store(error) => error.into(),
+            demo::Error::InUse { .. } => {
+                Self::new(FAILED, error.to_string()).next("use another database, or add --allow-existing")
+            }
+            demo::Error::OutOfRange { .. } => Self::new(USAGE, error.to_string()),
+            _ => Self::new(FAILED, error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What the README shows is what the program prints.
+
+use std::{env, fs, path::Path};
+
+use crate::support::{self, run};
+
+/// The times that differ from run to run.
+fn without_times(text: &str) -> String {
+    let words = text.lines().map(|line| line.split(" ms").next().unwrap_or_default().trim_end_matches(char::is_numeric));
+    words.map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// Compares a file with what it should be, or writes it when asked to.
+fn is_current(path: &str, expected: &str, comparable: impl Fn(&str) -> String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    if comparable(&found) != comparable(expected) {
+        assert!(env::var_os("CODERDB_UPDATE").is_some(), "{} is out of date: CODERDB_UPDATE=1 ./test", path.display());
+        fs::write(&path, expected).expect("the file");
+    }
+}
+
+#[tokio::test]
+async fn the_readme_and_its_picture_show_what_the_demo_prints() {
+    let database = support::empty_database().await;
+    let demo = run(database.coderdb().arg("demo"));
+    assert_eq!(demo.code, 0, "{}", demo.stderr);
+
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("the README");
+    let (before, rest) = readme.split_once("<!-- demo -->\n").expect("the beginning of the demo's output");
+    let (_, after) = rest.split_once("<!-- /demo -->").expect("the end of the demo's output");
+    let shown = format!("{before}<!-- demo -->\n```text\n{}```\n<!-- /demo -->{after}", demo.stdout);
+    is_current("README.md", &shown, without_times);
+
+    let list = ["provisioner", "jobs", "list"];
+    let columns = "created at,type,status,queue,initiator,workspace name,workspace build transition,worker name,error code";
+    let columns = columns.replace("initiator,", "");
+    let table = run(database.coderdb().args(list).args(["-c", &columns])).stdout;
+    let command = format!("$ coderdb provisioner jobs list -c '{columns}'\n");
+    let picture = anstyle_svg::Term::new().render_svg(&(command + &table));
+    is_current("docs/jobs.svg", &(picture + "\n"), str::to_owned);
+}
