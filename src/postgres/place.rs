@@ -284,6 +284,8 @@ impl Place {
                 let _ = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid.to_string()]).status();
             }
             if receiver.recv_timeout(Duration::from_secs(1)).is_ok() {
+                // The server has emptied it, if it was used.
+                let _ = fs::remove_dir(self.short_socket_dir());
                 return Ok(());
             }
         }
@@ -293,8 +295,6 @@ impl Place {
     /// The end of a server nobody uses. The caller holds [`Lock::Users`] exclusively.
     pub(super) fn retire(&self) -> Result<(), Error> {
         self.stop_server()?;
-        // The server has emptied it, if it was used.
-        let _ = fs::remove_dir(self.short_socket_dir());
         if self.throw_away {
             fs::remove_dir_all(&self.dir).or_else(already_removed).map_err(Error::io("remove", &self.dir))?;
         }
