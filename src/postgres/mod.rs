@@ -19,6 +19,7 @@ mod connection;
 mod error;
 mod fetch;
 mod place;
+mod running;
 mod supervisor;
 
 use std::{
@@ -50,6 +51,9 @@ pub struct Settings {
 
 impl Settings {
     /// The development server of this user: in `CODERDB_DATA_DIR`, else in the user's data directory.
+    ///
+    /// For root, who has to run the server as somebody else, a directory that `postgres` cannot enter is replaced by
+    /// one of its own in `/var/lib/coderdb`; see [`Server::data_dir`].
     pub fn development() -> Result<Self, Error> {
         let directory = std::env::var_os("CODERDB_DATA_DIR").filter(|dir| !dir.is_empty());
         Ok(Self::persistent(match directory {

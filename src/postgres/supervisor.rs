@@ -65,8 +65,13 @@ pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(kind == "throw-away", Path::new(dir), Path::new(bin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // The client adds where the log is.
+            let said = match &error {
+                Error::Start { what, detail, .. } => format!("{what}: {detail}"),
+                other => with_causes(other),
+            };
             // Our reader may be gone: then there is nobody to tell.
-            let _ = writeln!(io::stdout(), "{}", with_causes(&error));
+            let _ = writeln!(io::stdout(), "{said}");
             ExitCode::FAILURE
         }
     }
@@ -182,7 +187,8 @@ fn finish(place: &Place, what: &'static str, child: io::Result<Child>, input: &s
 
 fn failed(place: &Place, what: &'static str, said: &str) -> Error {
     let lines: Vec<_> = said.trim_end().lines().collect();
-    let detail = lines[lines.len().saturating_sub(12)..].join("\n");
+    let last_words = lines[lines.len().saturating_sub(12)..].join("\n");
+    let detail = if last_words.is_empty() { "it ended without a word".into() } else { last_words };
     Error::Start { what, detail, log: place.log() }
 }
 

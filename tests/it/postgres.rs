@@ -332,6 +332,21 @@ fn a_leftover_pid_file_with_the_pid_of_another_process_does_not_keep_the_server_
 }
 
 #[test]
+fn a_killed_server_that_is_still_a_zombie_does_not_keep_the_next_from_starting() {
+    let sandbox = Sandbox::new();
+    let client = sandbox.client();
+    let (server, supervisor) = (sandbox.server_pid(), sandbox.supervisor_pid());
+    // A stopped parent does not reap; killing it then would hand the zombie to init, which may or may not.
+    signal("STOP", &supervisor.to_string());
+    kill(server);
+    wait_for_release(&sandbox.dir.join("server.lock"));
+    assert!(sandbox.running().is_none(), "a zombie does not run");
+    kill(supervisor);
+    assert_eq!(sandbox.psql("SELECT 1"), "1");
+    drop(client);
+}
+
+#[test]
 fn the_end_of_a_client_closes_its_pipes_and_its_ctrl_c_stays_with_it() {
     let sandbox = Sandbox::new();
     let mut starter = sandbox.client();
