@@ -21,8 +21,10 @@ use crate::{
 
 /// Migrate, load a small organization, and show its jobs and quota
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coderdb demo\n  coderdb demo --scale 1000000\n  coderdb demo --scale 100000 --regime \
-                        storm\n\nA second run changes nothing.")]
+#[command(
+    after_help = "Examples:\n  coderdb demo\n  coderdb demo --scale 1000000\n  coderdb demo --scale 100000 --regime \
+                        storm\n\nA second run changes nothing."
+)]
 pub(super) struct Args {
     /// Also load a large organization with this many jobs, to measure with
     #[arg(long, value_name = "JOBS")]

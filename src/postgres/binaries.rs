@@ -24,6 +24,14 @@ pub(super) fn find(place: &Place, on_notice: &mut dyn FnMut(Notice)) -> Result<P
             (Ok(_), _) => Ok(dir),
         };
     }
+    if std::env::var_os("CODERDB_POSTGRES").is_some_and(|choice| choice == "pinned") {
+        return match wanted {
+            Some(wanted) if wanted != fetch::MAJOR => {
+                Err(wrong_version(wanted, vec!["CODERDB_POSTGRES=pinned".into()]))
+            }
+            _ => fetch::fetched(place, on_notice, &["the cache only (CODERDB_POSTGRES=pinned)".into()]),
+        };
+    }
     let (mut looked_in, mut other_versions) = (Vec::new(), Vec::new());
     for dir in candidates() {
         match check(place, &dir) {
@@ -36,7 +44,7 @@ pub(super) fn find(place: &Place, on_notice: &mut dyn FnMut(Notice)) -> Result<P
     looked_in.extend(VERSIONED.map(|(root, prefix, tail)| format!("{root}/{prefix}*/{tail}")));
     match wanted {
         Some(wanted) if wanted != fetch::MAJOR => Err(wrong_version(wanted, other_versions)),
-        _ => fetch::fetched(place, on_notice, looked_in),
+        _ => fetch::fetched(place, on_notice, &looked_in),
     }
 }
 

@@ -24,7 +24,8 @@ impl Connection {
             match this.read_message()? {
                 (b'S', body) => {
                     if let Some(version) = body.strip_prefix(b"server_version\0") {
-                        let version = version.split(|b| *b == 0).next().unwrap_or_default();
+                        // A distribution's own version follows in brackets.
+                        let version = version.split(|b| *b == 0 || *b == b' ').next().unwrap_or_default();
                         this.version = Some(String::from_utf8_lossy(version).into_owned());
                     }
                 }
@@ -42,10 +43,14 @@ impl Connection {
     pub(super) fn value(&mut self, sql: &str) -> io::Result<String> {
         self.stream.write_all(b"Q")?;
         self.stream.write_all(&frame(&[sql.as_bytes(), b"\0"].concat()))?;
+        let mut value = None;
         loop {
             match self.read_message()? {
-                (b'D', body) => return Ok(String::from_utf8_lossy(body.get(6..).unwrap_or_default()).into_owned()),
-                (b'E' | b'Z', _) => return Err(io::Error::other("no answer")),
+                (b'D', body) => {
+                    let text = body.get(6..).unwrap_or_default();
+                    value = Some(String::from_utf8_lossy(text).into_owned());
+                }
+                (b'Z', _) => return value.ok_or_else(|| io::Error::other("no answer")),
                 _ => {}
             }
         }
@@ -58,6 +63,13 @@ impl Connection {
         let mut body = vec![0; length.saturating_sub(4).min(1 << 16) as usize];
         self.stream.read_exact(&mut body)?;
         Ok((head[0], body))
+    }
+}
+
+/// With a good-bye, or the server's log would complain.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let _ = self.stream.write_all(b"X\0\0\0\x04");
     }
 }
 

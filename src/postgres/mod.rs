@@ -19,6 +19,7 @@ mod connection;
 mod error;
 mod fetch;
 mod place;
+mod running;
 mod supervisor;
 
 use std::{
@@ -50,6 +51,9 @@ pub struct Settings {
 
 impl Settings {
     /// The development server of this user: in `CODERDB_DATA_DIR`, else in the user's data directory.
+    ///
+    /// For root, who has to run the server as somebody else, a directory that `postgres` cannot enter is replaced by
+    /// one of its own in `/var/lib/coderdb`; see [`Server::data_dir`].
     pub fn development() -> Result<Self, Error> {
         let directory = std::env::var_os("CODERDB_DATA_DIR").filter(|dir| !dir.is_empty());
         Ok(Self::persistent(match directory {
@@ -144,11 +148,10 @@ impl Server {
         if place.throw_away {
             place.sweep_siblings(THROW_AWAY_PREFIX);
         }
-        let start_lock = place.open_lock(Lock::Start)?;
         let mut deadline = Instant::now() + ANSWER_PATIENCE;
         loop {
-            // Again in each round: a supervisor that is ready has released it for us both.
-            start_lock.lock().map_err(Error::io("lock", &place.dir))?;
+            // Opened anew in each round: the lock of a handle we shared is the supervisor's alone to release.
+            let start_lock = place.lock(Lock::Start)?;
             if !place.is_held(Lock::Supervisor) {
                 let bin = binaries::find(&place, &mut on_notice)?;
                 if !place.throw_away && place.data_version().is_none() {
@@ -207,13 +210,9 @@ fn url(socket_dir: &Path, database: &str) -> String {
 }
 
 fn percent_encode(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
-            _ => text += &format!("%{byte:02X}"),
-        }
-        text
-    })
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: &u8| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
+    bytes.iter().map(encode).collect()
 }
 
 /// A server as [`status`] finds it.

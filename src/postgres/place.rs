@@ -1,4 +1,4 @@
-//! Where a server lives: its directory, the locks in it, and what the running server left there.
+//! Where a server lives: its directory, the locks in it, and the user it runs as.
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io,
@@ -8,15 +8,12 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::mpsc,
-    thread,
-    time::Duration,
 };
 
 use etcetera::BaseStrategy;
 use sha2::{Digest, Sha256};
 
-use super::{Error, connection::Connection};
+use super::Error;
 
 /// A socket's path may have 107 bytes on Linux and 103 on macOS.
 const LONGEST_SOCKET_PATH: usize = 103;
@@ -49,17 +46,9 @@ impl Lock {
 pub(super) struct Place {
     pub(super) dir: PathBuf,
     pub(super) throw_away: bool,
-    me: u32,
+    pub(super) me: u32,
     /// Uid and gid of the server where it cannot run as us: we are root.
     pub(super) server_user: Option<(u32, u32)>,
-}
-
-/// What `postmaster.pid` says of a server that lives.
-pub(super) struct Postmaster {
-    pub(super) pid: u32,
-    socket_dir: PathBuf,
-    /// Asking a server that is not would fill its log.
-    says_ready: bool,
 }
 
 impl Place {
@@ -97,7 +86,9 @@ impl Place {
     }
 
     pub(super) fn can_reach(&self, dir: &Path) -> bool {
-        let Some((uid, _)) = self.server_user else { return true };
+        let Some((uid, _)) = self.server_user else {
+            return true;
+        };
         let may_enter = |m: fs::Metadata| m.mode() & 0o001 != 0 || (m.uid() == uid && m.mode() & 0o100 != 0);
         resolve_links(dir).ancestors().all(|part| fs::metadata(part).is_ok_and(may_enter) || !part.exists())
     }
@@ -127,7 +118,9 @@ impl Place {
 
     fn give_to_server(&self, dir: &Path) -> Result<(), Error> {
         fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", dir))?;
-        let Some((uid, gid)) = self.server_user else { return Ok(()) };
+        let Some((uid, gid)) = self.server_user else {
+            return Ok(());
+        };
         lchown(dir, Some(uid), Some(gid)).map_err(Error::io("change the owner of", dir))
     }
 
@@ -168,34 +161,13 @@ impl Place {
             };
             users.lock_shared().map_err(Error::io("lock", &path))?;
             // The last user may have removed the directory while we waited.
-            let (Ok(held), Ok(there)) = (users.metadata(), fs::metadata(&path)) else { continue };
+            let (Ok(held), Ok(there)) = (users.metadata(), fs::metadata(&path)) else {
+                continue;
+            };
             if (held.dev(), held.ino()) == (there.dev(), there.ino()) {
                 return Ok(users);
             }
         }
-    }
-
-    /// Who uses the server, as far as the system tells.
-    pub(super) fn users(&self) -> Vec<String> {
-        let inode = fs::metadata(self.dir.join(Lock::Users.file_name())).map(|m| m.ino()).unwrap_or_default();
-        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-        let mut users = Vec::new();
-        for fields in locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
-            let holds = fields.contains(&"READ")
-                && fields.iter().any(|f| f.rsplit(':').next() == Some(&inode.to_string()) && f.contains(':'));
-            let pid = fields.get(4).filter(|pid| holds && **pid != std::process::id().to_string());
-            if let Some(pid) = pid {
-                let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                users.push(format!(
-                    "pid {pid} ({})",
-                    String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ")
-                ));
-            }
-        }
-        if users.is_empty() {
-            users.push("other coderdb processes".into());
-        }
-        users
     }
 
     pub(super) fn open_log(&self) -> Result<File, Error> {
@@ -209,7 +181,9 @@ impl Place {
         let plain = dir.to_str().is_some_and(|s| !s.contains([',', '"']) && s.len() + 19 <= LONGEST_SOCKET_PATH);
         let dir = if plain { dir } else { self.short_socket_dir() };
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("create", dir)(e)),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create", dir)(e));
+            }
             _ => {}
         }
         // In /tmp anybody could have made it before us.
@@ -222,89 +196,13 @@ impl Place {
         Ok(dir)
     }
 
-    fn short_socket_dir(&self) -> PathBuf {
+    pub(super) fn short_socket_dir(&self) -> PathBuf {
         let digest = Sha256::digest(self.dir.as_os_str().as_encoded_bytes());
         let hash = digest[..8].iter().fold(String::new(), |hash, byte| format!("{hash}{byte:02x}"));
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let usable =
             |dir: &PathBuf| dir.is_absolute() && dir.is_dir() && self.can_reach(dir) && dir.as_os_str().len() < 50;
         runtime.filter(usable).unwrap_or_else(|| "/tmp".into()).join(format!("coderdb-{}-{hash}", self.me))
-    }
-
-    /// The running server's first process, by its own account; a leftover file does not count.
-    pub(super) fn postmaster(&self) -> Option<Postmaster> {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
-        let mut lines = text.lines();
-        let pid = lines.next()?.trim().parse().ok()?;
-        let socket_dir = PathBuf::from(lines.nth(3).unwrap_or_default());
-        let says_ready = lines.nth(2).is_some_and(|status| status.trim() == "ready");
-        is_postgres(pid).then_some(Postmaster { pid, socket_dir, says_ready })
-    }
-
-    /// A session with the running server. The environment may give us another socket directory than it has.
-    pub(super) fn connect(&self) -> Option<(Connection, PathBuf)> {
-        let socket_dir = self.postmaster().filter(|server| server.says_ready)?.socket_dir;
-        Some((Connection::open(&socket_dir).ok()?, socket_dir))
-    }
-
-    /// Removes what a killed server left, which would keep a new one from starting where its pid is in use again.
-    /// The caller holds the server's lock, so no process of that server is left.
-    pub(super) fn forget_killed_server(&self, socket_dir: &Path) {
-        if self.postmaster().is_none() {
-            let _ = fs::remove_file(self.data().join("postmaster.pid"));
-            let _ = fs::remove_file(socket_dir.join(".s.PGSQL.5432"));
-            let _ = fs::remove_file(socket_dir.join(".s.PGSQL.5432.lock"));
-        }
-    }
-
-    /// Ends whatever server runs here. The caller sees to it that none is started meanwhile.
-    pub(super) fn stop_server(&self) -> Result<(), Error> {
-        let (sender, receiver) = mpsc::channel();
-        let place = self.clone();
-        thread::spawn(move || sender.send(place.lock(Lock::Server).is_ok()));
-        // Fast, so that nothing is lost; at once, for what is thrown away or takes a minute; then by force.
-        let seconds = if self.throw_away { 60..90 } else { 0..90 };
-        for second in seconds {
-            let signal = match second {
-                0..60 => "INT",
-                60..80 => "QUIT",
-                _ => "KILL",
-            };
-            // Each second anew: a server that is just starting may not have told its pid before.
-            if let Some(Postmaster { pid, .. }) = self.postmaster() {
-                // There is no kill in std, and no program of that name everywhere; every shell has it built in.
-                let _ = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid.to_string()]).status();
-            }
-            if receiver.recv_timeout(Duration::from_secs(1)).is_ok() {
-                return Ok(());
-            }
-        }
-        Err(Error::Stuck { dir: self.dir.clone(), problem: "does not end" })
-    }
-
-    /// The end of a server nobody uses. The caller holds [`Lock::Users`] exclusively.
-    pub(super) fn retire(&self) -> Result<(), Error> {
-        self.stop_server()?;
-        if self.throw_away {
-            let _ = fs::remove_dir_all(self.short_socket_dir());
-            fs::remove_dir_all(&self.dir).or_else(already_removed).map_err(Error::io("remove", &self.dir))?;
-        }
-        Ok(())
-    }
-
-    /// Throw-away servers beside this one that nobody is left to remove.
-    pub(super) fn sweep_siblings(&self, prefix: &str) {
-        for entry in self.dir.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
-            let ours = entry.metadata().is_ok_and(|m| m.is_dir() && m.uid() == self.me);
-            if ours && entry.file_name().to_string_lossy().starts_with(prefix) {
-                let sibling = Self { dir: entry.path(), ..self.clone() };
-                if let Ok(Some(_nobody_else)) = sibling.try_lock(Lock::Users)
-                    && !sibling.is_held(Lock::Supervisor)
-                {
-                    let _ = sibling.retire();
-                }
-            }
-        }
     }
 
     /// A program of the server: as its user, with nothing of our environment that PostgreSQL listens to.
@@ -337,7 +235,7 @@ fn open_private(path: &Path, append: bool) -> io::Result<File> {
     Ok(file)
 }
 
-fn already_removed(error: io::Error) -> io::Result<()> {
+pub(super) fn already_removed(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
@@ -351,22 +249,13 @@ fn resolve_links(path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
-/// A pid in a leftover file may belong to anything by now.
-fn is_postgres(pid: u32) -> bool {
-    let name = if Path::new("/proc/self").exists() {
-        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
-    } else {
-        let ps = Command::new("ps").args(["-o", "comm=", "-p", &pid.to_string()]).output();
-        ps.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
-    };
-    name.trim_end().ends_with("postgres")
-}
-
 fn my_uid() -> u32 {
-    fs::metadata("/proc/self").map(|m| m.uid()).unwrap_or_else(|_| {
-        let id = Command::new("id").arg("-u").output();
-        id.ok().and_then(|o| String::from_utf8_lossy(&o.stdout).trim().parse().ok()).unwrap_or(u32::MAX)
-    })
+    if let Ok(this_process) = fs::metadata("/proc/self") {
+        return this_process.uid();
+    }
+    let id = Command::new("id").arg("-u").output();
+    let uid = id.ok().and_then(|o| String::from_utf8_lossy(&o.stdout).trim().parse().ok());
+    uid.unwrap_or(u32::MAX)
 }
 
 fn server_user() -> Option<(u32, u32)> {

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Long, since a server that was killed under load replays its log first.
-const START_PATIENCE: Duration = Duration::from_secs(300);
+const START_PATIENCE: Duration = Duration::from_mins(5);
 /// A server that starts announces it to nobody but the file system, so it has to be asked again and again.
 pub(super) const POLL: Duration = Duration::from_millis(5);
 
@@ -28,20 +28,22 @@ const READY: &str = "ready\n";
 /// so killing us does not let anybody else start meanwhile.
 pub(super) fn spawn(place: &Place, program: &Path, bin: &Path, start_lock: &File) -> Result<(), Error> {
     let failed = |detail: String| Error::Start { what: "starting PostgreSQL", detail, log: place.log() };
-    let start_lock = start_lock.try_clone().map_err(Error::io("share the lock in", &place.dir))?;
+    let shared = start_lock.try_clone().map_err(Error::io("share the lock in", &place.dir))?;
     let mut command = Command::new(program);
     clean_environment(&mut command)
         .args(["postgres", "supervise"])
         .arg(if place.throw_away { "throw-away" } else { "persistent" })
         .args([place.dir.as_path(), bin])
         .current_dir("/")
-        .stdin(start_lock)
+        .stdin(shared)
         .stdout(Stdio::piped())
         .stderr(place.open_log()?)
         // Ctrl-C in our terminal is for us alone.
         .process_group(0);
     let mut child = command.spawn().map_err(|e| failed(format!("{}: {e}", program.display())))?;
-    let Some(stdout) = child.stdout.take() else { return Err(failed("no pipe".into())) };
+    let Some(stdout) = child.stdout.take() else {
+        return Err(failed("no pipe".into()));
+    };
     let (mut stdout, mut said) = (BufReader::new(stdout), String::new());
     let _ = stdout.read_line(&mut said);
     if said == READY {
@@ -57,21 +59,22 @@ pub(super) fn spawn(place: &Place, program: &Path, bin: &Path, start_lock: &File
 /// Meant to be started by [`super::Server::open`] only, with the start lock as its standard input.
 pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
-    let [kind, dir, bin] = args.as_slice() else { return ExitCode::from(2) };
+    let [kind, dir, bin] = args.as_slice() else {
+        return ExitCode::from(2);
+    };
     match run(kind == "throw-away", Path::new(dir), Path::new(bin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // The client adds where the log is.
+            let said = match &error {
+                Error::Start { what, detail, .. } => format!("{what}: {detail}"),
+                other => with_causes(other),
+            };
             // Our reader may be gone: then there is nobody to tell.
-            let _ = writeln!(io::stdout(), "{}", with_causes(&error));
+            let _ = writeln!(io::stdout(), "{said}");
             ExitCode::FAILURE
         }
     }
-}
-
-enum Event {
-    ServerGone,
-    /// With the lock that makes users who come now wait until the server is stopped, then start it anew.
-    NobodyLeft(File),
 }
 
 fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
@@ -82,16 +85,14 @@ fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
     let start_lock = io::stdin().as_fd().try_clone_to_owned().map(File::from);
     let _ = start_lock.and_then(|lock| lock.unlock());
 
+    // What comes first: the last user's end, with the lock that makes later ones wait, or the server's, with none.
     let (sender, events) = mpsc::channel();
-    let watched: [(_, fn(File) -> Event); 2] =
-        [(Lock::Server, |_| Event::ServerGone), (Lock::Users, Event::NobodyLeft)];
-    for (lock, event) in watched {
+    for lock in [Lock::Users, Lock::Server] {
         let (place, sender) = (place.clone(), sender.clone());
-        thread::spawn(move || sender.send(place.lock(lock).map(|held| event(held))));
+        thread::spawn(move || sender.send(place.lock(lock).map(|held| matches!(lock, Lock::Users).then_some(held))));
     }
-    let Ok(event) = events.recv() else { return Ok(()) };
-    let event = event?;
-    if matches!(event, Event::NobodyLeft(_)) {
+    let users = events.recv().unwrap_or(Ok(None))?;
+    if users.is_some() {
         place.retire()?;
     }
     if let Some(mut server) = server {
@@ -99,7 +100,7 @@ fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
     }
     // First, so that nobody who gets the other lock thinks there still is a supervisor.
     drop(supervisor);
-    drop(event);
+    drop(users);
     Ok(())
 }
 
@@ -186,7 +187,8 @@ fn finish(place: &Place, what: &'static str, child: io::Result<Child>, input: &s
 
 fn failed(place: &Place, what: &'static str, said: &str) -> Error {
     let lines: Vec<_> = said.trim_end().lines().collect();
-    let detail = lines[lines.len().saturating_sub(12)..].join("\n");
+    let last_words = lines[lines.len().saturating_sub(12)..].join("\n");
+    let detail = if last_words.is_empty() { "it ended without a word".into() } else { last_words };
     Error::Start { what, detail, log: place.log() }
 }
 
@@ -225,6 +227,8 @@ const PERSISTENT: &[&str] =
 const THROW_AWAY: &[&str] = &[
     "autovacuum=off",
     "checkpoint_timeout=1h",
+    // In the data directory, so that nothing is left elsewhere when the server is killed.
+    "dynamic_shared_memory_type=mmap",
     "fsync=off",
     "full_page_writes=off",
     "log_min_messages=fatal",

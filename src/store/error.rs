@@ -71,7 +71,8 @@ impl Error {
 
     /// Sorts what the driver says of the query with this name.
     pub(crate) fn from_sqlx(query: &'static str, error: sqlx::Error) -> Self {
-        let state = error.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
+        let state =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
         match (error, state.as_deref()) {
             (sqlx::Error::ColumnDecode { index, source }, _) => Self::Corrupt { query, column: index, source },
             (error @ (sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut), _) => {
@@ -90,7 +91,7 @@ struct SqlState<'a>(&'a sqlx::Error);
 
 impl fmt::Display for SqlState<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_database_error().and_then(|e| e.code()) {
+        match self.0.as_database_error().and_then(sqlx::error::DatabaseError::code) {
             Some(state) => write!(f, " (SQLSTATE {state})"),
             None => Ok(()),
         }

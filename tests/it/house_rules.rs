@@ -32,7 +32,7 @@ fn modules_depend_on_each_other_in_one_direction_only() {
         ("store", &["model"]),
         ("migrate", &[]),
         ("postgres", &[]),
-        ("demo", &[]),
+        ("demo", &["store"]),
         ("cli", &["demo", "migrate", "model", "postgres", "store"]),
     ];
     let modules = allowed.iter().map(|(module, _)| *module);
@@ -99,7 +99,7 @@ fn every_operation_says_what_it_costs() {
 
 #[test]
 fn a_migration_says_what_it_does_what_it_locks_and_what_old_code_sees() {
-    for (file, sql) in files("migrations").into_iter().filter(|(file, _)| file.ends_with(".sql")) {
+    for (file, sql) in files("migrations").into_iter().filter(|(file, _)| file != "README.md") {
         let header: String = sql.lines().take_while(|line| line.starts_with("--")).collect();
         for part in ["What:", "Locks:", "Old code:"] {
             assert!(header.contains(part), "migrations/{file}: its header has no {part}");

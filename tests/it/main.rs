@@ -3,6 +3,8 @@
 mod cli;
 mod house_rules;
 mod migrations;
+mod postgres;
 mod queries;
+mod readme;
 mod service;
 mod support;

@@ -6,7 +6,8 @@ use crate::support::{self, run};
 
 /// The times that differ from run to run.
 fn without_times(text: &str) -> String {
-    let words = text.lines().map(|line| line.split(" ms").next().unwrap_or_default().trim_end_matches(char::is_numeric));
+    let words =
+        text.lines().map(|line| line.split(" ms").next().unwrap_or_default().trim_end_matches(char::is_numeric));
     words.map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
@@ -33,10 +34,10 @@ async fn the_readme_and_its_picture_show_what_the_demo_prints() {
     is_current("README.md", &shown, without_times);
 
     let list = ["provisioner", "jobs", "list"];
-    let columns = "created at,type,status,queue,initiator,workspace name,workspace build transition,worker name,error code";
-    let columns = columns.replace("initiator,", "");
-    let table = run(database.coderdb().args(list).args(["-c", &columns])).stdout;
-    let command = format!("$ coderdb provisioner jobs list -c '{columns}'\n");
+    let columns =
+        "created at,type,status,queue,initiator,workspace name,workspace build transition,worker name,error code";
+    let table = run(database.coderdb().args(list).args(["--limit", "24", "-c", columns])).stdout;
+    let command = format!("$ coderdb provisioner jobs list --limit 24 -c '{columns}'\n");
     let picture = anstyle_svg::Term::new().render_svg(&(command + &table));
     is_current("docs/jobs.svg", &(picture + "\n"), str::to_owned);
 }

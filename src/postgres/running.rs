@@ -1,0 +1,142 @@
+//! The server that runs in a place, or ran there: finding, asking and ending it.
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use super::{
+    Error,
+    connection::Connection,
+    place::{Lock, Place, already_removed},
+};
+
+/// What `postmaster.pid` says of a server that lives.
+pub(super) struct Postmaster {
+    pub(super) pid: u32,
+    socket_dir: PathBuf,
+    /// Asking a server that is not would fill its log.
+    says_ready: bool,
+}
+
+impl Place {
+    /// The running server's first process, by its own account; a leftover file does not count.
+    pub(super) fn postmaster(&self) -> Option<Postmaster> {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let mut lines = text.lines();
+        let pid = lines.next()?.trim().parse().ok()?;
+        let socket_dir = PathBuf::from(lines.nth(3).unwrap_or_default());
+        let says_ready = lines.nth(2).is_some_and(|status| status.trim() == "ready");
+        is_postgres(pid).then_some(Postmaster { pid, socket_dir, says_ready })
+    }
+
+    /// A session with the running server. The environment may give us another socket directory than it has.
+    pub(super) fn connect(&self) -> Option<(Connection, PathBuf)> {
+        let socket_dir = self.postmaster().filter(|server| server.says_ready)?.socket_dir;
+        Some((Connection::open(&socket_dir).ok()?, socket_dir))
+    }
+
+    /// Removes what a killed server left, which would keep a new one from starting where its pid is in use again.
+    /// The caller holds the server's lock, so no process of that server is left.
+    pub(super) fn forget_killed_server(&self, socket_dir: &Path) {
+        if self.postmaster().is_none() {
+            let _ = fs::remove_file(self.data().join("postmaster.pid"));
+            let _ = fs::remove_file(socket_dir.join(".s.PGSQL.5432"));
+            let _ = fs::remove_file(socket_dir.join(".s.PGSQL.5432.lock"));
+        }
+    }
+
+    /// Ends whatever server runs here. The caller sees to it that none is started meanwhile.
+    pub(super) fn stop_server(&self) -> Result<(), Error> {
+        let (sender, receiver) = mpsc::channel();
+        let place = self.clone();
+        thread::spawn(move || sender.send(place.lock(Lock::Server).is_ok()));
+        // Fast, so that nothing is lost; at once, for what is thrown away or takes a minute; then by force.
+        let seconds = if self.throw_away { 60..90 } else { 0..90 };
+        for second in seconds {
+            let signal = match second {
+                0..60 => "INT",
+                60..80 => "QUIT",
+                _ => "KILL",
+            };
+            // Each second anew: a server that is just starting may not have told its pid before.
+            if let Some(Postmaster { pid, .. }) = self.postmaster() {
+                // There is no kill in std, and no program of that name everywhere; every shell has it built in.
+                let _ = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid.to_string()]).status();
+            }
+            if receiver.recv_timeout(Duration::from_secs(1)).is_ok() {
+                // The server has emptied it, if it was used.
+                let _ = fs::remove_dir(self.short_socket_dir());
+                return Ok(());
+            }
+        }
+        Err(Error::Stuck { dir: self.dir.clone(), problem: "does not end" })
+    }
+
+    /// The end of a server nobody uses. The caller holds [`Lock::Users`] exclusively.
+    pub(super) fn retire(&self) -> Result<(), Error> {
+        self.stop_server()?;
+        if self.throw_away {
+            fs::remove_dir_all(&self.dir).or_else(already_removed).map_err(Error::io("remove", &self.dir))?;
+        }
+        Ok(())
+    }
+
+    /// Throw-away servers beside this one that nobody is left to remove.
+    pub(super) fn sweep_siblings(&self, prefix: &str) {
+        for entry in self.dir.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
+            let ours = entry.metadata().is_ok_and(|m| m.is_dir() && m.uid() == self.me);
+            if ours && entry.file_name().to_string_lossy().starts_with(prefix) {
+                let sibling = Self { dir: entry.path(), ..self.clone() };
+                if let Ok(Some(_nobody_else)) = sibling.try_lock(Lock::Users)
+                    && !sibling.is_held(Lock::Supervisor)
+                {
+                    let _ = sibling.retire();
+                }
+            }
+        }
+    }
+
+    /// Who uses the server, as far as the system tells.
+    pub(super) fn users(&self) -> Vec<String> {
+        let inode = fs::metadata(self.dir.join(Lock::Users.file_name())).map(|m| m.ino()).unwrap_or_default();
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let mut users = Vec::new();
+        for fields in locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
+            let holds = fields.contains(&"READ")
+                && !fields.contains(&"->")
+                && fields.iter().any(|f| f.rsplit(':').next() == Some(&inode.to_string()) && f.contains(':'));
+            let pid = fields.get(4).filter(|pid| holds && **pid != std::process::id().to_string());
+            if let Some(pid) = pid {
+                let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                users.push(format!(
+                    "pid {pid} ({})",
+                    String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ")
+                ));
+            }
+        }
+        if users.is_empty() {
+            users.push("other coderdb processes".into());
+        }
+        users
+    }
+}
+
+/// A pid in a leftover file may belong to anything by now, or to a zombie where no init reaps them, as in containers.
+fn is_postgres(pid: u32) -> bool {
+    let (name, state) = if Path::new("/proc/self").exists() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let (name, rest) = stat.rsplit_once(')').unwrap_or_default();
+        (name.to_owned(), rest.trim_start().to_owned())
+    } else {
+        let ps = Command::new("ps").args(["-o", "stat=,comm=", "-p", &pid.to_string()]).output();
+        let line = ps.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+        let (state, name) = line.split_once(' ').unwrap_or_default();
+        (name.to_owned(), state.to_owned())
+    };
+    name.ends_with("postgres") && !state.starts_with(['Z', 'X'])
+}
