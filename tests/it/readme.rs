@@ -34,10 +34,10 @@ async fn the_readme_and_its_picture_show_what_the_demo_prints() {
     is_current("README.md", &shown, without_times);
 
     let list = ["provisioner", "jobs", "list"];
-    let columns =
-        "created at,type,status,queue,initiator,workspace name,workspace build transition,worker name,error code";
-    let table = run(database.coderdb().args(list).args(["--limit", "24", "-c", columns])).stdout;
+    let columns = "created at,type,status,queue,workspace name,workspace build transition,worker name,error code";
+    let table = run(database.coderdb().args(list).args(["--limit", "24", "-c", columns]));
+    assert_eq!(table.code, 0, "{}", table.stderr);
     let command = format!("$ coderdb provisioner jobs list --limit 24 -c '{columns}'\n");
-    let picture = anstyle_svg::Term::new().render_svg(&(command + &table));
+    let picture = anstyle_svg::Term::new().render_svg(&(command + &table.stdout));
     is_current("docs/jobs.svg", &(picture + "\n"), str::to_owned);
 }
