@@ -1,4 +1,5 @@
 //! Everything that needs a server, in one program: one server, one template, a clone per test.
 
 mod queries;
+mod schema;
 mod support;
