@@ -331,7 +331,6 @@ CREATE TABLE provisioner_job_timings (
     CONSTRAINT provisioner_job_timings_job_id_fkey
         FOREIGN KEY (job_id) REFERENCES provisioner_jobs (id) ON DELETE CASCADE
 );
-CREATE INDEX provisioner_job_timings_job_id_idx ON provisioner_job_timings (job_id);
 
 CREATE TABLE provisioner_keys (
     id uuid NOT NULL,
@@ -487,7 +486,7 @@ CREATE TABLE workspaces (
 );
 COMMENT ON COLUMN workspaces.ttl IS 'Nanoseconds after which the workspace stops by itself; null never.';
 CREATE UNIQUE INDEX workspaces_owner_id_lower_idx ON workspaces (owner_id, lower(name)) WHERE deleted = false;
-CREATE INDEX workspaces_template_id_idx ON workspaces (template_id) WHERE deleted = false;
+CREATE INDEX workspace_template_id_idx ON workspaces (template_id) WHERE deleted = false;
 
 CREATE TABLE workspace_builds (
     id uuid NOT NULL,
@@ -591,7 +590,8 @@ COMMENT ON COLUMN workspace_agents.logs_length IS 'Bytes of log output stored fo
 CREATE INDEX workspace_agents_auth_token_idx ON workspace_agents (auth_token);
 CREATE INDEX workspace_agents_resource_id_idx ON workspace_agents (resource_id);
 
--- Unlogged: start-up output may be lost with the server, and writing it must stay cheap.
+-- Unlogged: start-up output may be lost with the server, and writing it must stay cheap. The table once had a longer
+-- name, and everything that belongs to it has kept that.
 CREATE UNLOGGED TABLE workspace_agent_logs (
     agent_id uuid NOT NULL,
     created_at timestamp with time zone NOT NULL,
@@ -599,11 +599,12 @@ CREATE UNLOGGED TABLE workspace_agent_logs (
     id bigserial NOT NULL,
     level log_level DEFAULT 'info' NOT NULL,
     log_source_id uuid DEFAULT '00000000-0000-0000-0000-000000000000' NOT NULL,
-    CONSTRAINT workspace_agent_logs_pkey PRIMARY KEY (id),
-    CONSTRAINT workspace_agent_logs_agent_id_fkey
+    CONSTRAINT workspace_agent_startup_logs_pkey PRIMARY KEY (id),
+    CONSTRAINT workspace_agent_startup_logs_agent_id_fkey
         FOREIGN KEY (agent_id) REFERENCES workspace_agents (id) ON DELETE CASCADE
 );
-CREATE INDEX workspace_agent_logs_id_agent_id_idx ON workspace_agent_logs (agent_id, id);
+CREATE INDEX workspace_agent_startup_logs_id_agent_id_idx ON workspace_agent_logs (agent_id, id);
+ALTER SEQUENCE workspace_agent_logs_id_seq RENAME TO workspace_agent_startup_logs_id_seq;
 
 -- Chats ---------------------------------------------------------------------------------------------------------------
 
@@ -875,7 +876,7 @@ LEFT JOIN LATERAL (
 ) AS agents ON true
 LEFT JOIN LATERAL (
     SELECT b.template_version_preset_id AS current_preset_id
-    FROM workspace_prebuild_builds AS b
+    FROM workspace_builds AS b
     WHERE b.workspace_id = w.id AND b.template_version_preset_id IS NOT NULL
     ORDER BY b.build_number DESC
     LIMIT 1

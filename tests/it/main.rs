@@ -6,5 +6,6 @@ mod migrations;
 mod postgres;
 mod queries;
 mod readme;
+mod schema;
 mod service;
 mod support;

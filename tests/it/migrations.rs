@@ -192,7 +192,7 @@ async fn an_index_that_a_killed_build_left_invalid_is_built_anew() {
     // A unique index over equal rows fails and leaves what a killed build leaves.
     let fails = "CREATE UNIQUE INDEX CONCURRENTLY provisioner_jobs_organization_id_created_at_id_idx ON provisioner_jobs (type)";
     sqlx::raw_sql(fails).execute(&mut conn).await.unwrap_err();
-    assert_eq!(up(&mut conn).await.unwrap(), [9, 10]);
+    assert_eq!(up(&mut conn).await.unwrap(), [9, 10, 11]);
     let valid = "SELECT indisvalid AND NOT indisunique FROM pg_index \
                  WHERE indexrelid = 'provisioner_jobs_organization_id_created_at_id_idx'::regclass";
     assert!(ask::<bool>(&mut conn, valid).await);
@@ -202,10 +202,10 @@ async fn an_index_that_a_killed_build_left_invalid_is_built_anew() {
 async fn an_index_that_was_built_but_not_recorded_is_recorded_and_not_built_twice() {
     let (_database, mut conn) = empty().await;
     up(&mut conn).await.unwrap();
-    let oid = "SELECT 'provisioner_jobs_queue_idx'::regclass::oid::bigint";
+    let oid = "SELECT 'provisioner_job_timings_job_id_idx'::regclass::oid::bigint";
     let before: i64 = ask(&mut conn, oid).await;
-    run(&mut conn, "DELETE FROM refinery_schema_history WHERE version = 10").await;
-    assert_eq!(up(&mut conn).await.unwrap(), [10]);
+    run(&mut conn, "DELETE FROM refinery_schema_history WHERE version = 11").await;
+    assert_eq!(up(&mut conn).await.unwrap(), [11]);
     assert_eq!(ask::<i64>(&mut conn, oid).await, before);
 }
 
