@@ -1,5 +1,7 @@
 //! coderdb: under construction.
 
+#[cfg(feature = "cli")]
+pub mod demo;
 pub mod model;
 pub mod store;
 
