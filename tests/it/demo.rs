@@ -329,6 +329,7 @@ async fn quota_numbers_are_worth_looking_at() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one sentence per promise")]
 async fn the_rows_agree_with_each_other() {
     let database = support::database().await;
     let mut conn = database.connect().await;
@@ -490,12 +491,15 @@ async fn a_scale_has_the_proportions_that_it_promises() {
         .fetch_one(&mut conn)
         .await
         .unwrap();
-        let (expected_pending, expected_prebuilds) = match scale.regime {
+        let (expected_pending, expected_prebuilds): (i64, i64) = match scale.regime {
             Regime::Calm => (200, 20),
             Regime::Storm => (500, 450),
         };
         assert_eq!((pending, prebuilds), (expected_pending, expected_prebuilds));
-        assert_eq!((scale.pending(), scale.pending_prebuilds()), (expected_pending as u64, expected_prebuilds as u64));
+        assert_eq!(
+            (scale.pending(), scale.pending_prebuilds()),
+            (expected_pending.cast_unsigned(), expected_prebuilds.cast_unsigned())
+        );
 
         assert_eq!(count(&mut conn, "SELECT count(*) FROM users WHERE username LIKE 'dev-%'").await, 2_000);
         assert_eq!(count(&mut conn, "SELECT count(*) FROM provisioner_daemons").await, 55);
@@ -539,32 +543,4 @@ async fn of_two_loads_at_once_one_finds_the_others() {
     assert_eq!(loads.iter().filter(|load| matches!(load, Outcome::Loaded { .. })).count(), 1, "{loads:?}");
     assert!(loads.contains(&Outcome::AlreadyLoaded { scale: None }), "{loads:?}");
     assert!(!database.url().is_empty());
-}
-
-#[tokio::test]
-#[ignore = "temporary measurement"]
-async fn measure() {
-    let jobs = std::env::var("JOBS").unwrap().parse().unwrap();
-    for regime in [Regime::Calm, Regime::Storm] {
-        let database = support::database().await;
-        let mut conn = database.connect().await;
-        let options = Options { scale: Some(Scale { jobs, regime }), ..Options::default() };
-        let mut steps: Vec<(Step, std::time::Instant)> = Vec::new();
-        let outcome = demo::load(&mut conn, &options, |p| {
-            if steps.last().is_none_or(|(step, _)| *step != p.step) {
-                steps.push((p.step, std::time::Instant::now()));
-            }
-        })
-        .await
-        .unwrap();
-        for pair in steps.windows(2) {
-            println!("{:?} {:?}", pair[0].0, pair[1].1 - pair[0].1);
-        }
-        let Outcome::Loaded { jobs, elapsed, vacuum } = outcome else { panic!() };
-        println!(
-            "{} {regime:?} {elapsed:?} = {:.0} jobs/s; vacuum {vacuum:?}",
-            database.url(),
-            jobs as f64 / elapsed.as_secs_f64()
-        );
-    }
 }
