@@ -64,14 +64,14 @@ batch AS MATERIALIZED (
         END AS initiator_id,
         CASE
             WHEN chosen.type <> 'workspace_build' THEN NULL
-            WHEN workspace.deleted AND chosen.number = workspace.builds THEN 'delete'
+            WHEN workspace.deleted AND chosen.number = workspace.builds THEN 'delete'::workspace_transition
             WHEN chosen.number % 2 = 1 THEN 'start'
             ELSE 'stop'
-        END::workspace_transition AS transition,
+        END AS transition,
         workspace.id AS workspace_id,
-        origin + at * history AS created_at,
-        origin + at * history + (1 + h % 20) * interval '1 second' AS started_at,
-        origin + at * history + (21 + h % 20 + h / 32 % 400) * interval '1 second' AS completed_at,
+        chosen.created_at,
+        chosen.created_at + (1 + h % 20) * interval '1 second' AS started_at,
+        chosen.created_at + (21 + h % 20 + h / 32 % 400) * interval '1 second' AS completed_at,
         CASE
             WHEN chosen.type = 'template_version_import' AND chosen.number % 7 = 1 THEN 'succeeded'
             WHEN workspace.deleted AND chosen.number = workspace.builds THEN 'succeeded'
@@ -87,7 +87,12 @@ batch AS MATERIALIZED (
         template.id AS template_id,
         template.workers[1 + h / 64 % cardinality(template.workers)] AS worker_id
     FROM demo_scale
-    CROSS JOIN (SELECT *, pg_temp.demo_hash(seed) AS h FROM chosen) AS chosen
+    CROSS JOIN (
+        SELECT chosen.*, pg_temp.demo_hash(seed) AS h, origin + at * history AS created_at
+        FROM chosen, demo_scale
+        -- A fence: otherwise both would be computed anew wherever they are used.
+        OFFSET 0
+    ) AS chosen
     INNER JOIN demo_templates AS template USING (t)
     INNER JOIN demo_organizations USING (o)
     LEFT JOIN demo_workspaces AS workspace ON workspace.w = chosen.w
@@ -161,10 +166,11 @@ builds AS (
         initiator_id,
         job_id,
         CASE transition WHEN 'start' THEN completed_at + interval '8 hours' ELSE '0001-01-01 00:00:00+00' END,
-        CASE WHEN w % 3 = 0 AND transition = 'start' THEN 'autostart'
+        CASE
+            WHEN w % 3 = 0 AND transition = 'start' THEN 'autostart'::build_reason
             WHEN transition = 'stop' THEN 'autostop'
             ELSE 'initiator'
-        END::build_reason,
+        END,
         CASE WHEN outcome = 'succeeded' THEN CASE transition WHEN 'start' THEN cost WHEN 'stop' THEN 1 ELSE 0 END ELSE 0 END
     FROM batch
     WHERE type = 'workspace_build'

@@ -245,6 +245,8 @@ FROM demo_scale, demo_prebuilds AS prebuild
 INNER JOIN demo_templates AS template USING (t)
 ORDER BY p;
 
+ANALYZE demo_scale;
+ANALYZE demo_organizations;
 ANALYZE demo_workspaces;
 ANALYZE demo_templates;
 ANALYZE demo_prebuilds;

@@ -1,0 +1,546 @@
+//! The demo: what it holds, when it refuses, and that it is the same everywhere.
+
+use std::collections::BTreeMap;
+
+use coderdb::{
+    demo::{self, Error, Options, Outcome, Progress, Regime, Scale, Step},
+    model::{JobErrorCode, JobFilter, JobStatus, JobType, OrganizationId, PageRequest, QueueState, UserId},
+    sqlx::{self, AssertSqlSafe, PgConnection},
+    store,
+};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::support;
+
+const CALM: Scale = Scale { jobs: 10_000, regime: Regime::Calm };
+const STORM: Scale = Scale { jobs: 10_000, regime: Regime::Storm };
+
+fn id(kind: u128, number: u128) -> Uuid {
+    format!("c0de0000-{kind:04x}-4000-8000-{number:012}").parse().unwrap()
+}
+
+fn organization() -> OrganizationId {
+    OrganizationId(id(1, 1))
+}
+
+fn user(number: u128) -> UserId {
+    UserId(id(2, number))
+}
+
+async fn load(conn: &mut PgConnection, options: Options) -> Result<Outcome, Error> {
+    demo::load(conn, &options, |_| ()).await
+}
+
+async fn loaded(conn: &mut PgConnection, scale: Option<Scale>) {
+    let outcome = load(conn, Options { scale, ..Options::default() }).await.unwrap();
+    assert!(matches!(outcome, Outcome::Loaded { .. }), "the database was empty, and the demo says {outcome:?}");
+}
+
+async fn execute(conn: &mut PgConnection, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(conn).await.unwrap();
+}
+
+async fn count(conn: &mut PgConnection, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(conn).await.unwrap()
+}
+
+/// Every table with its number of rows and a digest of them.
+async fn tables(conn: &mut PgConnection) -> BTreeMap<String, (i64, String)> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .unwrap();
+    let mut tables = BTreeMap::new();
+    for name in names {
+        let sql =
+            format!("SELECT count(*), coalesce(md5(string_agg(t::text, '|' ORDER BY t::text)), '') FROM {name} AS t");
+        tables.insert(name, sqlx::query_as(AssertSqlSafe(sql)).fetch_one(&mut *conn).await.unwrap());
+    }
+    tables
+}
+
+/// Where each sequence stands.
+async fn sequences(conn: &mut PgConnection) -> Vec<(String, Option<i64>)> {
+    sqlx::query_as("SELECT sequencename::text, last_value FROM pg_sequences ORDER BY 1").fetch_all(conn).await.unwrap()
+}
+
+/// Every index, constraint and trigger, with whether it holds.
+async fn schema(conn: &mut PgConnection) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT pg_get_indexdef(indexrelid) || ' valid ' || indisvalid || ' ready ' || indisready FROM pg_index \
+         WHERE indrelid::regclass::text !~ '^pg_' \
+         UNION ALL \
+         SELECT conrelid::regclass::text || ' ' || conname || ' ' || pg_get_constraintdef(oid) || ' valid ' || convalidated \
+         FROM pg_constraint WHERE connamespace = 'public'::regnamespace \
+         UNION ALL \
+         SELECT tgrelid::regclass::text || ' ' || regexp_replace(tgname, '_[0-9]+$', '') || ' ' || tgfoid::regproc::text || ' enabled ' || tgenabled::text \
+         FROM pg_trigger \
+         ORDER BY 1",
+    )
+    .fetch_all(conn)
+    .await
+    .unwrap()
+}
+
+/// Every foreign key, checked by a join of our own.
+async fn broken_references(conn: &mut PgConnection) -> Vec<String> {
+    let checks: Vec<(String, String)> = sqlx::query_as(
+        "SELECT conname::text, format('SELECT count(*) FROM %s AS a WHERE a.%I IS NOT NULL AND NOT EXISTS (SELECT 1 FROM %s AS b WHERE b.%I = a.%I)', \
+             conrelid::regclass, mine.attname, confrelid::regclass, theirs.attname, mine.attname) \
+         FROM pg_constraint \
+         INNER JOIN pg_attribute AS mine ON mine.attrelid = conrelid AND mine.attnum = conkey[1] \
+         INNER JOIN pg_attribute AS theirs ON theirs.attrelid = confrelid AND theirs.attnum = confkey[1] \
+         WHERE contype = 'f'",
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .unwrap();
+    assert!(checks.len() > 30, "the catalog should name every foreign key");
+    let mut broken = Vec::new();
+    for (name, sql) in checks {
+        let missing: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *conn).await.unwrap();
+        if missing > 0 {
+            broken.push(format!("{name}: {missing}"));
+        }
+    }
+    broken
+}
+
+#[tokio::test]
+async fn the_demo_is_the_same_in_every_database() {
+    for scale in [None, Some(CALM), Some(STORM)] {
+        let (one, other) = (support::database().await, support::database().await);
+        let (mut one, mut other) = (one.connect().await, other.connect().await);
+        execute(&mut other, "SET timezone = 'America/New_York'; SET datestyle = 'SQL, DMY'").await;
+        loaded(&mut one, scale).await;
+        loaded(&mut other, scale).await;
+        execute(&mut other, "RESET timezone; RESET datestyle").await;
+        assert_eq!(tables(&mut one).await, tables(&mut other).await, "with {scale:?}");
+        assert_eq!(sequences(&mut one).await, sequences(&mut other).await, "with {scale:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_load_changes_nothing() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let scale = Some(Scale { jobs: 1_000, regime: Regime::Calm });
+    loaded(&mut conn, scale).await;
+    execute(&mut conn, "DELETE FROM chats; UPDATE users SET username = 'alicia' WHERE username = 'alice'").await;
+    let (rows, places) = (tables(&mut conn).await, sequences(&mut conn).await);
+    for asked in [None, scale] {
+        let outcome = load(&mut conn, Options { scale: asked, ..Options::default() }).await.unwrap();
+        assert_eq!(outcome, Outcome::AlreadyLoaded { scale });
+        assert_eq!(tables(&mut conn).await, rows, "a demo that was loaded once is left as it is");
+        assert_eq!(sequences(&mut conn).await, places);
+    }
+}
+
+#[tokio::test]
+async fn the_large_organization_can_follow_the_small_one_but_not_another_large_one() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    loaded(&mut conn, None).await;
+    let before = schema(&mut conn).await;
+    let calm = Scale { jobs: 1_000, regime: Regime::Calm };
+    let outcome = load(&mut conn, Options { scale: Some(calm), ..Options::default() }).await.unwrap();
+    assert!(matches!(outcome, Outcome::Loaded { jobs: 1_000, .. }), "{outcome:?}");
+    assert_eq!(schema(&mut conn).await, before);
+    assert_eq!(count(&mut conn, "SELECT count(*) FROM provisioner_jobs").await, 1_042);
+
+    let rows = tables(&mut conn).await;
+    let storm = Scale { jobs: 1_000, regime: Regime::Storm };
+    let error = load(&mut conn, Options { scale: Some(storm), ..Options::default() }).await.unwrap_err();
+    assert!(matches!(error, Error::OtherScale { loaded, asked } if loaded == calm && asked == storm), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "a demo of 1000 jobs (calm) is loaded; 1000 jobs (storm) needs a database of its own"
+    );
+    assert_eq!(tables(&mut conn).await, rows);
+}
+
+#[tokio::test]
+async fn a_database_with_rows_of_others_is_refused_and_can_be_overridden() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    execute(
+        &mut conn,
+        "INSERT INTO organizations (id, name, description, created_at, updated_at, is_default, display_name) \
+         VALUES ('11111111-1111-1111-1111-111111111111', 'ours', '', now(), now(), true, 'Ours'); \
+         INSERT INTO users (id, email, username, hashed_password, created_at, updated_at) \
+         VALUES ('22222222-2222-2222-2222-222222222222', 'we@example.org', 'we', '', now(), now()); \
+         INSERT INTO provisioner_jobs (id, created_at, updated_at, organization_id, initiator_id, provisioner, storage_method, type, input, file_id) \
+         SELECT gen_random_uuid(), now(), now(), '11111111-1111-1111-1111-111111111111', gen_random_uuid(), 'echo', 'file', 'workspace_build', '{}', gen_random_uuid() \
+         FROM generate_series(1, 3)",
+    )
+    .await;
+    let rows = tables(&mut conn).await;
+    let error = load(&mut conn, Options::default()).await.unwrap_err();
+    assert!(matches!(error, Error::InUse { organizations: 1, users: 1, jobs: 3 }), "{error}");
+    assert_eq!(error.code(), "demo_in_use");
+    assert_eq!(tables(&mut conn).await, rows, "a refusal must not write");
+
+    let before = schema(&mut conn).await;
+    let scale = Some(Scale { jobs: 1_000, regime: Regime::Storm });
+    let _ = load(&mut conn, Options { allow_existing: true, scale }).await.unwrap();
+    assert_eq!(schema(&mut conn).await, before);
+    assert_eq!(broken_references(&mut conn).await, Vec::<String>::new());
+    let default = store::organizations::default(&mut conn).await.unwrap();
+    assert_eq!(default.name, "ours", "the default organization stays the default one");
+    assert_eq!(count(&mut conn, "SELECT count(*) FROM provisioner_jobs").await, 1_045);
+}
+
+#[tokio::test]
+async fn a_taken_name_is_named_and_nothing_is_written() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    execute(
+        &mut conn,
+        "INSERT INTO users (id, email, username, hashed_password, created_at, updated_at) \
+         VALUES ('22222222-2222-2222-2222-222222222222', 'we@example.org', 'Alice', '', now(), now())",
+    )
+    .await;
+    let rows = tables(&mut conn).await;
+    let error = load(&mut conn, Options { allow_existing: true, scale: None }).await.unwrap_err();
+    assert_eq!(error.to_string(), "the demo needs names that are taken: username Alice");
+    assert_eq!(tables(&mut conn).await, rows);
+}
+
+#[tokio::test]
+async fn a_demo_whose_note_is_gone_is_not_touched() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    loaded(&mut conn, None).await;
+    execute(&mut conn, "DELETE FROM site_configs WHERE key = 'coderdb_demo'").await;
+    let rows = tables(&mut conn).await;
+    let error = load(&mut conn, Options { allow_existing: true, scale: None }).await.unwrap_err();
+    assert!(matches!(error, Error::Unknown), "{error}");
+    assert_eq!(tables(&mut conn).await, rows);
+}
+
+#[tokio::test]
+async fn a_scale_that_cannot_keep_its_proportions_is_refused() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let scale = Some(Scale { jobs: 999, regime: Regime::Calm });
+    let error = load(&mut conn, Options { scale, ..Options::default() }).await.unwrap_err();
+    assert_eq!(error.to_string(), "a demo of 999 jobs cannot be made: between 1000 and 20000000, please");
+}
+
+#[tokio::test]
+async fn a_default_listing_shows_every_status_and_every_type() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    loaded(&mut conn, None).await;
+    let default = store::organizations::default(&mut conn).await.unwrap();
+    assert_eq!((default.id, default.name.as_str()), (organization(), "coder"));
+
+    let page =
+        store::jobs::list(&mut conn, organization(), &JobFilter::default(), PageRequest::first(50)).await.unwrap();
+    assert_eq!(page.rows.len() as u64, demo::SMALL_JOBS);
+    assert_eq!(page.next, None);
+    let mut statuses = BTreeMap::new();
+    let mut types = BTreeMap::new();
+    for row in &page.rows {
+        assert!(!row.template_name.is_empty() && !row.template_version_name.is_empty(), "{}", row.job.id);
+        assert_eq!(row.job.input.error, None, "{}", row.job.id);
+        assert_eq!(row.workspace_name.is_empty(), row.job.job_type != JobType::WorkspaceBuild, "{}", row.job.id);
+        *statuses.entry(row.job.status.as_str()).or_insert(0) += 1;
+        *types.entry(row.job.job_type.as_str()).or_insert(0) += 1;
+    }
+    let expected =
+        [("canceled", 2), ("canceling", 1), ("failed", 3), ("pending", 15), ("running", 2), ("succeeded", 19)];
+    assert_eq!(statuses, BTreeMap::from(expected));
+    assert_eq!(
+        types,
+        BTreeMap::from([("template_version_dry_run", 3), ("template_version_import", 9), ("workspace_build", 30)])
+    );
+
+    let with_code =
+        |code: JobErrorCode| page.rows.iter().filter(|row| row.job.error_code == Some(code.clone())).count();
+    assert_eq!(with_code(JobErrorCode::InsufficientQuota), 1);
+    assert_eq!(with_code(JobErrorCode::RequiredTemplateVariables), 1);
+    assert_eq!(page.rows.iter().filter(|row| row.job.error.as_deref() == Some("insufficient quota")).count(), 1);
+    assert_eq!(page.rows.iter().filter(|row| row.job.logs_overflowed).count(), 1);
+    let stuck: Vec<_> = page.rows.iter().filter(|row| row.queue_state() == QueueState::NoEligibleWorker).collect();
+    assert_eq!(stuck.iter().map(|row| row.workspace_name.as_str()).collect::<Vec<_>>(), ["legacy-api"]);
+
+    let prebuilds = JobFilter { initiator: Some(UserId::PREBUILDS), ..JobFilter::default() };
+    let mut page = store::jobs::list(&mut conn, organization(), &prebuilds, PageRequest::first(50)).await.unwrap();
+    page.rows.retain(|row| row.job.status == JobStatus::Pending);
+    assert_eq!(page.rows.len(), 12);
+    // Three jobs of people come first, although they were queued later.
+    assert_eq!(page.rows.iter().map(|row| row.queue_position).min(), Some(4));
+    let old = count(
+        &mut conn,
+        "SELECT count(*) FROM workspace_prebuild_builds AS b INNER JOIN template_versions AS v ON v.id = b.template_version_id \
+         INNER JOIN templates AS t ON t.id = v.template_id INNER JOIN provisioner_jobs AS j ON j.id = b.job_id \
+         WHERE j.job_status = 'pending' AND b.build_number = 1 AND b.transition = 'start' AND v.id <> t.active_version_id",
+    );
+    assert_eq!(old.await, 8, "of a version that is not active");
+}
+
+#[tokio::test]
+async fn daemons_are_online_at_the_moment_that_the_demo_calls_now() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    loaded(&mut conn, None).await;
+    let ids = [coderdb::model::JobId(id(9, 28)), coderdb::model::JobId(id(9, 24))];
+    let jobs = store::jobs::by_ids_with_queue_position(&mut conn, &ids, demo::ANCHOR, store::jobs::STALE_INTERVAL)
+        .await
+        .unwrap();
+    assert_eq!(jobs[0].queue_state(), QueueState::NoEligibleWorker, "nobody has the tags of aws-linux");
+    assert_eq!(jobs[1].queue_state(), QueueState::Ranked { position: 1, size: 13 }, "people come before prebuilds");
+}
+
+#[tokio::test]
+async fn quota_numbers_are_worth_looking_at() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    loaded(&mut conn, None).await;
+    let mut usage = Vec::new();
+    for number in [4, 5, 6, 8, 10] {
+        let quota = store::quota::usage(&mut conn, user(number), organization()).await.unwrap();
+        usage.push((number, quota.credits_consumed, quota.budget));
+    }
+    // Erin's third workspace would have cost 40; Judy has left, and has no budget.
+    assert_eq!(usage, [(4, 22, 60), (5, 60, 80), (6, 0, 60), (8, 50, 120), (10, 0, 0)]);
+    let prebuilds = store::quota::usage(&mut conn, UserId::PREBUILDS, organization()).await.unwrap();
+    assert_eq!((prebuilds.credits_consumed, prebuilds.budget), (20, 220));
+
+    let lines: Vec<(String, String)> = sqlx::query_as(
+        "SELECT log.level::text, regexp_replace(log.output, ' +— +', ': ') FROM provisioner_job_logs AS log \
+         INNER JOIN provisioner_jobs AS job ON job.id = log.job_id \
+         WHERE job.error_code = 'INSUFFICIENT_QUOTA' AND log.stage = 'Commit quota' ORDER BY log.id",
+    )
+    .fetch_all(&mut conn)
+    .await
+    .unwrap();
+    let expected = [
+        ("info", "Build cost: 40"),
+        ("info", "Budget: 80"),
+        ("info", "Credits consumed: 60"),
+        ("warn", "This build would exceed your quota. Failing."),
+    ];
+    assert_eq!(lines, expected.map(|(level, output)| (level.to_owned(), output.to_owned())));
+}
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one sentence per promise")]
+async fn the_rows_agree_with_each_other() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    loaded(&mut conn, Some(STORM)).await;
+    assert_eq!(broken_references(&mut conn).await, Vec::<String>::new());
+    for (name, rows) in tables(&mut conn).await {
+        assert!(rows.0 > 0, "no table ends empty, and {name} has");
+    }
+    let never = [
+        (
+            "a build that its job does not name",
+            "SELECT count(*) FROM workspace_builds AS b INNER JOIN provisioner_jobs AS j ON j.id = b.job_id \
+          WHERE j.input ->> 'workspace_build_id' IS DISTINCT FROM b.id::text OR j.type <> 'workspace_build' OR j.initiator_id <> b.initiator_id",
+        ),
+        (
+            "a build job without a build",
+            "SELECT count(*) FROM provisioner_jobs AS j WHERE type = 'workspace_build' \
+          AND NOT EXISTS (SELECT 1 FROM workspace_builds AS b WHERE b.job_id = j.id)",
+        ),
+        (
+            "a version that its import does not name",
+            "SELECT count(*) FROM template_versions AS v LEFT JOIN provisioner_jobs AS j ON j.id = v.job_id \
+          WHERE j.type IS DISTINCT FROM 'template_version_import' OR j.input ->> 'template_version_id' IS DISTINCT FROM v.id::text",
+        ),
+        (
+            "a dry run of no version",
+            "SELECT count(*) FROM provisioner_jobs AS j WHERE type = 'template_version_dry_run' \
+          AND NOT EXISTS (SELECT 1 FROM template_versions AS v WHERE v.id::text = j.input ->> 'template_version_id')",
+        ),
+        (
+            "a job without a file",
+            "SELECT count(*) FROM provisioner_jobs AS j WHERE NOT EXISTS (SELECT 1 FROM files AS f WHERE f.id = j.file_id)",
+        ),
+        (
+            "build numbers with a gap",
+            "SELECT count(*) FROM (SELECT workspace_id FROM workspace_builds GROUP BY 1 \
+          HAVING min(build_number) <> 1 OR max(build_number) <> count(*)) AS w",
+        ),
+        (
+            "a workspace without a build",
+            "SELECT count(*) FROM workspaces AS w WHERE NOT EXISTS (SELECT 1 FROM workspace_builds AS b WHERE b.workspace_id = w.id)",
+        ),
+        (
+            "builds out of order",
+            "SELECT count(*) FROM workspace_builds AS b INNER JOIN workspace_builds AS n \
+          ON n.workspace_id = b.workspace_id AND n.build_number = b.build_number + 1 WHERE n.created_at <= b.created_at",
+        ),
+        (
+            "two builds of a workspace under way",
+            "SELECT count(*) FROM (SELECT workspace_id FROM workspace_builds AS b INNER JOIN provisioner_jobs AS j \
+          ON j.id = b.job_id WHERE j.completed_at IS NULL GROUP BY 1 HAVING count(*) > 1) AS w",
+        ),
+        (
+            "an active version that is not imported",
+            "SELECT count(*) FROM templates AS t LEFT JOIN template_versions AS v ON v.id = t.active_version_id AND v.template_id = t.id \
+          LEFT JOIN provisioner_jobs AS j ON j.id = v.job_id WHERE j.job_status IS DISTINCT FROM 'succeeded'",
+        ),
+        (
+            "a build of a version that was not imported before it",
+            "SELECT count(*) FROM workspace_builds AS b INNER JOIN template_versions AS v ON v.id = b.template_version_id \
+          INNER JOIN provisioner_jobs AS j ON j.id = v.job_id WHERE j.job_status <> 'succeeded' OR j.created_at > b.created_at",
+        ),
+        (
+            "a version of another organization",
+            "SELECT count(*) FROM workspace_builds AS b INNER JOIN workspaces AS w ON w.id = b.workspace_id \
+          INNER JOIN template_versions AS v ON v.id = b.template_version_id INNER JOIN provisioner_jobs AS j ON j.id = b.job_id \
+          WHERE v.organization_id <> w.organization_id OR j.organization_id <> w.organization_id OR v.template_id <> w.template_id",
+        ),
+        (
+            "an owner who is no member",
+            "SELECT count(*) FROM workspaces AS w WHERE NOT EXISTS (SELECT 1 FROM organization_members AS m \
+          WHERE m.user_id = w.owner_id AND m.organization_id = w.organization_id)",
+        ),
+        (
+            "a worker that could not take its job",
+            "SELECT count(*) FROM provisioner_jobs AS j INNER JOIN provisioner_daemons AS d ON d.id = j.worker_id \
+          WHERE d.organization_id <> j.organization_id OR NOT provisioner_tagset_contains(d.tags, j.tags)",
+        ),
+        (
+            "a daemon with two jobs",
+            "SELECT count(*) FROM (SELECT worker_id FROM provisioner_jobs WHERE worker_id IS NOT NULL AND completed_at IS NULL \
+          GROUP BY 1 HAVING count(*) > 1) AS d",
+        ),
+        (
+            "a deleted workspace whose last build is not a deletion",
+            "SELECT count(*) FROM workspaces AS w CROSS JOIN LATERAL (SELECT transition FROM workspace_builds \
+          WHERE workspace_id = w.id ORDER BY build_number DESC LIMIT 1) AS b WHERE w.deleted <> (b.transition = 'delete')",
+        ),
+        (
+            "a rejected build with a cost",
+            "SELECT count(*) FROM workspace_builds AS b INNER JOIN provisioner_jobs AS j ON j.id = b.job_id \
+          WHERE j.error_code = 'INSUFFICIENT_QUOTA' AND b.daily_cost <> 0",
+        ),
+        (
+            "a job that ends before it starts",
+            "SELECT count(*) FROM provisioner_jobs WHERE completed_at < started_at OR started_at < created_at OR canceled_at < created_at",
+        ),
+        (
+            "a job from the future",
+            "SELECT count(*) FROM provisioner_jobs WHERE greatest(created_at, updated_at, completed_at) > '2026-05-07 09:00+00'",
+        ),
+        (
+            "logs that are counted wrongly",
+            "SELECT count(*) FROM provisioner_jobs AS j INNER JOIN (SELECT job_id, sum(octet_length(output)) AS bytes \
+          FROM provisioner_job_logs GROUP BY 1) AS l ON l.job_id = j.id WHERE j.logs_length <> l.bytes",
+        ),
+    ];
+    for (what, sql) in never {
+        assert_eq!(count(&mut conn, sql).await, 0, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_scale_has_the_proportions_that_it_promises() {
+    for scale in [CALM, STORM] {
+        let database = support::database().await;
+        let mut conn = database.connect().await;
+        let before = schema(&mut conn).await;
+        let mut last = None;
+        let mut rebuilt = false;
+        let options = Options { scale: Some(scale), ..Options::default() };
+        let outcome = demo::load(&mut conn, &options, |progress: Progress| {
+            assert!(progress.done <= progress.total, "{progress:?}");
+            if progress.step == Step::Jobs {
+                last = Some((progress.done, progress.total));
+            }
+            rebuilt |= progress.step == Step::Indexes;
+        })
+        .await
+        .unwrap();
+        assert!(matches!(outcome, Outcome::Loaded { jobs: 10_042, .. }), "{outcome:?}");
+        assert_eq!(last, Some((10_000, 10_000)), "progress ends at its total");
+        assert!(rebuilt, "alone in the database, indexes are built after the rows");
+        assert_eq!(schema(&mut conn).await, before, "every index, key and trigger is as it was");
+
+        let jobs: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT type::text, count(*) FROM provisioner_jobs AS j WHERE organization_id <> 'c0de0000-0001-4000-8000-000000000001' \
+             GROUP BY 1 ORDER BY 2",
+        )
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+        let expected =
+            [("template_version_dry_run", 1_000), ("template_version_import", 2_000), ("workspace_build", 7_000)];
+        assert_eq!(jobs, expected.map(|(name, n)| (name.to_owned(), n)));
+
+        let big =
+            "SELECT count(*) FROM provisioner_jobs WHERE organization_id = 'c0de0000-0001-4000-8000-000000000101'";
+        let big = count(&mut conn, big).await;
+        assert!((6_700..=7_300).contains(&big), "the big organization holds 70 %, not {big} of 10,000");
+        let of_scale = "FROM provisioner_jobs WHERE job_status = 'pending' AND organization_id <> 'c0de0000-0001-4000-8000-000000000001'";
+        let pending: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) {of_scale}")))
+            .fetch_one(&mut conn)
+            .await
+            .unwrap();
+        let prebuilds: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
+            "SELECT count(*) {of_scale} AND initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0'"
+        )))
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+        let (expected_pending, expected_prebuilds): (i64, i64) = match scale.regime {
+            Regime::Calm => (200, 20),
+            Regime::Storm => (500, 450),
+        };
+        assert_eq!((pending, prebuilds), (expected_pending, expected_prebuilds));
+        assert_eq!(
+            (scale.pending(), scale.pending_prebuilds()),
+            (expected_pending.cast_unsigned(), expected_prebuilds.cast_unsigned())
+        );
+
+        assert_eq!(count(&mut conn, "SELECT count(*) FROM users WHERE username LIKE 'dev-%'").await, 2_000);
+        assert_eq!(count(&mut conn, "SELECT count(*) FROM provisioner_daemons").await, 55);
+        assert_eq!(count(&mut conn, "SELECT count(*) FROM organizations").await, 6);
+        assert_eq!(count(&mut conn, "SELECT count(*) FROM workspaces WHERE name LIKE 'ws-%'").await, 200);
+        let heavy = "SELECT count(*) FROM workspaces AS w WHERE owner_id = 'c0de0000-0002-4000-8000-000000010001' \
+             AND (SELECT count(*) FROM workspace_builds AS b WHERE b.workspace_id = w.id) >= 200";
+        assert_eq!(count(&mut conn, heavy).await, 10);
+        let quota = store::quota::usage(&mut conn, user(10_001), OrganizationId(id(1, 101))).await.unwrap();
+        assert!(quota.credits_consumed > 0 && quota.budget == 440, "{quota:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_is_cancelled_leaves_nothing() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let (rows, objects) = (tables(&mut conn).await, schema(&mut conn).await);
+    let midway = Notify::new();
+    let options = Options { scale: Some(Scale { jobs: 100_000, regime: Regime::Calm }), ..Options::default() };
+    tokio::select! {
+        biased;
+        outcome = demo::load(&mut conn, &options, |progress| {
+            if progress.step == Step::Jobs && progress.done > 0 {
+                midway.notify_one();
+            }
+        }) => panic!("it should have been cancelled, and ended with {outcome:?}"),
+        () = midway.notified() => {}
+    }
+    assert_eq!(tables(&mut conn).await, rows);
+    assert_eq!(schema(&mut conn).await, objects);
+    loaded(&mut conn, Some(CALM)).await;
+}
+
+#[tokio::test]
+async fn of_two_loads_at_once_one_finds_the_others() {
+    let database = support::database().await;
+    let (mut one, mut other) = (database.connect().await, database.connect().await);
+    let (one, other) = tokio::join!(load(&mut one, Options::default()), load(&mut other, Options::default()));
+    let loads = [one.unwrap(), other.unwrap()];
+    assert_eq!(loads.iter().filter(|load| matches!(load, Outcome::Loaded { .. })).count(), 1, "{loads:?}");
+    assert!(loads.contains(&Outcome::AlreadyLoaded { scale: None }), "{loads:?}");
+    assert!(!database.url().is_empty());
+}
