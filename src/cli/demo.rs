@@ -1,9 +1,9 @@
 //! `coderdb demo`.
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::{
     connect::connect,
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     let scale = args.scale.map(|jobs| Scale { jobs, regime });
     let options = Options { allow_existing: args.allow_existing, scale };
-    let bar = ProgressBar::hidden();
+    let bar = ProgressBar::no_length();
     let outcome = demo::load(&mut database, &options, |progress| show(&bar, progress)).await?;
     bar.finish_and_clear();
     print(&match outcome {
@@ -84,18 +84,21 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A bar per step that takes long, on a terminal.
+/// A bar for each step that takes long, on a terminal; one after the other in the same line.
 fn show(bar: &ProgressBar, progress: Progress) {
     let (what, unit) = match progress.step {
-        Step::Jobs => ("loading jobs", "{human_pos}/{human_len} jobs ({per_sec}, {eta} left)"),
+        Step::Jobs => ("loading jobs", "{human_pos}/{human_len} ({rate}, {eta} left)"),
         Step::Indexes => ("building indexes", "{pos}/{len}"),
         Step::Vacuum => ("collecting statistics", ""),
         _ => return,
     };
-    if bar.is_hidden() || bar.message() != what {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+    if bar.message() != what {
         let style = ProgressStyle::with_template(&format!("{{msg:22}} {{wide_bar}} {unit}"));
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.with_key("rate", |state: &ProgressState, line: &mut dyn fmt::Write| {
+            // A line that cannot be drawn is no reason to stop.
+            let _ = write!(line, "{:.0}/s", state.per_sec());
+        }));
         bar.set_message(what);
         bar.reset();
     }
