@@ -70,35 +70,33 @@ pub struct JobInput {
 }
 
 impl JobInput {
-    /// What stands for a document that the decoder cannot read at all.
-    pub(crate) fn unreadable() -> Self {
-        Self { error: Some("decode input: the JSON is beyond this decoder".to_owned()), ..Self::default() }
-    }
-}
-
-impl From<Value> for JobInput {
-    fn from(stored: Value) -> Self {
-        let mut input = Self::default();
-        let pairs = match stored {
-            Value::Object(pairs) => pairs,
-            Value::Null => return input,
-            _ => {
-                input.error = Some("decode input: expected a JSON object".to_owned());
-                return input;
-            }
+    /// What `stored` means, given the ids that the database reads out of it: what a listing joins is what it shows.
+    ///
+    /// `None` stands for a document that cannot be decoded at all.
+    #[must_use]
+    pub fn new(
+        stored: Option<&Value>,
+        template_version_id: Option<TemplateVersionId>,
+        workspace_build_id: Option<WorkspaceBuildId>,
+    ) -> Self {
+        let is_bad = |key: &str, id: Option<Uuid>| {
+            let value = stored.and_then(|stored| stored.get(key));
+            id.is_none() && value.is_some_and(|value| !value.is_null())
         };
-        let mut id = |key: &str| match pairs.get(key) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) if text.parse::<Uuid>().is_ok() => text.parse().ok(),
-            Some(_) => {
-                input.error.get_or_insert_with(|| format!("decode input: {key} is not a UUID"));
-                None
+        let error = match stored {
+            None => Some("decode input: the JSON is beyond this decoder".to_owned()),
+            Some(Value::Null) => None,
+            Some(Value::Object(_)) => {
+                let ids = [
+                    ("template_version_id", template_version_id.map(|id| id.0)),
+                    ("workspace_build_id", workspace_build_id.map(|id| id.0)),
+                ];
+                let bad = ids.into_iter().find(|(key, id)| is_bad(key, *id));
+                bad.map(|(key, _)| format!("decode input: {key} is not a UUID"))
             }
+            Some(_) => Some("decode input: expected a JSON object".to_owned()),
         };
-        let (version, build) = (id("template_version_id"), id("workspace_build_id"));
-        input.template_version_id = version.map(TemplateVersionId);
-        input.workspace_build_id = build.map(WorkspaceBuildId);
-        input
+        Self { template_version_id, workspace_build_id, error }
     }
 }
 

@@ -7,11 +7,13 @@ use sea_query_sqlx::SqlxBinder;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Error, Result, StoredJson, Timestamp};
 use crate::model::{
     Cursor, DaemonId, FileId, Job, JobDetails, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue,
-    OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, Transition, UserId, WorkspaceId,
+    OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, TemplateVersionId, Transition,
+    UserId, WorkspaceBuildId, WorkspaceId,
 };
 
 /// How long after its last heartbeat a daemon still counts as online (domain 4.4).
@@ -206,6 +208,8 @@ macro_rules! job_row {
             storage_method: StorageMethod,
             job_type: JobType,
             input: StoredJson,
+            input_template_version_id: Option<Uuid>,
+            input_workspace_build_id: Option<Uuid>,
             worker_id: Option<DaemonId>,
             file_id: FileId,
             tags: StoredJson,
@@ -233,7 +237,11 @@ macro_rules! job_row {
                     provisioner: self.provisioner,
                     storage_method: self.storage_method,
                     job_type: self.job_type,
-                    input: self.input.0.take().map_or_else(JobInput::unreadable, Into::into),
+                    input: JobInput::new(
+                        self.input.0.as_ref(),
+                        self.input_template_version_id.map(TemplateVersionId),
+                        self.input_workspace_build_id.map(WorkspaceBuildId),
+                    ),
                     worker_id: self.worker_id,
                     file_id: self.file_id,
                     tags: self.tags.0.take().unwrap_or_default().into(),
@@ -256,7 +264,7 @@ job_row!(DetailsRow {
     #[sqlx(rename = "queue_size!")]
     queue_size: i64,
     #[sqlx(rename = "available_workers!")]
-    available_workers: Vec<uuid::Uuid>,
+    available_workers: Vec<Uuid>,
     #[sqlx(rename = "template_version_name!")]
     template_version_name: String,
     #[sqlx(rename = "template_id?")]
@@ -305,8 +313,6 @@ impl From<DetailsRow> for JobDetails {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     fn sql(filter: &JobFilter, page: PageRequest) -> String {
