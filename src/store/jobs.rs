@@ -43,7 +43,8 @@ pub async fn list(
     page: PageRequest,
 ) -> Result<Page<JobDetails>> {
     let (ids, values) = page_of_ids(organization, filter, page).build_sqlx(PostgresQueryBuilder);
-    let sql = LIST.replacen("$1", &format!("ARRAY({ids})"), 1);
+    // With `ANY`, because the comments of the file speak of $1, too.
+    let sql = LIST.replacen("ANY ($1)", &format!("ANY (ARRAY({ids}))"), 1);
     let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
