@@ -82,10 +82,12 @@ impl From<Value> for JobInput {
         };
         let mut id = |key: &str| match pairs.get(key) {
             None | Some(Value::Null) => None,
-            Some(Value::String(text)) if text.parse::<Uuid>().is_ok() => text.parse().ok(),
-            Some(_) => {
-                input.error.get_or_insert_with(|| format!("decode input: {key} is not a UUID"));
-                None
+            Some(stored) => {
+                let id = stored.as_str().and_then(uuid_as_stored);
+                if id.is_none() {
+                    input.error.get_or_insert_with(|| format!("decode input: {key} is not a UUID"));
+                }
+                id
             }
         };
         let (version, build) = (id("template_version_id"), id("workspace_build_id"));
@@ -93,6 +95,26 @@ impl From<Value> for JobInput {
         input.workspace_build_id = build.map(WorkspaceBuildId);
         input
     }
+}
+
+/// The spellings of `provisioner_job_input_uuid` in the database: what a listing joins is what the input shows.
+fn uuid_as_stored(text: &str) -> Option<Uuid> {
+    let text = match text.strip_prefix('{') {
+        Some(inner) => inner.strip_suffix('}')?,
+        None => text,
+    };
+    let (mut digits, mut hyphen_allowed) = (String::with_capacity(32), false);
+    for c in text.chars() {
+        match c {
+            '-' if hyphen_allowed => hyphen_allowed = false,
+            _ if c.is_ascii_hexdigit() => {
+                digits.push(c);
+                hyphen_allowed = digits.len().is_multiple_of(4) && digits.len() < 32;
+            }
+            _ => return None,
+        }
+    }
+    (digits.len() == 32).then(|| digits.parse().ok()).flatten()
 }
 
 /// What kind of failure ended a job (domain 9).
