@@ -87,7 +87,9 @@ pub async fn by_ids_with_queue_position(
 ) -> Result<Vec<JobWithQueue>> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     let stale_interval = time::Duration::try_from(stale_interval).unwrap_or(time::Duration::MAX);
-    let online_since = now.checked_sub(stale_interval).unwrap_or(time::macros::datetime!(0001-01-01 0:00 UTC));
+    // The calendar here goes back further than the server's, which refuses what it does not know.
+    let earliest = time::macros::datetime!(0001-01-01 0:00 UTC);
+    let online_since = now.checked_sub(stale_interval).filter(|since| *since >= earliest).unwrap_or(earliest);
     let rows = sqlx::query_file_as!(
         WithQueueRow,
         "queries/jobs/by_ids_with_queue_position.sql",
