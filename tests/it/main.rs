@@ -1,1 +1,7 @@
 //! Integration tests.
+
+mod job_json;
+mod listing;
+mod model;
+mod random_database;
+mod support;
