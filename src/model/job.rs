@@ -69,6 +69,13 @@ pub struct JobInput {
     pub error: Option<String>,
 }
 
+impl JobInput {
+    /// What stands for a document that the decoder cannot read at all.
+    pub(crate) fn unreadable() -> Self {
+        Self { error: Some("decode input: the JSON is beyond this decoder".to_owned()), ..Self::default() }
+    }
+}
+
 impl From<Value> for JobInput {
     fn from(stored: Value) -> Self {
         let mut input = Self::default();

@@ -1,10 +1,11 @@
 //! How the types of [`crate::model`] travel to and from PostgreSQL.
 
+use serde_json::Value;
 use sqlx::{
     Decode, Encode, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef},
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueFormat, PgValueRef},
 };
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -67,6 +68,28 @@ closed_sets! {
     StorageMethod => "provisioner_storage_method",
     Transition => "workspace_transition",
     UserStatus => "user_status",
+}
+
+/// A JSON document as the database stores it; `None` where it is beyond the decoder (a number beyond a double, or
+/// hundreds of levels), because one odd row must not fail the page that it is on.
+#[derive(Debug, Default)]
+pub(crate) struct StoredJson(pub Option<Value>);
+
+impl Type<Postgres> for StoredJson {
+    fn type_info() -> PgTypeInfo {
+        Value::type_info()
+    }
+}
+
+impl Decode<'_, Postgres> for StoredJson {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        match (value.format(), value.as_bytes()?) {
+            (PgValueFormat::Binary, [1, text @ ..]) | (PgValueFormat::Text, text) => {
+                Ok(Self(serde_json::from_slice(text).ok()))
+            }
+            _ => Err("jsonb in a format that is not version 1".into()),
+        }
+    }
 }
 
 /// A point in time as the database stores it. sqlx panics at `infinity` and beyond the year 9999; this is an error.

@@ -8,10 +8,10 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 
-use super::{Error, Result, Timestamp};
+use super::{Error, Result, StoredJson, Timestamp};
 use crate::model::{
-    Cursor, DaemonId, FileId, Job, JobDetails, JobFilter, JobId, JobStatus, JobType, JobWithQueue, OrganizationId,
-    Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, Transition, UserId, WorkspaceId,
+    Cursor, DaemonId, FileId, Job, JobDetails, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue,
+    OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, Transition, UserId, WorkspaceId,
 };
 
 /// How long after its last heartbeat a daemon still counts as online (domain 4.4).
@@ -203,12 +203,12 @@ macro_rules! job_row {
             provisioner: ProvisionerType,
             storage_method: StorageMethod,
             job_type: JobType,
-            input: Value,
+            input: StoredJson,
             worker_id: Option<DaemonId>,
             file_id: FileId,
-            tags: Value,
+            tags: StoredJson,
             error_code: Option<String>,
-            trace_metadata: Option<Value>,
+            trace_metadata: Option<StoredJson>,
             job_status: JobStatus,
             logs_length: i32,
             logs_overflowed: bool,
@@ -231,11 +231,11 @@ macro_rules! job_row {
                     provisioner: self.provisioner,
                     storage_method: self.storage_method,
                     job_type: self.job_type,
-                    input: self.input.take().into(),
+                    input: self.input.0.take().map_or_else(JobInput::unreadable, Into::into),
                     worker_id: self.worker_id,
                     file_id: self.file_id,
-                    tags: self.tags.take().into(),
-                    trace_metadata: self.trace_metadata.take(),
+                    tags: self.tags.0.take().unwrap_or_default().into(),
+                    trace_metadata: self.trace_metadata.take().and_then(|stored| stored.0),
                     status: self.job_status,
                     logs_length: self.logs_length,
                     logs_overflowed: self.logs_overflowed,

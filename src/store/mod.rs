@@ -13,7 +13,7 @@ pub mod templates;
 pub mod users;
 pub mod workspaces;
 
-pub(crate) use codec::Timestamp;
+pub(crate) use codec::{StoredJson, Timestamp};
 pub use error::Error;
 
 /// What every operation returns.
