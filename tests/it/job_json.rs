@@ -1,5 +1,7 @@
 //! The JSON of a provisioner job: domain 10.3, key by key.
 
+#![expect(clippy::doc_markdown, reason = "quotes the domain text to the letter")]
+
 use coderdb::model::{
     Job, JobDetails, JobErrorCode, JobInput, JobStatus, JobType, JobWithQueue, ProvisionerType, StorageMethod, Tags,
     Transition,

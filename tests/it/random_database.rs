@@ -282,6 +282,7 @@ fn cost(rng: &mut Rng) -> i32 {
 }
 
 /// Fills an empty migrated database.
+#[expect(clippy::too_many_lines, reason = "one table after the other")]
 pub async fn fill(conn: &mut PgConnection, rng: &mut Rng) {
     let organizations = uuids(rng, 2..5);
     let some_organization = |rng: &mut Rng| organizations[rng.usize(..organizations.len()).min(rng.usize(..4))];
