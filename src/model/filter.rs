@@ -4,7 +4,8 @@ use time::OffsetDateTime;
 
 use super::{JobId, JobStatus, Tags, TemplateId, Transition, UserId, WorkspaceId};
 
-/// Which jobs of an organization (domain 5.4). The filters combine by AND; the default lets every job pass.
+/// Which jobs of an organization (domain 5.4). The filters combine by AND; the default lets every job pass. Times count
+/// in microseconds, as the database stores them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobFilter {
     /// Only jobs with one of these statuses; empty for any.
@@ -30,7 +31,7 @@ pub struct JobFilter {
 /// Which part of a listing: how many rows, and after which.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PageRequest {
-    /// At most so many rows; `None` for all.
+    /// At most so many rows; `None` for all. Zero rows are what they say: an empty page, and no next one.
     pub limit: Option<u32>,
     /// Only rows that come after this place; `None` from the beginning.
     pub after: Option<Cursor>,

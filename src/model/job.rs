@@ -186,7 +186,8 @@ impl JobWithQueue {
 
 /// A job with everything that the listing of an organization shows (domain 5.4).
 ///
-/// Names are empty, and ids are `None`, where the job has no such thing or it belongs to another organization.
+/// Names are empty, and ids are `None`, where the job has no such thing, or where the workspace, template or version
+/// belongs to another organization. The worker and the build are looked up by id alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobDetails {
     /// The job.
@@ -219,6 +220,8 @@ pub struct JobDetails {
 
 impl JobDetails {
     /// What the two queue numbers and the workers mean together.
+    ///
+    /// A pending job whose error is an empty text stands in no queue here, unlike in [`JobWithQueue`] (domain 5.4).
     #[must_use]
     pub fn queue_state(&self) -> QueueState {
         match (self.queue_position, self.available_workers.is_empty()) {

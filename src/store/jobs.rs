@@ -69,7 +69,7 @@ pub async fn get(conn: &mut PgConnection, organization: OrganizationId, id: JobI
     sqlx::query_file_as!(DetailsRow, "queries/jobs/list.sql", &[id.0])
         .fetch_optional(conn)
         .await
-        .map_err(|e| Error::from_sqlx("jobs/list", e))?
+        .map_err(|e| Error::from_sqlx("jobs/get", e))?
         .filter(|row| row.organization_id == organization)
         .map(JobDetails::from)
         .ok_or_else(|| Error::not_found("provisioner job", id))

@@ -3,9 +3,13 @@
 mod cli;
 mod demo;
 mod house_rules;
+mod job_json;
+mod listing;
 mod migrations;
+mod model;
 mod postgres;
 mod queries;
+mod random_database;
 mod readme;
 mod schema;
 mod service;
