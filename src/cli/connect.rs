@@ -7,7 +7,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgDatabaseError},
 };
 
-use super::error::{CliError, UNREACHABLE, USAGE, chain};
+use super::{
+    error::{CliError, UNREACHABLE, USAGE, chain},
+    output::note,
+};
 use crate::postgres::{DATABASE, Server, Settings};
 
 /// libpq's variables that say where a database is or how to enter it. One of them is a configuration.
@@ -80,7 +83,7 @@ pub(super) async fn connect() -> Result<Database, CliError> {
         }
         Some(_) => (PgConnectOptions::new(), None),
         None => {
-            let server = Server::open(&Settings::development()?, |notice| eprintln!("{notice}"))?;
+            let server = Server::open(&Settings::development()?, |notice| note(&notice.to_string()))?;
             let options = PgConnectOptions::from_str(&server.url(DATABASE));
             (options.map_err(|error| CliError::new(USAGE, chain(&error)))?, Some(server))
         }

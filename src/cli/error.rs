@@ -2,6 +2,7 @@
 
 use std::{error::Error, io, process::ExitCode};
 
+use super::output::note;
 use crate::{migrate, postgres, store};
 
 /// Not found, or failed in a way that has no code of its own.
@@ -40,9 +41,9 @@ impl CliError {
     /// Prints the error and gives its exit code.
     pub(super) fn report(self) -> ExitCode {
         let Self { message, next, code } = self;
-        eprintln!("error: {message}");
+        note(&format!("error: {message}"));
         if let Some(next) = next {
-            eprintln!("next:  {next}");
+            note(&format!("next:  {next}"));
         }
         ExitCode::from(code)
     }

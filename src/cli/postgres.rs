@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     connect::configured,
     error::{CliError, FAILED},
-    output::{Output, print, print_json, table},
+    output::{Output, note, print, print_json, table},
 };
 use crate::postgres::{DATABASE, Server, Settings, Stopped, status, stop, supervise};
 
@@ -52,17 +52,17 @@ pub(super) fn run(command: Command) -> Result<ExitCode, CliError> {
         return Ok(supervise(args));
     }
     if let Some(variable) = configured() {
-        eprintln!("note: {variable} is set, so the other commands use that database, not the private server");
+        note(&format!("note: {variable} is set, so the other commands use that database, not the private server"));
     }
     let settings = Settings::development()?;
-    let open = || Server::open(&settings, |notice| eprintln!("{notice}"));
+    let open = || Server::open(&settings, |notice| note(&notice.to_string()));
     match command {
         Command::Url => print(&format!("{}\n", open()?.url(DATABASE)))?,
         Command::Status { output } => show_status(&settings, output)?,
         Command::Run => {
             let server = open()?;
             print(&format!("{}\n", server.url(DATABASE)))?;
-            eprintln!("the private server stays up until Ctrl-C");
+            note("the private server stays up until Ctrl-C");
             // The kernel lets go for this process when it is killed, and the server stops then.
             loop {
                 thread::park();

@@ -151,3 +151,29 @@ async fn a_configured_database_is_used_and_no_server_is_started_beside_it() {
     assert_eq!(run(&mut unreachable).code, 4);
     assert!(!data_dir.exists());
 }
+
+#[tokio::test]
+async fn work_goes_on_when_nobody_reads_standard_error() {
+    let database = support::empty_database().await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut coderdb = std::process::Command::new(support::CODERDB);
+    coderdb.args(["migrate", "up"]).env("DATABASE_URL", database.url()).stderr(writer);
+    assert_eq!(coderdb.output().unwrap().status.code(), Some(0));
+    assert_eq!(run(database.coderdb().args(["migrate", "status", "--exit-code"])).code, 0);
+}
+
+#[tokio::test]
+async fn no_text_steers_the_terminal_it_is_printed_on() {
+    let database = support::database().await;
+    run(database.coderdb().arg("demo"));
+    let outcome = run(database.coderdb().args(["quota", "show", "\u{1b}[2Jalice\u{202e}"]));
+    assert_eq!(outcome.stderr, "error: user not found:  [2Jalice \n");
+    let mut conn = database.connect().await;
+    let broken = "UPDATE users SET username = E'x\\u001B[2J\\u0085\\u2028\\u202Ey' WHERE username = 'alice'";
+    sqlx::raw_sql(broken).execute(&mut conn).await.unwrap();
+    let id = sqlx::query_scalar::<_, String>("SELECT id::text FROM users WHERE username LIKE 'x%'");
+    let id = id.fetch_one(&mut conn).await.unwrap();
+    let table = run(database.coderdb().args(["quota", "show", &id])).stdout;
+    assert!(table.lines().nth(1).unwrap().starts_with("x [2J   y  coder "), "{table}");
+}
