@@ -192,7 +192,8 @@ async fn history(conn: &mut PgConnection, query: &str) -> Result<Vec<Migration>,
     let rows = sqlx::query(AssertSqlSafe(query)).persistent(false).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
-            let version = row.try_get("version")?;
+            // refinery's own choice is the smaller type.
+            let version = row.try_get("version").or_else(|_| row.try_get("version").map(i32::into))?;
             let malformed = || Error::MalformedHistory { version };
             let text = |column| row.try_get::<String, _>(column).map_err(|_| malformed());
             let applied_on = OffsetDateTime::parse(&text("applied_on")?, &Rfc3339).map_err(|_| malformed())?;
@@ -221,9 +222,13 @@ fn sqlstate(error: &sqlx::Error) -> Option<&str> {
 }
 
 fn refused(file: &str, sql: &str, error: sqlx::Error, rolled_back: bool) -> Error {
+    let error = match Error::from(error) {
+        Error::Sql(error) => error,
+        unavailable => return unavailable,
+    };
     match error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) {
         Some(refusal) => Error::Refused(Box::new(Refusal::new(file.to_owned(), sql, refusal, rolled_back))),
-        None => Error::from(error),
+        None => Error::Sql(error),
     }
 }
 

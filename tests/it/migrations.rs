@@ -251,7 +251,8 @@ async fn a_killed_backend_leaves_nothing_half_applied_and_the_next_run_finishes(
         tokio::task::yield_now().await;
     }
     sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut killer).await.unwrap();
-    victim.await.unwrap().unwrap_err();
+    let error = victim.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "trying again helps: {error}");
     reader.close().await.unwrap();
 
     let mut conn = database.connect().await;
@@ -279,6 +280,16 @@ async fn a_history_that_does_not_fit_is_an_error_that_names_the_migration() {
         run(&mut conn, change).await;
         support::fails(database.coderdb().args(["migrate", "up"]), 12, &[problem]);
     }
+}
+
+#[tokio::test]
+async fn a_history_of_refinerys_smaller_type_is_read_and_goes_on() {
+    let (_database, mut conn) = empty().await;
+    up_to(&mut conn, 9).await.unwrap();
+    run(&mut conn, "ALTER TABLE refinery_schema_history ALTER version TYPE integer").await;
+    assert_eq!(up(&mut conn).await.unwrap(), [10, 11]);
+    run(&mut conn, "ALTER TABLE refinery_schema_history ALTER version TYPE text").await;
+    assert!(matches!(migrate::status(&mut conn).await, Err(Error::Sql(_))));
 }
 
 #[tokio::test]
