@@ -1,10 +1,16 @@
 //! Which database: the configured one, else a private server.
 
-use std::{env, error::Error, ops::DerefMut, str::FromStr, time::Duration};
+use std::{
+    env::{self, VarError},
+    error::Error,
+    ops::DerefMut,
+    str::FromStr,
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
-    postgres::{PgConnectOptions, PgDatabaseError},
+    postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
 };
 
 use super::{
@@ -68,6 +74,7 @@ pub(super) fn configured() -> Option<&'static str> {
 
 /// Connects to the configured database, or else to the private server, which it starts.
 pub(super) async fn connect() -> Result<Database, CliError> {
+    check_environment()?;
     let (options, server) = match configured() {
         Some("DATABASE_URL") => {
             let url = env::var("DATABASE_URL").map_err(|_| CliError::new(USAGE, "DATABASE_URL is not UTF-8"))?;
@@ -97,6 +104,24 @@ pub(super) async fn connect() -> Result<Database, CliError> {
     Ok(Database { connection, server })
 }
 
+/// sqlx takes its default for what it cannot read: another database, or a connection that need not be encrypted.
+fn check_environment() -> Result<(), CliError> {
+    let wrong = |name: &str, what: &str| Err(CliError::new(USAGE, format!("{name} is not {what}")));
+    for name in LIBPQ {
+        match env::var(name) {
+            Err(VarError::NotUnicode(_)) => return wrong(name, "UTF-8"),
+            Ok(port) if *name == "PGPORT" && !port.is_empty() && port.parse::<u16>().is_err() => {
+                return wrong(name, "a port");
+            }
+            Ok(mode) if *name == "PGSSLMODE" && !mode.is_empty() && mode.parse::<PgSslMode>().is_err() => {
+                return wrong(name, "disable, allow, prefer, require, verify-ca or verify-full");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn connect_timeout() -> Result<Duration, CliError> {
     match env::var("PGCONNECT_TIMEOUT") {
         Ok(seconds) => match seconds.trim().parse() {
@@ -114,7 +139,9 @@ fn place(options: &PgConnectOptions) -> String {
         Some(socket) => socket.display().to_string(),
         None => format!("{}:{}", options.get_host(), options.get_port()),
     };
-    format!("database {:?} at {at}", options.get_database().unwrap_or(options.get_username()))
+    let database = options.get_database().unwrap_or(options.get_username());
+    // After a slash in the password that is not escaped, the rest of the URL counts as the database.
+    format!("database {:?} at {at}", database.rsplit('@').next().unwrap_or_default())
 }
 
 fn unreachable(options: &PgConnectOptions, why: &str) -> CliError {
@@ -138,6 +165,10 @@ fn refused(options: &PgConnectOptions, error: &sqlx::Error) -> CliError {
         // Wrong password, unknown user, no entry in pg_hba.conf, no right to connect.
         "28P01" | "28000" | "42501" => CliError::new(USAGE, said).next("check the user name and the password"),
         "3D000" => CliError::new(USAGE, said).next("create the database, for example with `createdb`"),
-        _ => CliError::new(UNREACHABLE, said),
+        // Out of something, starting, stopping, or in trouble of its own or of a pooler.
+        code if ["08", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
+            CliError::new(UNREACHABLE, said)
+        }
+        _ => CliError::new(USAGE, said),
     }
 }

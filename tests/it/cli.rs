@@ -75,9 +75,28 @@ fn a_configuration_that_cannot_be_understood_is_a_usage_error_and_keeps_the_secr
         assert!([2, 4].contains(&outcome.code), "{url}: {} {}", outcome.code, outcome.stderr);
         assert!(!outcome.stderr.contains("s3cret"), "{}", outcome.stderr);
     }
+    for url in ["postgres://u:/s3cret@h.invalid/db", "postgres://u:1/s3cret@h.invalid/db"] {
+        let mut coderdb = support::coderdb();
+        coderdb.env("DATABASE_URL", url).args(["migrate", "status"]);
+        assert!(!run(&mut coderdb).stderr.contains("s3cret"), "a slash that is not escaped ends the password early");
+    }
     let mut coderdb = support::coderdb();
     coderdb.env("PGSERVICE", "production").args(["migrate", "status"]);
     fails(&mut coderdb, 2, &["PGSERVICE is not supported yet", "DATABASE_URL"]);
+}
+
+#[tokio::test]
+async fn a_variable_that_cannot_be_read_does_not_lead_to_another_database_or_to_less_encryption() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let database = support::empty_database().await;
+    let wrong: [(&str, &[u8]); 4] =
+        [("PGSSLMODE", b"verify_full"), ("PGPORT", b"5432x"), ("PGPORT", b"70000"), ("PGDATABASE", b"a\xff")];
+    for (name, value) in wrong {
+        fails(database.coderdb().env(name, OsStr::from_bytes(value)).args(["migrate", "up"]), 2, &[name, "is not"]);
+    }
+    let status = ["migrate", "status"];
+    fails(database.coderdb().env("PGOPTIONS", "-c no_such=1").args(status), 2, &["refused", "no_such"]);
+    assert_eq!(run(database.coderdb().env("PGPORT", "").env("PGSSLMODE", "").args(status)).code, 0);
 }
 
 #[tokio::test]
