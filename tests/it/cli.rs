@@ -100,6 +100,16 @@ async fn a_variable_that_cannot_be_read_does_not_lead_to_another_database_or_to_
 }
 
 #[tokio::test]
+async fn me_is_whom_the_variable_names_also_in_the_error() {
+    let database = support::database().await;
+    run(database.coderdb().arg("demo"));
+    let me = |name: &str| run(database.coderdb().env("CODERDB_USER", name).args(["quota", "show", "me"]));
+    assert!(me("alice").stdout.contains("alice"));
+    assert_eq!(me("zorro").stderr, "error: user not found: zorro\n");
+    assert!(me("me").stderr.contains("set CODERDB_USER"));
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_refused_and_never_printed() {
     let database = support::database().await;
     let mut conn = database.connect().await;
