@@ -108,7 +108,17 @@ impl From<migrate::Error> for CliError {
 
 impl From<postgres::Error> for CliError {
     fn from(error: postgres::Error) -> Self {
-        Self::caused(UNREACHABLE, &error)
+        use postgres::Error as E;
+        let elsewhere = "set CODERDB_DATA_DIR to a directory of yours, or DATABASE_URL to use a server of your own";
+        match &error {
+            E::BadBinDir { .. } | E::NoBinaries { .. } | E::WrongVersion { .. } | E::NoUser => {
+                Self::caused(USAGE, &error)
+            }
+            E::NoHome(_) | E::UnsafeSocketDir(_) => Self::caused(USAGE, &error),
+            E::Io { .. } => Self::caused(FAILED, &error).next(elsewhere),
+            E::InUse { .. } | E::NoPsql { .. } => Self::caused(FAILED, &error),
+            E::Fetch { .. } | E::Start { .. } | E::Stuck { .. } => Self::caused(UNREACHABLE, &error),
+        }
     }
 }
 
