@@ -210,6 +210,29 @@ async fn an_index_that_was_built_but_not_recorded_is_recorded_and_not_built_twic
 }
 
 #[tokio::test]
+async fn an_index_of_the_same_name_on_another_table_is_not_taken_for_it() {
+    let (_database, mut conn) = empty().await;
+    up_to(&mut conn, 8).await.unwrap();
+    run(&mut conn, "CREATE INDEX provisioner_job_timings_job_id_idx ON users (id)").await;
+    match up(&mut conn).await.unwrap_err() {
+        Error::Refused(refusal) => assert_eq!((refusal.state.as_str(), refusal.rolled_back), ("42P07", false)),
+        other => panic!("{other}"),
+    }
+    assert_eq!(migrate::status(&mut conn).await.unwrap().version, Some(10));
+    // In another schema it stands in nobody's way, and is left alone.
+    run(
+        &mut conn,
+        "DROP INDEX provisioner_job_timings_job_id_idx; CREATE SCHEMA other; CREATE TABLE other.t (i integer);
+         CREATE INDEX provisioner_job_timings_job_id_idx ON other.t (i); SET search_path = public, other",
+    )
+    .await;
+    assert_eq!(up(&mut conn).await.unwrap(), [11]);
+    let tables = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_indexes \
+                  WHERE indexname = 'provisioner_job_timings_job_id_idx'";
+    assert_eq!(ask::<String>(&mut conn, tables).await, "provisioner_job_timings t");
+}
+
+#[tokio::test]
 async fn a_table_lock_that_is_not_to_be_had_is_tried_again() {
     let (database, mut conn) = empty().await;
     up_to(&mut conn, 1).await.unwrap();
