@@ -111,7 +111,15 @@ async fn a_waiting_runner_says_whom_it_waits_for_and_gives_up_in_time() {
     run(&mut holder, RUNNER_LOCK).await;
     let options = Options { runner_lock_timeout: Duration::from_millis(50), ..Options::default() };
     match migrate::up(&mut conn, &options, |_| {}).await.unwrap_err() {
-        Error::LockBusy { holders, .. } => assert_eq!(holders[0].application_name, "a slow deploy"),
+        Error::LockBusy { holders, .. } => {
+            assert_eq!((holders[0].application_name.as_str(), holders[0].address.as_str()), ("a slow deploy", "local"));
+        }
+        other => panic!("{other}"),
+    }
+    // The server hides a session's address from a role that is not its own.
+    run(&mut conn, "SET ROLE pg_database_owner").await;
+    match migrate::up(&mut conn, &options, |_| {}).await.unwrap_err() {
+        Error::LockBusy { holders, .. } => assert_eq!(holders[0].address, "unknown"),
         other => panic!("{other}"),
     }
     let mut impatient = database.coderdb();
