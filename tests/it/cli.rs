@@ -40,6 +40,7 @@ async fn bad_arguments_are_named_with_what_was_expected() {
     fails(database.coderdb().args(["quota", "show", "nobody"]), 1, &["error: user not found: nobody"]);
     fails(database.coderdb().args(["quota", "show", "alice", "--org", "x"]), 1, &["organization not found: x"]);
     fails(database.coderdb().args(["quota", "show"]), 2, &["<USER>"]);
+    fails(database.coderdb().args(["demo", "--scale", "5"]), 2, &["1000", "20000000"]);
 }
 
 #[tokio::test]
