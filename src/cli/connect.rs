@@ -1,13 +1,22 @@
 //! Which database: the configured one, else a private server.
 
-use std::{env, error::Error, ops::DerefMut, str::FromStr, time::Duration};
+use std::{
+    env::{self, VarError},
+    error::Error,
+    ops::DerefMut,
+    str::FromStr,
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
-    postgres::{PgConnectOptions, PgDatabaseError},
+    postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
 };
 
-use super::error::{CliError, UNREACHABLE, USAGE, chain};
+use super::{
+    error::{CliError, UNREACHABLE, USAGE, chain},
+    output::note,
+};
 use crate::postgres::{DATABASE, Server, Settings};
 
 /// libpq's variables that say where a database is or how to enter it. One of them is a configuration.
@@ -65,6 +74,7 @@ pub(super) fn configured() -> Option<&'static str> {
 
 /// Connects to the configured database, or else to the private server, which it starts.
 pub(super) async fn connect() -> Result<Database, CliError> {
+    check_environment()?;
     let (options, server) = match configured() {
         Some("DATABASE_URL") => {
             let url = env::var("DATABASE_URL").map_err(|_| CliError::new(USAGE, "DATABASE_URL is not UTF-8"))?;
@@ -80,7 +90,7 @@ pub(super) async fn connect() -> Result<Database, CliError> {
         }
         Some(_) => (PgConnectOptions::new(), None),
         None => {
-            let server = Server::open(&Settings::development()?, |notice| eprintln!("{notice}"))?;
+            let server = Server::open(&Settings::development()?, |notice| note(&notice.to_string()))?;
             let options = PgConnectOptions::from_str(&server.url(DATABASE));
             (options.map_err(|error| CliError::new(USAGE, chain(&error)))?, Some(server))
         }
@@ -92,6 +102,24 @@ pub(super) async fn connect() -> Result<Database, CliError> {
         Err(_) => return Err(unreachable(&options, "no answer in time")),
     };
     Ok(Database { connection, server })
+}
+
+/// sqlx takes its default for what it cannot read: another database, or a connection that need not be encrypted.
+fn check_environment() -> Result<(), CliError> {
+    let wrong = |name: &str, what: &str| Err(CliError::new(USAGE, format!("{name} is not {what}")));
+    for name in LIBPQ {
+        match env::var(name) {
+            Err(VarError::NotUnicode(_)) => return wrong(name, "UTF-8"),
+            Ok(port) if *name == "PGPORT" && !port.is_empty() && port.parse::<u16>().is_err() => {
+                return wrong(name, "a port");
+            }
+            Ok(mode) if *name == "PGSSLMODE" && !mode.is_empty() && mode.parse::<PgSslMode>().is_err() => {
+                return wrong(name, "disable, allow, prefer, require, verify-ca or verify-full");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn connect_timeout() -> Result<Duration, CliError> {
@@ -111,7 +139,9 @@ fn place(options: &PgConnectOptions) -> String {
         Some(socket) => socket.display().to_string(),
         None => format!("{}:{}", options.get_host(), options.get_port()),
     };
-    format!("database {:?} at {at}", options.get_database().unwrap_or(options.get_username()))
+    let database = options.get_database().unwrap_or(options.get_username());
+    // After a slash in the password that is not escaped, the rest of the URL counts as the database.
+    format!("database {:?} at {at}", database.rsplit('@').next().unwrap_or_default())
 }
 
 fn unreachable(options: &PgConnectOptions, why: &str) -> CliError {
@@ -135,6 +165,10 @@ fn refused(options: &PgConnectOptions, error: &sqlx::Error) -> CliError {
         // Wrong password, unknown user, no entry in pg_hba.conf, no right to connect.
         "28P01" | "28000" | "42501" => CliError::new(USAGE, said).next("check the user name and the password"),
         "3D000" => CliError::new(USAGE, said).next("create the database, for example with `createdb`"),
-        _ => CliError::new(UNREACHABLE, said),
+        // Out of something, starting, stopping, or in trouble of its own or of a pooler.
+        code if ["08", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
+            CliError::new(UNREACHABLE, said)
+        }
+        _ => CliError::new(USAGE, said),
     }
 }

@@ -27,7 +27,7 @@ use crate::{
 )]
 pub(super) struct Args {
     /// Also load a large organization with this many jobs, to measure with
-    #[arg(long, value_name = "JOBS")]
+    #[arg(long, value_name = "JOBS", value_parser = clap::value_parser!(u64).range(Scale::MIN_JOBS..=Scale::MAX_JOBS))]
     scale: Option<u64>,
     /// What the queue of the large organization looks like
     #[arg(long, value_enum, default_value = "calm", requires = "scale")]

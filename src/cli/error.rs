@@ -2,6 +2,7 @@
 
 use std::{error::Error, io, process::ExitCode};
 
+use super::output::note;
 use crate::{migrate, postgres, store};
 
 /// Not found, or failed in a way that has no code of its own.
@@ -40,9 +41,9 @@ impl CliError {
     /// Prints the error and gives its exit code.
     pub(super) fn report(self) -> ExitCode {
         let Self { message, next, code } = self;
-        eprintln!("error: {message}");
+        note(&format!("error: {message}"));
         if let Some(next) = next {
-            eprintln!("next:  {next}");
+            note(&format!("next:  {next}"));
         }
         ExitCode::from(code)
     }
@@ -107,7 +108,17 @@ impl From<migrate::Error> for CliError {
 
 impl From<postgres::Error> for CliError {
     fn from(error: postgres::Error) -> Self {
-        Self::caused(UNREACHABLE, &error)
+        use postgres::Error as E;
+        let elsewhere = "set CODERDB_DATA_DIR to a directory of yours, or DATABASE_URL to use a server of your own";
+        match &error {
+            E::BadBinDir { .. } | E::NoBinaries { .. } | E::WrongVersion { .. } | E::NoUser => {
+                Self::caused(USAGE, &error)
+            }
+            E::NoHome(_) | E::UnsafeSocketDir(_) => Self::caused(USAGE, &error),
+            E::Io { .. } => Self::caused(FAILED, &error).next(elsewhere),
+            E::InUse { .. } | E::NoPsql { .. } => Self::caused(FAILED, &error),
+            E::Fetch { .. } | E::Start { .. } | E::Stuck { .. } => Self::caused(UNREACHABLE, &error),
+        }
     }
 }
 

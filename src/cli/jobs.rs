@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     connect::connect,
     error::CliError,
-    output::{Output, print, print_json, table},
+    output::{Output, note, print, print_json, table},
     resolve::{self, OrganizationArg},
 };
 use crate::{
@@ -230,7 +230,7 @@ pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliErr
     jobs.sort_by_key(|details| details.job.created_at);
     match args.output {
         Output::Json => print_json(&jobs.iter().map(|job| Listed::new(job, &organization)).collect::<Vec<_>>())?,
-        Output::Table if jobs.is_empty() => eprintln!("No provisioner jobs found"),
+        Output::Table if jobs.is_empty() => note("No provisioner jobs found"),
         Output::Table => print(&job_table(&args.columns, &jobs, &organization))?,
     }
     database.close().await;

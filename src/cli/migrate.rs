@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     connect::connect,
     error::{CliError, HISTORY, PENDING},
-    output::{Output, print, print_json, table},
+    output::{Output, note, print, print_json, table},
 };
 use crate::{
     migrate::{self, Applied, Event, Options},
@@ -76,11 +76,11 @@ pub(super) async fn up(conn: &mut PgConnection, options: &Options) -> Result<Vec
     let say = |event: Event<'_>| match event {
         Event::Waiting { holders } => {
             let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
-            eprintln!("waiting for another runner: {}", holders.join(", "));
+            note(&format!("waiting for another runner: {}", holders.join(", ")));
         }
-        Event::Started { version, name } => eprintln!("applying V{version:04}__{name}"),
+        Event::Started { version, name } => note(&format!("applying V{version:04}__{name}")),
         Event::Retrying { version, attempt } => {
-            eprintln!("V{version:04}: no table lock in attempt {attempt}; trying again");
+            note(&format!("V{version:04}: no table lock in attempt {attempt}; trying again"));
         }
     };
     Ok(migrate::up(conn, options, say).await?)

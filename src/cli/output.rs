@@ -26,6 +26,17 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Tells a person something on standard error. When nobody can read it, the work goes on all the same.
+pub(super) fn note(text: &str) {
+    let text = text.replace(|c| c != '\n' && breaks_lines(c), " ");
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether a character ends a line, steers a terminal, or shows the text after it in another order.
+fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Prints a result as JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     let json = serde_json::to_string_pretty(value).map_err(|error| CliError::new(FAILED, error.to_string()))?;
@@ -42,7 +53,7 @@ where
     table.load_style(presets::NOTHING).set_header(headings.iter().map(|heading| heading.to_uppercase()));
     for row in rows {
         // A stored text may hold line breaks and control characters, and a row is one line.
-        table.add_row(row.into_iter().map(|cell| cell.replace(char::is_control, " ")));
+        table.add_row(row.into_iter().map(|cell| cell.replace(breaks_lines, " ")));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

@@ -4,11 +4,12 @@ use std::{ffi::OsString, process::ExitCode, thread};
 
 use clap::Subcommand;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     connect::configured,
     error::{CliError, FAILED},
-    output::{Output, print, print_json, table},
+    output::{Output, note, print, print_json, table},
 };
 use crate::postgres::{DATABASE, Server, Settings, Stopped, status, stop, supervise};
 
@@ -52,17 +53,17 @@ pub(super) fn run(command: Command) -> Result<ExitCode, CliError> {
         return Ok(supervise(args));
     }
     if let Some(variable) = configured() {
-        eprintln!("note: {variable} is set, so the other commands use that database, not the private server");
+        note(&format!("note: {variable} is set, so the other commands use that database, not the private server"));
     }
     let settings = Settings::development()?;
-    let open = || Server::open(&settings, |notice| eprintln!("{notice}"));
+    let open = || Server::open(&settings, |notice| note(&notice.to_string()));
     match command {
         Command::Url => print(&format!("{}\n", open()?.url(DATABASE)))?,
         Command::Status { output } => show_status(&settings, output)?,
         Command::Run => {
             let server = open()?;
             print(&format!("{}\n", server.url(DATABASE)))?;
-            eprintln!("the private server stays up until Ctrl-C");
+            note("the private server stays up until Ctrl-C");
             // The kernel lets go for this process when it is killed, and the server stops then.
             loop {
                 thread::park();
@@ -73,6 +74,8 @@ pub(super) fn run(command: Command) -> Result<ExitCode, CliError> {
             Stopped::NotRunning => print("not running\n")?,
         },
         Command::Psql { args } => {
+            // Ctrl-C is for psql; ours would take the server from under it.
+            let _ours = signal(SignalKind::interrupt())?;
             let code = open()?.psql_command(DATABASE)?.args(args).status()?.code();
             return Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED)));
         }
@@ -87,10 +90,10 @@ fn show_status(settings: &Settings, output: Output) -> Result<(), CliError> {
     if output == Output::Json {
         return print_json(&json!({
             "running": running.is_some(),
-            "data_dir": status.data_dir,
+            "data_dir": status.data_dir.to_string_lossy(),
             "pid": running.map(|r| r.pid),
             "version": running.map(|r| &r.version),
-            "socket_dir": running.map(|r| &r.socket_dir),
+            "socket_dir": running.map(|r| r.socket_dir.to_string_lossy()),
             "url": running.map(|r| &r.url),
             "connections": running.and_then(|r| r.connections),
         }));

@@ -38,8 +38,10 @@ impl OrganizationArg {
 
 /// The user that the text means: an id, a username, or `me`, which `CODERDB_USER` defines.
 pub(super) async fn user(conn: &mut PgConnection, what: &str, text: &UserRef) -> Result<User, CliError> {
-    let me: Option<UserRef> = env::var("CODERDB_USER").ok().filter(|me| !me.is_empty()).and_then(|me| me.parse().ok());
-    match users::resolve(conn, text, me.as_ref()).await {
+    let me = env::var_os("CODERDB_USER").filter(|me| *text == UserRef::Me && !me.is_empty());
+    let me: Option<UserRef> = me.and_then(|me| me.to_string_lossy().parse().ok());
+    let text = me.as_ref().unwrap_or(text);
+    match users::resolve(conn, text, None).await {
         Err(store::Error::NotFound { .. }) => {
             let (key, next) = match text {
                 UserRef::Id(id) => (id.to_string(), None),

@@ -135,29 +135,28 @@ impl<'a> Driver<'a> {
 
     /// `CREATE INDEX CONCURRENTLY` cannot share a transaction, so the history row follows once the index is valid.
     async fn concurrent_index(&mut self, file: &str, sql: &str, record: &str) -> Result<(), Error> {
-        let Some(index) = index_name(sql) else {
+        let Some((index, table)) = index_on(sql) else {
             return Err(Error::NoTransaction { file: file.to_owned() });
         };
         // A build waits for older transactions by taking locks: a time-out would only leave an invalid index.
         batch(self.conn, "SET lock_timeout = 0; SET statement_timeout = 0").await?;
-        let built = self.build(file, sql, index).await;
+        let built = self.build(file, sql, index, table).await;
         batch(self.conn, "RESET lock_timeout; RESET statement_timeout").await?;
         built?;
         Ok(batch(self.conn, record).await?)
     }
 
-    async fn build(&mut self, file: &str, sql: &str, index: &str) -> Result<(), Error> {
-        if is_valid(self.conn, index).await? == Some(false) {
+    async fn build(&mut self, file: &str, sql: &str, index: &str, table: &str) -> Result<(), Error> {
+        if let Some((qualified, false)) = find_index(self.conn, index, table).await? {
             // What a killed or failed build leaves behind; the name is taken, and nothing uses it.
-            batch(self.conn, &format!("DROP INDEX CONCURRENTLY {index}")).await?;
+            batch(self.conn, &format!("DROP INDEX CONCURRENTLY {qualified}")).await?;
         }
-        if is_valid(self.conn, index).await?.is_none() {
+        if find_index(self.conn, index, table).await?.is_none() {
             batch(self.conn, sql).await.map_err(|error| refused(file, sql, error, false))?;
         }
-        if is_valid(self.conn, index).await? == Some(true) {
-            Ok(())
-        } else {
-            Err(Error::InvalidIndex { file: file.to_owned(), index: index.to_owned() })
+        match find_index(self.conn, index, table).await? {
+            Some((_, true)) => Ok(()),
+            _ => Err(Error::InvalidIndex { file: file.to_owned(), index: index.to_owned() }),
         }
     }
 }
@@ -192,7 +191,8 @@ async fn history(conn: &mut PgConnection, query: &str) -> Result<Vec<Migration>,
     let rows = sqlx::query(AssertSqlSafe(query)).persistent(false).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
-            let version = row.try_get("version")?;
+            // refinery's own choice is the smaller type.
+            let version = row.try_get("version").or_else(|_| row.try_get("version").map(i32::into))?;
             let malformed = || Error::MalformedHistory { version };
             let text = |column| row.try_get::<String, _>(column).map_err(|_| malformed());
             let applied_on = OffsetDateTime::parse(&text("applied_on")?, &Rfc3339).map_err(|_| malformed())?;
@@ -207,13 +207,18 @@ async fn batch(conn: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.map(drop)
 }
 
-/// Whether the index is valid; `None` when there is none.
-async fn is_valid(conn: &mut PgConnection, index: &str) -> Result<Option<bool>, sqlx::Error> {
-    sqlx::query_scalar("SELECT indisvalid AND indisready FROM pg_index WHERE indexrelid = to_regclass($1)")
-        .persistent(false)
-        .bind(index)
-        .fetch_optional(conn)
-        .await
+/// The index of this name on this table, as SQL names it, and whether it is valid. Another table may have one, too.
+async fn find_index(conn: &mut PgConnection, index: &str, table: &str) -> Result<Option<(String, bool)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT i.indexrelid::regclass::text, i.indisvalid AND i.indisready \
+         FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid \
+         WHERE c.relname = $1 AND i.indrelid = to_regclass($2)",
+    )
+    .persistent(false)
+    .bind(index)
+    .bind(table)
+    .fetch_optional(conn)
+    .await
 }
 
 fn sqlstate(error: &sqlx::Error) -> Option<&str> {
@@ -221,9 +226,13 @@ fn sqlstate(error: &sqlx::Error) -> Option<&str> {
 }
 
 fn refused(file: &str, sql: &str, error: sqlx::Error, rolled_back: bool) -> Error {
+    let error = match Error::from(error) {
+        Error::Sql(error) => error,
+        unavailable => return unavailable,
+    };
     match error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) {
         Some(refusal) => Error::Refused(Box::new(Refusal::new(file.to_owned(), sql, refusal, rolled_back))),
-        None => Error::from(error),
+        None => Error::Sql(error),
     }
 }
 
@@ -233,10 +242,10 @@ fn has_directive(sql: &str, directive: &str) -> bool {
     comment.filter_map(|line| line.trim().strip_prefix("coderdb:")).any(|word| word.trim() == directive)
 }
 
-/// The name in a file whose only statement is `CREATE [UNIQUE] INDEX CONCURRENTLY name ON …`.
+/// The names in a file whose only statement is `CREATE [UNIQUE] INDEX CONCURRENTLY index ON table …`.
 ///
 /// `IF NOT EXISTS` is refused: it would accept an invalid index. A second statement is refused by the server.
-fn index_name(sql: &str) -> Option<&str> {
+fn index_on(sql: &str) -> Option<(&str, &str)> {
     let mut words = sql.lines().filter(|line| !line.starts_with("--")).flat_map(str::split_whitespace);
     let mut word = |expected: &str| words.next().filter(|word| word.eq_ignore_ascii_case(expected));
     word("CREATE")?;
@@ -246,13 +255,15 @@ fn index_name(sql: &str) -> Option<&str> {
     }
     let concurrently = words.next()?;
     let name = words.next()?;
-    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     let on = words.next()?;
+    let table = words.next()?;
     (index.eq_ignore_ascii_case("INDEX")
         && concurrently.eq_ignore_ascii_case("CONCURRENTLY")
-        && plain
+        && plain(name)
+        && plain(table)
         && on.eq_ignore_ascii_case("ON"))
-    .then_some(name)
+    .then_some((name, table))
 }
 
 #[cfg(test)]
@@ -268,17 +279,18 @@ mod tests {
 
     #[test]
     fn only_a_named_concurrent_index_may_go_without_a_transaction() {
-        assert_eq!(index_name("-- c\n\nCREATE INDEX CONCURRENTLY i\n    ON t (a);"), Some("i"));
-        assert_eq!(index_name("create unique index concurrently i_1 on t (a)"), Some("i_1"));
+        assert_eq!(index_on("-- c\n\nCREATE INDEX CONCURRENTLY i\n    ON t (a);"), Some(("i", "t")));
+        assert_eq!(index_on("create unique index concurrently i_1 on t (a)"), Some(("i_1", "t")));
         for refused in [
             "CREATE INDEX i ON t (a)",
             "CREATE INDEX CONCURRENTLY ON t (a)",
             "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)",
+            "CREATE INDEX CONCURRENTLY i ON ONLY t (a)",
             "DROP INDEX CONCURRENTLY i",
             "CREATE INDEX CONCURRENTLY \"I\" ON t (a)",
             "",
         ] {
-            assert_eq!(index_name(refused), None, "{refused}");
+            assert_eq!(index_on(refused), None, "{refused}");
         }
     }
 }

@@ -74,8 +74,8 @@ pub enum Error {
     /// The server cannot be reached any more. Running again goes on where this run stopped.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// The server refused a statement that is not part of a migration.
-    #[error("the database refused to keep the migration history")]
+    /// The server refused a statement that is not part of a migration, or the history table has another shape.
+    #[error("the migration history cannot be read or written")]
     Sql(#[source] sqlx::Error),
 }
 
@@ -145,8 +145,12 @@ fn locate(sql: &str, position: &PgErrorPosition<'_>) -> Option<(usize, usize, St
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        let state = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        // The server ends the session, or has no room for one; every other refusal stays one.
+        let gone = state.is_some_and(|state| state.starts_with("57P") || state == "53300");
         match error {
-            sqlx::Error::Database(_) => Self::Sql(error),
+            sqlx::Error::Database(_) if !gone => Self::Sql(error),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) => Self::Sql(error),
             _ => Self::Unavailable(error),
         }
     }

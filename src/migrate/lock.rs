@@ -19,7 +19,7 @@ pub struct Holder {
     pub pid: i32,
     /// What it calls itself; empty if it does not say.
     pub application_name: String,
-    /// Where it comes from; `local` for a unix socket.
+    /// Where it comes from; `local` for a unix socket, `unknown` when the server does not tell this role.
     pub address: String,
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn is_held(conn: &mut PgConnection) -> Result<bool, sqlx::Error
 async fn holders(conn: &mut PgConnection) -> Result<Vec<Holder>, sqlx::Error> {
     sqlx::query_as(
         "SELECT a.pid, coalesce(a.application_name, '') AS application_name, \
-         coalesce(host(a.client_addr), 'local') AS address \
+         coalesce(host(a.client_addr), CASE a.client_port WHEN -1 THEN 'local' ELSE 'unknown' END) AS address \
          FROM pg_locks AS l INNER JOIN pg_stat_activity AS a ON a.pid = l.pid \
          WHERE l.locktype = 'advisory' AND l.granted \
          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \

@@ -14,7 +14,7 @@ const OLDEST_MAJOR: u32 = 14;
 pub(super) fn find(place: &Place, on_notice: &mut dyn FnMut(Notice)) -> Result<PathBuf, Error> {
     let wanted = place.data_version();
     let wrong_version = |wanted, found| Error::WrongVersion { data_dir: place.data(), wanted, found };
-    if let Some(dir) = std::env::var_os("PG_BIN_DIR").map(PathBuf::from) {
+    if let Some(dir) = std::env::var_os("PG_BIN_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from) {
         let dir = std::path::absolute(&dir).unwrap_or(dir);
         return match (check(place, &dir), wanted) {
             (Err(problem), _) => Err(Error::BadBinDir { dir, problem }),

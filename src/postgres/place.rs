@@ -53,6 +53,10 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(wanted: &Path, throw_away: bool) -> Result<Self, Error> {
+        // The server's own files have a path per line.
+        if wanted.as_os_str().as_encoded_bytes().contains(&b'\n') {
+            return Err(Error::io("use", wanted)(io::ErrorKind::InvalidFilename.into()));
+        }
         let me = my_uid();
         let server_user = if me == 0 { Some(server_user().ok_or(Error::NoUser)?) } else { None };
         let mut this = Self { dir: PathBuf::new(), throw_away, me, server_user };

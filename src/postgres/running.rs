@@ -26,7 +26,9 @@ pub(super) struct Postmaster {
 impl Place {
     /// The running server's first process, by its own account; a leftover file does not count.
     pub(super) fn postmaster(&self) -> Option<Postmaster> {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let text = fs::read(self.data().join("postmaster.pid")).ok()?;
+        // It names the data directory, which need not be UTF-8.
+        let text = String::from_utf8_lossy(&text);
         let mut lines = text.lines();
         let pid = lines.next()?.trim().parse().ok()?;
         let socket_dir = PathBuf::from(lines.nth(3).unwrap_or_default());

@@ -40,6 +40,7 @@ async fn bad_arguments_are_named_with_what_was_expected() {
     fails(database.coderdb().args(["quota", "show", "nobody"]), 1, &["error: user not found: nobody"]);
     fails(database.coderdb().args(["quota", "show", "alice", "--org", "x"]), 1, &["organization not found: x"]);
     fails(database.coderdb().args(["quota", "show"]), 2, &["<USER>"]);
+    fails(database.coderdb().args(["demo", "--scale", "5"]), 2, &["1000", "20000000"]);
 }
 
 #[tokio::test]
@@ -75,9 +76,38 @@ fn a_configuration_that_cannot_be_understood_is_a_usage_error_and_keeps_the_secr
         assert!([2, 4].contains(&outcome.code), "{url}: {} {}", outcome.code, outcome.stderr);
         assert!(!outcome.stderr.contains("s3cret"), "{}", outcome.stderr);
     }
+    for url in ["postgres://u:/s3cret@h.invalid/db", "postgres://u:1/s3cret@h.invalid/db"] {
+        let mut coderdb = support::coderdb();
+        coderdb.env("DATABASE_URL", url).args(["migrate", "status"]);
+        assert!(!run(&mut coderdb).stderr.contains("s3cret"), "a slash that is not escaped ends the password early");
+    }
     let mut coderdb = support::coderdb();
     coderdb.env("PGSERVICE", "production").args(["migrate", "status"]);
     fails(&mut coderdb, 2, &["PGSERVICE is not supported yet", "DATABASE_URL"]);
+}
+
+#[tokio::test]
+async fn a_variable_that_cannot_be_read_does_not_lead_to_another_database_or_to_less_encryption() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let database = support::empty_database().await;
+    let wrong: [(&str, &[u8]); 4] =
+        [("PGSSLMODE", b"verify_full"), ("PGPORT", b"5432x"), ("PGPORT", b"70000"), ("PGDATABASE", b"a\xff")];
+    for (name, value) in wrong {
+        fails(database.coderdb().env(name, OsStr::from_bytes(value)).args(["migrate", "up"]), 2, &[name, "is not"]);
+    }
+    let status = ["migrate", "status"];
+    fails(database.coderdb().env("PGOPTIONS", "-c no_such=1").args(status), 2, &["refused", "no_such"]);
+    assert_eq!(run(database.coderdb().env("PGPORT", "").env("PGSSLMODE", "").args(status)).code, 0);
+}
+
+#[tokio::test]
+async fn me_is_whom_the_variable_names_also_in_the_error() {
+    let database = support::database().await;
+    run(database.coderdb().arg("demo"));
+    let me = |name: &str| run(database.coderdb().env("CODERDB_USER", name).args(["quota", "show", "me"]));
+    assert!(me("alice").stdout.contains("alice"));
+    assert_eq!(me("zorro").stderr, "error: user not found: zorro\n");
+    assert!(me("me").stderr.contains("set CODERDB_USER"));
 }
 
 #[tokio::test]
@@ -150,4 +180,30 @@ async fn a_configured_database_is_used_and_no_server_is_started_beside_it() {
     unreachable.env("PGHOST", "/nowhere").env("PGUSER", "u").env("CODERDB_DATA_DIR", &data_dir).arg("demo");
     assert_eq!(run(&mut unreachable).code, 4);
     assert!(!data_dir.exists());
+}
+
+#[tokio::test]
+async fn work_goes_on_when_nobody_reads_standard_error() {
+    let database = support::empty_database().await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut coderdb = std::process::Command::new(support::CODERDB);
+    coderdb.args(["migrate", "up"]).env("DATABASE_URL", database.url()).stderr(writer);
+    assert_eq!(coderdb.output().unwrap().status.code(), Some(0));
+    assert_eq!(run(database.coderdb().args(["migrate", "status", "--exit-code"])).code, 0);
+}
+
+#[tokio::test]
+async fn no_text_steers_the_terminal_it_is_printed_on() {
+    let database = support::database().await;
+    run(database.coderdb().arg("demo"));
+    let outcome = run(database.coderdb().args(["quota", "show", "\u{1b}[2Jalice\u{202e}"]));
+    assert_eq!(outcome.stderr, "error: user not found:  [2Jalice \n");
+    let mut conn = database.connect().await;
+    let broken = "UPDATE users SET username = E'x\\u001B[2J\\u0085\\u2028\\u202Ey' WHERE username = 'alice'";
+    sqlx::raw_sql(broken).execute(&mut conn).await.unwrap();
+    let id = sqlx::query_scalar::<_, String>("SELECT id::text FROM users WHERE username LIKE 'x%'");
+    let id = id.fetch_one(&mut conn).await.unwrap();
+    let table = run(database.coderdb().args(["quota", "show", &id])).stdout;
+    assert!(table.lines().nth(1).unwrap().starts_with("x [2J   y  coder "), "{table}");
 }

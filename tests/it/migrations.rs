@@ -111,7 +111,15 @@ async fn a_waiting_runner_says_whom_it_waits_for_and_gives_up_in_time() {
     run(&mut holder, RUNNER_LOCK).await;
     let options = Options { runner_lock_timeout: Duration::from_millis(50), ..Options::default() };
     match migrate::up(&mut conn, &options, |_| {}).await.unwrap_err() {
-        Error::LockBusy { holders, .. } => assert_eq!(holders[0].application_name, "a slow deploy"),
+        Error::LockBusy { holders, .. } => {
+            assert_eq!((holders[0].application_name.as_str(), holders[0].address.as_str()), ("a slow deploy", "local"));
+        }
+        other => panic!("{other}"),
+    }
+    // The server hides a session's address from a role that is not its own.
+    run(&mut conn, "SET ROLE pg_database_owner").await;
+    match migrate::up(&mut conn, &options, |_| {}).await.unwrap_err() {
+        Error::LockBusy { holders, .. } => assert_eq!(holders[0].address, "unknown"),
         other => panic!("{other}"),
     }
     let mut impatient = database.coderdb();
@@ -210,6 +218,29 @@ async fn an_index_that_was_built_but_not_recorded_is_recorded_and_not_built_twic
 }
 
 #[tokio::test]
+async fn an_index_of_the_same_name_on_another_table_is_not_taken_for_it() {
+    let (_database, mut conn) = empty().await;
+    up_to(&mut conn, 8).await.unwrap();
+    run(&mut conn, "CREATE INDEX provisioner_job_timings_job_id_idx ON users (id)").await;
+    match up(&mut conn).await.unwrap_err() {
+        Error::Refused(refusal) => assert_eq!((refusal.state.as_str(), refusal.rolled_back), ("42P07", false)),
+        other => panic!("{other}"),
+    }
+    assert_eq!(migrate::status(&mut conn).await.unwrap().version, Some(10));
+    // In another schema it stands in nobody's way, and is left alone.
+    run(
+        &mut conn,
+        "DROP INDEX provisioner_job_timings_job_id_idx; CREATE SCHEMA other; CREATE TABLE other.t (i integer);
+         CREATE INDEX provisioner_job_timings_job_id_idx ON other.t (i); SET search_path = public, other",
+    )
+    .await;
+    assert_eq!(up(&mut conn).await.unwrap(), [11]);
+    let tables = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_indexes \
+                  WHERE indexname = 'provisioner_job_timings_job_id_idx'";
+    assert_eq!(ask::<String>(&mut conn, tables).await, "provisioner_job_timings t");
+}
+
+#[tokio::test]
 async fn a_table_lock_that_is_not_to_be_had_is_tried_again() {
     let (database, mut conn) = empty().await;
     up_to(&mut conn, 1).await.unwrap();
@@ -251,7 +282,8 @@ async fn a_killed_backend_leaves_nothing_half_applied_and_the_next_run_finishes(
         tokio::task::yield_now().await;
     }
     sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut killer).await.unwrap();
-    victim.await.unwrap().unwrap_err();
+    let error = victim.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "trying again helps: {error}");
     reader.close().await.unwrap();
 
     let mut conn = database.connect().await;
@@ -279,6 +311,16 @@ async fn a_history_that_does_not_fit_is_an_error_that_names_the_migration() {
         run(&mut conn, change).await;
         support::fails(database.coderdb().args(["migrate", "up"]), 12, &[problem]);
     }
+}
+
+#[tokio::test]
+async fn a_history_of_refinerys_smaller_type_is_read_and_goes_on() {
+    let (_database, mut conn) = empty().await;
+    up_to(&mut conn, 9).await.unwrap();
+    run(&mut conn, "ALTER TABLE refinery_schema_history ALTER version TYPE integer").await;
+    assert_eq!(up(&mut conn).await.unwrap(), [10, 11]);
+    run(&mut conn, "ALTER TABLE refinery_schema_history ALTER version TYPE text").await;
+    assert!(matches!(migrate::status(&mut conn).await, Err(Error::Sql(_))));
 }
 
 #[tokio::test]

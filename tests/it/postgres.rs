@@ -1,7 +1,7 @@
 //! The private server, with real processes that are really killed.
 use std::{
     fs::{self, File, Permissions},
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{
         fs::{MetadataExt, PermissionsExt},
         process::CommandExt,
@@ -389,6 +389,36 @@ async fn any_directory_name_will_do() {
     }
 }
 
+/// Other systems have no such names.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_directory_name_that_is_not_utf_8_will_do_and_one_with_a_line_break_is_refused() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let mut sandbox = Sandbox::new();
+    sandbox.dir = sandbox.root.path().join(OsStr::from_bytes(b"a\xffb"));
+    let server = sandbox.open();
+    assert_eq!(sandbox.psql("SELECT 1"), "1");
+    let status = text(&sandbox.command(&["status", "-o", "json"]).output().unwrap());
+    assert!(status.contains("\"running\": true"), "{status}");
+    drop(server);
+    let refused = sandbox.command(&["url"]).env("CODERDB_DATA_DIR", sandbox.root.path().join("a\nb")).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(failure(&refused).contains("set CODERDB_DATA_DIR"));
+}
+
+#[test]
+fn ctrl_c_in_psql_is_for_the_statement_and_not_for_the_server() {
+    let sandbox = Sandbox::new();
+    let mut psql = sandbox.command(&["psql", "-XAtq"]).stdin(Stdio::piped()).process_group(0).spawn().unwrap();
+    psql.stdin.take().unwrap().write_all(b"SELECT pg_sleep(600);\n").unwrap();
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    poll_for("the statement", || (sandbox.psql(asleep) == "1").then_some(()));
+    signal("INT", &format!("-{}", psql.id()));
+    let status = soon("the end of psql", move || psql.wait_with_output().unwrap()).status;
+    // psql ends at a cancelled statement where it reads a script: with its own code, and not by our signal.
+    assert!(status.code().is_some(), "{status}");
+}
+
 #[test]
 fn a_socket_directory_that_others_can_enter_is_refused() {
     let sandbox = Sandbox::named(&"long-".repeat(40));
@@ -418,7 +448,9 @@ fn data_of_another_major_version_is_left_alone() {
 #[test]
 fn a_wrong_pg_bin_dir_is_an_error_and_not_passed_over() {
     let sandbox = Sandbox::new();
-    let said = failure(&sandbox.command(&["url"]).env("PG_BIN_DIR", sandbox.root.path()).output().unwrap());
+    let output = sandbox.command(&["url"]).env("PG_BIN_DIR", sandbox.root.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "trying again does not help");
+    let said = failure(&output);
     assert!(said.contains("PG_BIN_DIR is") && said.contains("initdb is missing"), "{said}");
 }
 
@@ -485,9 +517,14 @@ fn variables_and_umask_of_the_caller_do_not_matter() {
     let script = "umask 777; exec \"$0\" postgres psql -XAtqc 'SELECT 1'";
     let mut command = Command::new("sh");
     command.args(["-c", script, CODERDB]).env("CODERDB_DATA_DIR", &sandbox.dir).env("LC_ALL", "xx_YY");
-    for (name, value) in
-        [("PGHOST", "nowhere"), ("PGPORT", "1"), ("PGUSER", "x"), ("PGDATA", "/"), ("PGOPTIONS", "-c a=b")]
-    {
+    for (name, value) in [
+        ("PGHOST", "nowhere"),
+        ("PGPORT", "1"),
+        ("PGUSER", "x"),
+        ("PGDATA", "/"),
+        ("PGOPTIONS", "-c a=b"),
+        ("PG_BIN_DIR", ""),
+    ] {
         command.env(name, value);
     }
     assert_eq!(text(&command.output().unwrap()), "1");
