@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, process::ExitCode};
 
-use crate::{migrate, postgres, store};
+use crate::{authz::Denied, migrate, postgres, store};
 
 /// Not found, or failed in a way that has no code of its own.
 pub(super) const FAILED: u8 = 1;
@@ -80,6 +80,12 @@ impl From<store::Error> for CliError {
             store::Error::Unavailable(_) => Self::caused(UNREACHABLE, &error),
             _ => Self::caused(FAILED, &error),
         }
+    }
+}
+
+impl From<Denied> for CliError {
+    fn from(denied: Denied) -> Self {
+        store::Error::from(denied).into()
     }
 }
 
