@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod authz;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

@@ -1,7 +1,7 @@
--- The jobs in $1 with their place among the jobs that the same daemons can take (domain 5.3), oldest first.
+-- The jobs in $1 of the organization $3 with their place among the jobs that the same daemons can take (domain 5.3), oldest first.
 -- A daemon is online when it was seen at $2 or later. Neither its organization nor its provisioners count, only tags.
 WITH requested AS (
-    SELECT id, tags FROM provisioner_jobs WHERE id = ANY ($1)
+    SELECT id, tags FROM provisioner_jobs WHERE id = ANY ($1) AND organization_id = $3
 ),
 
 -- Tag sets, not daemons: a fleet has few of them, and every daemon with one set has the same queue.
@@ -63,5 +63,5 @@ SELECT
     coalesce(queue.size, 0) AS "queue_size!"
 FROM provisioner_jobs AS j
 LEFT JOIN queue ON queue.id = j.id
-WHERE j.id = ANY ($1)
+WHERE j.id = ANY ($1) AND j.organization_id = $3
 ORDER BY j.created_at, j.id

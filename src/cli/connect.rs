@@ -78,6 +78,7 @@ pub(super) async fn connect() -> Result<Database, CliError> {
     let (options, server) = match configured() {
         Some("DATABASE_URL") => {
             let url = env::var("DATABASE_URL").map_err(|_| CliError::new(USAGE, "DATABASE_URL is not UTF-8"))?;
+            check_parameters(&url)?;
             // The parser's message never repeats the URL, which may hold a password.
             let options = PgConnectOptions::from_str(&url).map_err(|error| {
                 CliError::new(USAGE, format!("DATABASE_URL is not a PostgreSQL URL: {}", chain(&error)))
@@ -102,6 +103,42 @@ pub(super) async fn connect() -> Result<Database, CliError> {
         Err(_) => return Err(unreachable(&options, "no answer in time")),
     };
     Ok(Database { connection, server })
+}
+
+/// What the driver reads out of the query of a URL.
+const PARAMETERS: &[&str] = &[
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// The driver passes over a parameter that it does not know: `sslmod=verify-full` would connect without encryption.
+fn check_parameters(url: &str) -> Result<(), CliError> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for parameter in query.split('#').next().unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+        let name = parameter.split('=').next().unwrap_or_default();
+        if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
+            // Not its name: what follows a question mark in a password that is not encoded looks like one.
+            return Err(CliError::new(USAGE, "DATABASE_URL has a parameter that is not supported")
+                .next(format!("use {}", PARAMETERS.join(", "))));
+        }
+    }
+    Ok(())
 }
 
 /// sqlx takes its default for what it cannot read: another database, or a connection that need not be encrypted.

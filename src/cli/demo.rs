@@ -12,8 +12,10 @@ use super::{
     migrate,
     output::print,
     quota::quota_table,
+    resolve::OPERATOR,
 };
 use crate::{
+    authz::{ReadJobs, ReadOrganizations, ReadQuota, ReadUsers},
     demo::{self, Options, Outcome, Progress, Regime, Scale, Step},
     model::{JobFilter, PageRequest},
     store::{jobs, organizations, quota, users},
@@ -50,6 +52,9 @@ const PEOPLE: [&str; 5] = ["dave", "erin", "grace", "heidi", "prebuilds"];
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
+    if !args.allow_existing {
+        demo::check(&mut database).await?;
+    }
     let applied = migrate::up(&mut database, &crate::migrate::Options::default()).await?;
     print(&format!("{}\n", migrate::report(&applied)))?;
 
@@ -67,16 +72,23 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         Outcome::Loaded { jobs, elapsed, .. } => format!("Loaded {jobs} jobs in {} ms\n\n", elapsed.as_millis()),
     })?;
 
-    let organization = organizations::by_name(&mut database, demo::ORGANIZATION).await?;
-    let mut jobs =
-        jobs::list(&mut database, organization.id, &JobFilter::default(), PageRequest::first(50)).await?.rows;
+    let organization =
+        organizations::by_name(&mut database, &ReadOrganizations::of(&OPERATOR), demo::ORGANIZATION).await?;
+    let mut jobs = jobs::list(
+        &mut database,
+        &ReadJobs::check(&OPERATOR, organization.id)?,
+        &JobFilter::default(),
+        PageRequest::first(50),
+    )
+    .await?
+    .rows;
     jobs.sort_by_key(|details| details.job.created_at);
     print(&format!("{}\n", job_table(&Column::DEFAULT, &jobs, &organization)))?;
 
     let mut usage = Vec::new();
     for name in PEOPLE {
-        let user = users::by_username(&mut database, name).await?;
-        let quota = quota::usage(&mut database, user.id, organization.id).await?;
+        let user = users::by_username(&mut database, &ReadUsers::check(&OPERATOR)?, name).await?;
+        let quota = quota::usage(&mut database, &ReadQuota::check(&OPERATOR, user.id, organization.id)?).await?;
         usage.push((user, quota));
     }
     print(&quota_table(usage.iter().map(|(user, quota)| (user, &organization, *quota))))?;
@@ -110,7 +122,7 @@ impl From<demo::Error> for CliError {
     fn from(error: demo::Error) -> Self {
         match error {
             demo::Error::Store(error) => error.into(),
-            demo::Error::InUse { .. } => {
+            demo::Error::Foreign { .. } | demo::Error::InUse { .. } => {
                 Self::new(FAILED, error.to_string()).next("use another database, or add --allow-existing")
             }
             demo::Error::OutOfRange { .. } => Self::new(USAGE, error.to_string()),

@@ -3,7 +3,7 @@
 use std::{error::Error, io, process::ExitCode};
 
 use super::output::note;
-use crate::{migrate, postgres, store};
+use crate::{authz::Denied, migrate, postgres, store};
 
 /// Not found, or failed in a way that has no code of its own.
 pub(super) const FAILED: u8 = 1;
@@ -81,6 +81,12 @@ impl From<store::Error> for CliError {
             store::Error::Unavailable(_) => Self::caused(UNREACHABLE, &error),
             _ => Self::caused(FAILED, &error),
         }
+    }
+}
+
+impl From<Denied> for CliError {
+    fn from(denied: Denied) -> Self {
+        store::Error::from(denied).into()
     }
 }
 

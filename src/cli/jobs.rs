@@ -10,9 +10,10 @@ use super::{
     connect::connect,
     error::CliError,
     output::{Output, note, print, print_json, table},
-    resolve::{self, OrganizationArg},
+    resolve::{self, OPERATOR, OrganizationArg},
 };
 use crate::{
+    authz::ReadJobs,
     model::{
         JobDetails, JobFilter, JobId, JobStatus, NameOrId, Organization, PageRequest, Tags, TemplateId, Transition,
         UserRef, WorkspaceId,
@@ -225,7 +226,7 @@ pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliErr
         filter.workspace = Some(resolve::workspace(&mut database, organization.id, workspace).await?);
     }
     let page = PageRequest { limit: (args.limit > 0).then_some(args.limit), after: None };
-    let mut jobs = jobs::list(&mut database, organization.id, &filter, page).await?.rows;
+    let mut jobs = jobs::list(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, &filter, page).await?.rows;
     // The limit keeps the newest; people read them oldest first.
     jobs.sort_by_key(|details| details.job.created_at);
     match args.output {

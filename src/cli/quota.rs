@@ -8,9 +8,10 @@ use super::{
     connect::connect,
     error::CliError,
     output::{Output, print, print_json, table},
-    resolve::{self, OrganizationArg},
+    resolve::{self, OPERATOR, OrganizationArg},
 };
 use crate::{
+    authz::ReadQuota,
     model::{Organization, Quota, User, UserRef},
     store::quota,
 };
@@ -39,7 +40,7 @@ pub(super) async fn run(Command::Show(args): Command) -> Result<ExitCode, CliErr
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let user = resolve::user(&mut database, "user", &args.user).await?;
-    let usage = quota::usage(&mut database, user.id, organization.id).await?;
+    let usage = quota::usage(&mut database, &ReadQuota::check(&OPERATOR, user.id, organization.id)?).await?;
     match args.output {
         Output::Json => print_json(&usage)?,
         Output::Table => print(&quota_table([(&user, &organization, usage)]))?,

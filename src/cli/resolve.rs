@@ -6,9 +6,13 @@ use clap::Args;
 
 use super::error::{CliError, FAILED};
 use crate::{
+    authz::{Actor, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, System},
     model::{NameOrId, Organization, OrganizationId, TemplateId, User, UserRef, WorkspaceId},
     store::{self, PgConnection, organizations, templates, users, workspaces},
 };
+
+/// Whoever runs the command line has the password of the database.
+pub(super) const OPERATOR: Actor = Actor::system(System::Operator);
 
 #[derive(Debug, Args)]
 pub(super) struct OrganizationArg {
@@ -21,14 +25,16 @@ impl OrganizationArg {
     pub(super) async fn resolve(&self, conn: &mut PgConnection) -> Result<Organization, CliError> {
         match &self.org {
             Some(NameOrId::Name(name)) if name.is_empty() => self.default(conn).await,
-            Some(organization) => Ok(organizations::resolve(conn, organization).await?),
+            Some(organization) => {
+                Ok(organizations::resolve(conn, &ReadOrganizations::of(&OPERATOR), organization).await?)
+            }
             None => self.default(conn).await,
         }
     }
 
     #[allow(clippy::unused_self)] // reads as one of the two ways above
     async fn default(&self, conn: &mut PgConnection) -> Result<Organization, CliError> {
-        match organizations::default(conn).await {
+        match organizations::default(conn, &ReadOrganizations::of(&OPERATOR)).await {
             Err(store::Error::NotFound { .. }) => Err(CliError::new(FAILED, "there is no default organization")
                 .next("name one with --org, or run `coderdb demo` for something to look at")),
             found => Ok(found?),
@@ -41,7 +47,7 @@ pub(super) async fn user(conn: &mut PgConnection, what: &str, text: &UserRef) ->
     let me = env::var_os("CODERDB_USER").filter(|me| *text == UserRef::Me && !me.is_empty());
     let me: Option<UserRef> = me.and_then(|me| me.to_string_lossy().parse().ok());
     let text = me.as_ref().unwrap_or(text);
-    match users::resolve(conn, text, None).await {
+    match users::resolve(conn, &ReadUsers::check(&OPERATOR)?, text, None).await {
         Err(store::Error::NotFound { .. }) => {
             let (key, next) = match text {
                 UserRef::Id(id) => (id.to_string(), None),
@@ -63,7 +69,8 @@ pub(super) async fn template(
     organization: OrganizationId,
     text: &NameOrId<TemplateId>,
 ) -> Result<TemplateId, CliError> {
-    Ok(templates::resolve(conn, organization, text).await?.id)
+    let permit = ReadTemplates::check(&OPERATOR, organization)?;
+    Ok(templates::resolve(conn, &permit, text).await?.id)
 }
 
 /// The workspace that the text means: an id, `owner/name`, or a name that only one owner uses.
@@ -72,12 +79,13 @@ pub(super) async fn workspace(
     organization: OrganizationId,
     text: &NameOrId<WorkspaceId>,
 ) -> Result<WorkspaceId, CliError> {
+    let permit = ReadWorkspaces::check(&OPERATOR, organization)?;
     let text = match text {
-        NameOrId::Id(id) => return Ok(workspaces::get(conn, organization, *id).await?.id),
+        NameOrId::Id(id) => return Ok(workspaces::get(conn, &permit, *id).await?.id),
         NameOrId::Name(text) => text,
     };
     let (owner, name) = text.split_once('/').map_or((None, text.as_str()), |(owner, name)| (Some(owner), name));
-    let mut found = workspaces::by_name(conn, organization, name).await?;
+    let mut found = workspaces::by_name(conn, &permit, name).await?;
     if let Some(owner) = owner {
         found.retain(|workspace| workspace.owner_name.eq_ignore_ascii_case(owner));
     }

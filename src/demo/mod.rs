@@ -102,6 +102,12 @@ pub enum Error {
         /// Jobs in organizations that are not the demo's.
         jobs: i64,
     },
+    /// The database has tables of something else.
+    #[error("this database is not coderdb's: it has {tables} tables and no migration history")]
+    Foreign {
+        /// How many tables.
+        tables: i64,
+    },
     /// Somebody else has a name that the demo needs.
     #[error("the demo needs names that are taken: {}", names.join(", "))]
     NamesTaken {
@@ -135,6 +141,7 @@ impl Error {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::Foreign { .. } => "demo_foreign",
             Self::InUse { .. } => "demo_in_use",
             Self::NamesTaken { .. } => "demo_names_taken",
             Self::OtherScale { .. } => "demo_other_scale",
@@ -167,6 +174,34 @@ const SMALL: [&str; 3] =
 const USERNAMES: [&str; 11] =
     ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "ci-runner"];
 
+/// Refuses a database that is not for a demo, before anything is written to it, the schema included.
+///
+/// # Errors
+/// [`Error::Foreign`] when there are tables and no migration history, [`Error::InUse`] when there are rows of others.
+pub async fn check(conn: &mut PgConnection) -> Result<(), Error> {
+    let (migrated, tables): (bool, i64) =
+        sqlx::query_as(include_str!("tables.sql")).fetch_one(&mut *conn).await.map_err(sql("demo/tables"))?;
+    match (migrated, tables) {
+        (false, 0) => Ok(()),
+        (false, tables) => Err(Error::Foreign { tables }),
+        (true, _) => others(conn).await?.none(),
+    }
+}
+
+async fn others(conn: &mut PgConnection) -> Result<Others, Error> {
+    sqlx::query_as(include_str!("others.sql")).fetch_one(conn).await.map_err(sql("demo/others"))
+}
+
+impl Others {
+    fn none(&self) -> Result<(), Error> {
+        let Self { organizations, users, jobs, .. } = *self;
+        if (organizations, users, jobs) == (0, 0, 0) {
+            return Ok(());
+        }
+        Err(Error::InUse { organizations, users, jobs })
+    }
+}
+
 /// Loads the small organization, and the large one if the options ask for it, in one transaction.
 ///
 /// A load that is cancelled or fails leaves no row behind. `conn` must not be in a transaction: at the end, outside of
@@ -198,16 +233,14 @@ pub async fn load(
     }
     let small = note.is_none();
 
-    let others: Others =
-        sqlx::query_as(include_str!("others.sql")).fetch_one(&mut *tx).await.map_err(sql("demo/others"))?;
+    let others = others(&mut tx).await?;
     if (small && others.small) || others.large {
         return Err(Error::Unknown);
     }
-    let alone = others.organizations == 0 && others.users == 0 && others.jobs == 0;
-    if !alone && !options.allow_existing {
-        let Others { organizations, users, jobs, .. } = others;
-        return Err(Error::InUse { organizations, users, jobs });
+    if !options.allow_existing {
+        others.none()?;
     }
+    let alone = others.none().is_ok();
     names_free(&mut tx, small, wanted.is_some()).await?;
 
     script(&mut tx, "demo/ids", include_str!("ids.sql")).await?;

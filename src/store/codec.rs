@@ -92,9 +92,16 @@ impl Decode<'_, Postgres> for StoredJson {
     }
 }
 
-/// A point in time as the database stores it. sqlx panics at `infinity` and beyond the year 9999; this is an error.
+/// A point in time as the database stores it. sqlx panics at `infinity`; JSON ends with the year 9999. One odd row must
+/// not fail the page that it is on, so what lies beyond is the first or the last moment of these years.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timestamp(pub OffsetDateTime);
+
+impl Timestamp {
+    /// What stands for `infinity`.
+    pub(crate) const LATEST: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59.999_999 UTC);
+    const EARLIEST: OffsetDateTime = time::macros::datetime!(0000-01-01 0:00 UTC);
+}
 
 const POSTGRES_EPOCH: OffsetDateTime = time::macros::datetime!(2000-01-01 0:00 UTC);
 
@@ -113,10 +120,7 @@ impl Encode<'_, Postgres> for Timestamp {
 impl Decode<'_, Postgres> for Timestamp {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         let microseconds = i64::from_be_bytes(value.as_bytes()?.try_into()?);
-        POSTGRES_EPOCH
-            .checked_add(Duration::microseconds(microseconds))
-            .filter(|at| (0..=9999).contains(&at.year()))
-            .map(Self)
-            .ok_or_else(|| "the time is infinite or outside of the years 0 to 9999".into())
+        let at = POSTGRES_EPOCH.saturating_add(Duration::microseconds(microseconds));
+        Ok(Self(at.clamp(Self::EARLIEST, Self::LATEST)))
     }
 }

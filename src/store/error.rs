@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::authz::Denied;
+
 /// Why an operation could not be done. An expected answer is never an error: it is part of the result.
 ///
 /// No message contains SQL, values of rows, or a connection string; the source has what the driver said.
@@ -84,6 +86,13 @@ impl Error {
             (error, Some("57P01" | "57P02" | "57P03" | "53300")) => Self::Unavailable(error),
             (source, _) => Self::Sql { query, source },
         }
+    }
+}
+
+/// Not allowed and not there look the same.
+impl From<Denied> for Error {
+    fn from(Denied { entity, key }: Denied) -> Self {
+        Self::NotFound { entity, key }
     }
 }
 

@@ -10,10 +10,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Error, Result, StoredJson, Timestamp};
-use crate::model::{
-    Cursor, DaemonId, FileId, Job, JobDetails, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue,
-    OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, TemplateVersionId, Transition,
-    UserId, WorkspaceBuildId, WorkspaceId,
+use crate::{
+    authz::ReadJobs,
+    model::{
+        Cursor, DaemonId, FileId, Job, JobDetails, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue,
+        OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, TemplateVersionId, Transition,
+        UserId, WorkspaceBuildId, WorkspaceId,
+    },
 };
 
 /// How long after its last heartbeat a daemon still counts as online (domain 4.4).
@@ -26,12 +29,17 @@ pub const STALE_INTERVAL: Duration = Duration::from_secs(90);
 /// in descending order of their ids.
 ///
 /// ```no_run
-/// use coderdb::{model::{JobFilter, JobStatus, PageRequest, UserId}, store};
+/// use coderdb::{
+///     authz::{Actor, ReadJobs, ReadOrganizations},
+///     model::{JobFilter, JobStatus, PageRequest, UserId},
+///     store,
+/// };
 ///
-/// # async fn doc(conn: &mut coderdb::sqlx::PgConnection) -> Result<(), coderdb::store::Error> {
-/// let organization = store::organizations::default(conn).await?;
+/// # async fn doc(conn: &mut coderdb::sqlx::PgConnection, actor: &Actor) -> Result<(), coderdb::store::Error> {
+/// let organization = store::organizations::default(conn, &ReadOrganizations::of(actor)).await?;
+/// let permit = ReadJobs::check(actor, organization.id)?;
 /// let stuck = JobFilter { status: vec![JobStatus::Pending], initiator: Some(UserId::PREBUILDS), ..JobFilter::default() };
-/// let page = store::jobs::list(conn, organization.id, &stuck, PageRequest::first(50)).await?;
+/// let page = store::jobs::list(conn, &permit, &stuck, PageRequest::first(50)).await?;
 /// for details in &page.rows {
 ///     println!("{} waits at {}/{}", details.job.id, details.queue_position, details.queue_size);
 /// }
@@ -40,11 +48,11 @@ pub const STALE_INTERVAL: Duration = Duration::from_secs(90);
 #[tracing::instrument(name = "db.jobs.list", skip_all)]
 pub async fn list(
     conn: &mut PgConnection,
-    organization: OrganizationId,
+    permit: &ReadJobs,
     filter: &JobFilter,
     page: PageRequest,
 ) -> Result<Page<JobDetails>> {
-    let (ids, values) = page_of_ids(organization, filter, page).build_sqlx(PostgresQueryBuilder);
+    let (ids, values) = page_of_ids(permit.organization(), filter, page).build_sqlx(PostgresQueryBuilder);
     let sql = LIST.replacen(IDS, &format!("ANY (ARRAY({ids}))"), 1);
     let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
         .fetch_all(conn)
@@ -65,23 +73,25 @@ pub async fn list(
 /// # Errors
 /// [`Error::NotFound`] when there is none, or it belongs to another organization.
 #[tracing::instrument(name = "db.jobs.get", skip_all)]
-pub async fn get(conn: &mut PgConnection, organization: OrganizationId, id: JobId) -> Result<JobDetails> {
+pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Result<JobDetails> {
     sqlx::query_file_as!(DetailsRow, "queries/jobs/list.sql", &[id.0])
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("jobs/get", e))?
-        .filter(|row| row.organization_id == organization)
+        .filter(|row| row.organization_id == permit.organization())
         .map(JobDetails::from)
         .ok_or_else(|| Error::not_found("provisioner job", id))
 }
 
-/// These jobs with their place in the queue, oldest first; ids without a job are left out (domain 5.3).
+/// These jobs of the organization with their place in the queue, oldest first; ids without one are left out
+/// (domain 5.3).
 ///
 /// A daemon counts when it was seen within `stale_interval` before `now`, usually [`STALE_INTERVAL`]. One round trip,
 /// one snapshot, no locks; costs one pass over the jobs that wait per tag set that an online daemon has.
 #[tracing::instrument(name = "db.jobs.by_ids_with_queue_position", skip_all)]
 pub async fn by_ids_with_queue_position(
     conn: &mut PgConnection,
+    permit: &ReadJobs,
     ids: &[JobId],
     now: OffsetDateTime,
     stale_interval: Duration,
@@ -95,7 +105,8 @@ pub async fn by_ids_with_queue_position(
         WithQueueRow,
         "queries/jobs/by_ids_with_queue_position.sql",
         &ids,
-        Timestamp(online_since)
+        Timestamp(online_since),
+        permit.organization().0
     )
     .fetch_all(conn)
     .await
@@ -144,9 +155,12 @@ fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageReque
         query.and_where(job("created_at").lt(before));
     }
     if let Some(cursor) = page.after {
+        let created_at = match cursor.created_at {
+            at if at == Timestamp::LATEST => Expr::cust("'infinity'::timestamptz"),
+            at => Expr::val(at),
+        };
         query.and_where(
-            Expr::tuple([job("created_at"), job("id")])
-                .lt(Expr::tuple([Expr::val(cursor.created_at), Expr::val(cursor.id.0)])),
+            Expr::tuple([job("created_at"), job("id")]).lt(Expr::tuple([created_at, Expr::val(cursor.id.0)])),
         );
     }
     subject(&mut query, filter);

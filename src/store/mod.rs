@@ -4,6 +4,7 @@
 //! `db.<module>.<function>`. Where its documentation says *one round trip*, a prepared statement is executed once; the
 //! first use on a connection costs one more, to prepare it.
 
+pub mod actors;
 mod codec;
 mod error;
 pub mod jobs;

@@ -3,54 +3,64 @@
 use sqlx::PgConnection;
 
 use super::{Error, Result};
-use crate::model::{NameOrId, Organization, OrganizationId};
+use crate::{
+    authz::ReadOrganizations,
+    model::{NameOrId, Organization, OrganizationId},
+};
 
 /// The organization with this id. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none.
+/// [`Error::NotFound`] when there is none, or the permit does not reach it.
 #[tracing::instrument(name = "db.organizations.get", skip_all)]
-pub async fn get(conn: &mut PgConnection, id: OrganizationId) -> Result<Organization> {
+pub async fn get(conn: &mut PgConnection, permit: &ReadOrganizations, id: OrganizationId) -> Result<Organization> {
     sqlx::query_file_as!(Organization, "queries/organizations/get.sql", id.0)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("organizations/get", e))?
+        .filter(|organization| permit.reaches(organization.id))
         .ok_or_else(|| Error::not_found("organization", id))
 }
 
 /// The organization with this name in any case. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none.
+/// [`Error::NotFound`] when there is none, or the permit does not reach it.
 #[tracing::instrument(name = "db.organizations.by_name", skip_all)]
-pub async fn by_name(conn: &mut PgConnection, name: &str) -> Result<Organization> {
+pub async fn by_name(conn: &mut PgConnection, permit: &ReadOrganizations, name: &str) -> Result<Organization> {
     sqlx::query_file_as!(Organization, "queries/organizations/by_name.sql", name)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("organizations/by_name", e))?
+        .filter(|organization| permit.reaches(organization.id))
         .ok_or_else(|| Error::not_found("organization", name))
 }
 
 /// The organization that is meant where none is named. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when no organization is the default.
+/// [`Error::NotFound`] when no organization is the default, or the permit does not reach it.
 #[tracing::instrument(name = "db.organizations.default", skip_all)]
-pub async fn default(conn: &mut PgConnection) -> Result<Organization> {
+pub async fn default(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result<Organization> {
     sqlx::query_file_as!(Organization, "queries/organizations/default.sql")
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("organizations/default", e))?
+        .filter(|organization| permit.reaches(organization.id))
         .ok_or_else(|| Error::not_found("organization", "default"))
 }
 
 /// The organization that a person means (domain 10.1). One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none.
-pub async fn resolve(conn: &mut PgConnection, organization: &NameOrId<OrganizationId>) -> Result<Organization> {
+/// [`Error::NotFound`] when there is none, or the permit does not reach it.
+pub async fn resolve(
+    conn: &mut PgConnection,
+    permit: &ReadOrganizations,
+    organization: &NameOrId<OrganizationId>,
+) -> Result<Organization> {
     match organization {
-        NameOrId::Id(id) => get(conn, *id).await,
-        NameOrId::Name(name) => by_name(conn, name).await,
+        NameOrId::Id(id) => get(conn, permit, *id).await,
+        NameOrId::Name(name) => by_name(conn, permit, name).await,
     }
 }

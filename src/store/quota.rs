@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::{Error, Result};
-use crate::model::{OrganizationId, Quota, UserId};
+use crate::{authz::ReadQuota, model::Quota};
 
 /// What the user consumes in the organization, and may consume, in credits. One round trip, one snapshot, no locks.
 ///
@@ -11,8 +11,8 @@ use crate::model::{OrganizationId, Quota, UserId};
 /// sum of the allowances of the user's groups there, the Everyone group included. Both are 0 for a user that does not
 /// exist, and the budget is 0 for a deleted one.
 #[tracing::instrument(name = "db.quota.usage", skip_all)]
-pub async fn usage(conn: &mut PgConnection, user: UserId, organization: OrganizationId) -> Result<Quota> {
-    sqlx::query_file_as!(Quota, "queries/quota/usage.sql", user.0, organization.0)
+pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota> {
+    sqlx::query_file_as!(Quota, "queries/quota/usage.sql", permit.user().0, permit.organization().0)
         .fetch_one(conn)
         .await
         .map_err(|e| Error::from_sqlx("quota/usage", e))

@@ -3,15 +3,18 @@
 use sqlx::PgConnection;
 
 use super::{Error, Result};
-use crate::model::{NameOrId, OrganizationId, Template, TemplateId};
+use crate::{
+    authz::ReadTemplates,
+    model::{NameOrId, Template, TemplateId},
+};
 
 /// The template with this id in the organization, also a deleted one. One round trip.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none, or it belongs to another organization.
 #[tracing::instrument(name = "db.templates.get", skip_all)]
-pub async fn get(conn: &mut PgConnection, organization: OrganizationId, id: TemplateId) -> Result<Template> {
-    sqlx::query_file_as!(Template, "queries/templates/get.sql", organization.0, id.0)
+pub async fn get(conn: &mut PgConnection, permit: &ReadTemplates, id: TemplateId) -> Result<Template> {
+    sqlx::query_file_as!(Template, "queries/templates/get.sql", permit.organization().0, id.0)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("templates/get", e))?
@@ -23,8 +26,8 @@ pub async fn get(conn: &mut PgConnection, organization: OrganizationId, id: Temp
 /// # Errors
 /// [`Error::NotFound`] when the organization has none.
 #[tracing::instrument(name = "db.templates.by_name", skip_all)]
-pub async fn by_name(conn: &mut PgConnection, organization: OrganizationId, name: &str) -> Result<Template> {
-    sqlx::query_file_as!(Template, "queries/templates/by_name.sql", organization.0, name)
+pub async fn by_name(conn: &mut PgConnection, permit: &ReadTemplates, name: &str) -> Result<Template> {
+    sqlx::query_file_as!(Template, "queries/templates/by_name.sql", permit.organization().0, name)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("templates/by_name", e))?
@@ -37,11 +40,11 @@ pub async fn by_name(conn: &mut PgConnection, organization: OrganizationId, name
 /// [`Error::NotFound`] when there is none.
 pub async fn resolve(
     conn: &mut PgConnection,
-    organization: OrganizationId,
+    permit: &ReadTemplates,
     template: &NameOrId<TemplateId>,
 ) -> Result<Template> {
     match template {
-        NameOrId::Id(id) => get(conn, organization, *id).await,
-        NameOrId::Name(name) => by_name(conn, organization, name).await,
+        NameOrId::Id(id) => get(conn, permit, *id).await,
+        NameOrId::Name(name) => by_name(conn, permit, name).await,
     }
 }

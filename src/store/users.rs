@@ -3,31 +3,36 @@
 use sqlx::PgConnection;
 
 use super::{Error, Result};
-use crate::model::{User, UserId, UserRef};
+use crate::{
+    authz::ReadUsers,
+    model::{User, UserId, UserRef},
+};
 
 /// The user with this id, also a deleted one. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none.
+/// [`Error::NotFound`] when there is none, or the permit does not reach it.
 #[tracing::instrument(name = "db.users.get", skip_all)]
-pub async fn get(conn: &mut PgConnection, id: UserId) -> Result<User> {
+pub async fn get(conn: &mut PgConnection, permit: &ReadUsers, id: UserId) -> Result<User> {
     sqlx::query_file_as!(User, "queries/users/get.sql", id.0)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("users/get", e))?
+        .filter(|user| permit.reaches(user.id))
         .ok_or_else(|| Error::not_found("user", id))
 }
 
 /// The user with this name in any case, deleted ones left out. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none.
+/// [`Error::NotFound`] when there is none, or the permit does not reach it.
 #[tracing::instrument(name = "db.users.by_username", skip_all)]
-pub async fn by_username(conn: &mut PgConnection, username: &str) -> Result<User> {
+pub async fn by_username(conn: &mut PgConnection, permit: &ReadUsers, username: &str) -> Result<User> {
     sqlx::query_file_as!(User, "queries/users/by_username.sql", username)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("users/by_username", e))?
+        .filter(|user| permit.reaches(user.id))
         .ok_or_else(|| Error::not_found("user", username))
 }
 
@@ -35,13 +40,18 @@ pub async fn by_username(conn: &mut PgConnection, username: &str) -> Result<User
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none, and for [`UserRef::Me`] when nobody asks.
-pub async fn resolve(conn: &mut PgConnection, user: &UserRef, me: Option<&UserRef>) -> Result<User> {
+pub async fn resolve(
+    conn: &mut PgConnection,
+    permit: &ReadUsers,
+    user: &UserRef,
+    me: Option<&UserRef>,
+) -> Result<User> {
     match user {
-        UserRef::Id(id) => get(conn, *id).await,
-        UserRef::Username(username) => by_username(conn, username).await,
+        UserRef::Id(id) => get(conn, permit, *id).await,
+        UserRef::Username(username) => by_username(conn, permit, username).await,
         UserRef::Me => match me {
-            Some(UserRef::Id(id)) => get(conn, *id).await,
-            Some(UserRef::Username(username)) => by_username(conn, username).await,
+            Some(UserRef::Id(id)) => get(conn, permit, *id).await,
+            Some(UserRef::Username(username)) => by_username(conn, permit, username).await,
             Some(UserRef::Me) | None => Err(Error::not_found("user", "me")),
         },
     }

@@ -207,3 +207,37 @@ async fn no_text_steers_the_terminal_it_is_printed_on() {
     let table = run(database.coderdb().args(["quota", "show", &id])).stdout;
     assert!(table.lines().nth(1).unwrap().starts_with("x [2J   y  coder "), "{table}");
 }
+
+#[tokio::test]
+async fn the_demo_keeps_its_hands_off_a_database_of_something_else() {
+    let database = support::empty_database().await;
+    let mut conn = database.connect().await;
+    sqlx::raw_sql("CREATE TABLE invoices (id int)").execute(&mut conn).await.unwrap();
+    fails(database.coderdb().arg("demo"), 1, &["is not coderdb's: it has 1 tables", "--allow-existing"]);
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(tables).fetch_one(&mut conn).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_demo_does_not_migrate_a_database_with_rows_of_others() {
+    let database = support::empty_database().await;
+    let mut conn = database.connect().await;
+    assert_eq!(run(database.coderdb().args(["migrate", "up", "--target", "1"])).code, 0);
+    let organization = "INSERT INTO organizations (id, name, description, created_at, updated_at, display_name) \
+                        VALUES (gen_random_uuid(), 'acme', '', now(), now(), '')";
+    sqlx::raw_sql(organization).execute(&mut conn).await.unwrap();
+    fails(database.coderdb().arg("demo"), 1, &["in use", "1 organizations", "--allow-existing"]);
+    let version = "SELECT max(version) FROM refinery_schema_history";
+    assert_eq!(sqlx::query_scalar::<_, i64>(version).fetch_one(&mut conn).await.unwrap(), 1);
+    assert_eq!(run(database.coderdb().args(["demo", "--allow-existing"])).code, 0);
+}
+
+#[test]
+fn a_misspelt_parameter_of_the_url_does_not_turn_off_encryption_in_silence() {
+    for url in ["postgres://u@127.0.0.1:1/db?sslmod=verify-full", "postgres://u:s3?cret@127.0.0.1:1/db"] {
+        let mut coderdb = support::coderdb();
+        coderdb.env("DATABASE_URL", url).args(["migrate", "status"]);
+        fails(&mut coderdb, 2, &["parameter that is not supported", "sslmode"]);
+        assert!(!run(&mut coderdb).stderr.contains("cret"));
+    }
+}

@@ -188,7 +188,7 @@ async fn a_database_with_rows_of_others_is_refused_and_can_be_overridden() {
     let _ = load(&mut conn, Options { allow_existing: true, scale }).await.unwrap();
     assert_eq!(schema(&mut conn).await, before);
     assert_eq!(broken_references(&mut conn).await, Vec::<String>::new());
-    let default = store::organizations::default(&mut conn).await.unwrap();
+    let default = store::organizations::default(&mut conn, &support::read_organizations()).await.unwrap();
     assert_eq!(default.name, "ours", "the default organization stays the default one");
     assert_eq!(count(&mut conn, "SELECT count(*) FROM provisioner_jobs").await, 1_045);
 }
@@ -235,11 +235,17 @@ async fn a_default_listing_shows_every_status_and_every_type() {
     let database = support::database().await;
     let mut conn = database.connect().await;
     loaded(&mut conn, None).await;
-    let default = store::organizations::default(&mut conn).await.unwrap();
+    let default = store::organizations::default(&mut conn, &support::read_organizations()).await.unwrap();
     assert_eq!((default.id, default.name.as_str()), (organization(), "coder"));
 
-    let page =
-        store::jobs::list(&mut conn, organization(), &JobFilter::default(), PageRequest::first(50)).await.unwrap();
+    let page = store::jobs::list(
+        &mut conn,
+        &support::read_jobs(organization()),
+        &JobFilter::default(),
+        PageRequest::first(50),
+    )
+    .await
+    .unwrap();
     assert_eq!(page.rows.len() as u64, demo::SMALL_JOBS);
     assert_eq!(page.next, None);
     let mut statuses = BTreeMap::new();
@@ -269,7 +275,10 @@ async fn a_default_listing_shows_every_status_and_every_type() {
     assert_eq!(stuck.iter().map(|row| row.workspace_name.as_str()).collect::<Vec<_>>(), ["legacy-api"]);
 
     let prebuilds = JobFilter { initiator: Some(UserId::PREBUILDS), ..JobFilter::default() };
-    let mut page = store::jobs::list(&mut conn, organization(), &prebuilds, PageRequest::first(50)).await.unwrap();
+    let mut page =
+        store::jobs::list(&mut conn, &support::read_jobs(organization()), &prebuilds, PageRequest::first(50))
+            .await
+            .unwrap();
     page.rows.retain(|row| row.job.status == JobStatus::Pending);
     assert_eq!(page.rows.len(), 12);
     // Three jobs of people come first, although they were queued later.
@@ -289,9 +298,15 @@ async fn daemons_are_online_at_the_moment_that_the_demo_calls_now() {
     let mut conn = database.connect().await;
     loaded(&mut conn, None).await;
     let ids = [coderdb::model::JobId(id(9, 28)), coderdb::model::JobId(id(9, 24))];
-    let jobs = store::jobs::by_ids_with_queue_position(&mut conn, &ids, demo::ANCHOR, store::jobs::STALE_INTERVAL)
-        .await
-        .unwrap();
+    let jobs = store::jobs::by_ids_with_queue_position(
+        &mut conn,
+        &support::read_jobs(organization()),
+        &ids,
+        demo::ANCHOR,
+        store::jobs::STALE_INTERVAL,
+    )
+    .await
+    .unwrap();
     assert_eq!(jobs[0].queue_state(), QueueState::NoEligibleWorker, "nobody has the tags of aws-linux");
     assert_eq!(jobs[1].queue_state(), QueueState::Ranked { position: 1, size: 13 }, "people come before prebuilds");
 }
@@ -303,12 +318,13 @@ async fn quota_numbers_are_worth_looking_at() {
     loaded(&mut conn, None).await;
     let mut usage = Vec::new();
     for number in [4, 5, 6, 8, 10] {
-        let quota = store::quota::usage(&mut conn, user(number), organization()).await.unwrap();
+        let quota = store::quota::usage(&mut conn, &support::read_quota(user(number), organization())).await.unwrap();
         usage.push((number, quota.credits_consumed, quota.budget));
     }
     // Erin's third workspace would have cost 40; Judy has left, and has no budget.
     assert_eq!(usage, [(4, 22, 60), (5, 60, 80), (6, 0, 60), (8, 50, 120), (10, 0, 0)]);
-    let prebuilds = store::quota::usage(&mut conn, UserId::PREBUILDS, organization()).await.unwrap();
+    let prebuilds =
+        store::quota::usage(&mut conn, &support::read_quota(UserId::PREBUILDS, organization())).await.unwrap();
     assert_eq!((prebuilds.credits_consumed, prebuilds.budget), (20, 220));
 
     let lines: Vec<(String, String)> = sqlx::query_as(
@@ -508,7 +524,9 @@ async fn a_scale_has_the_proportions_that_it_promises() {
         let heavy = "SELECT count(*) FROM workspaces AS w WHERE owner_id = 'c0de0000-0002-4000-8000-000000010001' \
              AND (SELECT count(*) FROM workspace_builds AS b WHERE b.workspace_id = w.id) >= 200";
         assert_eq!(count(&mut conn, heavy).await, 10);
-        let quota = store::quota::usage(&mut conn, user(10_001), OrganizationId(id(1, 101))).await.unwrap();
+        let quota = store::quota::usage(&mut conn, &support::read_quota(user(10_001), OrganizationId(id(1, 101))))
+            .await
+            .unwrap();
         assert!(quota.credits_consumed > 0 && quota.budget == 440, "{quota:?}");
     }
 }

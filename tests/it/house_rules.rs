@@ -29,11 +29,12 @@ fn files(dir: &str) -> Vec<(String, String)> {
 fn modules_depend_on_each_other_in_one_direction_only() {
     let allowed: &[(&str, &[&str])] = &[
         ("model", &[]),
-        ("store", &["model"]),
+        ("authz", &["model"]),
+        ("store", &["authz", "model"]),
         ("migrate", &[]),
         ("postgres", &[]),
         ("demo", &["store"]),
-        ("cli", &["demo", "migrate", "model", "postgres", "store"]),
+        ("cli", &["authz", "demo", "migrate", "model", "postgres", "store"]),
     ];
     let modules = allowed.iter().map(|(module, _)| *module);
     for (module, may_use) in allowed {
@@ -93,6 +94,16 @@ fn every_operation_says_what_it_costs() {
             } else if !line.starts_with("#[") {
                 doc.clear();
             }
+        }
+    }
+}
+
+#[test]
+fn every_operation_takes_a_permit() {
+    for (file, code) in files("src/store") {
+        for signature in code.split("pub async fn ").skip(1) {
+            let signature = signature.split(") ->").next().expect("a signature");
+            assert!(signature.contains("permit: &"), "src/store/{file}: {signature}");
         }
     }
 }

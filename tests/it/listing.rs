@@ -105,7 +105,9 @@ async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) {
         organizations.iter().map(|organization| (*organization, model.organization(*organization))).collect();
 
     for (organization, expected) in &listings {
-        let page = store::jobs::list(conn, (*organization).into(), &JobFilter::default(), PageRequest::default()).await;
+        let page =
+            store::jobs::list(conn, &support::read_jobs(*organization), &JobFilter::default(), PageRequest::default())
+                .await;
         let page = page.unwrap();
         same_rows(expected, &page.rows, &"no filter");
         assert_eq!(page.next, None, "everything was asked for");
@@ -116,7 +118,7 @@ async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) {
         let request = random_request(rng, &listings);
         let kept = model.filtered(&listing, &filter);
         let (expected, next) = model.page(&kept, request);
-        let page = store::jobs::list(conn, organization.into(), &filter, request).await.unwrap();
+        let page = store::jobs::list(conn, &support::read_jobs(organization), &filter, request).await.unwrap();
         same_rows(&expected, &page.rows, &(&filter, request));
         assert_eq!(page.next, next, "{filter:#?} {request:#?}");
     }
@@ -125,11 +127,11 @@ async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) {
     for (organization, listing) in &listings {
         for expected in listing {
             let id = JobId(expected.job.id);
-            let details = store::jobs::get(conn, (*organization).into(), id).await.unwrap();
+            let details = store::jobs::get(conn, &support::read_jobs(*organization), id).await.unwrap();
             same_rows(std::slice::from_ref(expected), &[details], &"one job");
             let elsewhere = organizations[rng.usize(..organizations.len())];
             if elsewhere != *organization {
-                let outcome = store::jobs::get(conn, elsewhere.into(), id).await;
+                let outcome = store::jobs::get(conn, &support::read_jobs(elsewhere), id).await;
                 assert!(matches!(outcome, Err(Error::NotFound { .. })), "{id} is not of {elsewhere}: {outcome:?}");
             }
         }
@@ -139,7 +141,7 @@ async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) {
     }
     for user in model.users.iter().map(|user| user.id) {
         for organization in &organizations {
-            let quota = store::quota::usage(conn, user.into(), (*organization).into()).await.unwrap();
+            let quota = store::quota::usage(conn, &support::read_quota(user, *organization)).await.unwrap();
             let expected = Quota {
                 credits_consumed: model.quota_consumed(user, *organization),
                 budget: model.quota_allowance(user, *organization),
@@ -160,7 +162,8 @@ async fn walk(conn: &mut PgConnection, rng: &mut Rng, model: &Model, listings: &
     let mut request = PageRequest::first(size);
     loop {
         let (_, next) = model.page(&expected, request);
-        let page: Page<JobDetails> = store::jobs::list(conn, organization.into(), &filter, request).await.unwrap();
+        let page: Page<JobDetails> =
+            store::jobs::list(conn, &support::read_jobs(organization), &filter, request).await.unwrap();
         assert!(page.rows.len() <= size as usize, "{} rows in a page of {size}", page.rows.len());
         assert_eq!(page.next, next, "{filter:#?} {request:#?}");
         walked.extend(page.rows);
@@ -190,7 +193,7 @@ async fn compare_queue(conn: &mut PgConnection, rng: &mut Rng, model: &Model) {
     ][rng.usize(..7)];
     let expected = model.by_ids_with_queue_position(&ids, NOW, stale);
     let ids: Vec<JobId> = ids.into_iter().map(JobId).collect();
-    let queued = store::jobs::by_ids_with_queue_position(conn, &ids, NOW, stale).await.unwrap();
+    let queued = by_ids(conn, &ids, stale).await;
     assert_eq!(queued.len(), expected.len(), "{ids:#?} {queued:#?}");
     for (expected, actual) in expected.iter().zip(&queued) {
         let job = expected_job(expected.job, &actual.job.input);
@@ -204,6 +207,19 @@ async fn compare_queue(conn: &mut PgConnection, rng: &mut Rng, model: &Model) {
         assert_eq!(actual.queue_state(), meaning, "{expected:#?}");
         same(&job_json::actual(actual), &job_json::of_queued(expected), expected);
     }
+}
+
+/// What the jobs of all organizations say, one permit after the other: each reaches one organization.
+async fn by_ids(conn: &mut PgConnection, ids: &[JobId], stale: Duration) -> Vec<JobWithQueue> {
+    let organizations: Vec<Uuid> =
+        sqlx::query_scalar("SELECT id FROM organizations").fetch_all(&mut *conn).await.unwrap();
+    let mut rows = Vec::new();
+    for organization in organizations {
+        let permit = support::read_jobs(organization);
+        rows.extend(store::jobs::by_ids_with_queue_position(conn, &permit, ids, NOW, stale).await.unwrap());
+    }
+    rows.sort_by_key(|row| (row.job.created_at, row.job.id));
+    rows
 }
 
 fn same_rows(expected: &[ListedJob<'_>], actual: &[JobDetails], context: &dyn std::fmt::Debug) {
@@ -436,7 +452,8 @@ impl World {
     }
 
     async fn list(&mut self, filter: &JobFilter) -> Vec<JobDetails> {
-        let page = store::jobs::list(&mut self.conn, ORGANIZATION.into(), filter, PageRequest::default()).await;
+        let page =
+            store::jobs::list(&mut self.conn, &support::read_jobs(ORGANIZATION), filter, PageRequest::default()).await;
         page.unwrap().rows
     }
 
@@ -446,22 +463,21 @@ impl World {
     }
 
     async fn get(&mut self, id: u128) -> JobDetails {
-        store::jobs::get(&mut self.conn, ORGANIZATION.into(), n(id).into()).await.unwrap()
+        store::jobs::get(&mut self.conn, &support::read_jobs(ORGANIZATION), n(id).into()).await.unwrap()
     }
 
     /// Id, position and size of each job.
     async fn queued(&mut self, ids: &[u128]) -> Vec<(u128, i64, i64)> {
         let ids: Vec<JobId> = ids.iter().map(|id| n(*id).into()).collect();
-        store::jobs::by_ids_with_queue_position(&mut self.conn, &ids, NOW, store::jobs::STALE_INTERVAL)
+        by_ids(&mut self.conn, &ids, store::jobs::STALE_INTERVAL)
             .await
-            .unwrap()
             .iter()
             .map(|row| (row.job.id.0.as_u128(), row.queue_position, row.queue_size))
             .collect()
     }
 
     async fn quota(&mut self, user: Uuid, organization: Uuid) -> (i64, i64) {
-        let quota = store::quota::usage(&mut self.conn, user.into(), organization.into()).await.unwrap();
+        let quota = store::quota::usage(&mut self.conn, &support::read_quota(user, organization)).await.unwrap();
         (quota.credits_consumed, quota.budget)
     }
 }
@@ -590,8 +606,13 @@ async fn a_filtered_list_shows_real_queue_positions() {
     assert_eq!(queue(all), [(4, 3, 4), (3, 2, 4), (1, 4, 4)], "people first, other organizations included");
     let prebuilds = JobFilter { initiator: Some(UserId::PREBUILDS), ..JobFilter::default() };
     assert_eq!(queue(world.list(&prebuilds).await), [(1, 4, 4)]);
-    let page =
-        store::jobs::list(&mut world.conn, ORGANIZATION.into(), &JobFilter::default(), PageRequest::first(1)).await;
+    let page = store::jobs::list(
+        &mut world.conn,
+        &support::read_jobs(ORGANIZATION),
+        &JobFilter::default(),
+        PageRequest::first(1),
+    )
+    .await;
     assert_eq!(queue(page.unwrap().rows), [(4, 3, 4)]);
     let one = world.get(3).await;
     assert_eq!(queue(vec![one]), [(3, 2, 4)]);
@@ -780,7 +801,7 @@ async fn a_name_of_another_organization_never_leaks() {
     world.job(2, with(json!({"organization_id": null, "input": {"workspace_build_id": n(1)}}), theirs.clone())).await;
     world.job(3, with(json!({"organization_id": null, "input": {"template_version_id": VERSION}}), theirs)).await;
     for id in [2, 3] {
-        let row = store::jobs::get(&mut world.conn, ELSEWHERE.into(), n(id).into()).await.unwrap();
+        let row = store::jobs::get(&mut world.conn, &support::read_jobs(ELSEWHERE), n(id).into()).await.unwrap();
         let names = [&row.workspace_name, &row.template_version_name, &row.template_name, &row.template_icon];
         assert_eq!(names, [""; 4], "job {id}");
         assert_eq!(
@@ -801,7 +822,9 @@ async fn a_name_of_another_organization_never_leaks() {
         JobFilter { template: Some(TEMPLATE.into()), ..JobFilter::default() },
         JobFilter { workspace: Some(WORKSPACE.into()), ..JobFilter::default() },
     ] {
-        let page = store::jobs::list(&mut world.conn, ELSEWHERE.into(), &filter, PageRequest::default()).await.unwrap();
+        let page = store::jobs::list(&mut world.conn, &support::read_jobs(ELSEWHERE), &filter, PageRequest::default())
+            .await
+            .unwrap();
         assert_eq!(page.rows, []);
     }
 }
@@ -811,11 +834,12 @@ async fn a_job_of_another_organization_is_not_found() {
     let mut world = World::new().await;
     world.job(1, json!({})).await;
     for (organization, id) in [(ELSEWHERE, 1), (n(70), 1), (ORGANIZATION, 2)] {
-        let outcome = store::jobs::get(&mut world.conn, organization.into(), n(id).into()).await;
+        let outcome = store::jobs::get(&mut world.conn, &support::read_jobs(organization), n(id).into()).await;
         assert!(matches!(outcome, Err(Error::NotFound { .. })), "{outcome:?}");
     }
     let ids = JobFilter { ids: vec![n(1).into()], ..JobFilter::default() };
-    let page = store::jobs::list(&mut world.conn, ELSEWHERE.into(), &ids, PageRequest::default()).await.unwrap();
+    let page =
+        store::jobs::list(&mut world.conn, &support::read_jobs(ELSEWHERE), &ids, PageRequest::default()).await.unwrap();
     assert_eq!(page.rows, []);
 }
 
@@ -943,7 +967,9 @@ async fn filters_combine_by_and() {
     for (filter, expected) in cases {
         assert_eq!(world.ids(&filter).await, expected, "{filter:#?}");
         let page =
-            store::jobs::list(&mut world.conn, ORGANIZATION.into(), &filter, PageRequest::first(1)).await.unwrap();
+            store::jobs::list(&mut world.conn, &support::read_jobs(ORGANIZATION), &filter, PageRequest::first(1))
+                .await
+                .unwrap();
         let first: Vec<_> = page.rows.iter().map(|row| row.job.id.0.as_u128()).collect();
         assert_eq!(first, expected[..expected.len().min(1)], "the first of {filter:#?}");
     }
@@ -956,11 +982,18 @@ async fn pages_of_fifty_hold_fifty_of_sixty_jobs_and_then_ten() {
         world.job(id, json!({"created_at": minutes_ago(minute / 7)})).await;
     }
     let everything = world.list(&JobFilter::default()).await;
-    let first =
-        store::jobs::list(&mut world.conn, ORGANIZATION.into(), &JobFilter::default(), PageRequest::first(50)).await;
+    let first = store::jobs::list(
+        &mut world.conn,
+        &support::read_jobs(ORGANIZATION),
+        &JobFilter::default(),
+        PageRequest::first(50),
+    )
+    .await;
     let first = first.unwrap();
     let request = PageRequest::after(first.next.expect("there are more"), 50);
-    let second = store::jobs::list(&mut world.conn, ORGANIZATION.into(), &JobFilter::default(), request).await.unwrap();
+    let second = store::jobs::list(&mut world.conn, &support::read_jobs(ORGANIZATION), &JobFilter::default(), request)
+        .await
+        .unwrap();
     assert_eq!((first.rows.len(), second.rows.len(), second.next), (50, 10, None));
     assert_eq!([first.rows, second.rows].concat(), everything);
 }
@@ -969,8 +1002,13 @@ async fn pages_of_fifty_hold_fifty_of_sixty_jobs_and_then_ten() {
 async fn a_page_of_no_rows_is_empty_and_the_last() {
     let mut world = World::new().await;
     world.job(1, json!({})).await;
-    let page =
-        store::jobs::list(&mut world.conn, ORGANIZATION.into(), &JobFilter::default(), PageRequest::first(0)).await;
+    let page = store::jobs::list(
+        &mut world.conn,
+        &support::read_jobs(ORGANIZATION),
+        &JobFilter::default(),
+        PageRequest::first(0),
+    )
+    .await;
     assert_eq!(page.unwrap(), Page { rows: vec![], next: None });
 }
 
@@ -1050,4 +1088,32 @@ async fn the_budget_is_the_sum_over_the_users_groups_in_the_organization() {
     world.build(1, WORKSPACE, 1, json!({"daily_cost": 8})).await;
     assert_eq!(world.quota(USER, ORGANIZATION).await, (8, 0), "what a deleted user left behind still costs");
     assert_eq!(world.quota(n(99), ORGANIZATION).await, (0, 0), "nobody");
+}
+
+#[tokio::test]
+async fn a_time_that_no_calendar_has_fails_neither_the_listing_nor_its_walk() {
+    let mut world = World::new().await;
+    for id in 1..=4 {
+        world.build(id, WORKSPACE, i32::try_from(id).unwrap(), json!({})).await;
+    }
+    let odd = "UPDATE provisioner_jobs SET created_at = 'infinity' WHERE right(id::text, 1) IN ('2', '3');
+               UPDATE provisioner_jobs SET completed_at = '-infinity', started_at = '4713-01-01 BC' \
+               WHERE right(id::text, 1) = '1'";
+    sqlx::raw_sql(odd).execute(&mut world.conn).await.unwrap();
+    let rows = world.list(&JobFilter::default()).await;
+    assert_eq!(rows.len(), 4);
+    assert!(rows.iter().all(|row| serde_json::to_string(row).is_ok()), "a time that JSON can hold");
+    assert_eq!(rows[0].job.created_at.year(), 9999);
+
+    let permit = support::read_jobs(ORGANIZATION);
+    let (mut walked, mut request) = (Vec::new(), PageRequest::first(1));
+    loop {
+        let page = store::jobs::list(&mut world.conn, &permit, &JobFilter::default(), request).await.unwrap();
+        walked.extend(page.rows);
+        match page.next {
+            Some(cursor) => request = PageRequest::after(cursor, 1),
+            None => break,
+        }
+    }
+    assert_eq!(walked, rows);
 }

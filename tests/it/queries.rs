@@ -8,6 +8,8 @@ use std::{
 
 use coderdb::sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 
+use serde_json::Value;
+
 use crate::support;
 
 fn sql_files(dir: &Path) -> BTreeMap<String, PathBuf> {
@@ -23,6 +25,22 @@ fn sql_files(dir: &Path) -> BTreeMap<String, PathBuf> {
     files
 }
 
+/// Without the guesses that a marker overrides: sqlx guesses from the plan, and a plan changes with the server.
+fn types(mut described: Value) -> Value {
+    let names: Vec<String> = described["columns"]
+        .as_array()
+        .expect("columns")
+        .iter()
+        .map(|column| column["name"].as_str().expect("a name").to_owned())
+        .collect();
+    for (name, guess) in names.iter().zip(described["nullable"].as_array_mut().expect("guesses")) {
+        if name.ends_with(['!', '?']) {
+            *guess = Value::Null;
+        }
+    }
+    described
+}
+
 #[tokio::test]
 async fn every_query_file_has_current_metadata() {
     let database = support::database().await;
@@ -32,7 +50,7 @@ async fn every_query_file_has_current_metadata() {
     let mut problems = Vec::new();
     for entry in fs::read_dir(root.join(".sqlx")).expect("the metadata") {
         let json = fs::read(entry.expect("an entry").path()).expect("a file");
-        let cached: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        let cached: Value = serde_json::from_slice(&json).expect("JSON");
         let sql = cached["query"].as_str().expect("a query").to_owned();
         let Some(file) = files.remove(&sql) else {
             problems.push(format!("metadata of a query that is in no file: {sql}"));
@@ -41,7 +59,7 @@ async fn every_query_file_has_current_metadata() {
         match (&mut conn).describe(AssertSqlSafe(sql).into_sql_str()).await {
             Err(error) => problems.push(format!("{}: {error}", file.display())),
             Ok(described) => {
-                if serde_json::to_value(&described).expect("JSON") != cached["describe"] {
+                if types(serde_json::to_value(&described).expect("JSON")) != types(cached["describe"].clone()) {
                     problems.push(format!("{}: its types have changed", file.display()));
                 }
             }

@@ -5,6 +5,7 @@
 use std::{env, error::Error};
 
 use coderdb::{
+    authz::{Actor, ReadJobs, ReadOrganizations, ReadQuota, System},
     model::{JobFilter, JobStatus, PageRequest},
     sqlx::{Connection, PgConnection},
     store,
@@ -13,12 +14,17 @@ use coderdb::{
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut conn = PgConnection::connect(&env::var("DATABASE_URL")?).await?;
-    let organization = store::organizations::default(&mut conn).await?;
+    let actor = Actor::system(System::Operator);
+    let organization = store::organizations::default(&mut conn, &ReadOrganizations::of(&actor)).await?;
     let pending = JobFilter { status: vec![JobStatus::Pending], ..JobFilter::default() };
-    let page = store::jobs::list(&mut conn, organization.id, &pending, PageRequest::first(50)).await?;
+    let page =
+        store::jobs::list(&mut conn, &ReadJobs::check(&actor, organization.id)?, &pending, PageRequest::first(50))
+            .await?;
     println!("{}", serde_json::to_string_pretty(&page.rows)?);
     if let Some(details) = page.rows.last() {
-        let quota = store::quota::usage(&mut conn, details.job.initiator_id, organization.id).await?;
+        let quota =
+            store::quota::usage(&mut conn, &ReadQuota::check(&actor, details.job.initiator_id, organization.id)?)
+                .await?;
         println!("{}", serde_json::to_string(&quota)?);
     }
     conn.close().await?;

@@ -10,7 +10,9 @@ use std::{
 };
 
 use coderdb::{
+    authz::{Actor, ReadJobs, ReadOrganizations, ReadQuota, System},
     migrate,
+    model::{OrganizationId, UserId},
     postgres::{Server, Settings},
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
 };
@@ -46,6 +48,23 @@ impl Drop for Database {
         let drop_database = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         blocking(async move { execute("postgres", &drop_database).await });
     }
+}
+
+/// The permits of an operator, for tests of what they open.
+pub fn read_jobs(organization: impl Into<OrganizationId>) -> ReadJobs {
+    ReadJobs::check(&operator(), organization.into()).expect("an operator may read jobs")
+}
+
+pub fn read_quota(user: impl Into<UserId>, organization: impl Into<OrganizationId>) -> ReadQuota {
+    ReadQuota::check(&operator(), user.into(), organization.into()).expect("an operator may read quota")
+}
+
+pub fn read_organizations() -> ReadOrganizations {
+    ReadOrganizations::of(&operator())
+}
+
+pub fn operator() -> Actor {
+    Actor::system(System::Operator)
 }
 
 /// What a command did.

@@ -1,0 +1,37 @@
+//! Who may do what. The proof that somebody may run a query *is* the scope of that query.
+//!
+//! An [`Actor`] is a user with the roles that the database holds, or a part of the product. A permit, such as
+//! [`ReadJobs`], comes only out of its `check`, and a query reads the organization or the owner from it: leaving the
+//! scope out does not compile, and asking for what belongs to others finds nothing. [`Denied`] looks like *not found*,
+//! because whoever may not see a thing may not learn that it is there.
+//!
+//! ```
+//! use coderdb::{authz::{Actor, ReadJobs, System}, model::OrganizationId};
+//!
+//! let organization = OrganizationId::from(uuid::Uuid::nil());
+//! assert!(ReadJobs::check(&Actor::system(System::Operator), organization).is_ok());
+//! assert!(ReadJobs::check(&Actor::system(System::ChatDaemon), organization).is_err());
+//! ```
+
+mod actor;
+mod identity;
+mod jobs;
+mod permit;
+mod quota;
+mod workspaces;
+
+pub use actor::{Actor, OrganizationRole, SiteRole, System};
+pub use identity::*;
+pub use jobs::*;
+pub use quota::*;
+pub use workspaces::*;
+
+/// The actor may not do this, or the thing is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{entity} not found: {key}")]
+pub struct Denied {
+    /// What was asked for, in words.
+    pub entity: &'static str,
+    /// Its id or name.
+    pub key: String,
+}

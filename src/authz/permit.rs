@@ -1,0 +1,55 @@
+//! What all permits are made of.
+
+use std::fmt;
+
+use super::{Actor, Denied, OrganizationRole, SiteRole, System};
+use crate::model::OrganizationId;
+
+/// A permit is a struct with private fields, declared in a module of its own: only a `check` beside it can make one.
+macro_rules! permit {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[must_use]
+        pub struct $name {
+            $($field: $type,)*
+            // Keeps a permit without a scope from being made elsewhere, too.
+            _checked: (),
+        }
+
+        impl $name {
+            $(
+                $(#[$field_doc])*
+                #[must_use]
+                pub const fn $field(&self) -> $type {
+                    self.$field
+                }
+            )*
+        }
+    };
+}
+pub(super) use permit;
+
+/// Who gets a permit: the holders of these roles, and these parts of the product.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Policy {
+    pub site: &'static [SiteRole],
+    pub organization: &'static [OrganizationRole],
+    pub system: &'static [System],
+}
+
+impl Policy {
+    /// Whether the actor gets it for the whole site.
+    pub fn grants(&self, actor: &Actor) -> bool {
+        actor.has_site_role(self.site) || actor.is_system(self.system)
+    }
+
+    /// Whether the actor gets it for this organization.
+    pub fn grants_in(&self, actor: &Actor, organization: OrganizationId) -> bool {
+        self.grants(actor) || actor.has_role_in(organization, self.organization)
+    }
+}
+
+pub(super) fn denied(entity: &'static str, key: impl fmt::Display) -> Denied {
+    Denied { entity, key: format!("{key}") }
+}

@@ -1,0 +1,35 @@
+//! Permits for quota.
+
+use super::{
+    Actor, Denied,
+    OrganizationRole::{Admin, Auditor, UserAdmin},
+    SiteRole, System,
+    permit::{Policy, denied, permit},
+};
+use crate::model::{OrganizationId, UserId};
+
+permit! {
+    /// May read what one user consumes and may consume in one organization (domain 10.6).
+    ReadQuota {
+        /// Whose quota.
+        user: UserId,
+        /// Where.
+        organization: OrganizationId,
+    }
+}
+
+impl ReadQuota {
+    const POLICY: Policy = Policy {
+        site: &[SiteRole::Owner, SiteRole::UserAdmin, SiteRole::Auditor],
+        organization: &[Admin, UserAdmin, Auditor],
+        system: &[System::Operator],
+    };
+
+    /// The user, as a member of the organization; owners, user admins and auditors. The chat daemon may not: it asks as
+    /// the owner of the chat (domain 12.6).
+    pub fn check(actor: &Actor, user: UserId, organization: OrganizationId) -> Result<Self, Denied> {
+        let own = actor.user_id() == Some(user) && actor.is_member_of(organization);
+        let granted = own || Self::POLICY.grants_in(actor, organization);
+        granted.then_some(Self { user, organization, _checked: () }).ok_or_else(|| denied("user", user))
+    }
+}
