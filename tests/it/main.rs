@@ -11,6 +11,7 @@ mod postgres;
 mod queries;
 mod random_database;
 mod readme;
+mod round_trips;
 mod schema;
 mod service;
 mod support;

@@ -1,0 +1,57 @@
+//! What each operation costs on the wire, once its statement is prepared.
+
+use coderdb::{
+    authz::{LoadActors, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces},
+    demo,
+    model::{JobFilter, PageRequest, UserId},
+    store,
+};
+
+use crate::support::{self, operator, proxy::Counted, read_jobs, read_quota};
+
+/// Runs the expression twice, and counts the second time.
+macro_rules! round_trips {
+    ($counted:ident, $($name:literal: $call:expr => $expected:literal,)*) => {$(
+        $call.await.expect($name);
+        $counted.take();
+        $call.await.expect($name);
+        assert_eq!($counted.take(), $expected, $name);
+    )*};
+}
+
+#[tokio::test]
+async fn every_read_is_one_round_trip() {
+    let database = support::database().await;
+    demo::load(&mut database.connect().await, &demo::Options::default(), |_| {}).await.unwrap();
+    let mut counted = Counted::connect(&database).await;
+    let organizations = ReadOrganizations::of(&operator());
+    let organization = store::organizations::default(&mut counted.conn, &organizations).await.unwrap().id;
+    let (users, jobs) = (ReadUsers::check(&operator()).unwrap(), read_jobs(organization));
+    let templates = ReadTemplates::check(&operator(), organization).unwrap();
+    let workspaces = ReadWorkspaces::check(&operator(), organization).unwrap();
+    let quota = read_quota(UserId::PREBUILDS, organization);
+    let filter = JobFilter::default();
+    let page = store::jobs::list(&mut counted.conn, &jobs, &filter, PageRequest::first(1)).await.unwrap();
+    let job = page.rows[0].job.id;
+    let found = store::workspaces::by_name(&mut counted.conn, &workspaces, "api").await.unwrap();
+    let workspace = &found[0];
+    let now = demo::ANCHOR;
+
+    round_trips! { counted,
+        "actors::load": store::actors::load(&mut counted.conn, &LoadActors::check(&operator()).unwrap(), UserId::PREBUILDS) => 1,
+        "jobs::list": store::jobs::list(&mut counted.conn, &jobs, &filter, PageRequest::first(50)) => 1,
+        "jobs::get": store::jobs::get(&mut counted.conn, &jobs, job) => 1,
+        "jobs::by_ids_with_queue_position": store::jobs::by_ids_with_queue_position(
+            &mut counted.conn, &jobs, &[job], now, store::jobs::STALE_INTERVAL) => 1,
+        "organizations::by_name": store::organizations::by_name(&mut counted.conn, &organizations, "coder") => 1,
+        "organizations::default": store::organizations::default(&mut counted.conn, &organizations) => 1,
+        "organizations::get": store::organizations::get(&mut counted.conn, &organizations, organization) => 1,
+        "quota::usage": store::quota::usage(&mut counted.conn, &quota) => 1,
+        "templates::by_name": store::templates::by_name(&mut counted.conn, &templates, "kubernetes") => 1,
+        "templates::get": store::templates::get(&mut counted.conn, &templates, workspace.template_id) => 1,
+        "users::by_username": store::users::by_username(&mut counted.conn, &users, "prebuilds") => 1,
+        "users::get": store::users::get(&mut counted.conn, &users, UserId::PREBUILDS) => 1,
+        "workspaces::by_name": store::workspaces::by_name(&mut counted.conn, &workspaces, "api") => 1,
+        "workspaces::get": store::workspaces::get(&mut counted.conn, &workspaces, workspace.id) => 1,
+    }
+}
