@@ -10,7 +10,7 @@ fn root() -> &'static Path {
 }
 
 /// Every file below a directory, as a path relative to it and its text.
-fn files(dir: &str) -> Vec<(String, String)> {
+pub fn files(dir: &str) -> Vec<(String, String)> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).expect("a directory") {
             let path = entry.expect("an entry").path();

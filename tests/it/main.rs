@@ -7,6 +7,7 @@ mod job_json;
 mod listing;
 mod migrations;
 mod model;
+mod plans;
 mod postgres;
 mod queries;
 mod random_database;

@@ -22,7 +22,8 @@ macro_rules! round_trips {
 #[tokio::test]
 async fn every_read_is_one_round_trip() {
     let database = support::database().await;
-    demo::load(&mut database.connect().await, &demo::Options::default(), |_| {}).await.unwrap();
+    let options = demo::Options::default();
+    let _ = demo::load(&mut database.connect().await, &options, |_| {}).await.unwrap();
     let mut counted = Counted::connect(&database).await;
     let organizations = ReadOrganizations::of(&operator());
     let organization = store::organizations::default(&mut counted.conn, &organizations).await.unwrap().id;

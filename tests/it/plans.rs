@@ -1,0 +1,71 @@
+//! Every statement has an index that can serve it: proven on an empty database, where the planner has no other excuse.
+
+use coderdb::sqlx::{self, AssertSqlSafe};
+
+use crate::{house_rules::files, support};
+
+/// Scans and sorts that stay, and why. Each is bounded by something small.
+const ALLOWED: &[(&str, &[&str])] = &[
+    (
+        "jobs/by_ids_with_queue_position.sql",
+        &[
+            // The fleet has few daemons, and their freshness changes too often for an index.
+            "Seq Scan on provisioner_daemons",
+            // One order per tag set: the jobs that wait, not all jobs.
+            "Sort Key: provisioner_daemons.tags",
+        ],
+    ),
+    (
+        "jobs/list.sql",
+        &[
+            // The rows of one page.
+            "Sort Key: j.created_at DESC, j.id DESC",
+            // The whole index, which is the queue.
+            "using provisioner_jobs_queue_idx",
+        ],
+    ),
+    // An index with at most one row.
+    ("organizations/default.sql", &["using organizations_single_default_org"]),
+    // One row per owner who chose the same name.
+    ("workspaces/by_name.sql", &["Sort Key: u.username"]),
+];
+
+/// Scans of a whole table, be it through an index that nothing narrows, and sorts.
+fn suspicious(plan: &[String]) -> impl Iterator<Item = &String> {
+    plan.iter().enumerate().filter_map(|(n, line)| {
+        let mut details = plan[n + 1..].iter().take_while(|line| !line.trim_start().starts_with("->"));
+        let whole_index = line.contains(" using ") && !details.any(|line| line.contains("Index Cond"));
+        (line.contains("Seq Scan") || line.contains("Sort Key") || whole_index).then_some(line)
+    })
+}
+
+#[tokio::test]
+async fn no_statement_scans_or_sorts_a_table_that_grows() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    // What still shows up has no index that could serve it: without bitmap scans, none hides behind an unfit one.
+    let settings = "SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off;
+                    SET plan_cache_mode = force_generic_plan";
+    sqlx::raw_sql(settings).execute(&mut conn).await.unwrap();
+    let mut problems = Vec::new();
+    for (file, sql) in files("queries") {
+        let parameters = (1..=9).take_while(|n| sql.contains(&format!("${n}"))).map(|_| "NULL").collect::<Vec<_>>();
+        let arguments = if parameters.is_empty() { String::new() } else { format!("({})", parameters.join(", ")) };
+        let prepare = format!("PREPARE statement AS\n{sql}");
+        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut conn).await.unwrap();
+        let explain = format!("EXPLAIN (COSTS OFF) EXECUTE statement{arguments}");
+        let plan: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(explain)).persistent(false).fetch_all(&mut conn).await.unwrap();
+        sqlx::raw_sql("DEALLOCATE statement").execute(&mut conn).await.unwrap();
+        let allowed = ALLOWED.iter().find(|(name, _)| *name == file).map_or(&[][..], |(_, lines)| lines);
+        for line in suspicious(&plan) {
+            if !allowed.iter().any(|fine| line.contains(fine)) {
+                problems.push(format!("{file}: {}\n{}", line.trim(), plan.join("\n")));
+            }
+        }
+        for fine in allowed {
+            assert!(plan.iter().any(|line| line.contains(fine)), "{file} does no longer need {fine:?} to be allowed");
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n\n"));
+}
