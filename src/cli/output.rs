@@ -52,8 +52,7 @@ where
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headings.iter().map(|heading| heading.to_uppercase()));
     for row in rows {
-        // A stored text may hold line breaks and control characters, and a row is one line.
-        table.add_row(row.into_iter().map(|cell| cell.replace(breaks_lines, " ")));
+        table.add_row(row.into_iter().map(|cell| one_line(&cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -64,4 +63,15 @@ where
         text.push('\n');
     }
     text
+}
+
+/// A stored text may hold line breaks, control characters, and a megabyte. A row is one line, and its widest cell pads
+/// all the others; JSON has the whole text.
+fn one_line(cell: &str) -> String {
+    const WIDEST: usize = 400;
+    let mut line: String = cell.chars().take(WIDEST).map(|c| if breaks_lines(c) { ' ' } else { c }).collect();
+    if cell.chars().nth(WIDEST).is_some() {
+        line.push('…');
+    }
+    line
 }

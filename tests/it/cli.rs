@@ -241,3 +241,19 @@ fn a_misspelt_parameter_of_the_url_does_not_turn_off_encryption_in_silence() {
         assert!(!run(&mut coderdb).stderr.contains("cret"));
     }
 }
+
+#[tokio::test]
+async fn an_error_of_a_megabyte_does_not_widen_the_table_and_is_whole_in_json() {
+    let database = support::database().await;
+    assert_eq!(run(database.coderdb().arg("demo")).code, 0);
+    let mut conn = database.connect().await;
+    let long = "UPDATE provisioner_jobs SET error = repeat('e\n', 500000) WHERE job_status = 'failed'";
+    sqlx::raw_sql(long).execute(&mut conn).await.unwrap();
+    let list = ["provisioner", "jobs", "list", "--status", "failed"];
+    let table = run(database.coderdb().args(list).args(["-c", "id,error,status"])).stdout;
+    assert_eq!(table.lines().count(), 4);
+    assert!(table.lines().all(|line| line.len() < 600), "{}", table.len());
+    let json = run(database.coderdb().args(list).args(["-o", "json"])).stdout;
+    let jobs: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(jobs[0]["error"].as_str().map(str::len), Some(1_000_000));
+}
