@@ -1,9 +1,14 @@
 //! Everything that needs a server, in one program: one server, one template, a clone per test.
 
+mod authz;
+mod chats;
 mod cli;
+mod compile_fail;
+mod daemons;
 mod demo;
 mod house_rules;
 mod job_json;
+mod licenses;
 mod listing;
 mod migrations;
 mod model;
@@ -13,4 +18,5 @@ mod random_database;
 mod readme;
 mod schema;
 mod service;
+mod settings;
 mod support;
