@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long a daemon that gives no sign of life is kept (domain 4.4).
-pub const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const KEEP: Duration = Duration::from_hours(7 * 24);
 
 /// Adds the daemon of the permit to its organization, or overwrites the one with the same name and the same owner in its
 /// tags (domain 6.3). Returns the daemon as it is stored: that one keeps its id, replica and creation time.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     fs,
     path::Path,
     time::Duration,
@@ -84,9 +85,12 @@ const WRITES: &[&str] = &[
     "settings::set_prebuilds",
 ];
 
+/// Number, stored roles of the site, stored roles in organizations; and what these come to, there and there.
+type User = (u32, &'static [&'static str], &'static [(u32, &'static [&'static str])], &'static str, &'static str);
+
 /// Users 1, 2 and 3 are plain members of organizations 1, 2 and 3, of which 3 is deleted, and own what is in them. For
 /// the others: the stored roles, and what they come to. `1:a,b` are roles in organization 1.
-const USERS: &[(u32, &[&str], &[(u32, &[&str])], &str, &str)] = &[
+const USERS: &[User] = &[
     (1, &[], &[(1, &[])], "", "1:"),
     (2, &[], &[(2, &[])], "", "2:"),
     (3, &[], &[(3, &[])], "", ""),
@@ -227,9 +231,8 @@ impl Line {
 
     fn expected(&self, who: &Somebody, at: At) -> Answer {
         let there = match self.scopes {
-            "site" | "default" => true,
-            // What is granted on an organization does not look whether it is there.
-            "quota" => true,
+            // Quota that is granted does not look whether the user or the organization is there.
+            "site" | "default" | "quota" => true,
             "organization" => matches!(at.organization, 1 | 2),
             "user" => at.user != MISSING && !(at.user == 51 && self.operation == "users::by_username"),
             _ => at.organization == at.home && at.home != MISSING,
@@ -243,11 +246,11 @@ impl Line {
         };
         let only_own = self.scopes.starts_with("owned") && !self.reaches_all(who, at);
         let reached = self.may_ask(who, at) && (!only_own || who.user == Some(at.home));
-        match (self.scopes, self.may_ask(who, at)) {
-            (_, false) => Answer::NotFound,
-            ("list" | "found" | "owned-found", true) => Answer::Rows(usize::from(there && reached)),
-            (_, true) if there && reached => Answer::Rows(1),
-            (_, true) => Answer::NotFound,
+        let left_out = matches!(self.scopes, "list" | "found" | "owned-found") && self.may_ask(who, at);
+        match there && reached {
+            true => Answer::Rows(1),
+            false if left_out => Answer::Rows(0),
+            false => Answer::NotFound,
         }
     }
 }
@@ -277,7 +280,7 @@ async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) -> R
         }
         "chats::get" => usize::from(store::chats::get(conn, &UseChats::check(who)?, chat).await?.id == chat),
         "daemons::delete_old" => {
-            let later = NOW + Duration::from_secs(30 * 24 * 60 * 60);
+            let later = NOW + Duration::from_hours(30 * 24);
             let deleted = store::daemons::delete_old(conn, &MaintainDaemons::check(who)?, later).await?;
             assert_eq!(deleted, 3);
             1
@@ -420,9 +423,9 @@ async fn fixture(conn: &mut PgConnection) -> Vec<Somebody> {
     let mut sql = include_str!("golden/two_organizations.sql").to_owned();
     for (n, site, organizations, ..) in USERS.iter().filter(|user| user.0 > 3) {
         let status = if *n == 38 { "dormant" } else { "active" };
-        sql += &format!("SELECT add_user({n}, {}, '{status}');", list(site));
+        let _ = write!(sql, "SELECT add_user({n}, {}, '{status}');", list(site));
         for (organization, roles) in *organizations {
-            sql += &format!("SELECT add_member({organization}, {n}, {});", list(roles));
+            let _ = write!(sql, "SELECT add_member({organization}, {n}, {});", list(roles));
         }
     }
     sql += "SELECT add_user(50, '{owner}', 'suspended'); SELECT add_user(51, '{owner}', gone => true);";

@@ -102,7 +102,7 @@ async fn a_daemon_that_comes_back_keeps_its_id_replica_and_creation_time() {
     let first = new("same", &[("owner", "Ann"), ("old", "tag")]);
     store::daemons::upsert(&mut conn, &act_as(40, 1), &first).await.expect("the daemon");
     let second = NewDaemon {
-        created_at: NOW + Duration::from_secs(60),
+        created_at: NOW + Duration::from_mins(1),
         name: "same".to_owned(),
         provisioners: vec![ProvisionerType::Echo],
         replica_id: Some(u(8)),
