@@ -24,11 +24,9 @@ macro_rules! roles {
                 }
             }
 
-            /// The role in a stored text, which may end in `:<organization id>`. A role that is not built in gives
-            /// nobody anything here.
+            /// The role in a stored text. A role that is not built in gives nobody anything here.
             fn parse(stored: &str) -> Option<Self> {
-                let name = stored.split(':').next();
-                Self::ALL.iter().copied().find(|role| Some(role.as_str()) == name)
+                Self::ALL.iter().copied().find(|role| role.as_str() == stored)
             }
         }
     )*};
@@ -73,6 +71,8 @@ pub enum System {
     ChatDaemon,
     /// Keeps prebuilt workspaces at hand.
     PrebuildReconciler,
+    /// Finds out which licenses are valid, and so what the product may do.
+    Entitlements,
     /// The person at the command line, who has the database's password.
     Operator,
 }
@@ -85,6 +85,7 @@ impl System {
         Self::Reaper,
         Self::ChatDaemon,
         Self::PrebuildReconciler,
+        Self::Entitlements,
         Self::Operator,
     ];
 }
@@ -122,8 +123,16 @@ impl Actor {
         organizations: impl IntoIterator<Item = (OrganizationId, Vec<String>)>,
     ) -> Self {
         let site = site.iter().filter_map(|role| SiteRole::parse(role)).collect();
-        let roles = |stored: Vec<String>| stored.iter().filter_map(|role| OrganizationRole::parse(role)).collect();
-        let organizations = organizations.into_iter().map(|(id, stored)| (id, roles(stored))).collect();
+        // The text may end in the id of an organization. A role of another organization gives nothing in this one.
+        let role = |stored: &String, here: OrganizationId| match stored.split_once(':') {
+            Some((name, organization)) if organization.parse() == Ok(here) => OrganizationRole::parse(name),
+            Some(_) => None,
+            None => OrganizationRole::parse(stored),
+        };
+        let organizations = organizations
+            .into_iter()
+            .map(|(here, stored)| (here, stored.iter().filter_map(|stored| role(stored, here)).collect()))
+            .collect();
         Self(Who::User { id, site, organizations })
     }
 

@@ -61,10 +61,17 @@ impl ReadOrganizations {
     const POLICY: Policy = Policy {
         site: &[SiteRole::Owner, SiteRole::TemplateAdmin, SiteRole::UserAdmin, SiteRole::Auditor],
         organization: &[],
-        system: System::ALL,
+        system: &[
+            System::Authenticator,
+            System::ProvisionerDaemon,
+            System::Reaper,
+            System::ChatDaemon,
+            System::PrebuildReconciler,
+            System::Operator,
+        ],
     };
 
-    /// Whoever has a role on the site, and the parts of the product, may read all; everybody else one's own.
+    /// Whoever has a role on the site, and almost every part of the product, may read all; everybody else one's own.
     pub fn of(actor: &Actor) -> Self {
         Self { only: (!Self::POLICY.grants(actor)).then(|| actor.organizations()) }
     }

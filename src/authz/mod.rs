@@ -14,16 +14,24 @@
 //! ```
 
 mod actor;
+mod chats;
+mod daemons;
 mod identity;
 mod jobs;
+mod licenses;
 mod permit;
 mod quota;
+mod settings;
 mod workspaces;
 
 pub use actor::{Actor, OrganizationRole, SiteRole, System};
+pub use chats::*;
+pub use daemons::*;
 pub use identity::*;
 pub use jobs::*;
+pub use licenses::*;
 pub use quota::*;
+pub use settings::*;
 pub use workspaces::*;
 
 /// The actor may not do this, or the thing is not there.

@@ -134,4 +134,14 @@ closed_sets! {
         /// Has not signed in for long, or never did.
         Dormant = "dormant",
     }
+
+    /// What a provisioner daemon does: computed, never stored (domain 4.4).
+    DaemonStatus, "daemon status" {
+        /// Has not been seen for longer than the stale interval, or never.
+        Offline = "offline",
+        /// Waits for a job.
+        Idle = "idle",
+        /// Works on a job.
+        Busy = "busy",
+    }
 }

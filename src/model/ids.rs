@@ -57,6 +57,12 @@ ids! {
     JobId;
     /// The id of a provisioner daemon, which jobs know as their worker.
     DaemonId;
+    /// The id of a key with which provisioner daemons sign in.
+    ProvisionerKeyId;
+    /// The id of an agent: the process in a workspace that people connect to.
+    WorkspaceAgentId;
+    /// The id of a chat.
+    ChatId;
     /// The id of an uploaded file: the source archive that a job works on.
     FileId;
 }

@@ -1,16 +1,24 @@
 //! Plain data: typed ids, closed sets, rows, filters and pages. Nothing here talks to a database.
 
+mod chat;
+mod daemon;
 mod enums;
 mod filter;
 mod identity;
 mod ids;
 mod job;
 mod job_json;
+mod license;
+mod settings;
 mod tags;
 
+pub use chat::*;
+pub use daemon::*;
 pub use enums::*;
 pub use filter::*;
 pub use identity::*;
 pub use ids::*;
 pub use job::*;
+pub use license::*;
+pub use settings::*;
 pub use tags::*;

@@ -11,8 +11,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::model::{
-    DaemonId, FileId, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, StorageMethod, TemplateId,
-    Transition, UserId, UserStatus, WorkspaceId,
+    ChatId, DaemonId, DaemonStatus, FileId, JobId, JobStatus, JobType, LicenseId, OrganizationId, ProvisionerKeyId,
+    ProvisionerType, StorageMethod, TemplateId, Transition, UserId, UserStatus, WorkspaceAgentId, WorkspaceBuildId,
+    WorkspaceId,
 };
 
 macro_rules! ids {
@@ -44,6 +45,19 @@ macro_rules! ids {
 }
 
 ids!(OrganizationId, UserId, TemplateId, WorkspaceId, JobId, DaemonId, FileId);
+ids!(ProvisionerKeyId, WorkspaceAgentId, WorkspaceBuildId, ChatId);
+
+impl Type<Postgres> for LicenseId {
+    fn type_info() -> PgTypeInfo {
+        i32::type_info()
+    }
+}
+
+impl Decode<'_, Postgres> for LicenseId {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(Self(Decode::<Postgres>::decode(value)?))
+    }
+}
 
 macro_rules! closed_sets {
     ($($set:ty => $name:literal),* $(,)?) => {$(
@@ -68,6 +82,13 @@ closed_sets! {
     StorageMethod => "provisioner_storage_method",
     Transition => "workspace_transition",
     UserStatus => "user_status",
+    DaemonStatus => "provisioner_daemon_status",
+}
+
+impl PgHasArrayType for ProvisionerType {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::array_of("provisioner_type")
+    }
 }
 
 /// A JSON document as the database stores it; `None` where it is beyond the decoder (a number beyond a double, or

@@ -18,6 +18,20 @@ pub enum Error {
         /// The id or name as it was given.
         key: String,
     },
+    /// An argument is not what the database can hold. Nothing was written.
+    #[error("{field} must be {expected}")]
+    Invalid {
+        /// The argument.
+        field: &'static str,
+        /// What it should be, in words.
+        expected: &'static str,
+    },
+    /// Something that is already there stands in the way. Nothing was written.
+    #[error("conflicts with {constraint}")]
+    Conflict {
+        /// The constraint of the schema.
+        constraint: &'static str,
+    },
     /// A stored value is not what the schema promises.
     #[error("corrupt value in column {column} of {query}")]
     Corrupt {
@@ -53,6 +67,8 @@ impl Error {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "not_found",
+            Self::Invalid { .. } => "invalid",
+            Self::Conflict { .. } => "conflict",
             Self::Corrupt { .. } => "corrupt",
             Self::Schema(_) => "schema",
             Self::Unavailable(_) => "unavailable",

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, StoredJson, Timestamp};
+use super::{Error, Result, StoredJson, Timestamp, input};
 use crate::{
     authz::ReadJobs,
     model::{
@@ -97,15 +97,11 @@ pub async fn by_ids_with_queue_position(
     stale_interval: Duration,
 ) -> Result<Vec<JobWithQueue>> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
-    let stale_interval = time::Duration::try_from(stale_interval).unwrap_or(time::Duration::MAX);
-    // The calendar here goes back further than the server's, which refuses what it does not know.
-    let earliest = time::macros::datetime!(0001-01-01 0:00 UTC);
-    let online_since = now.checked_sub(stale_interval).filter(|since| *since >= earliest).unwrap_or(earliest);
     let rows = sqlx::query_file_as!(
         WithQueueRow,
         "queries/jobs/by_ids_with_queue_position.sql",
         &ids,
-        Timestamp(online_since),
+        Timestamp(input::before(now, stale_interval)),
         permit.organization().0
     )
     .fetch_all(conn)

@@ -5,11 +5,16 @@
 //! first use on a connection costs one more, to prepare it.
 
 pub mod actors;
+pub mod chats;
 mod codec;
+pub mod daemons;
 mod error;
+mod input;
 pub mod jobs;
+pub mod licenses;
 pub mod organizations;
 pub mod quota;
+pub mod settings;
 pub mod templates;
 pub mod users;
 pub mod workspaces;

@@ -1,9 +1,14 @@
 //! Everything that needs a server, in one program: one server, one template, a clone per test.
 
+mod authz;
+mod chats;
 mod cli;
+mod compile_fail;
+mod daemons;
 mod demo;
 mod house_rules;
 mod job_json;
+mod licenses;
 mod listing;
 mod migrations;
 mod model;
@@ -15,4 +20,5 @@ mod readme;
 mod round_trips;
 mod schema;
 mod service;
+mod settings;
 mod support;

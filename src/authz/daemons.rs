@@ -1,0 +1,65 @@
+//! Permits for provisioner daemons.
+
+use super::{
+    Actor, Denied,
+    OrganizationRole::{Admin, Auditor, TemplateAdmin},
+    SiteRole, System,
+    permit::{Policy, denied, permit},
+};
+use crate::model::{DaemonId, OrganizationId};
+
+permit! {
+    /// May read the provisioner daemons of one organization, and which jobs they may take.
+    ReadDaemons {
+        /// Whose daemons.
+        organization: OrganizationId,
+    }
+}
+
+impl ReadDaemons {
+    const POLICY: Policy = Policy {
+        site: &[SiteRole::Owner, SiteRole::TemplateAdmin, SiteRole::Auditor],
+        organization: &[Admin, TemplateAdmin, Auditor],
+        system: &[System::PrebuildReconciler, System::Operator],
+    };
+
+    /// Whoever may read the jobs of the organization, people only; the prebuild reconciler.
+    pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
+        let granted = Self::POLICY.grants_in(actor, organization);
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+    }
+}
+
+permit! {
+    /// May act as one provisioner daemon of one organization: connect, and give signs of life.
+    ActAsDaemon {
+        /// The daemon.
+        daemon: DaemonId,
+        /// Whose jobs it takes.
+        organization: OrganizationId,
+    }
+}
+
+impl ActAsDaemon {
+    const POLICY: Policy = Policy { site: &[], organization: &[], system: &[System::ProvisionerDaemon] };
+
+    /// Only daemons.
+    pub fn check(actor: &Actor, daemon: DaemonId, organization: OrganizationId) -> Result<Self, Denied> {
+        let granted = Self::POLICY.grants(actor);
+        granted.then_some(Self { daemon, organization, _checked: () }).ok_or_else(|| denied("daemon", daemon))
+    }
+}
+
+permit! {
+    /// May delete the daemons of all organizations that have not been seen for long.
+    MaintainDaemons {}
+}
+
+impl MaintainDaemons {
+    const POLICY: Policy = Policy { site: &[], organization: &[], system: &[System::Reaper, System::Operator] };
+
+    /// Only maintenance.
+    pub fn check(actor: &Actor) -> Result<Self, Denied> {
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("daemon", "any"))
+    }
+}

@@ -1,0 +1,96 @@
+//! Licenses (domain 4.11). No error and no span shows the text of one.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Error, Result, Timestamp, input};
+use crate::{
+    authz::{ReadLicenses, WriteLicenses},
+    model::{DeleteLicenseOutcome, License, LicenseId, NewLicense},
+};
+
+/// Adds a license and returns it with its id (domain 7.5). One round trip.
+///
+/// # Errors
+/// [`Error::Conflict`] on `licenses_jwt_key` when the text is stored already; the caller's transaction goes on.
+/// [`Error::Invalid`] when the text is empty, has NUL characters or is too long to be unique.
+#[tracing::instrument(name = "db.licenses.insert", skip_all)]
+pub async fn insert(conn: &mut PgConnection, _permit: &WriteLicenses, new: &NewLicense) -> Result<License> {
+    let jwt = new.jwt.expose();
+    input::text("jwt", jwt)?;
+    if jwt.is_empty() {
+        return Err(Error::Invalid { field: "jwt", expected: "a signed text" });
+    }
+    input::moment("uploaded_at", new.uploaded_at)?;
+    input::moment("expires_at", new.expires_at)?;
+    let (uploaded_at, expires_at) = (Timestamp(new.uploaded_at), Timestamp(new.expires_at));
+    sqlx::query_file_as!(LicenseRow, "queries/licenses/insert.sql", uploaded_at, jwt, expires_at, new.uuid)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| input::too_large("licenses/insert", "jwt", e))?
+        .map(License::from)
+        .ok_or(Error::Conflict { constraint: "licenses_jwt_key" })
+}
+
+/// All licenses, expired ones too, in the order in which they were added (domain 7.5). One round trip.
+#[tracing::instrument(name = "db.licenses.list", skip_all)]
+pub async fn list(conn: &mut PgConnection, _permit: &ReadLicenses) -> Result<Vec<License>> {
+    let rows = sqlx::query_file_as!(LicenseRow, "queries/licenses/list.sql")
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("licenses/list", e))?;
+    Ok(rows.into_iter().map(License::from).collect())
+}
+
+/// The license with this id (domain 7.5). One round trip.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is none.
+#[tracing::instrument(name = "db.licenses.get", skip_all)]
+pub async fn get(conn: &mut PgConnection, _permit: &ReadLicenses, id: LicenseId) -> Result<License> {
+    sqlx::query_file_as!(LicenseRow, "queries/licenses/get.sql", id.0)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("licenses/get", e))?
+        .map(License::from)
+        .ok_or_else(|| Error::not_found("license", id))
+}
+
+/// The licenses that expire later than `now`, in the order in which they were added (domain 7.5). One round trip.
+#[tracing::instrument(name = "db.licenses.unexpired", skip_all)]
+pub async fn unexpired(conn: &mut PgConnection, _permit: &ReadLicenses, now: OffsetDateTime) -> Result<Vec<License>> {
+    input::moment("now", now)?;
+    let rows = sqlx::query_file_as!(LicenseRow, "queries/licenses/unexpired.sql", Timestamp(now))
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("licenses/unexpired", e))?;
+    Ok(rows.into_iter().map(License::from).collect())
+}
+
+/// Deletes the license with this id, and says whether there was one (domain 7.5). One round trip; locks its row.
+#[tracing::instrument(name = "db.licenses.delete", skip_all)]
+pub async fn delete(conn: &mut PgConnection, _permit: &WriteLicenses, id: LicenseId) -> Result<DeleteLicenseOutcome> {
+    let done = sqlx::query_file!("queries/licenses/delete.sql", id.0)
+        .execute(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("licenses/delete", e))?;
+    Ok(match done.rows_affected() {
+        0 => DeleteLicenseOutcome::Unknown,
+        _ => DeleteLicenseOutcome::Deleted,
+    })
+}
+
+struct LicenseRow {
+    id: LicenseId,
+    uploaded_at: Timestamp,
+    jwt: String,
+    exp: Timestamp,
+    uuid: Uuid,
+}
+
+impl From<LicenseRow> for License {
+    fn from(row: LicenseRow) -> Self {
+        Self { id: row.id, uploaded_at: row.uploaded_at.0, jwt: row.jwt.into(), expires_at: row.exp.0, uuid: row.uuid }
+    }
+}

@@ -1,0 +1,570 @@
+//! Who may do what, every actor with every operation on everything: the answers are those of a table written by hand.
+//!
+//! [`POLICY`] says who may (domain 10.1, 10.6, 12.6, and 15, decision 12), and shares nothing with `src/authz`. An
+//! operation without a line in it fails a test.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::Path,
+    time::Duration,
+};
+
+use coderdb::{
+    authz::{
+        ActAsDaemon, Actor, LoadActors, MaintainDaemons, ReadChatSettings, ReadDaemons, ReadJobs, ReadLicenses,
+        ReadOrganizations, ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, System,
+        UseChats, WriteLicenses, WritePrebuildsSettings,
+    },
+    model::{
+        ChatBinding, ChatId, DaemonFilter, DaemonId, DeleteLicenseOutcome, JobFilter, JobId, LicenseId, NameOrId,
+        NewDaemon, NewLicense, OrganizationId, PageRequest, PrebuildsSettings, ProvisionerKeyId, ProvisionerType,
+        SetOutcome, Tags, TemplateId, UserId, UserRef, WorkspaceId,
+    },
+    sqlx::{self, AssertSqlSafe, Connection, PgConnection},
+    store::{self, Error, Result},
+};
+use time::{OffsetDateTime, macros::datetime};
+use uuid::Uuid;
+
+use crate::support;
+
+/// One line per operation: its scopes, then who may: roles of the site, roles in the organization, `member` for every
+/// member of it, `self` for the user (in quota, as a member), and parts of the product.
+///
+/// The scopes are: `site`, nothing to choose; `list`, what an organization has; `thing`, one thing of an organization,
+/// asked for with a permit for any; `found`, the same, but what is not there is left out; `owned`, the same as `thing`
+/// or `found`, but `member` reaches one's own only; `user`, one user; `quota`, one user in an organization;
+/// `organization`, one organization; `own`, a thing that only its owner has.
+const POLICY: &str = "
+actors::load                     user          : authenticator chats operator
+chats::bind                      own           : self chats
+chats::bind_build_agent          own           : self chats
+chats::get                       own           : self chats
+daemons::delete_old              site          : reaper operator
+daemons::eligible                found         : owner template-admin auditor @admin @template-admin @auditor reconciler operator
+daemons::heartbeat               thing         : daemon
+daemons::list                    list          : owner template-admin auditor @admin @template-admin @auditor reconciler operator
+daemons::upsert                  thing         : daemon
+jobs::by_ids_with_queue_position found         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::get                        thing         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::list                       list          : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+licenses::delete                 site          : owner operator
+licenses::get                    site          : owner entitlements operator
+licenses::insert                 site          : owner operator
+licenses::list                   site          : owner entitlements operator
+licenses::unexpired              site          : owner entitlements operator
+organizations::by_name           organization  : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+organizations::default           default       : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+organizations::get               organization  : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+organizations::resolve           organization  : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+quota::usage                     quota         : owner user-admin auditor @admin @user-admin @auditor self operator
+settings::chat_workspace_ttl     site          : owner auditor chats operator
+settings::prebuilds              site          : owner auditor reconciler operator
+settings::set_prebuilds          site          : owner operator
+templates::by_name               thing         : owner template-admin auditor member daemon chats reconciler operator
+templates::get                   thing         : owner template-admin auditor member daemon chats reconciler operator
+templates::resolve               thing         : owner template-admin auditor member daemon chats reconciler operator
+users::by_username               user          : owner template-admin user-admin auditor self authenticator daemon chats operator
+users::get                       user          : owner template-admin user-admin auditor self authenticator daemon chats operator
+users::resolve                   user          : owner template-admin user-admin auditor self authenticator daemon chats operator
+workspaces::by_name              owned-found   : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
+workspaces::get                  owned         : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
+";
+
+/// Operations that write when they may.
+const WRITES: &[&str] = &[
+    "chats::bind",
+    "chats::bind_build_agent",
+    "daemons::delete_old",
+    "daemons::heartbeat",
+    "daemons::upsert",
+    "licenses::delete",
+    "licenses::insert",
+    "settings::set_prebuilds",
+];
+
+/// Number, stored roles of the site, stored roles in organizations; and what these come to, there and there.
+type User = (u32, &'static [&'static str], &'static [(u32, &'static [&'static str])], &'static str, &'static str);
+
+/// Users 1, 2 and 3 are plain members of organizations 1, 2 and 3, of which 3 is deleted, and own what is in them. For
+/// the others: the stored roles, and what they come to. `1:a,b` are roles in organization 1.
+const USERS: &[User] = &[
+    (1, &[], &[(1, &[])], "", "1:"),
+    (2, &[], &[(2, &[])], "", "2:"),
+    (3, &[], &[(3, &[])], "", ""),
+    (10, &[], &[], "", ""),
+    (11, &[], &[(1, &[]), (2, &[])], "", "1: 2:"),
+    (12, &[], &[(1, &["organization-admin"])], "", "1:admin"),
+    (13, &[], &[(1, &["organization-template-admin"])], "", "1:template-admin"),
+    (14, &[], &[(1, &["organization-user-admin"])], "", "1:user-admin"),
+    (15, &[], &[(1, &["organization-auditor"])], "", "1:auditor"),
+    (16, &[], &[(2, &["organization-admin"])], "", "2:admin"),
+    (17, &[], &[(2, &["organization-template-admin"])], "", "2:template-admin"),
+    (18, &[], &[(2, &["organization-user-admin"])], "", "2:user-admin"),
+    (19, &[], &[(2, &["organization-auditor"])], "", "2:auditor"),
+    (20, &[], &[(1, &["organization-auditor"]), (2, &["organization-user-admin"])], "", "1:auditor 2:user-admin"),
+    // Roles of a deleted organization are gone with it.
+    (21, &[], &[(3, &["organization-admin"]), (1, &[])], "", "1:"),
+    // The long form, of this organization and of another one.
+    (22, &[], &[(1, &["organization-admin:00000000-0000-0000-0000-000000000001"])], "", "1:admin"),
+    (23, &[], &[(1, &["organization-admin:00000000-0000-0000-0000-000000000002"])], "", "1:"),
+    (24, &[], &[(1, &["organization-auditor:", "organization-admin:x"])], "", "1:"),
+    // Roles that are not built in, or not spelled so, or not of this kind.
+    (25, &[], &[(1, &["superuser", "Organization-Admin", "organization-admin ", "", "owner", "auditor"])], "", "1:"),
+    (30, &["owner"], &[], "owner", ""),
+    (31, &["template-admin"], &[], "template-admin", ""),
+    (32, &["user-admin"], &[], "user-admin", ""),
+    (33, &["auditor"], &[], "auditor", ""),
+    (34, &["template-admin", "user-admin"], &[], "template-admin user-admin", ""),
+    (35, &["user-admin"], &[(1, &["organization-template-admin"])], "user-admin", "1:template-admin"),
+    (36, &["superuser", "Owner", " owner", "", "organization-admin"], &[], "", ""),
+    (37, &["owner:00000000-0000-0000-0000-000000000001", "auditor:"], &[(1, &[])], "", "1:"),
+    // Dormant, and may do what the roles say.
+    (38, &["owner"], &[], "owner", ""),
+];
+
+const SYSTEM: &[(System, &str)] = &[
+    (System::Authenticator, "authenticator"),
+    (System::ProvisionerDaemon, "daemon"),
+    (System::Reaper, "reaper"),
+    (System::ChatDaemon, "chats"),
+    (System::PrebuildReconciler, "reconciler"),
+    (System::Entitlements, "entitlements"),
+    (System::Operator, "operator"),
+];
+
+/// Neither an organization nor a user has this number, and nothing is in it.
+const MISSING: u32 = 9;
+
+const NOW: OffsetDateTime = datetime!(2026-05-07 12:00 UTC);
+
+fn u(n: u32) -> Uuid {
+    format!("{n:032}").parse().expect("an id")
+}
+
+/// An actor, and by hand what it is.
+struct Somebody {
+    name: String,
+    actor: Actor,
+    user: Option<u32>,
+    site: BTreeSet<String>,
+    organizations: BTreeMap<u32, BTreeSet<String>>,
+    system: Option<&'static str>,
+}
+
+/// What is asked for: with a permit for an organization, something that is in `home`, or of a user.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    organization: u32,
+    home: u32,
+    user: u32,
+}
+
+/// So many rows, or "not found", whether denied or not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Rows(usize),
+    NotFound,
+}
+
+struct Line {
+    operation: &'static str,
+    scopes: &'static str,
+    may: BTreeSet<&'static str>,
+}
+
+fn policy() -> Vec<Line> {
+    let line = |line: &'static str| {
+        let (left, may) = line.split_once(':').and_then(|_| line.split_once(" : ")).expect("a line");
+        let mut left = left.split_whitespace();
+        let (operation, scopes) = (left.next().expect("an operation"), left.next().expect("scopes"));
+        Line { operation, scopes, may: may.split_whitespace().collect() }
+    };
+    POLICY.lines().filter(|line| !line.is_empty()).map(line).collect()
+}
+
+impl Line {
+    /// Everything that the operation is asked for, as this actor.
+    fn cells(&self, who: &Somebody) -> Vec<At> {
+        let organizations = [1, 2, 3, MISSING];
+        let users: BTreeSet<u32> = [1, 2, 50, 51, MISSING].into_iter().chain(who.user).collect();
+        let at = |organization, home, user| At { organization, home, user };
+        let squared = |second: &[u32]| -> Vec<(u32, u32)> {
+            organizations.iter().flat_map(|one| second.iter().map(move |two| (*one, *two))).collect()
+        };
+        match self.scopes {
+            "site" => vec![at(MISSING, MISSING, MISSING)],
+            "default" => vec![at(1, 1, MISSING)],
+            "list" | "organization" => organizations.iter().map(|o| at(*o, *o, MISSING)).collect(),
+            "own" => organizations.iter().map(|home| at(*home, *home, *home)).collect(),
+            "thing" | "found" | "owned" | "owned-found" => {
+                squared(&organizations).into_iter().map(|(o, home)| at(o, home, home)).collect()
+            }
+            "user" => users.into_iter().map(|user| at(MISSING, MISSING, user)).collect(),
+            "quota" => squared(&users.into_iter().collect::<Vec<_>>()).into_iter().map(|(o, u)| at(o, o, u)).collect(),
+            other => panic!("{other} is not a kind of scope"),
+        }
+    }
+
+    /// Whether the actor holds one of the roles that reach all that is in the organization.
+    fn reaches_all(&self, who: &Somebody, at: At) -> bool {
+        let site = who.site.iter().any(|role| self.may.contains(role.as_str()));
+        let system = who.system.is_some_and(|system| self.may.contains(system));
+        let here = who.organizations.get(&at.organization);
+        site || system
+            || here.is_some_and(|roles| roles.iter().any(|role| self.may.contains(format!("@{role}").as_str())))
+    }
+
+    /// Whether the actor may ask at all, as far as it can know without looking.
+    fn may_ask(&self, who: &Somebody, at: At) -> bool {
+        let member = who.organizations.contains_key(&at.organization);
+        let own = self.may.contains("self") && who.user == Some(at.user);
+        self.reaches_all(who, at)
+            || (member && self.may.contains("member"))
+            || match self.scopes {
+                "quota" => own && member,
+                _ => own,
+            }
+    }
+
+    fn expected(&self, who: &Somebody, at: At) -> Answer {
+        let there = match self.scopes {
+            // Quota that is granted does not look whether the user or the organization is there.
+            "site" | "default" | "quota" => true,
+            "organization" => matches!(at.organization, 1 | 2),
+            "user" => at.user != MISSING && !(at.user == 51 && self.operation == "users::by_username"),
+            _ => at.organization == at.home && at.home != MISSING,
+        };
+        let there = match self.operation {
+            // Deleted and suspended users may do nothing.
+            "actors::load" => there && !matches!(at.user, 50 | 51),
+            // A daemon that is not there is made, where there is an organization; another one's is not taken over.
+            "daemons::upsert" => at.organization != MISSING && (at.home == at.organization || at.home == MISSING),
+            _ => there,
+        };
+        let only_own = self.scopes.starts_with("owned") && !self.reaches_all(who, at);
+        let reached = self.may_ask(who, at) && (!only_own || who.user == Some(at.home));
+        let left_out = matches!(self.scopes, "list" | "found" | "owned-found") && self.may_ask(who, at);
+        match there && reached {
+            true => Answer::Rows(1),
+            false if left_out => Answer::Rows(0),
+            false => Answer::NotFound,
+        }
+    }
+}
+
+/// Does it, and counts what came back.
+#[expect(clippy::too_many_lines, reason = "one arm per operation")]
+async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) -> Result<usize> {
+    let organization = OrganizationId(u(at.organization));
+    let user = UserId(u(at.user));
+    let thing = |kind: u32| u(at.home * 100 + kind);
+    let (job, template, workspace) = (JobId(thing(1)), TemplateId(thing(2)), WorkspaceId(thing(3)));
+    let (daemon, chat) = (DaemonId(thing(4)), ChatId(thing(6)));
+    let stale = store::jobs::STALE_INTERVAL;
+    Ok(match operation {
+        "actors::load" => {
+            let found = store::actors::load(conn, &LoadActors::check(who)?, user).await?;
+            usize::from(found.user_id() == Some(user))
+        }
+        "chats::bind" => {
+            let binding = ChatBinding { workspace_id: Some(workspace), ..ChatBinding::default() };
+            let bound = store::chats::bind(conn, &UseChats::check(who)?, chat, binding).await?;
+            usize::from(bound.id == chat)
+        }
+        "chats::bind_build_agent" => {
+            let bound = store::chats::bind_build_agent(conn, &UseChats::check(who)?, chat, None, None).await?;
+            usize::from(bound.id == chat)
+        }
+        "chats::get" => usize::from(store::chats::get(conn, &UseChats::check(who)?, chat).await?.id == chat),
+        "daemons::delete_old" => {
+            let later = NOW + Duration::from_hours(30 * 24);
+            let deleted = store::daemons::delete_old(conn, &MaintainDaemons::check(who)?, later).await?;
+            assert_eq!(deleted, 3);
+            1
+        }
+        "daemons::eligible" => {
+            store::daemons::eligible(conn, &ReadDaemons::check(who, organization)?, &[job]).await?.len()
+        }
+        "daemons::heartbeat" => {
+            let permit = ActAsDaemon::check(who, daemon, organization)?;
+            let outcome = store::daemons::heartbeat(conn, &permit, NOW).await?;
+            usize::from(outcome == coderdb::model::HeartbeatOutcome::Recorded)
+        }
+        "daemons::list" => {
+            let permit = ReadDaemons::check(who, organization)?;
+            store::daemons::list(conn, &permit, &DaemonFilter::default(), NOW, stale).await?.len()
+        }
+        "daemons::upsert" => {
+            let new = NewDaemon {
+                created_at: NOW,
+                name: format!("daemon-{}", at.home),
+                provisioners: vec![ProvisionerType::Echo],
+                replica_id: None,
+                tags: Tags::default(),
+                last_seen_at: Some(NOW),
+                version: String::new(),
+                api_version: "1.0".to_owned(),
+                key_id: ProvisionerKeyId(u(105)),
+            };
+            let stored = store::daemons::upsert(conn, &ActAsDaemon::check(who, daemon, organization)?, &new).await;
+            match stored {
+                // Not a leak: only a daemon may ask, and it may act as every daemon.
+                Err(Error::Conflict { .. }) => {
+                    return Err(Error::NotFound { entity: "daemon", key: daemon.to_string() });
+                }
+                stored => usize::from(stored?.organization_id == organization),
+            }
+        }
+        "jobs::by_ids_with_queue_position" => {
+            let permit = ReadJobs::check(who, organization)?;
+            store::jobs::by_ids_with_queue_position(conn, &permit, &[job], NOW, stale).await?.len()
+        }
+        "jobs::get" => {
+            let found = store::jobs::get(conn, &ReadJobs::check(who, organization)?, job).await?;
+            usize::from(found.job.organization_id == organization)
+        }
+        "jobs::list" => {
+            let permit = ReadJobs::check(who, organization)?;
+            store::jobs::list(conn, &permit, &JobFilter::default(), PageRequest::default()).await?.rows.len()
+        }
+        "licenses::delete" => {
+            let outcome = store::licenses::delete(conn, &WriteLicenses::check(who)?, LicenseId(1)).await?;
+            usize::from(outcome == DeleteLicenseOutcome::Deleted)
+        }
+        "licenses::get" => {
+            usize::from(store::licenses::get(conn, &ReadLicenses::check(who)?, LicenseId(1)).await?.id == LicenseId(1))
+        }
+        "licenses::insert" => {
+            let jwt = "another".to_owned().into();
+            let new = NewLicense { uploaded_at: NOW, jwt, expires_at: NOW, uuid: u(2) };
+            usize::from(store::licenses::insert(conn, &WriteLicenses::check(who)?, &new).await?.uuid == u(2))
+        }
+        "licenses::list" => store::licenses::list(conn, &ReadLicenses::check(who)?).await?.len(),
+        "licenses::unexpired" => {
+            let before = NOW - Duration::from_secs(1);
+            store::licenses::unexpired(conn, &ReadLicenses::check(who)?, before).await?.len()
+        }
+        "organizations::by_name" => {
+            let name = format!("organization-{}", at.organization);
+            let found = store::organizations::by_name(conn, &ReadOrganizations::of(who), &name).await?;
+            usize::from(found.id == organization)
+        }
+        "organizations::default" => {
+            let found = store::organizations::default(conn, &ReadOrganizations::of(who)).await?;
+            usize::from(found.id == organization)
+        }
+        "organizations::get" => {
+            let found = store::organizations::get(conn, &ReadOrganizations::of(who), organization).await?;
+            usize::from(found.id == organization)
+        }
+        "organizations::resolve" => {
+            let wanted = NameOrId::Id(organization);
+            let found = store::organizations::resolve(conn, &ReadOrganizations::of(who), &wanted).await?;
+            usize::from(found.id == organization)
+        }
+        "quota::usage" => {
+            let quota = store::quota::usage(conn, &ReadQuota::check(who, user, organization)?).await?;
+            // In the fixture, user n owns in organization n what costs n.
+            let consumed = if at.user == at.organization && at.user != MISSING { at.user } else { 0 };
+            usize::from(quota.credits_consumed == i64::from(consumed))
+        }
+        "settings::chat_workspace_ttl" => {
+            let ttl = store::settings::chat_workspace_ttl(conn, &ReadChatSettings::check(who)?).await?;
+            usize::from(ttl == "8h")
+        }
+        "settings::prebuilds" => {
+            let settings = store::settings::prebuilds(conn, &ReadPrebuildsSettings::check(who)?).await?;
+            usize::from(settings.reconciliation_paused)
+        }
+        "settings::set_prebuilds" => {
+            let (permit, running) = (WritePrebuildsSettings::check(who)?, PrebuildsSettings::default());
+            let outcome = store::settings::set_prebuilds(conn, &permit, running).await?;
+            usize::from(outcome == SetOutcome::Changed)
+        }
+        "templates::by_name" => {
+            let (permit, name) = (ReadTemplates::check(who, organization)?, format!("template-{}", at.home));
+            usize::from(store::templates::by_name(conn, &permit, &name).await?.id == template)
+        }
+        "templates::get" => {
+            let permit = ReadTemplates::check(who, organization)?;
+            usize::from(store::templates::get(conn, &permit, template).await?.id == template)
+        }
+        "templates::resolve" => {
+            let permit = ReadTemplates::check(who, organization)?;
+            usize::from(store::templates::resolve(conn, &permit, &NameOrId::Id(template)).await?.id == template)
+        }
+        "users::by_username" => {
+            let name = format!("user-{}", at.user);
+            usize::from(store::users::by_username(conn, &ReadUsers::check(who)?, &name).await?.id == user)
+        }
+        "users::get" => usize::from(store::users::get(conn, &ReadUsers::check(who)?, user).await?.id == user),
+        "users::resolve" => {
+            let found = store::users::resolve(conn, &ReadUsers::check(who)?, &UserRef::Id(user), None).await?;
+            usize::from(found.id == user)
+        }
+        "workspaces::by_name" => {
+            let (permit, name) = (ReadWorkspaces::check(who, organization)?, format!("workspace-{}", at.home));
+            store::workspaces::by_name(conn, &permit, &name).await?.len()
+        }
+        "workspaces::get" => {
+            let permit = ReadWorkspaces::check(who, organization)?;
+            usize::from(store::workspaces::get(conn, &permit, workspace).await?.id == workspace)
+        }
+        other => panic!("{other} is in the table, but nothing runs it"),
+    })
+}
+
+async fn fixture(conn: &mut PgConnection) -> Vec<Somebody> {
+    let list =
+        |roles: &[&str]| format!("'{{{}}}'", roles.iter().map(|r| format!("\"{r}\"")).collect::<Vec<_>>().join(","));
+    let mut sql = include_str!("golden/two_organizations.sql").to_owned();
+    for (n, site, organizations, ..) in USERS.iter().filter(|user| user.0 > 3) {
+        let status = if *n == 38 { "dormant" } else { "active" };
+        let _ = write!(sql, "SELECT add_user({n}, {}, '{status}');", list(site));
+        for (organization, roles) in *organizations {
+            let _ = write!(sql, "SELECT add_member({organization}, {n}, {});", list(roles));
+        }
+    }
+    sql += "SELECT add_user(50, '{owner}', 'suspended'); SELECT add_user(51, '{owner}', gone => true);";
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *conn).await.expect("the fixture");
+
+    let mut actors = Vec::new();
+    let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
+    for (n, _, _, site, organizations) in USERS {
+        let words = |text: &str, at: char| -> BTreeSet<String> {
+            text.split(at).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        };
+        let roles = |entry: String| {
+            let (organization, roles) = entry.split_once(':').expect("organization:roles");
+            (organization.parse().expect("a number"), words(roles, ','))
+        };
+        actors.push(Somebody {
+            name: format!("user {n}"),
+            actor: store::actors::load(conn, &permit, UserId(u(*n))).await.expect("the actor"),
+            user: Some(*n),
+            site: words(site, ' '),
+            organizations: words(organizations, ' ').into_iter().map(roles).collect(),
+            system: None,
+        });
+    }
+    actors.extend(SYSTEM.iter().map(|(system, name)| Somebody {
+        name: (*name).to_owned(),
+        actor: Actor::system(*system),
+        user: None,
+        site: BTreeSet::new(),
+        organizations: BTreeMap::new(),
+        system: Some(name),
+    }));
+    actors
+}
+
+/// The text without what the caller asked for by itself.
+fn without_ids(text: &str, at: At) -> String {
+    let mut text = text.to_owned();
+    for kind in 0..=10 {
+        text = text.replace(&u(at.home * 100 + kind).to_string(), "…");
+    }
+    for n in [at.organization, at.user] {
+        text = text.replace(&u(n).to_string(), "…");
+    }
+    for (name, n) in [("organization", at.organization), ("template", at.home), ("user", at.user)] {
+        text = text.replace(&format!("{name}-{n}"), "…");
+    }
+    text
+}
+
+#[tokio::test]
+async fn every_actor_gets_from_every_operation_exactly_what_the_table_says() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let actors = fixture(&mut conn).await;
+    let (mut cells, mut wrong) = (0, Vec::new());
+    for line in policy() {
+        for who in &actors {
+            // Per answer to "may I ask?", which everybody knows of oneself: what refusals say.
+            let mut texts: BTreeMap<bool, BTreeSet<String>> = BTreeMap::new();
+            for at in line.cells(who) {
+                cells += 1;
+                let mut tx = conn.begin().await.expect("a transaction");
+                let result = run(line.operation, &mut tx, &who.actor, at).await;
+                let wrote: bool = sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+                    .fetch_one(&mut *tx)
+                    .await
+                    // Only an aborted transaction refuses this, and it wrote nothing.
+                    .unwrap_or(false);
+                tx.rollback().await.expect("nothing stays");
+                let answer = match &result {
+                    Ok(rows) => Answer::Rows(*rows),
+                    Err(Error::NotFound { .. }) => Answer::NotFound,
+                    Err(other) => panic!("{} as {} at {at:?}: {other:?}", line.operation, who.name),
+                };
+                if let Err(error) = &result {
+                    texts.entry(line.may_ask(who, at)).or_default().insert(without_ids(&error.to_string(), at));
+                }
+                let expected = line.expected(who, at);
+                let may_write = WRITES.contains(&line.operation) && matches!(expected, Answer::Rows(_));
+                if answer != expected || wrote != may_write {
+                    wrong.push(format!(
+                        "{} as {} at {at:?}: {answer:?}, not {expected:?}; wrote: {wrote}",
+                        line.operation, who.name
+                    ));
+                }
+            }
+            for (may_ask, texts) in texts {
+                if texts.len() > 1 && line.operation != "daemons::upsert" {
+                    wrong.push(format!("{} as {} ({may_ask}) says {texts:?}", line.operation, who.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {cells} cells:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(cells >= 2000, "{cells} cells");
+}
+
+#[test]
+fn every_operation_is_in_the_table() {
+    let listed: BTreeSet<String> = policy().iter().map(|line| line.operation.to_owned()).collect();
+    let mut public = BTreeSet::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store")).expect("the store") {
+        let path = entry.expect("an entry").path();
+        let module = path.file_stem().and_then(|stem| stem.to_str()).expect("a module").to_owned();
+        let code = fs::read_to_string(&path).expect("a text");
+        let names = code.split("\npub async fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+        public.extend(names.map(|name| format!("{module}::{name}")));
+    }
+    assert_eq!(public, listed, "POLICY in tests/it/authz.rs says who may do what");
+}
+
+#[tokio::test]
+async fn whoever_is_suspended_deleted_or_unknown_is_not_even_an_actor() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    fixture(&mut conn).await;
+    let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
+    for n in [50, 51, MISSING] {
+        let id = UserId(u(n));
+        let error = store::actors::load(&mut conn, &permit, id).await.expect_err("nobody");
+        assert_eq!(error.to_string(), format!("user not found: {id}"));
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_is_taken_away_is_gone_at_the_next_look() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    fixture(&mut conn).await;
+    let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
+    let may_read = async |conn: &mut PgConnection| {
+        let actor = store::actors::load(conn, &permit, UserId(u(12))).await.expect("the actor");
+        ReadJobs::check(&actor, OrganizationId(u(1))).is_ok()
+    };
+    assert!(may_read(&mut conn).await);
+    sqlx::raw_sql("UPDATE organization_members SET roles = '{}' WHERE user_id = u(12)")
+        .execute(&mut conn)
+        .await
+        .expect("the update");
+    assert!(!may_read(&mut conn).await);
+}
