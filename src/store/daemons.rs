@@ -33,19 +33,19 @@ pub async fn upsert(conn: &mut PgConnection, permit: &ActAsDaemon, new: &NewDaem
     input::tags("tags", &new.tags)?;
     input::text("version", &new.version)?;
     input::text("api_version", &new.api_version)?;
-    input::moment("created_at", new.created_at)?;
-    new.last_seen_at.map_or(Ok(()), |at| input::moment("last_seen_at", at))?;
+    let created_at = input::time("created_at", new.created_at)?;
+    let last_seen_at = new.last_seen_at.map(|at| input::time("last_seen_at", at)).transpose()?;
     let provisioners: Vec<_> = new.provisioners.iter().map(ToString::to_string).collect();
     sqlx::query_file_as!(
         DaemonRow,
         "queries/daemons/upsert.sql",
         permit.daemon().0,
-        Timestamp(new.created_at),
+        created_at,
         new.name,
         &provisioners,
         new.replica_id,
         json(&new.tags),
-        new.last_seen_at.map(Timestamp) as _,
+        last_seen_at as _,
         new.version,
         permit.organization().0,
         new.key_id.0,
@@ -69,9 +69,9 @@ pub async fn upsert(conn: &mut PgConnection, permit: &ActAsDaemon, new: &NewDaem
 /// [`Error::NotFound`] when the daemon is not there, or in another organization: it must connect again.
 #[tracing::instrument(name = "db.daemons.heartbeat", skip_all)]
 pub async fn heartbeat(conn: &mut PgConnection, permit: &ActAsDaemon, now: OffsetDateTime) -> Result<HeartbeatOutcome> {
-    input::moment("now", now)?;
+    let now = input::time("now", now)?;
     let (daemon, organization) = (permit.daemon(), permit.organization());
-    let moved = sqlx::query_file_scalar!("queries/daemons/heartbeat.sql", daemon.0, organization.0, Timestamp(now))
+    let moved = sqlx::query_file_scalar!("queries/daemons/heartbeat.sql", daemon.0, organization.0, now)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("daemons/heartbeat", e))?;

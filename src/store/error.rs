@@ -18,18 +18,18 @@ pub enum Error {
         /// The id or name as it was given.
         key: String,
     },
-    /// An argument is not what the database can hold. Nothing was written.
-    #[error("{field} must be {expected}")]
+    /// An argument is not what it must be; nothing was written.
+    #[error("invalid {field}: expected {expected}")]
     Invalid {
-        /// The argument.
+        /// Which argument.
         field: &'static str,
-        /// What it should be, in words.
+        /// What it must be, in words.
         expected: &'static str,
     },
-    /// Something that is already there stands in the way. Nothing was written.
-    #[error("conflicts with {constraint}")]
+    /// A named constraint of the schema forbids it; nothing was written.
+    #[error("conflict with {constraint}")]
     Conflict {
-        /// The constraint of the schema.
+        /// The constraint.
         constraint: &'static str,
     },
     /// A stored value is not what the schema promises.

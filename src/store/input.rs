@@ -1,10 +1,10 @@
-//! What the database would refuse, or could not hold, is refused here with a name.
+//! What every argument must be before it is sent: the server would refuse it, but without a name.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Error, Result};
+use super::{Error, Result, Timestamp};
 use crate::model::Tags;
 
 /// The moment that lies so long before another one, or the earliest one.
@@ -15,25 +15,25 @@ pub(super) fn before(now: OffsetDateTime, interval: Duration) -> OffsetDateTime 
     now.checked_sub(interval).filter(|moment| *moment >= earliest).unwrap_or(earliest)
 }
 
-/// A moment that comes back as it was given: the driver cannot read years before 0, nor the server years before -4712.
-pub(super) fn moment(field: &'static str, at: OffsetDateTime) -> Result<()> {
-    let known = (0..=9999).contains(&at.to_offset(time::UtcOffset::UTC).year());
-    known.then_some(()).ok_or(Error::Invalid { field, expected: "a time in the years 0 to 9999" })
+/// PostgreSQL stores no NUL in a text.
+pub(super) fn text(field: &'static str, text: &str) -> Result<()> {
+    if text.contains('\0') { Err(Error::Invalid { field, expected: "a text without NUL characters" }) } else { Ok(()) }
 }
 
-/// A text that a column of PostgreSQL can hold.
-pub(super) fn text(field: &'static str, value: &str) -> Result<()> {
-    if value.contains('\0') {
-        return Err(Error::Invalid { field, expected: "a text without NUL characters" });
+/// A time outside of these years could be written, but never read again.
+pub(super) fn time(field: &'static str, at: OffsetDateTime) -> Result<Timestamp> {
+    if (1..=9999).contains(&at.to_utc().year()) {
+        Ok(Timestamp(at))
+    } else {
+        Err(Error::Invalid { field, expected: "a time in the years 1 to 9999" })
     }
-    Ok(())
 }
 
 /// A name for a `varchar(64)`.
 pub(super) fn name(field: &'static str, value: &str) -> Result<()> {
     text(field, value)?;
     if !(1..=64).contains(&value.chars().count()) {
-        return Err(Error::Invalid { field, expected: "1 to 64 characters long" });
+        return Err(Error::Invalid { field, expected: "1 to 64 characters" });
     }
     Ok(())
 }
@@ -47,7 +47,7 @@ pub(super) fn tags(field: &'static str, tags: &Tags) -> Result<()> {
 pub(super) fn too_large(query: &'static str, field: &'static str, error: sqlx::Error) -> Error {
     let state = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     if state.as_deref() == Some("54000") {
-        return Error::Invalid { field, expected: "short enough for the index over it, some 2,700 bytes" };
+        return Error::Invalid { field, expected: "a text that fits into the index over it, some 2,700 bytes" };
     }
     Error::from_sqlx(query, error)
 }

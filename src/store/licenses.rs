@@ -22,9 +22,8 @@ pub async fn insert(conn: &mut PgConnection, _permit: &WriteLicenses, new: &NewL
     if jwt.is_empty() {
         return Err(Error::Invalid { field: "jwt", expected: "a signed text" });
     }
-    input::moment("uploaded_at", new.uploaded_at)?;
-    input::moment("expires_at", new.expires_at)?;
-    let (uploaded_at, expires_at) = (Timestamp(new.uploaded_at), Timestamp(new.expires_at));
+    let uploaded_at = input::time("uploaded_at", new.uploaded_at)?;
+    let expires_at = input::time("expires_at", new.expires_at)?;
     sqlx::query_file_as!(LicenseRow, "queries/licenses/insert.sql", uploaded_at, jwt, expires_at, new.uuid)
         .fetch_optional(conn)
         .await
@@ -60,8 +59,8 @@ pub async fn get(conn: &mut PgConnection, _permit: &ReadLicenses, id: LicenseId)
 /// The licenses that expire later than `now`, in the order in which they were added (domain 7.5). One round trip.
 #[tracing::instrument(name = "db.licenses.unexpired", skip_all)]
 pub async fn unexpired(conn: &mut PgConnection, _permit: &ReadLicenses, now: OffsetDateTime) -> Result<Vec<License>> {
-    input::moment("now", now)?;
-    let rows = sqlx::query_file_as!(LicenseRow, "queries/licenses/unexpired.sql", Timestamp(now))
+    let now = input::time("now", now)?;
+    let rows = sqlx::query_file_as!(LicenseRow, "queries/licenses/unexpired.sql", now)
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("licenses/unexpired", e))?;
