@@ -6,6 +6,8 @@ mod identity;
 mod ids;
 mod job;
 mod job_json;
+mod job_lifecycle;
+mod job_logs;
 mod tags;
 
 pub use enums::*;
@@ -13,4 +15,6 @@ pub use filter::*;
 pub use identity::*;
 pub use ids::*;
 pub use job::*;
+pub use job_lifecycle::*;
+pub use job_logs::*;
 pub use tags::*;

@@ -11,8 +11,8 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::model::{
-    DaemonId, FileId, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, StorageMethod, TemplateId,
-    Transition, UserId, UserStatus, WorkspaceId,
+    DaemonId, FileId, JobId, JobStatus, JobType, LogLevel, LogSource, OrganizationId, ProvisionerType, StorageMethod,
+    TemplateId, TimingStage, Transition, UserId, UserStatus, WorkspaceId,
 };
 
 macro_rules! ids {
@@ -64,8 +64,11 @@ macro_rules! closed_sets {
 closed_sets! {
     JobStatus => "provisioner_job_status",
     JobType => "provisioner_job_type",
+    LogLevel => "log_level",
+    LogSource => "log_source",
     ProvisionerType => "provisioner_type",
     StorageMethod => "provisioner_storage_method",
+    TimingStage => "provisioner_job_timing_stage",
     Transition => "workspace_transition",
     UserStatus => "user_status",
 }

@@ -18,6 +18,20 @@ pub enum Error {
         /// The id or name as it was given.
         key: String,
     },
+    /// An argument is not what it must be; nothing was written.
+    #[error("invalid {field}: expected {expected}")]
+    Invalid {
+        /// Which argument.
+        field: &'static str,
+        /// What it must be, in words.
+        expected: &'static str,
+    },
+    /// A named constraint of the schema forbids it; nothing was written.
+    #[error("conflict with {constraint}")]
+    Conflict {
+        /// The constraint.
+        constraint: &'static str,
+    },
     /// A stored value is not what the schema promises.
     #[error("corrupt value in column {column} of {query}")]
     Corrupt {
@@ -53,6 +67,8 @@ impl Error {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "not_found",
+            Self::Invalid { .. } => "invalid",
+            Self::Conflict { .. } => "conflict",
             Self::Corrupt { .. } => "corrupt",
             Self::Schema(_) => "schema",
             Self::Unavailable(_) => "unavailable",

@@ -7,6 +7,9 @@
 pub mod actors;
 mod codec;
 mod error;
+mod input;
+pub mod job_logs;
+pub mod job_timings;
 pub mod jobs;
 pub mod organizations;
 pub mod quota;
