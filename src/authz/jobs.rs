@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::OrganizationId;
+use crate::model::{DaemonId, JobType, OrganizationId, UserId};
 
 permit! {
     /// May read the provisioner jobs of one organization (domain 15, decision 12).
@@ -27,5 +27,170 @@ impl ReadJobs {
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants_in(actor, organization);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+    }
+}
+
+permit! {
+    /// May put jobs of one type into the queue of one organization, as one initiator.
+    InsertJobs {
+        /// Whose jobs they will be.
+        organization: OrganizationId,
+        /// Who asks for them.
+        initiator: UserId,
+        /// What they do.
+        job_type: JobType,
+    }
+}
+
+impl InsertJobs {
+    const IMPORTS: Policy = Policy {
+        site: &[SiteRole::Owner, SiteRole::TemplateAdmin],
+        organization: &[Admin, TemplateAdmin],
+        system: &[],
+    };
+    const OTHERS: Policy = Policy { site: &[SiteRole::Owner], organization: &[], system: &[] };
+
+    /// A user as oneself: imports need a template admin, the other types a member. The prebuild reconciler queues
+    /// builds as the prebuilds user.
+    pub fn check(actor: &Actor, organization: OrganizationId, job_type: JobType) -> Result<Self, Denied> {
+        let initiator = match actor.user_id() {
+            Some(user) => {
+                let granted = match job_type {
+                    JobType::TemplateVersionImport => Self::IMPORTS.grants_in(actor, organization),
+                    JobType::WorkspaceBuild | JobType::TemplateVersionDryRun => {
+                        actor.is_member_of(organization) || Self::OTHERS.grants_in(actor, organization)
+                    }
+                };
+                granted.then_some(user)
+            }
+            None => (actor.is_system(&[System::PrebuildReconciler]) && job_type == JobType::WorkspaceBuild)
+                .then_some(UserId::PREBUILDS),
+        };
+        initiator
+            .map(|initiator| Self { organization, initiator, job_type, _checked: () })
+            .ok_or_else(|| denied("organization", organization))
+    }
+}
+
+permit! {
+    /// May take jobs of one organization as one daemon, and report on those that this daemon took.
+    RunJobs {
+        /// Whose jobs.
+        organization: OrganizationId,
+        /// Which daemon.
+        daemon: DaemonId,
+    }
+}
+
+impl RunJobs {
+    const POLICY: Policy = Policy { site: &[], organization: &[], system: &[System::ProvisionerDaemon] };
+
+    /// Only provisioner daemons.
+    pub fn check(actor: &Actor, organization: OrganizationId, daemon: DaemonId) -> Result<Self, Denied> {
+        let granted = Self::POLICY.grants(actor);
+        granted
+            .then_some(Self { organization, daemon, _checked: () })
+            .ok_or_else(|| denied("organization", organization))
+    }
+}
+
+permit! {
+    /// May hold the row of a job of one organization, for deciding on it in a transaction.
+    LockJobs {
+        /// Whose jobs.
+        organization: OrganizationId,
+    }
+}
+
+impl LockJobs {
+    const POLICY: Policy = Policy {
+        site: &[SiteRole::Owner],
+        organization: &[Admin],
+        system: &[System::ProvisionerDaemon, System::Reaper, System::PrebuildReconciler, System::Operator],
+    };
+
+    /// Owners, organization admins, and the parts of the product that end jobs. Whoever only reads may not: a lock
+    /// keeps others waiting.
+    pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
+        let granted = Self::POLICY.grants_in(actor, organization);
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+    }
+}
+
+permit! {
+    /// May ask for jobs of one organization to be canceled (domain 10.4).
+    CancelJobs {
+        /// Whose jobs.
+        organization: OrganizationId,
+        /// The only user whose builds and dry runs the permit reaches; `None` for everybody's.
+        owner: Option<UserId>,
+        /// Whether it reaches imports of template versions.
+        imports: bool,
+        /// Whether it reaches builds that run although their template does not let users cancel them.
+        regardless: bool,
+    }
+}
+
+impl CancelJobs {
+    const ALL: Policy = Policy { site: &[SiteRole::Owner], organization: &[], system: &[System::Operator] };
+    const EVERYBODYS: Policy = Policy { site: &[SiteRole::Owner], organization: &[Admin], system: &[System::Operator] };
+    const IMPORTS: Policy = Policy {
+        site: &[SiteRole::Owner, SiteRole::TemplateAdmin],
+        organization: &[Admin, TemplateAdmin],
+        system: &[System::Operator],
+    };
+
+    /// Owners cancel everything; organization admins what the template lets users cancel; template admins imports, and
+    /// their own like every other member.
+    pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
+        let imports = Self::IMPORTS.grants_in(actor, organization);
+        let owner = match actor.user_id() {
+            _ if Self::EVERYBODYS.grants_in(actor, organization) => None,
+            Some(user) if imports || actor.is_member_of(organization) => Some(user),
+            _ => return Err(denied("organization", organization)),
+        };
+        Ok(Self { organization, owner, imports, regardless: Self::ALL.grants(actor), _checked: () })
+    }
+}
+
+permit! {
+    /// May end jobs that hang or that nobody takes, wherever they are (domain 8.7).
+    ReapJobs {}
+}
+
+impl ReapJobs {
+    const POLICY: Policy = Policy { site: &[], organization: &[], system: &[System::Reaper] };
+
+    /// Only the reaper.
+    pub fn check(actor: &Actor) -> Result<Self, Denied> {
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("provisioner job", "any"))
+    }
+}
+
+permit! {
+    /// May read the logs and timings of jobs of one organization: all of them, or those of one user.
+    ReadJobLogs {
+        /// Whose jobs.
+        organization: OrganizationId,
+        /// The only user whose builds and dry runs the permit reaches; `None` for all jobs.
+        owner: Option<UserId>,
+    }
+}
+
+impl ReadJobLogs {
+    const POLICY: Policy = Policy {
+        site: ReadJobs::POLICY.site,
+        organization: ReadJobs::POLICY.organization,
+        system: &[System::Operator],
+    };
+
+    /// Whoever may read jobs reads the logs of all; every other member those of one's own builds and dry runs.
+    pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
+        let owner = match actor.user_id() {
+            _ if Self::POLICY.grants_in(actor, organization) => None,
+            Some(user) if actor.is_member_of(organization) => Some(user),
+            _ => return Err(denied("organization", organization)),
+        };
+        Ok(Self { organization, owner, _checked: () })
     }
 }

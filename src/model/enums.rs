@@ -115,6 +115,48 @@ closed_sets! {
         File = "file",
     }
 
+    /// Who wrote a log line of a job.
+    LogSource, "log source" {
+        /// The daemon that carries the job out.
+        ProvisionerDaemon = "provisioner_daemon",
+        /// The provisioner that the daemon runs.
+        Provisioner = "provisioner",
+    }
+
+    /// How much a log line matters.
+    LogLevel, "log level" {
+        /// Only for finding faults in the product.
+        Trace = "trace",
+        /// Only for finding faults.
+        Debug = "debug",
+        /// What happens.
+        Info = "info",
+        /// What may be wrong.
+        Warn = "warn",
+        /// What went wrong.
+        Error = "error",
+    }
+
+    /// A step of a job whose time is taken.
+    TimingStage, "timing stage" {
+        /// Fetching what the template needs.
+        Init = "init",
+        /// Finding out what is to change.
+        Plan = "plan",
+        /// Finding out what depends on what.
+        Graph = "graph",
+        /// Changing it.
+        Apply = "apply",
+    }
+
+    /// The status that a caller may expect a job to have when asking for it to be canceled (domain 10.4).
+    ExpectedStatus, "expected status" {
+        /// It waits in the queue.
+        Pending = "pending",
+        /// A daemon works on it.
+        Running = "running",
+    }
+
     /// What a build does to its workspace.
     Transition, "workspace transition" {
         /// Starts it, or makes it.

@@ -126,6 +126,26 @@ impl JobErrorCode {
     }
 }
 
+impl JobErrorCode {
+    /// Whether the build lacks a parameter that its template requires.
+    #[must_use]
+    pub const fn is_missing_template_parameter(&self) -> bool {
+        matches!(self, Self::MissingTemplateParameter)
+    }
+
+    /// Whether the import lacks a variable that the template requires.
+    #[must_use]
+    pub const fn is_required_template_variables(&self) -> bool {
+        matches!(self, Self::RequiredTemplateVariables)
+    }
+
+    /// Whether the quota commit of the build was rejected. The stored code alone decides, never a text.
+    #[must_use]
+    pub const fn is_insufficient_quota(&self) -> bool {
+        matches!(self, Self::InsufficientQuota)
+    }
+}
+
 impl From<String> for JobErrorCode {
     fn from(code: String) -> Self {
         match code.as_str() {

@@ -11,9 +11,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::model::{
-    ChatId, DaemonId, DaemonStatus, FileId, JobId, JobStatus, JobType, LicenseId, OrganizationId, ProvisionerKeyId,
-    ProvisionerType, StorageMethod, TemplateId, Transition, UserId, UserStatus, WorkspaceAgentId, WorkspaceBuildId,
-    WorkspaceId,
+    ChatId, DaemonId, DaemonStatus, FileId, JobId, JobStatus, JobType, LicenseId, LogLevel, LogSource, OrganizationId,
+    ProvisionerKeyId, ProvisionerType, StorageMethod, TemplateId, TimingStage, Transition, UserId, UserStatus,
+    WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
 };
 
 macro_rules! ids {
@@ -78,8 +78,11 @@ macro_rules! closed_sets {
 closed_sets! {
     JobStatus => "provisioner_job_status",
     JobType => "provisioner_job_type",
+    LogLevel => "log_level",
+    LogSource => "log_source",
     ProvisionerType => "provisioner_type",
     StorageMethod => "provisioner_storage_method",
+    TimingStage => "provisioner_job_timing_stage",
     Transition => "workspace_transition",
     UserStatus => "user_status",
     DaemonStatus => "provisioner_daemon_status",

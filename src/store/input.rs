@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{Error, Result, Timestamp};
@@ -18,6 +19,19 @@ pub(super) fn before(now: OffsetDateTime, interval: Duration) -> OffsetDateTime 
 /// PostgreSQL stores no NUL in a text.
 pub(super) fn text(field: &'static str, text: &str) -> Result<()> {
     if text.contains('\0') { Err(Error::Invalid { field, expected: "a text without NUL characters" }) } else { Ok(()) }
+}
+
+/// Neither does it in a JSON document, at any depth.
+pub(super) fn json(field: &'static str, document: &Value) -> Result<()> {
+    match document {
+        Value::String(value) => text(field, value),
+        Value::Array(values) => values.iter().try_for_each(|value| json(field, value)),
+        Value::Object(pairs) => pairs.iter().try_for_each(|(key, value)| {
+            text(field, key)?;
+            json(field, value)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
 }
 
 /// A time outside of these years could be written, but never read again.

@@ -1,4 +1,10 @@
-//! Provisioner jobs (domain 5).
+//! Provisioner jobs (domain 5): the listings here, the steps of a job's life and the reaper in files of their own.
+
+mod lifecycle;
+mod reaper;
+
+pub use lifecycle::*;
+pub use reaper::*;
 
 use std::time::Duration;
 
@@ -264,6 +270,8 @@ macro_rules! job_row {
         }
     };
 }
+
+use job_row;
 
 job_row!(WithQueueRow { queue_position: i64, queue_size: i64 });
 

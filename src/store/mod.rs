@@ -10,6 +10,8 @@ mod codec;
 pub mod daemons;
 mod error;
 mod input;
+pub mod job_logs;
+pub mod job_timings;
 pub mod jobs;
 pub mod licenses;
 pub mod organizations;

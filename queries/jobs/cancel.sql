@@ -1,0 +1,73 @@
+-- Asks for a job to be canceled (domain 8.6, 10.4). $1 the job, $2 the time, $3 the expected status or null; of the permit:
+-- $4 the organization, $5 the only owner or null for all, $6 imports too, $7 builds that their template does not let
+-- users cancel too. Locks, decides and writes; a row that is in scope always comes back.
+WITH locked AS (
+    SELECT
+        j.id,
+        j.type,
+        j.job_status,
+        j.worker_id,
+        j.canceled_at,
+        j.completed_at,
+        coalesce(t.allow_user_cancel_workspace_jobs, false) AS users_may
+    FROM provisioner_jobs AS j
+    LEFT JOIN workspace_builds AS b ON b.job_id = j.id
+    LEFT JOIN workspaces AS w ON w.id = b.workspace_id AND w.organization_id = j.organization_id
+    LEFT JOIN templates AS t ON t.id = w.template_id AND t.organization_id = j.organization_id
+    WHERE j.id = $1
+        AND j.organization_id = $4
+        AND CASE j.type
+            WHEN 'template_version_import' THEN $6
+            WHEN 'workspace_build' THEN $5::uuid IS NULL OR w.owner_id = $5
+            ELSE $5::uuid IS NULL OR j.initiator_id = $5
+        END
+    FOR UPDATE OF j
+),
+
+decided AS (
+    SELECT
+        id,
+        CASE
+            WHEN type = 'workspace_build' AND NOT users_may AND NOT $7::boolean AND $3::text IS DISTINCT FROM 'pending'
+                THEN 'not_allowed'
+            WHEN completed_at IS NOT NULL THEN 'already_finished'
+            WHEN canceled_at IS NOT NULL THEN 'already_canceled'
+            WHEN job_status::text <> $3 THEN 'not_in_expected_state'
+            -- Nobody works on it, so nobody would ever complete it.
+            WHEN worker_id IS NULL THEN 'canceled'
+            ELSE 'canceling'
+        END AS outcome
+    FROM locked
+)
+
+UPDATE provisioner_jobs AS j
+SET
+    canceled_at = CASE WHEN d.outcome IN ('canceled', 'canceling') THEN $2 ELSE j.canceled_at END,
+    completed_at = CASE WHEN d.outcome = 'canceled' THEN $2 ELSE j.completed_at END
+FROM decided AS d
+WHERE j.id = d.id
+RETURNING
+    d.outcome AS "outcome!",
+    j.id,
+    j.created_at,
+    j.updated_at,
+    j.started_at,
+    j.canceled_at,
+    j.completed_at,
+    j.error,
+    j.organization_id,
+    j.initiator_id,
+    j.provisioner,
+    j.storage_method,
+    j.type AS job_type,
+    j.input,
+    provisioner_job_input_uuid(j.input, 'template_version_id') AS input_template_version_id,
+    provisioner_job_input_uuid(j.input, 'workspace_build_id') AS input_workspace_build_id,
+    j.worker_id,
+    j.file_id,
+    j.tags,
+    j.error_code,
+    j.trace_metadata,
+    j.job_status,
+    j.logs_length,
+    j.logs_overflowed

@@ -1,0 +1,49 @@
+-- A daemon ends a job, with or without an error (domain 5.5, 8.5). $1 the job; of the permit: $2 the organization, $3 the
+-- daemon; $4 the time, $5 the error or null, $6 its code or null. A row that is in scope always comes back.
+WITH decided AS (
+    SELECT
+        id,
+        CASE
+            WHEN worker_id IS NULL THEN 'not_running_yet'
+            WHEN worker_id <> $3 THEN 'other_owner'
+            WHEN completed_at IS NOT NULL THEN 'already_completed'
+            ELSE 'done'
+        END AS outcome
+    FROM provisioner_jobs
+    WHERE id = $1 AND organization_id = $2
+    FOR UPDATE
+)
+
+UPDATE provisioner_jobs AS j
+SET
+    updated_at = CASE WHEN d.outcome = 'done' THEN $4 ELSE j.updated_at END,
+    completed_at = CASE WHEN d.outcome = 'done' THEN $4 ELSE j.completed_at END,
+    error = CASE WHEN d.outcome = 'done' THEN $5 ELSE j.error END,
+    error_code = CASE WHEN d.outcome = 'done' THEN $6 ELSE j.error_code END
+FROM decided AS d
+WHERE j.id = d.id
+RETURNING
+    d.outcome AS "outcome!",
+    j.id,
+    j.created_at,
+    j.updated_at,
+    j.started_at,
+    j.canceled_at,
+    j.completed_at,
+    j.error,
+    j.organization_id,
+    j.initiator_id,
+    j.provisioner,
+    j.storage_method,
+    j.type AS job_type,
+    j.input,
+    provisioner_job_input_uuid(j.input, 'template_version_id') AS input_template_version_id,
+    provisioner_job_input_uuid(j.input, 'workspace_build_id') AS input_workspace_build_id,
+    j.worker_id,
+    j.file_id,
+    j.tags,
+    j.error_code,
+    j.trace_metadata,
+    j.job_status,
+    j.logs_length,
+    j.logs_overflowed

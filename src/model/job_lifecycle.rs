@@ -1,0 +1,193 @@
+//! What goes into the queue, and how each step of a job's life can end.
+
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+
+use super::{
+    FileId, Job, JobErrorCode, JobId, JobType, OrganizationId, ProvisionerType, StorageMethod, Tags, TemplateVersionId,
+    WorkspaceBuildId,
+};
+
+/// What a job is about. It decides the type of the job and the key of its `input` (domain 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobSubject {
+    /// Carry out this build.
+    Build(WorkspaceBuildId),
+    /// Import this version of a template.
+    Import(TemplateVersionId),
+    /// Plan this version of a template without building anything.
+    DryRun(TemplateVersionId),
+}
+
+impl JobSubject {
+    /// The type of a job about this.
+    #[must_use]
+    pub const fn job_type(self) -> JobType {
+        match self {
+            Self::Build(_) => JobType::WorkspaceBuild,
+            Self::Import(_) => JobType::TemplateVersionImport,
+            Self::DryRun(_) => JobType::TemplateVersionDryRun,
+        }
+    }
+}
+
+/// A job that is about to enter the queue. Its organization and its initiator come from the permit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewJob {
+    /// Its id.
+    pub id: JobId,
+    /// Now: when it enters the queue, and its first sign of life.
+    pub created_at: OffsetDateTime,
+    /// Which provisioner carries it out.
+    pub provisioner: ProvisionerType,
+    /// How its source is stored.
+    pub storage_method: StorageMethod,
+    /// Its source.
+    pub file_id: FileId,
+    /// What it is about.
+    pub subject: JobSubject,
+    /// The other keys of its `input`, which this layer does not read.
+    pub options: Map<String, Value>,
+    /// Which daemons may take it.
+    pub tags: Tags,
+    /// Opaque tracing context.
+    pub trace_metadata: Option<Value>,
+}
+
+/// The codes that a failing job may be given freely. `INSUFFICIENT_QUOTA` is none of them: it takes a rejected commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureCode {
+    /// `MISSING_TEMPLATE_PARAMETER`.
+    MissingTemplateParameter,
+    /// `REQUIRED_TEMPLATE_VARIABLES`.
+    RequiredTemplateVariables,
+}
+
+impl FailureCode {
+    /// The runner's classifier for the two older codes (domain 9): a case-sensitive search in the final message.
+    ///
+    /// Only for failures that the runner itself words: what a provisioner reports is passed on without a code. A text
+    /// that mentions quota has no code, whatever it says.
+    ///
+    /// ```
+    /// use coderdb::model::FailureCode;
+    ///
+    /// assert_eq!(FailureCode::classify("missing parameter: region"), Some(FailureCode::MissingTemplateParameter));
+    /// assert_eq!(FailureCode::classify("insufficient quota"), None);
+    /// ```
+    #[must_use]
+    pub fn classify(message: &str) -> Option<Self> {
+        if message.contains("missing parameter") {
+            Some(Self::MissingTemplateParameter)
+        } else if message.contains("required template variables") {
+            Some(Self::RequiredTemplateVariables)
+        } else {
+            None
+        }
+    }
+}
+
+impl From<FailureCode> for JobErrorCode {
+    fn from(code: FailureCode) -> Self {
+        match code {
+            FailureCode::MissingTemplateParameter => Self::MissingTemplateParameter,
+            FailureCode::RequiredTemplateVariables => Self::RequiredTemplateVariables,
+        }
+    }
+}
+
+/// The answer to a daemon that reports on a job (domain 8.2): only the daemon that took a job may.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum ByWorker<T> {
+    /// The job is the daemon's own, and this came of the report.
+    Done(T),
+    /// Nobody has taken the job: "job isn't running yet". Nothing changed.
+    NotRunningYet,
+    /// Another daemon has taken the job: "you don't own this job". Nothing changed.
+    OtherOwner,
+}
+
+/// What a daemon learns from its heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Heartbeat {
+    /// Whether somebody asked for the job to be canceled: the daemon should stop and end it.
+    pub cancel_requested: bool,
+}
+
+/// How an attempt to end a job went.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum End {
+    /// The job as it ended. It is `canceled` when somebody had asked for that and it has no error.
+    Ended(Box<Job>),
+    /// It had ended before: "job already completed". Nothing changed.
+    AlreadyCompleted,
+}
+
+/// How a request to cancel a job went (domain 10.4).
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum CancelOutcome {
+    /// Nobody worked on it, so it has ended.
+    Canceled(Box<Job>),
+    /// Its daemon will learn of it with its next heartbeat, and end the job.
+    Canceling(Box<Job>),
+    /// It had ended before. Nothing changed.
+    AlreadyFinished(Box<Job>),
+    /// Somebody had asked for it before. Nothing changed.
+    AlreadyCanceled(Box<Job>),
+    /// Its status is not the expected one. Nothing changed.
+    NotInExpectedState(Box<Job>),
+    /// Its template does not let users cancel builds that run: owner role is required. Nothing changed.
+    NotAllowed,
+}
+
+/// Why a job is to be reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stuck {
+    /// No daemon ever took it.
+    Pending,
+    /// Its daemon no longer reports.
+    Hung,
+}
+
+/// A job without a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StuckJob {
+    /// The job.
+    pub id: JobId,
+    /// Whose it is.
+    pub organization_id: OrganizationId,
+    /// What is wrong with it.
+    pub stuck: Stuck,
+}
+
+/// How an attempt to reap a job went (domain 8.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum ReapOutcome {
+    /// It has failed.
+    Reaped {
+        /// What was wrong with it.
+        stuck: Stuck,
+        /// The id that subscribers of its logs should read after.
+        logs_after: i64,
+    },
+    /// Somebody else is working on its row, or it is gone. Nothing changed.
+    Unavailable,
+    /// It had ended before. Nothing changed.
+    AlreadyCompleted,
+    /// It has shown a sign of life since. Nothing changed.
+    Alive,
+}
+
+/// A daemon that asks for work.
+#[derive(Debug, Clone, Copy)]
+pub struct Capabilities<'a> {
+    /// The provisioners that it can run.
+    pub provisioners: &'a [ProvisionerType],
+    /// Its tags.
+    pub tags: &'a Tags,
+}

@@ -1,0 +1,76 @@
+//! What a job leaves behind: log lines and timings.
+
+use time::OffsetDateTime;
+
+use super::{LogLevel, LogSource, TimingStage};
+
+/// A log line that is about to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJobLog {
+    /// When it was written.
+    pub created_at: OffsetDateTime,
+    /// Who wrote it.
+    pub source: LogSource,
+    /// How much it matters.
+    pub level: LogLevel,
+    /// The step that it belongs to; cut off after 128 characters.
+    pub stage: String,
+    /// The line; cut off after 1,024 characters. All of its bytes count towards the cap.
+    pub output: String,
+}
+
+/// A stored log line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobLog {
+    /// Ascends within a job.
+    pub id: i64,
+    /// When it was written.
+    pub created_at: OffsetDateTime,
+    /// Who wrote it.
+    pub source: LogSource,
+    /// How much it matters.
+    pub level: LogLevel,
+    /// The step that it belongs to.
+    pub stage: String,
+    /// The line.
+    pub output: String,
+}
+
+/// How an attempt to store log lines went (domain 8.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Append {
+    /// All lines are stored.
+    Stored {
+        /// The id that subscribers should read after; `None` when there were no lines.
+        logs_after: Option<i64>,
+    },
+    /// The cap is reached: this many lines are stored, the last of which says so, and the others are dropped.
+    Overflowed {
+        /// The id that subscribers should read after.
+        logs_after: i64,
+        /// How many lines are stored, the last one included.
+        lines: i64,
+    },
+    /// The cap is reached, and not even the line that says so fits: nothing is stored, and the job is marked.
+    Full,
+    /// The cap was reached before: nothing is stored.
+    Dropped,
+}
+
+/// How long one step of a job took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobTiming {
+    /// When it began.
+    pub started_at: OffsetDateTime,
+    /// When it ended.
+    pub ended_at: OffsetDateTime,
+    /// Which step.
+    pub stage: TimingStage,
+    /// Which part of the provisioner says so.
+    pub source: String,
+    /// What it did.
+    pub action: String,
+    /// To what.
+    pub resource: String,
+}

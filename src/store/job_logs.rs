@@ -1,0 +1,109 @@
+//! The logs of jobs, and their cap (domain 6.1, 8.3).
+
+use sqlx::PgConnection;
+
+use super::{Error, Result, Timestamp, input};
+use crate::{
+    authz::{ReadJobLogs, RunJobs},
+    model::{Append, ByWorker, JobId, JobLog, LogLevel, LogSource, NewJobLog},
+};
+
+/// How many bytes of output a job may log, the last line included.
+pub const LIMIT: i32 = 1_048_576;
+
+/// The last line of logs that overflow.
+pub const OVERFLOW_MESSAGE: &str =
+    "Provisioner logs exceeded the max size of 1MB. Will not continue to write provisioner logs for workspace build.";
+
+/// Appends lines to the logs of a job of the daemon's, in their order, up to [`LIMIT`] bytes of output in all; the line
+/// that would overflow becomes the warning [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3).
+///
+/// A stage is cut off after 128 characters, an output after 1,024; all of its bytes count. One round trip; locks the job,
+/// so that two appenders at the cap cannot both find room.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] for NUL
+/// characters and times that cannot be read again.
+#[tracing::instrument(name = "db.job_logs.append", skip_all)]
+pub async fn append(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    lines: &[NewJobLog],
+) -> Result<ByWorker<Append>> {
+    for line in lines {
+        input::time("created_at", line.created_at)?;
+        input::text("stage", &line.stage)?;
+        input::text("output", &line.output)?;
+    }
+    let created_at: Vec<_> = lines.iter().map(|line| line.created_at).collect();
+    let texts = |text: fn(&NewJobLog) -> &str| lines.iter().map(|line| text(line).to_owned()).collect::<Vec<_>>();
+    let row = sqlx::query_file!(
+        "queries/job_logs/append.sql",
+        id.0,
+        permit.organization().0,
+        permit.daemon().0,
+        &created_at as _,
+        &texts(|line| line.source.as_str()),
+        &texts(|line| line.level.as_str()),
+        &texts(|line| &line.stage),
+        &texts(|line| &line.output),
+        OVERFLOW_MESSAGE,
+        LIMIT,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("job_logs/append", e))?
+    .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    let logs_after = row.first_id.map(|first| first - 1);
+    Ok(match row.outcome.as_str() {
+        "not_running_yet" => ByWorker::NotRunningYet,
+        "other_owner" => ByWorker::OtherOwner,
+        "dropped" => ByWorker::Done(Append::Dropped),
+        "refused" => ByWorker::Done(Append::Full),
+        "overflowed" => {
+            ByWorker::Done(Append::Overflowed { logs_after: logs_after.unwrap_or_default(), lines: row.lines })
+        }
+        _ => ByWorker::Done(Append::Stored { logs_after }),
+    })
+}
+
+struct LogRow {
+    id: Option<i64>,
+    created_at: Option<Timestamp>,
+    source: Option<LogSource>,
+    level: Option<LogLevel>,
+    stage: Option<String>,
+    output: Option<String>,
+}
+
+impl LogRow {
+    fn log(self) -> Option<JobLog> {
+        Some(JobLog {
+            id: self.id?,
+            created_at: self.created_at?.0,
+            source: self.source?,
+            level: self.level?,
+            stage: self.stage?,
+            output: self.output?,
+        })
+    }
+}
+
+/// The log lines of a job with an id above `after`, oldest first; 0 for all of them (domain 6.1). One round trip, no
+/// locks.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or the permit does not reach it.
+#[tracing::instrument(name = "db.job_logs.after", skip_all)]
+pub async fn after(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId, after: i64) -> Result<Vec<JobLog>> {
+    let owner = permit.owner().map(|owner| owner.0);
+    let rows = sqlx::query_file_as!(LogRow, "queries/job_logs/after.sql", id.0, permit.organization().0, after, owner)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("job_logs/after", e))?;
+    if rows.is_empty() {
+        return Err(Error::not_found("provisioner job", id));
+    }
+    Ok(rows.into_iter().filter_map(LogRow::log).collect())
+}

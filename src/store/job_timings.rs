@@ -1,0 +1,96 @@
+//! How long the steps of jobs took (domain 6.2).
+
+use sqlx::PgConnection;
+
+use super::{Error, Result, Timestamp, input};
+use crate::{
+    authz::{ReadJobLogs, RunJobs},
+    model::{ByWorker, JobId, JobTiming, TimingStage},
+};
+
+/// Stores timings of a job of the daemon's, and says how many. One round trip; keeps the job from being deleted.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] for NUL
+/// characters, times that cannot be read again, and a step that ends before it begins.
+#[tracing::instrument(name = "db.job_timings.insert", skip_all)]
+pub async fn insert(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    timings: &[JobTiming],
+) -> Result<ByWorker<i64>> {
+    for timing in timings {
+        input::time("started_at", timing.started_at)?;
+        input::time("ended_at", timing.ended_at)?;
+        input::text("source", &timing.source)?;
+        input::text("action", &timing.action)?;
+        input::text("resource", &timing.resource)?;
+        if timing.ended_at < timing.started_at {
+            return Err(Error::Invalid { field: "ended_at", expected: "a time that is not before started_at" });
+        }
+    }
+    let started_at: Vec<_> = timings.iter().map(|timing| timing.started_at).collect();
+    let ended_at: Vec<_> = timings.iter().map(|timing| timing.ended_at).collect();
+    let texts = |text: fn(&JobTiming) -> &str| timings.iter().map(|t| text(t).to_owned()).collect::<Vec<_>>();
+    let row = sqlx::query_file!(
+        "queries/job_timings/insert.sql",
+        id.0,
+        permit.organization().0,
+        permit.daemon().0,
+        &started_at as _,
+        &ended_at as _,
+        &texts(|timing| timing.stage.as_str()),
+        &texts(|timing| &timing.source),
+        &texts(|timing| &timing.action),
+        &texts(|timing| &timing.resource),
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("job_timings/insert", e))?
+    .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    Ok(match row.outcome.as_str() {
+        "not_running_yet" => ByWorker::NotRunningYet,
+        "other_owner" => ByWorker::OtherOwner,
+        _ => ByWorker::Done(row.inserted),
+    })
+}
+
+struct TimingRow {
+    started_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    stage: Option<TimingStage>,
+    source: Option<String>,
+    action: Option<String>,
+    resource: Option<String>,
+}
+
+impl TimingRow {
+    fn timing(self) -> Option<JobTiming> {
+        Some(JobTiming {
+            started_at: self.started_at?.0,
+            ended_at: self.ended_at?.0,
+            stage: self.stage?,
+            source: self.source?,
+            action: self.action?,
+            resource: self.resource?,
+        })
+    }
+}
+
+/// The timings of a job, by their start. One round trip, no locks.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or the permit does not reach it.
+#[tracing::instrument(name = "db.job_timings.list", skip_all)]
+pub async fn list(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId) -> Result<Vec<JobTiming>> {
+    let owner = permit.owner().map(|owner| owner.0);
+    let rows = sqlx::query_file_as!(TimingRow, "queries/job_timings/list.sql", id.0, permit.organization().0, owner)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("job_timings/list", e))?;
+    if rows.is_empty() {
+        return Err(Error::not_found("provisioner job", id));
+    }
+    Ok(rows.into_iter().filter_map(TimingRow::timing).collect())
+}

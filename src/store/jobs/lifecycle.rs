@@ -1,0 +1,332 @@
+//! The steps of a job's life (domain 5.1, 5.2, 5.5, 8).
+//!
+//! A statement that decides on a job locks its row, decides and writes at once, and returns the row also where it
+//! refuses: no row can only mean that there is no such job in the scope of the permit.
+
+use serde_json::Value;
+use sqlx::{PgConnection, error::DatabaseError};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::job_row;
+use crate::{
+    authz::{CancelJobs, InsertJobs, LockJobs, ReadJobs, RunJobs},
+    model::{
+        ByWorker, CancelOutcome, Capabilities, DaemonId, End, ExpectedStatus, FailureCode, FileId, Heartbeat, Job,
+        JobErrorCode, JobId, JobInput, JobStatus, JobSubject, JobType, NewJob, OrganizationId, ProvisionerType,
+        StorageMethod, TemplateVersionId, UserId, WorkspaceBuildId,
+    },
+    store::{Error, Result, StoredJson, Timestamp, input, quota::RejectedCommit},
+};
+
+job_row!(JobRow {});
+job_row!(DecidedRow { outcome: String });
+
+impl From<JobRow> for Job {
+    fn from(mut row: JobRow) -> Self {
+        row.job()
+    }
+}
+
+/// Puts a job into the queue and returns it: pending, with the permit's organization and initiator (domain 5.5). One
+/// round trip.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such organization, or when the job is not of the permit's type;
+/// [`Error::Conflict`] when the id is taken; [`Error::Invalid`] for NUL characters, times that cannot be read again, and
+/// options that name the subject.
+#[tracing::instrument(name = "db.jobs.insert", skip_all)]
+pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -> Result<Job> {
+    let organization = permit.organization();
+    if job.subject.job_type() != permit.job_type() {
+        return Err(Error::not_found("organization", organization));
+    }
+    let created_at = input::time("created_at", job.created_at)?;
+    let (key, id) = match job.subject {
+        JobSubject::Build(id) => ("workspace_build_id", id.0),
+        JobSubject::Import(id) | JobSubject::DryRun(id) => ("template_version_id", id.0),
+    };
+    if ["workspace_build_id", "template_version_id"].iter().any(|key| job.options.contains_key(*key)) {
+        return Err(Error::Invalid { field: "options", expected: "no key that names the subject" });
+    }
+    let mut options = job.options;
+    options.insert(key.to_owned(), Value::String(id.to_string()));
+    let options = Value::Object(options);
+    let tags = Value::from_iter(job.tags.0);
+    input::json("options", &options)?;
+    input::json("tags", &tags)?;
+    job.trace_metadata.as_ref().map_or(Ok(()), |metadata| input::json("trace_metadata", metadata))?;
+    sqlx::query_file_as!(
+        JobRow,
+        "queries/jobs/insert.sql",
+        job.id.0,
+        created_at,
+        organization.0,
+        permit.initiator().0,
+        job.provisioner.as_str(),
+        job.storage_method.as_str(),
+        job.file_id.0,
+        job.subject.job_type().as_str(),
+        options.to_string(),
+        tags.to_string(),
+        job.trace_metadata.map(|metadata| metadata.to_string()),
+    )
+    .fetch_one(conn)
+    .await
+    .map(Job::from)
+    .map_err(|error| match error.as_database_error().and_then(DatabaseError::constraint) {
+        Some("provisioner_jobs_organization_id_fkey") => Error::not_found("organization", organization),
+        Some("provisioner_jobs_pkey") => Error::Conflict { constraint: "provisioner_jobs_pkey" },
+        _ => Error::from_sqlx("jobs/insert", error),
+    })
+}
+
+/// The jobs of the organization that were created strictly later, oldest first; for telemetry (domain 5.2). One round
+/// trip, no locks. There is no limit: ask for short times.
+#[tracing::instrument(name = "db.jobs.created_after", skip_all)]
+pub async fn created_after(conn: &mut PgConnection, permit: &ReadJobs, after: OffsetDateTime) -> Result<Vec<Job>> {
+    let after = input::time("after", after)?;
+    let rows = sqlx::query_file_as!(JobRow, "queries/jobs/created_after.sql", permit.organization().0, after)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("jobs/created_after", e))?;
+    Ok(rows.into_iter().map(Job::from).collect())
+}
+
+/// One job of the organization, locked until the caller's transaction ends (domain 5.2). One round trip; waits for
+/// whoever holds the row.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is none, or it belongs to another organization.
+#[tracing::instrument(name = "db.jobs.get_with_lock", skip_all)]
+pub async fn get_with_lock(conn: &mut PgConnection, permit: &LockJobs, id: JobId) -> Result<Job> {
+    sqlx::query_file_as!(JobRow, "queries/jobs/get_with_lock.sql", id.0, permit.organization().0)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("jobs/get_with_lock", e))?
+        .map(Job::from)
+        .ok_or_else(|| Error::not_found("provisioner job", id))
+}
+
+/// One job of the organization, locked until the caller's transaction ends; `None` when somebody else holds the row, or
+/// when there is none (domain 5.2). One round trip; never waits.
+#[tracing::instrument(name = "db.jobs.get_for_update_skip_locked", skip_all)]
+pub async fn get_for_update_skip_locked(conn: &mut PgConnection, permit: &LockJobs, id: JobId) -> Result<Option<Job>> {
+    let row =
+        sqlx::query_file_as!(JobRow, "queries/jobs/get_for_update_skip_locked.sql", id.0, permit.organization().0)
+            .fetch_optional(conn)
+            .await
+            .map_err(|e| Error::from_sqlx("jobs/get_for_update_skip_locked", e))?;
+    Ok(row.map(Job::from))
+}
+
+/// The first job that the daemon can take, now its own: jobs of people before those of the prebuilds user, then the
+/// oldest; `None` when there is nothing to do (domain 5.1). One round trip; locks only the job that it takes, and passes
+/// over those that others are taking.
+#[tracing::instrument(name = "db.jobs.acquire", skip_all)]
+pub async fn acquire(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    daemon: Capabilities<'_>,
+    now: OffsetDateTime,
+) -> Result<Option<Job>> {
+    let (now, provisioners, tags) = offer(daemon, now)?;
+    let row = sqlx::query_file_as!(
+        JobRow,
+        "queries/jobs/acquire.sql",
+        now,
+        permit.daemon().0,
+        permit.organization().0,
+        &provisioners,
+        tags,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("jobs/acquire", e))?;
+    Ok(row.map(Job::from))
+}
+
+/// The first `limit` jobs that the daemon can take, now its own, in the order in which [`acquire`] would have taken
+/// them. One round trip; locks only the jobs that it takes.
+#[tracing::instrument(name = "db.jobs.acquire_batch", skip_all)]
+pub async fn acquire_batch(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    daemon: Capabilities<'_>,
+    now: OffsetDateTime,
+    limit: u32,
+) -> Result<Vec<Job>> {
+    let (now, provisioners, tags) = offer(daemon, now)?;
+    let rows = sqlx::query_file_as!(
+        JobRow,
+        "queries/jobs/acquire_batch.sql",
+        now,
+        permit.daemon().0,
+        permit.organization().0,
+        &provisioners,
+        tags,
+        i64::from(limit),
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("jobs/acquire_batch", e))?;
+    let mut jobs: Vec<Job> = rows.into_iter().map(Job::from).collect();
+    // An UPDATE returns its rows in no order.
+    jobs.sort_by_key(|job| (job.initiator_id == UserId::PREBUILDS, job.created_at, job.id));
+    Ok(jobs)
+}
+
+fn offer(daemon: Capabilities<'_>, now: OffsetDateTime) -> Result<(Timestamp, Vec<String>, String)> {
+    let tags = Value::from_iter(daemon.tags.0.clone());
+    input::json("tags", &tags)?;
+    let provisioners = daemon.provisioners.iter().map(ToString::to_string).collect();
+    Ok((input::time("now", now)?, provisioners, tags.to_string()))
+}
+
+/// A sign of life of the daemon that works on the job; it learns whether somebody asked for the job to be canceled
+/// (domain 8.2). One round trip; locks the job. The sign of life never goes backwards.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
+#[tracing::instrument(name = "db.jobs.update", skip_all)]
+pub async fn update(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    now: OffsetDateTime,
+) -> Result<ByWorker<Heartbeat>> {
+    let now = input::time("now", now)?;
+    let row = sqlx::query_file!("queries/jobs/update.sql", id.0, permit.organization().0, permit.daemon().0, now)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("jobs/update", e))?
+        .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    Ok(match row.outcome.as_str() {
+        "not_running_yet" => ByWorker::NotRunningYet,
+        "other_owner" => ByWorker::OtherOwner,
+        _ => ByWorker::Done(Heartbeat { cancel_requested: row.cancel_requested }),
+    })
+}
+
+/// Ends a job of the daemon's without an error: it has succeeded, or is canceled when somebody had asked for that
+/// (domain 5.5, 8.1). One round trip; locks the job.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
+#[tracing::instrument(name = "db.jobs.complete", skip_all)]
+pub async fn complete(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    now: OffsetDateTime,
+) -> Result<ByWorker<End>> {
+    end(conn, permit, id, now, None, None).await
+}
+
+/// Ends a job of the daemon's with an error (domain 8.5). An empty error is none: the job ends as by [`complete`]. One
+/// round trip; locks the job.
+///
+/// `INSUFFICIENT_QUOTA` is not among the codes: [`fail_over_quota`] sets it.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] when the
+/// error contains NUL characters.
+#[tracing::instrument(name = "db.jobs.fail", skip_all)]
+pub async fn fail(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    now: OffsetDateTime,
+    error: &str,
+    code: Option<FailureCode>,
+) -> Result<ByWorker<End>> {
+    input::text("error", error)?;
+    let error = Some(error).filter(|error| !error.is_empty());
+    end(conn, permit, id, now, error, code.map(JobErrorCode::from)).await
+}
+
+/// Ends the job of a build whose quota commit was rejected, with the error text `insufficient quota` and the code
+/// `INSUFFICIENT_QUOTA` (domain 8.4). Nothing else sets that code. One round trip; locks the job.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
+#[tracing::instrument(name = "db.jobs.fail_over_quota", skip_all)]
+pub async fn fail_over_quota(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    rejected: &RejectedCommit,
+    now: OffsetDateTime,
+) -> Result<ByWorker<End>> {
+    end(conn, permit, rejected.job(), now, Some("insufficient quota"), Some(JobErrorCode::InsufficientQuota)).await
+}
+
+async fn end(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    now: OffsetDateTime,
+    error: Option<&str>,
+    code: Option<JobErrorCode>,
+) -> Result<ByWorker<End>> {
+    let now = input::time("now", now)?;
+    let mut row = sqlx::query_file_as!(
+        DecidedRow,
+        "queries/jobs/complete.sql",
+        id.0,
+        permit.organization().0,
+        permit.daemon().0,
+        now,
+        error,
+        code.as_ref().map(JobErrorCode::as_str),
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("jobs/complete", e))?
+    .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    Ok(match row.outcome.as_str() {
+        "not_running_yet" => ByWorker::NotRunningYet,
+        "other_owner" => ByWorker::OtherOwner,
+        "already_completed" => ByWorker::Done(End::AlreadyCompleted),
+        _ => ByWorker::Done(End::Ended(Box::new(row.job()))),
+    })
+}
+
+/// Asks for a job to be canceled: one that nobody took ends at once, one that runs when its daemon notices (domain 8.6,
+/// 10.4). With `expected`, only if that is its status. One round trip; locks the job, and waits for whoever holds it.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, or the permit does not reach it.
+#[tracing::instrument(name = "db.jobs.cancel", skip_all)]
+pub async fn cancel(
+    conn: &mut PgConnection,
+    permit: &CancelJobs,
+    id: JobId,
+    expected: Option<ExpectedStatus>,
+    now: OffsetDateTime,
+) -> Result<CancelOutcome> {
+    let now = input::time("now", now)?;
+    let mut row = sqlx::query_file_as!(
+        DecidedRow,
+        "queries/jobs/cancel.sql",
+        id.0,
+        now,
+        expected.map(ExpectedStatus::as_str),
+        permit.organization().0,
+        permit.owner().map(|owner| owner.0),
+        permit.imports(),
+        permit.regardless(),
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("jobs/cancel", e))?
+    .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    let job = Box::new(row.job());
+    Ok(match row.outcome.as_str() {
+        "not_allowed" => CancelOutcome::NotAllowed,
+        "already_finished" => CancelOutcome::AlreadyFinished(job),
+        "already_canceled" => CancelOutcome::AlreadyCanceled(job),
+        "not_in_expected_state" => CancelOutcome::NotInExpectedState(job),
+        "canceled" => CancelOutcome::Canceled(job),
+        _ => CancelOutcome::Canceling(job),
+    })
+}
