@@ -14,6 +14,7 @@
 //! ```
 
 mod actor;
+mod builds;
 mod identity;
 mod jobs;
 mod permit;
@@ -21,6 +22,7 @@ mod quota;
 mod workspaces;
 
 pub use actor::{Actor, OrganizationRole, SiteRole, System};
+pub use builds::*;
 pub use identity::*;
 pub use jobs::*;
 pub use quota::*;

@@ -59,6 +59,10 @@ ids! {
     DaemonId;
     /// The id of an uploaded file: the source archive that a job works on.
     FileId;
+    /// The id of an agent of a workspace.
+    WorkspaceAgentId;
+    /// The id of a preset of a template version.
+    PresetId;
 }
 
 impl UserId {

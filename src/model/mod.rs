@@ -7,6 +7,7 @@ mod ids;
 mod job;
 mod job_json;
 mod tags;
+mod workspace;
 
 pub use enums::*;
 pub use filter::*;
@@ -14,3 +15,4 @@ pub use identity::*;
 pub use ids::*;
 pub use job::*;
 pub use tags::*;
+pub use workspace::*;

@@ -11,8 +11,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::model::{
-    DaemonId, FileId, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, StorageMethod, TemplateId,
-    Transition, UserId, UserStatus, WorkspaceId,
+    AgentLifecycle, BuildReason, DaemonId, FileId, JobId, JobStatus, JobType, OrganizationId, PresetId,
+    ProvisionerType, StorageMethod, TemplateId, TemplateVersionId, Transition, UserId, UserStatus, WorkspaceAgentId,
+    WorkspaceBuildId, WorkspaceId,
 };
 
 macro_rules! ids {
@@ -44,6 +45,7 @@ macro_rules! ids {
 }
 
 ids!(OrganizationId, UserId, TemplateId, WorkspaceId, JobId, DaemonId, FileId);
+ids!(PresetId, TemplateVersionId, WorkspaceAgentId, WorkspaceBuildId);
 
 macro_rules! closed_sets {
     ($($set:ty => $name:literal),* $(,)?) => {$(
@@ -62,6 +64,8 @@ macro_rules! closed_sets {
 }
 
 closed_sets! {
+    AgentLifecycle => "workspace_agent_lifecycle_state",
+    BuildReason => "build_reason",
     JobStatus => "provisioner_job_status",
     JobType => "provisioner_job_type",
     ProvisionerType => "provisioner_type",

@@ -18,6 +18,20 @@ pub enum Error {
         /// The id or name as it was given.
         key: String,
     },
+    /// An argument is not what the operation takes. Nothing was written.
+    #[error("invalid {field}: expected {expected}")]
+    Invalid {
+        /// Which argument.
+        field: &'static str,
+        /// What it should have been, in words.
+        expected: &'static str,
+    },
+    /// A constraint of the schema forbids it. Nothing was written.
+    #[error("conflicts with {constraint}")]
+    Conflict {
+        /// The name of the constraint or unique index.
+        constraint: &'static str,
+    },
     /// A stored value is not what the schema promises.
     #[error("corrupt value in column {column} of {query}")]
     Corrupt {
@@ -53,6 +67,8 @@ impl Error {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "not_found",
+            Self::Invalid { .. } => "invalid",
+            Self::Conflict { .. } => "conflict",
             Self::Corrupt { .. } => "corrupt",
             Self::Schema(_) => "schema",
             Self::Unavailable(_) => "unavailable",
@@ -69,6 +85,15 @@ impl Error {
 
     pub(crate) fn not_found(entity: &'static str, key: impl fmt::Display) -> Self {
         Self::NotFound { entity, key: key.to_string() }
+    }
+
+    /// As [`Self::from_sqlx`], for a statement that one of these constraints may forbid.
+    pub(crate) fn conflict(query: &'static str, constraints: &[&'static str], error: sqlx::Error) -> Self {
+        let violated = error.as_database_error().and_then(sqlx::error::DatabaseError::constraint);
+        match constraints.iter().find(|constraint| Some(**constraint) == violated) {
+            Some(constraint) => Self::Conflict { constraint },
+            None => Self::from_sqlx(query, error),
+        }
     }
 
     /// Sorts what the driver says of the query with this name.

@@ -5,12 +5,16 @@
 //! first use on a connection costs one more, to prepare it.
 
 pub mod actors;
+pub mod agents;
+pub mod builds;
 mod codec;
 mod error;
 pub mod jobs;
 pub mod organizations;
+pub mod prebuilds;
 pub mod quota;
 pub mod templates;
+pub mod transaction;
 pub mod users;
 pub mod workspaces;
 
