@@ -112,6 +112,8 @@ impl CommitQuota {
     /// Only provisioner daemons, each for itself.
     pub fn check(actor: &Actor, organization: OrganizationId, daemon: DaemonId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants(actor);
-        granted.then_some(Self { organization, daemon, _checked: () }).ok_or_else(|| denied("provisioner daemon", daemon))
+        granted
+            .then_some(Self { organization, daemon, _checked: () })
+            .ok_or_else(|| denied("provisioner daemon", daemon))
     }
 }

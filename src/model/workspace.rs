@@ -38,7 +38,11 @@ impl FromStr for WorkspaceName {
 
     fn from_str(text: &str) -> Result<Self, InvalidWorkspaceName> {
         let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if text.len() <= 32 && text.split('-').all(is_word) { Ok(Self(text.to_owned())) } else { Err(InvalidWorkspaceName) }
+        if text.len() <= 32 && text.split('-').all(is_word) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidWorkspaceName)
+        }
     }
 }
 
@@ -178,7 +182,8 @@ impl WorkspaceAgent {
     /// Whether it is connected: a pure function of the row, the time, and how long a silent agent counts (domain 7.3).
     #[must_use]
     pub fn status(&self, now: OffsetDateTime, inactive_timeout: Duration) -> AgentStatus {
-        let (Some(_), Some(last)) = (self.first_connected_at, self.last_connected_at.or(self.first_connected_at)) else {
+        let (Some(_), Some(last)) = (self.first_connected_at, self.last_connected_at.or(self.first_connected_at))
+        else {
             let timeout = time::Duration::seconds(self.connection_timeout_seconds.into());
             let is_late = timeout.is_positive() && now - self.created_at > timeout;
             return if is_late { AgentStatus::Timeout } else { AgentStatus::Connecting };

@@ -151,10 +151,9 @@ pub async fn update_logs_overflowed(
     overflowed: bool,
 ) -> Result<()> {
     let (organization, owner) = (permit.organization().0, permit.owner().map(|owner| owner.0));
-    let done =
-        sqlx::query_file!("queries/agents/update_logs_overflowed.sql", organization, owner, id.0, overflowed)
-            .execute(conn)
-            .await
-            .map_err(|e| Error::from_sqlx("agents/update_logs_overflowed", e))?;
+    let done = sqlx::query_file!("queries/agents/update_logs_overflowed.sql", organization, owner, id.0, overflowed)
+        .execute(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("agents/update_logs_overflowed", e))?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("workspace agent", id)) }
 }

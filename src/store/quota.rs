@@ -99,16 +99,19 @@ pub async fn commit(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, c
         .ok()
         .filter(|cost| *cost >= 0)
         .ok_or(Error::Invalid { field: "cost", expected: "0 to 2147483647 credits" })?;
-    let row = transaction::retry(conn, async |conn| {
-        let found = if conn.is_in_transaction() {
-            let (daemon, organization) = (permit.daemon().0, permit.organization().0);
-            sqlx::query_file_as!(CommitRow, "queries/quota/commit.sql", job.0, daemon, organization, cost)
-                .fetch_optional(conn)
-                .await
-        } else {
-            commit_alone(conn, permit, job, cost).await
-        };
-        found.map_err(|e| Error::from_sqlx("quota/commit", e))
+    let permit = *permit;
+    let row = transaction::retry(conn, move |conn| {
+        Box::pin(async move {
+            let found = if conn.is_in_transaction() {
+                let (daemon, organization) = (permit.daemon().0, permit.organization().0);
+                sqlx::query_file_as!(CommitRow, "queries/quota/commit.sql", job.0, daemon, organization, cost)
+                    .fetch_optional(conn)
+                    .await
+            } else {
+                commit_alone(conn, permit, job, cost).await
+            };
+            found.map_err(|e| Error::from_sqlx("quota/commit", e))
+        })
     })
     .await?
     .ok_or_else(|| Error::not_found("provisioner job", job))?;
@@ -125,7 +128,7 @@ pub async fn commit(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, c
 /// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
 async fn commit_alone(
     conn: &mut PgConnection,
-    permit: &CommitQuota,
+    permit: CommitQuota,
     job: JobId,
     cost: i32,
 ) -> sqlx::Result<Option<CommitRow>> {

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    pin::Pin,
     time::Duration,
 };
 
@@ -26,7 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// [`Error::Serialization`] when the last attempt lost, too; any other error of the operation at once.
 pub async fn retry<T>(
     conn: &mut PgConnection,
-    mut operation: impl AsyncFnMut(&mut PgConnection) -> Result<T>,
+    // Boxed, because of an async closure nobody could say yet that its future may change threads.
+    mut operation: impl for<'c> FnMut(&'c mut PgConnection) -> Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>,
 ) -> Result<T> {
     let attempts = if conn.is_in_transaction() { 1 } else { MAX_ATTEMPTS };
     for attempt in 1..attempts {
