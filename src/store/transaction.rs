@@ -19,9 +19,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Does `operation`, and does it again while it loses races (SQLSTATE 40001 and 40P01), after a pause of random length:
 /// up to 2 ms at first, twice as long each time, 100 ms at most, and [`MAX_ATTEMPTS`] times in all.
 ///
-/// In a transaction of the caller it tries once, because only the whole transaction can be tried again. No operation
-/// leaves anything behind on the connection when it is dropped, and between two attempts there is nothing to leave.
-/// One round trip per attempt and statement of the operation.
+/// In a transaction of the caller it tries once, because only the whole transaction can be tried again. It opens no
+/// transaction itself, so that it leaves nothing behind when it is dropped at any await; the operations of this library
+/// do not either. One round trip per attempt and statement of the operation.
 ///
 /// # Errors
 /// [`Error::Serialization`] when the last attempt lost, too; any other error of the operation at once.

@@ -84,13 +84,14 @@ async fn only_agents_of_the_latest_build_that_are_not_deleted_are_found() {
     assert_eq!(error.code(), "not_found");
 }
 
+// Seconds before now: created, first and last connected, disconnected; the connection timeout; the answer.
+type Case = (i64, Option<i64>, Option<i64>, Option<i64>, i32, AgentStatus);
+
 #[tokio::test]
 async fn the_status_of_an_agent_is_a_function_of_its_row_the_time_and_the_timeout() {
     use AgentStatus::{Connected, Connecting, Disconnected, Timeout};
     let (_database, mut conn) = world().await;
     let row = agents(&mut conn).await.remove(0);
-    // Seconds before now: created, first and last connected, disconnected; the connection timeout; the answer.
-    type Case = (i64, Option<i64>, Option<i64>, Option<i64>, i32, AgentStatus);
     let cases: &[Case] = &[
         (10, None, None, None, 0, Connecting),
         (1_000_000, None, None, None, 0, Connecting),

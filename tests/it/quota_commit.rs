@@ -385,12 +385,8 @@ async fn a_commit_that_is_dropped_anywhere_leaves_a_clean_session() {
             }
         }
         sql(&mut conn, format!("UPDATE workspaces SET ttl = {polls}")).await;
-        let seen: (i64, String) =
-            sqlx::query_as("SELECT ttl, current_setting('transaction_isolation') FROM workspaces")
-                .fetch_one(&mut observer)
-                .await
-                .unwrap();
-        assert_eq!(seen.0, polls, "the write of the next user is not in somebody's open transaction");
+        let seen: i64 = sqlx::query_scalar("SELECT ttl FROM workspaces").fetch_one(&mut observer).await.unwrap();
+        assert_eq!(seen, polls, "the write of the next user is not in somebody's open transaction");
         let level: String =
             sqlx::query_scalar("SELECT current_setting('transaction_isolation')").fetch_one(&mut conn).await.unwrap();
         assert_eq!(level, "read committed");
