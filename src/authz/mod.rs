@@ -14,6 +14,7 @@
 //! ```
 
 mod actor;
+mod builds;
 mod chats;
 mod daemons;
 mod identity;
@@ -25,6 +26,7 @@ mod settings;
 mod workspaces;
 
 pub use actor::{Actor, OrganizationRole, SiteRole, System};
+pub use builds::*;
 pub use chats::*;
 pub use daemons::*;
 pub use identity::*;

@@ -186,4 +186,70 @@ closed_sets! {
         /// Works on a job.
         Busy = "busy",
     }
+
+    /// Why a build was asked for.
+    BuildReason, "build reason" {
+        /// Somebody asked for it.
+        Initiator = "initiator",
+        /// The schedule started the workspace.
+        Autostart = "autostart",
+        /// The deadline stopped the workspace.
+        Autostop = "autostop",
+        /// Nobody used the workspace for long.
+        Dormancy = "dormancy",
+        /// A failed build was stopped.
+        FailedStop = "failedstop",
+        /// A dormant workspace was deleted.
+        Autodelete = "autodelete",
+        /// Somebody asked for it in the dashboard.
+        Dashboard = "dashboard",
+        /// Somebody asked for it at the command line.
+        Cli = "cli",
+        /// Somebody connected with SSH.
+        SshConnection = "ssh_connection",
+        /// Somebody connected with VS Code.
+        VscodeConnection = "vscode_connection",
+        /// Somebody connected with `JetBrains`.
+        JetbrainsConnection = "jetbrains_connection",
+        /// A task was idle.
+        TaskAutoPause = "task_auto_pause",
+        /// Somebody paused a task.
+        TaskManualPause = "task_manual_pause",
+        /// A task goes on.
+        TaskResume = "task_resume",
+    }
+
+    /// Where the start-up or the shutdown of an agent stands.
+    AgentLifecycle, "agent lifecycle state" {
+        /// The agent has not begun.
+        Created = "created",
+        /// The start-up scripts run.
+        Starting = "starting",
+        /// They take too long.
+        StartTimeout = "start_timeout",
+        /// One of them failed.
+        StartError = "start_error",
+        /// They are done.
+        Ready = "ready",
+        /// The shutdown scripts run.
+        ShuttingDown = "shutting_down",
+        /// They take too long.
+        ShutdownTimeout = "shutdown_timeout",
+        /// One of them failed.
+        ShutdownError = "shutdown_error",
+        /// The agent is off.
+        Off = "off",
+    }
+
+    /// Whether an agent is connected (domain 7.3); computed, never stored.
+    AgentStatus, "agent status" {
+        /// It has not called yet.
+        Connecting = "connecting",
+        /// It is there.
+        Connected = "connected",
+        /// It was there.
+        Disconnected = "disconnected",
+        /// It has not called in the time that its template gives it.
+        Timeout = "timeout",
+    }
 }

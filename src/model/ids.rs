@@ -65,6 +65,8 @@ ids! {
     ChatId;
     /// The id of an uploaded file: the source archive that a job works on.
     FileId;
+    /// The id of a preset of a template version.
+    PresetId;
 }
 
 impl UserId {

@@ -13,6 +13,7 @@ mod job_logs;
 mod license;
 mod settings;
 mod tags;
+mod workspace;
 
 pub use chat::*;
 pub use daemon::*;
@@ -26,3 +27,4 @@ pub use job_logs::*;
 pub use license::*;
 pub use settings::*;
 pub use tags::*;
+pub use workspace::*;

@@ -11,9 +11,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::model::{
-    ChatId, DaemonId, DaemonStatus, FileId, JobId, JobStatus, JobType, LicenseId, LogLevel, LogSource, OrganizationId,
-    ProvisionerKeyId, ProvisionerType, StorageMethod, TemplateId, TimingStage, Transition, UserId, UserStatus,
-    WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+    AgentLifecycle, BuildReason, ChatId, DaemonId, DaemonStatus, FileId, JobId, JobStatus, JobType, LicenseId,
+    LogLevel, LogSource, OrganizationId, PresetId, ProvisionerKeyId, ProvisionerType, StorageMethod, TemplateId,
+    TemplateVersionId, TimingStage, Transition, UserId, UserStatus, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
 };
 
 macro_rules! ids {
@@ -44,8 +44,8 @@ macro_rules! ids {
     )*};
 }
 
-ids!(OrganizationId, UserId, TemplateId, WorkspaceId, JobId, DaemonId, FileId);
-ids!(ProvisionerKeyId, WorkspaceAgentId, WorkspaceBuildId, ChatId);
+ids!(OrganizationId, UserId, TemplateId, TemplateVersionId, PresetId, WorkspaceId, WorkspaceBuildId, WorkspaceAgentId);
+ids!(JobId, DaemonId, ProvisionerKeyId, FileId, ChatId);
 
 impl Type<Postgres> for LicenseId {
     fn type_info() -> PgTypeInfo {
@@ -76,6 +76,8 @@ macro_rules! closed_sets {
 }
 
 closed_sets! {
+    AgentLifecycle => "workspace_agent_lifecycle_state",
+    BuildReason => "build_reason",
     JobStatus => "provisioner_job_status",
     JobType => "provisioner_job_type",
     LogLevel => "log_level",

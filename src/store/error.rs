@@ -87,6 +87,15 @@ impl Error {
         Self::NotFound { entity, key: key.to_string() }
     }
 
+    /// As [`Self::from_sqlx`], for a statement that one of these constraints may forbid.
+    pub(crate) fn conflict(query: &'static str, constraints: &[&'static str], error: sqlx::Error) -> Self {
+        let violated = error.as_database_error().and_then(sqlx::error::DatabaseError::constraint);
+        match constraints.iter().find(|constraint| Some(**constraint) == violated) {
+            Some(constraint) => Self::Conflict { constraint },
+            None => Self::from_sqlx(query, error),
+        }
+    }
+
     /// Sorts what the driver says of the query with this name.
     pub(crate) fn from_sqlx(query: &'static str, error: sqlx::Error) -> Self {
         let state =

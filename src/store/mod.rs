@@ -5,6 +5,8 @@
 //! first use on a connection costs one more, to prepare it.
 
 pub mod actors;
+pub mod agents;
+pub mod builds;
 pub mod chats;
 mod codec;
 pub mod daemons;
@@ -15,9 +17,11 @@ pub mod job_timings;
 pub mod jobs;
 pub mod licenses;
 pub mod organizations;
+pub mod prebuilds;
 pub mod quota;
 pub mod settings;
 pub mod templates;
+pub mod transaction;
 pub mod users;
 pub mod workspaces;
 

@@ -1,12 +1,55 @@
 //! Quota: what a user consumes and may consume (domain 7.1).
 
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
-use super::{Error, Result};
+use super::{Error, Result, transaction};
 use crate::{
-    authz::ReadQuota,
+    authz::{CommitQuota, ReadQuota},
     model::{JobId, Quota},
 };
+
+/// What became of a quota commit.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// The build may go on, and its cost is recorded. Consumed includes it.
+    Accepted(Quota),
+    /// The build would exceed the owner's budget. Nothing was written.
+    Rejected(RejectedCommit),
+}
+
+/// The proof that the quota commit of a job was rejected; only [`commit`] makes one.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub struct RejectedCommit {
+    job: JobId,
+    consumed: i64,
+    budget: i64,
+}
+
+impl RejectedCommit {
+    pub(crate) const fn new(job: JobId, consumed: i64, budget: i64) -> Self {
+        Self { job, consumed, budget }
+    }
+
+    /// The job whose build may not go on.
+    #[must_use]
+    pub const fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// What the owner consumes without the build, in credits.
+    #[must_use]
+    pub const fn consumed(&self) -> i64 {
+        self.consumed
+    }
+
+    /// What the owner may consume, in credits.
+    #[must_use]
+    pub const fn budget(&self) -> i64 {
+        self.budget
+    }
+}
 
 /// What the user consumes in the organization, and may consume, in credits. One round trip, one snapshot, no locks.
 ///
@@ -21,32 +64,80 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
         .map_err(|e| Error::from_sqlx("quota/usage", e))
 }
 
-/// The proof that the quota commit of a build was rejected: what it takes to fail the build's job with
-/// `INSUFFICIENT_QUOTA` (domain 9). It is good for that job, once.
-///
-/// ```compile_fail
-/// let forged = coderdb::store::quota::RejectedCommit { job: coderdb::model::JobId(uuid::Uuid::nil()) };
-/// ```
-///
-/// ```compile_fail
-/// let forged = coderdb::store::quota::RejectedCommit::new(coderdb::model::JobId(uuid::Uuid::nil()));
-/// ```
-#[derive(Debug, PartialEq, Eq)]
-#[must_use]
-pub struct RejectedCommit {
-    job: JobId,
+#[derive(FromRow)]
+struct CommitRow {
+    #[sqlx(rename = "serializable!")]
+    serializable: bool,
+    #[sqlx(rename = "accepted!")]
+    accepted: bool,
+    #[sqlx(rename = "consumed!")]
+    consumed: i64,
+    #[sqlx(rename = "budget!")]
+    budget: i64,
 }
 
-impl RejectedCommit {
-    /// Only a rejected commit may make one.
-    #[allow(dead_code, reason = "the quota commit comes after this")]
-    pub(crate) const fn new(job: JobId) -> Self {
-        Self { job }
-    }
+const COMMIT: &str = include_str!("../../queries/quota/commit.sql");
+const NOT_SERIALIZABLE: Error =
+    Error::Invalid { field: "transaction", expected: "none, or one with the isolation level SERIALIZABLE" };
 
-    /// The job whose build is over quota.
-    #[must_use]
-    pub const fn job(&self) -> JobId {
-        self.job
+/// Commits what the build of the job costs per day, in credits, and says whether the build may go on (domain 8.4).
+///
+/// The quota of the workspace's *owner* counts. Rejected is what would exceed the budget (equal is within), unless the
+/// build costs less than the one before it; a first build never does. The cost is recorded only when it is accepted,
+/// and then it is the same commit when it is repeated: what this build recorded before does not count against it.
+///
+/// Serializable, so that no other commit, here or in another server, spends the same credits. One round trip when no
+/// other commit for the same rows is in flight; a commit that lost a race is tried again, see [`transaction::retry`].
+/// In a transaction of the caller, which must be serializable, it is tried once. Locks the row of the build.
+///
+/// # Errors
+/// [`Error::NotFound`] when the job builds no workspace of the organization, or is not assigned to the daemon;
+/// [`Error::Invalid`] for a cost that is negative or beyond 2,147,483,647.
+#[tracing::instrument(name = "db.quota.commit", skip_all)]
+pub async fn commit(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, cost: i64) -> Result<CommitOutcome> {
+    let cost = i32::try_from(cost)
+        .ok()
+        .filter(|cost| *cost >= 0)
+        .ok_or(Error::Invalid { field: "cost", expected: "0 to 2147483647 credits" })?;
+    let permit = *permit;
+    let row = transaction::retry(conn, move |conn| {
+        Box::pin(async move {
+            let found = if conn.is_in_transaction() {
+                let (daemon, organization) = (permit.daemon().0, permit.organization().0);
+                sqlx::query_file_as!(CommitRow, "queries/quota/commit.sql", job.0, daemon, organization, cost)
+                    .fetch_optional(conn)
+                    .await
+            } else {
+                commit_alone(conn, permit, job, cost).await
+            };
+            found.map_err(|e| Error::from_sqlx("quota/commit", e))
+        })
+    })
+    .await?
+    .ok_or_else(|| Error::not_found("provisioner job", job))?;
+    match row {
+        CommitRow { serializable: false, .. } => Err(NOT_SERIALIZABLE),
+        CommitRow { accepted: true, consumed, budget, .. } => {
+            Ok(CommitOutcome::Accepted(Quota { credits_consumed: consumed, budget }))
+        }
+        CommitRow { consumed, budget, .. } => Ok(CommitOutcome::Rejected(RejectedCommit::new(job, consumed, budget))),
     }
+}
+
+/// The level and the statement in one message are one transaction, which the server ends by itself: there is no open
+/// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
+async fn commit_alone(
+    conn: &mut PgConnection,
+    permit: CommitQuota,
+    job: JobId,
+    cost: i32,
+) -> sqlx::Result<Option<CommitRow>> {
+    let statement = COMMIT
+        .replace("$1", &format!("'{job}'"))
+        .replace("$2", &format!("'{}'", permit.daemon()))
+        .replace("$3", &format!("'{}'", permit.organization()))
+        .replace("$4", &cost.to_string());
+    let message = format!("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\n{statement}");
+    let rows = sqlx::raw_sql(AssertSqlSafe(message)).fetch_all(conn).await?;
+    rows.first().map(CommitRow::from_row).transpose()
 }

@@ -103,7 +103,8 @@ fn every_operation_says_what_it_costs() {
 
 #[test]
 fn every_operation_takes_a_permit() {
-    for (file, code) in files("src/store") {
+    // What runs operations again is none itself.
+    for (file, code) in files("src/store").into_iter().filter(|(file, _)| file != "transaction.rs") {
         for signature in code.split("pub async fn ").skip(1) {
             let signature = signature.split(") ->").next().expect("a signature");
             assert!(signature.contains("permit: &"), "src/store/{file}: {signature}");

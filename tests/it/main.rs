@@ -1,6 +1,8 @@
 //! Everything that needs a server, in one program: one server, one template, a clone per test.
 
+mod agents;
 mod authz;
+mod builds;
 mod chats;
 mod cli;
 mod compile_fail;
@@ -17,7 +19,9 @@ mod migrations;
 mod model;
 mod plans;
 mod postgres;
+mod prebuilds;
 mod queries;
+mod quota_commit;
 mod random_database;
 mod readme;
 mod round_trips;
@@ -25,3 +29,4 @@ mod schema;
 mod service;
 mod settings;
 mod support;
+mod workspaces;

@@ -33,6 +33,40 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "using provisioner_jobs_queue_idx",
         ],
     ),
+    // The agents of one build, and the lines of one batch or one job.
+    ("agents/append_logs.sql", &["Sort Key: line_1.n"]),
+    ("agents/in_latest_build.sql", &["Sort Key: a.display_order"]),
+    ("job_logs/after.sql", &["Sort Key: l.id"]),
+    ("job_logs/append.sql", &["Sort Key: k.n"]),
+    ("job_timings/list.sql", &["Sort Key: t.started_at, t.ended_at"]),
+    // The jobs that wait. Their order is that of the queue's index, which lacks those that are being canceled.
+    ("jobs/acquire.sql", &["Sort Key: ((q.initiator_id"]),
+    ("jobs/acquire_batch.sql", &["Sort Key: ((q.initiator_id"]),
+    // Five lines.
+    ("jobs/reap.sql", &["Sort Key: \"*VALUES*\".column1"]),
+    // The jobs that are not completed, in random order, so that one that cannot be reaped holds up no other.
+    ("jobs/reap_candidates.sql", &["Sort Key: (random())"]),
+    // The prebuilds of one preset that wait.
+    (
+        "prebuilds/cancel_stale_pending.sql",
+        &["Sort Key: numbered.n", "Sort Key: j.created_at, j.id", "Sort Key: stale.created_at, stale.id"],
+    ),
+    ("prebuilds/count_stale_pending.sql", &["Sort Key: workspace_builds.template_version_preset_id"]),
+    // A deployment has few templates and presets.
+    ("prebuilds/presets.sql", &["Sort Key: t.name, t.id, v.created_at", "using templates_pkey on templates t"]),
+    // Not served yet: these read all workspaces that are not deleted, and want an index led by the owner.
+    (
+        "prebuilds/count_in_progress.sql",
+        &["using templates_pkey on templates t", "using workspace_template_id_idx on workspaces w_1"],
+    ),
+    (
+        "prebuilds/running.sql",
+        &[
+            "Sort Key: w.created_at, w.id",
+            "using workspaces_pkey on workspaces w",
+            "using workspace_template_id_idx on workspaces w_",
+        ],
+    ),
     // All of them is the answer, and a deployment has few.
     ("licenses/list.sql", &["using licenses_pkey"]),
     ("licenses/unexpired.sql", &["using licenses_pkey"]),

@@ -1,0 +1,21 @@
+-- The build with the number $4 of the workspace $3 in the organization $1, of the owner $2 when it is not null.
+SELECT
+    b.id,
+    b.created_at,
+    b.updated_at,
+    b.workspace_id,
+    b.template_version_id,
+    b.build_number,
+    b.transition,
+    b.initiator_id,
+    b.job_id,
+    b.deadline,
+    b.max_deadline,
+    b.reason,
+    b.daily_cost,
+    b.template_version_preset_id,
+    b.has_ai_task,
+    b.has_external_agent
+FROM workspace_builds AS b
+INNER JOIN workspaces AS w ON w.id = b.workspace_id
+WHERE w.organization_id = $1 AND ($2::uuid IS NULL OR w.owner_id = $2) AND b.workspace_id = $3 AND b.build_number = $4

@@ -1,0 +1,53 @@
+-- Creates the build $1 of the workspace $2, and the job $3 that carries it out, in the organization $4, for the owner
+-- $5 when it is not null. $6 is the template version, $7 the preset, $8 the transition, $9 the reason, $10 the
+-- initiator, $11 the provisioner state (null: that of the build before), $12 and $13 the deadline and its bound,
+-- $14 the tags, $15 now. The number is null when another build took it in the same moment: nothing is written then.
+WITH workspace AS (
+    SELECT w.id, w.organization_id, tj.provisioner, tj.storage_method, tj.file_id, last.build_number, last.state
+    FROM workspaces AS w
+    INNER JOIN template_versions AS v
+        ON v.id = $6 AND v.template_id = w.template_id AND v.organization_id = w.organization_id
+    INNER JOIN provisioner_jobs AS tj ON tj.id = v.job_id
+    LEFT JOIN LATERAL (
+        SELECT b.build_number, b.provisioner_state AS state
+        FROM workspace_builds AS b
+        WHERE b.workspace_id = w.id
+        ORDER BY b.build_number DESC
+        LIMIT 1
+    ) AS last ON true
+    WHERE w.id = $2 AND w.organization_id = $4 AND ($5::uuid IS NULL OR w.owner_id = $5) AND w.deleted = false
+        AND ($7::uuid IS NULL OR EXISTS (
+            SELECT 1 FROM template_version_presets AS p WHERE p.id = $7 AND p.template_version_id = v.id
+        ))
+),
+
+build AS (
+    INSERT INTO workspace_builds (
+        id, created_at, updated_at, workspace_id, template_version_id, build_number, transition, initiator_id,
+        provisioner_state, job_id, deadline, max_deadline, reason, template_version_preset_id
+    )
+    SELECT
+        $1, $15::timestamptz, $15::timestamptz, w.id, $6, coalesce(w.build_number, 0) + 1,
+        $8::text::workspace_transition, $10, coalesce($11::bytea, w.state), $3,
+        coalesce($12::timestamptz, '0001-01-01 00:00:00+00'), coalesce($13::timestamptz, '0001-01-01 00:00:00+00'),
+        $9::text::build_reason, $7
+    FROM workspace AS w
+    ON CONFLICT (workspace_id, build_number) DO NOTHING
+    RETURNING build_number
+),
+
+job AS (
+    INSERT INTO provisioner_jobs (
+        id, created_at, updated_at, organization_id, initiator_id, provisioner, storage_method, file_id, type, input,
+        tags
+    )
+    SELECT
+        $3, $15::timestamptz, $15::timestamptz, w.organization_id, $10, w.provisioner, w.storage_method, w.file_id,
+        'workspace_build', jsonb_build_object('workspace_build_id', $1::uuid), $14::jsonb
+    FROM workspace AS w
+    CROSS JOIN build
+)
+
+SELECT build.build_number AS "build_number?"
+FROM workspace
+LEFT JOIN build ON true

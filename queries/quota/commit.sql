@@ -1,0 +1,67 @@
+-- Commits the cost $4 of the build that the daemon $2 carries out with the job $1 in the organization $3 (domain 8.4).
+-- Decides and writes in one statement; right only in a serializable transaction, and writes in no other.
+WITH build AS (
+    SELECT b.id, b.workspace_id, b.build_number, w.owner_id, w.organization_id
+    FROM provisioner_jobs AS j
+    INNER JOIN workspace_builds AS b ON b.job_id = j.id
+    INNER JOIN workspaces AS w ON w.id = b.workspace_id
+    WHERE j.id = $1 AND j.worker_id = $2 AND j.organization_id = $3 AND w.organization_id = $3
+),
+
+consumption AS (
+    SELECT
+        coalesce(sum(latest.daily_cost), 0) AS consumed,
+        -- What this build committed before does not stand in its own way when the commit is repeated.
+        coalesce(sum(latest.daily_cost) FILTER (WHERE latest.id <> build.id), 0) AS by_others
+    FROM build
+    INNER JOIN workspaces AS w
+        ON w.owner_id = build.owner_id AND w.organization_id = build.organization_id AND w.deleted = false
+    CROSS JOIN LATERAL (
+        SELECT b.id, b.daily_cost
+        FROM workspace_builds AS b
+        WHERE b.workspace_id = w.id
+        ORDER BY b.build_number DESC
+        LIMIT 1
+    ) AS latest
+),
+
+decision AS (
+    SELECT
+        build.id,
+        consumption.consumed,
+        consumption.by_others + $4::integer AS new_consumed,
+        budget.budget,
+        current_setting('transaction_isolation') = 'serializable' AS serializable,
+        -- A first build is a net increase, and so is an equal cost.
+        build.build_number = 1 OR coalesce($4::integer >= previous.daily_cost, true) AS is_increase
+    FROM build
+    CROSS JOIN consumption
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(g.quota_allowance), 0) AS budget
+        FROM groups AS g
+        WHERE g.organization_id = build.organization_id
+            AND EXISTS (
+                SELECT 1 FROM group_members_expanded AS m WHERE m.group_id = g.id AND m.user_id = build.owner_id
+            )
+    ) AS budget
+    LEFT JOIN workspace_builds AS previous
+        ON previous.workspace_id = build.workspace_id AND previous.build_number = build.build_number - 1
+),
+
+written AS (
+    UPDATE workspace_builds AS b
+    SET daily_cost = $4::integer
+    FROM decision
+    WHERE b.id = decision.id
+        AND decision.serializable
+        AND NOT (decision.new_consumed > decision.budget AND decision.is_increase)
+    RETURNING b.id
+)
+
+SELECT
+    decision.serializable AS "serializable!",
+    written.id IS NOT NULL AS "accepted!",
+    (CASE WHEN written.id IS NULL THEN decision.consumed ELSE decision.new_consumed END)::bigint AS "consumed!",
+    decision.budget::bigint AS "budget!"
+FROM decision
+LEFT JOIN written ON written.id = decision.id

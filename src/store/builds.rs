@@ -1,0 +1,255 @@
+//! Builds of workspaces (domain 4.16, 7.2).
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{Error, Result, Timestamp};
+use crate::{
+    authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces},
+    model::{
+        BuildReason, DeadlineOutcome, JobId, NewBuild, PresetId, TemplateVersionId, Transition, UserId, WorkspaceBuild,
+        WorkspaceBuildId, WorkspaceId,
+    },
+};
+
+const ZERO: OffsetDateTime = time::macros::datetime!(0001-01-01 0:00 UTC);
+const DEADLINE: &str = "workspace_builds_deadline_below_max_deadline";
+/// A build that loses its number to another one is tried again; so many others in a row do not exist.
+const MAX_ATTEMPTS: u32 = 1_000;
+
+struct BuildRow {
+    id: WorkspaceBuildId,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    workspace_id: WorkspaceId,
+    template_version_id: TemplateVersionId,
+    build_number: i32,
+    transition: Transition,
+    initiator_id: UserId,
+    job_id: JobId,
+    deadline: Timestamp,
+    max_deadline: Timestamp,
+    reason: BuildReason,
+    daily_cost: i32,
+    template_version_preset_id: Option<PresetId>,
+    has_ai_task: Option<bool>,
+    has_external_agent: Option<bool>,
+}
+
+impl From<BuildRow> for WorkspaceBuild {
+    fn from(row: BuildRow) -> Self {
+        let nonzero = |at: Timestamp| Some(at.0).filter(|at| *at != ZERO);
+        Self {
+            id: row.id,
+            created_at: row.created_at.0,
+            updated_at: row.updated_at.0,
+            workspace_id: row.workspace_id,
+            template_version_id: row.template_version_id,
+            build_number: row.build_number,
+            transition: row.transition,
+            initiator_id: row.initiator_id,
+            job_id: row.job_id,
+            deadline: nonzero(row.deadline),
+            max_deadline: nonzero(row.max_deadline),
+            reason: row.reason,
+            daily_cost: row.daily_cost,
+            preset_id: row.template_version_preset_id,
+            has_ai_task: row.has_ai_task,
+            has_external_agent: row.has_external_agent,
+        }
+    }
+}
+
+/// Creates a build and the job that carries it out, both or neither, and returns the build's number: the next one of
+/// the workspace, from 1, without a gap however many are created at once.
+///
+/// The job's source and provisioner are those of the template version's own job; its cost is 0 until the quota commit.
+/// One round trip, one statement, and one more for every other build that took the number first. Waits for whoever
+/// creates a build of the same workspace.
+///
+/// # Errors
+/// [`Error::NotFound`] when the organization has no such workspace, the permit does not reach its owner, it is deleted,
+/// or the version is not one of its template, or the preset not one of the version. [`Error::Conflict`] with
+/// `workspace_builds_deadline_below_max_deadline`, `workspace_builds_pkey`, `workspace_builds_job_id_key` or
+/// `provisioner_jobs_pkey`. [`Error::Invalid`] for tags with a NUL byte.
+#[tracing::instrument(name = "db.builds.create", skip_all)]
+pub async fn create(
+    conn: &mut PgConnection,
+    permit: &BuildWorkspaces,
+    new: &NewBuild,
+    now: OffsetDateTime,
+) -> Result<i32> {
+    if new.tags.0.iter().any(|(key, value)| key.contains('\0') || value.contains('\0')) {
+        return Err(Error::Invalid { field: "tags", expected: "texts without NUL bytes" });
+    }
+    let tags = Value::from_iter(new.tags.0.clone());
+    for _ in 0..MAX_ATTEMPTS {
+        let number = sqlx::query_file_scalar!(
+            "queries/builds/create.sql",
+            new.id.0,
+            new.workspace_id.0,
+            new.job_id.0,
+            permit.organization().0,
+            permit.owner().map(|owner| owner.0),
+            new.template_version_id.0,
+            new.preset_id.map(|preset| preset.0),
+            new.transition.as_str(),
+            new.reason.as_str(),
+            new.initiator_id.0,
+            new.provisioner_state.as_deref(),
+            new.deadline.map(Timestamp) as _,
+            new.max_deadline.map(Timestamp) as _,
+            tags as _,
+            Timestamp(now)
+        )
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(|e| {
+            let constraints =
+                [DEADLINE, "workspace_builds_pkey", "workspace_builds_job_id_key", "provisioner_jobs_pkey"];
+            Error::conflict("builds/create", &constraints, e)
+        })?
+        .ok_or_else(|| Error::not_found("workspace", new.workspace_id))?;
+        if let Some(number) = number {
+            return Ok(number);
+        }
+    }
+    Err(Error::Conflict { constraint: "workspace_builds_workspace_id_build_number_key" })
+}
+
+/// The build with this id. One round trip.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is none, its workspace is in another organization, or the permit does not reach its
+/// owner.
+#[tracing::instrument(name = "db.builds.get", skip_all)]
+pub async fn get(conn: &mut PgConnection, permit: &ReadWorkspaces, id: WorkspaceBuildId) -> Result<WorkspaceBuild> {
+    let owner = permit.owner().map(|owner| owner.0);
+    sqlx::query_file_as!(BuildRow, "queries/builds/get.sql", permit.organization().0, owner, id.0)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("builds/get", e))?
+        .map(Into::into)
+        .ok_or_else(|| Error::not_found("workspace build", id))
+}
+
+/// The build that the job carries out. One round trip.
+///
+/// # Errors
+/// As [`get`].
+#[tracing::instrument(name = "db.builds.by_job", skip_all)]
+pub async fn by_job(conn: &mut PgConnection, permit: &ReadWorkspaces, job: JobId) -> Result<WorkspaceBuild> {
+    let owner = permit.owner().map(|owner| owner.0);
+    sqlx::query_file_as!(BuildRow, "queries/builds/by_job.sql", permit.organization().0, owner, job.0)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("builds/by_job", e))?
+        .map(Into::into)
+        .ok_or_else(|| Error::not_found("workspace build of the provisioner job", job))
+}
+
+/// The build of the workspace with this number. One round trip.
+///
+/// # Errors
+/// As [`get`].
+#[tracing::instrument(name = "db.builds.by_number", skip_all)]
+pub async fn by_number(
+    conn: &mut PgConnection,
+    permit: &ReadWorkspaces,
+    workspace: WorkspaceId,
+    number: i32,
+) -> Result<WorkspaceBuild> {
+    let owner = permit.owner().map(|owner| owner.0);
+    let organization = permit.organization().0;
+    sqlx::query_file_as!(BuildRow, "queries/builds/by_number.sql", organization, owner, workspace.0, number)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("builds/by_number", e))?
+        .map(Into::into)
+        .ok_or_else(|| Error::not_found("workspace build", number))
+}
+
+/// The build of the workspace with the highest number; `None` when it has none, or there is no such workspace where
+/// the permit reaches. One round trip.
+#[tracing::instrument(name = "db.builds.latest", skip_all)]
+pub async fn latest(
+    conn: &mut PgConnection,
+    permit: &ReadWorkspaces,
+    workspace: WorkspaceId,
+) -> Result<Option<WorkspaceBuild>> {
+    let owner = permit.owner().map(|owner| owner.0);
+    sqlx::query_file_as!(BuildRow, "queries/builds/latest.sql", permit.organization().0, owner, workspace.0)
+        .fetch_optional(conn)
+        .await
+        .map(|found| found.map(Into::into))
+        .map_err(|e| Error::from_sqlx("builds/latest", e))
+}
+
+/// Sets when the workspace of a build stops by itself, and how far that may be moved; `None` for never and without a
+/// bound. Does nothing for workspaces of the prebuilds user. One round trip; locks the build.
+///
+/// # Errors
+/// [`Error::NotFound`] as [`get`]; [`Error::Conflict`] with `workspace_builds_deadline_below_max_deadline` when there is
+/// a bound and no deadline that is not later.
+#[tracing::instrument(name = "db.builds.update_deadline", skip_all)]
+pub async fn update_deadline(
+    conn: &mut PgConnection,
+    permit: &BuildWorkspaces,
+    id: WorkspaceBuildId,
+    deadline: Option<OffsetDateTime>,
+    max_deadline: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Result<DeadlineOutcome> {
+    let is_prebuild = sqlx::query_file_scalar!(
+        "queries/builds/update_deadline.sql",
+        permit.organization().0,
+        permit.owner().map(|owner| owner.0),
+        id.0,
+        deadline.map(Timestamp) as _,
+        max_deadline.map(Timestamp) as _,
+        Timestamp(now)
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(|e| Error::conflict("builds/update_deadline", &[DEADLINE], e))?
+    .ok_or_else(|| Error::not_found("workspace build", id))?;
+    Ok(if is_prebuild { DeadlineOutcome::Prebuild } else { DeadlineOutcome::Updated })
+}
+
+/// Stores what Terraform knows after a build. One round trip; locks the build.
+///
+/// # Errors
+/// [`Error::NotFound`] when the organization has no such build.
+#[tracing::instrument(name = "db.builds.update_state", skip_all)]
+pub async fn update_state(
+    conn: &mut PgConnection,
+    permit: &ProvisionerStates,
+    id: WorkspaceBuildId,
+    state: &[u8],
+    now: OffsetDateTime,
+) -> Result<()> {
+    let organization = permit.organization().0;
+    let done = sqlx::query_file!("queries/builds/update_state.sql", organization, id.0, state, Timestamp(now))
+        .execute(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("builds/update_state", e))?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("workspace build", id)) }
+}
+
+/// What Terraform knew after a build; `None` when nothing was stored. One round trip.
+///
+/// # Errors
+/// [`Error::NotFound`] when the organization has no such build.
+#[tracing::instrument(name = "db.builds.state", skip_all)]
+pub async fn state(
+    conn: &mut PgConnection,
+    permit: &ProvisionerStates,
+    id: WorkspaceBuildId,
+) -> Result<Option<Vec<u8>>> {
+    sqlx::query_file_scalar!("queries/builds/state.sql", permit.organization().0, id.0)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("builds/state", e))?
+        .ok_or_else(|| Error::not_found("workspace build", id))
+}

@@ -1,0 +1,178 @@
+//! Agents: those of the latest build, whether they are connected, and their logs.
+
+use std::time::Duration;
+
+use coderdb::{
+    authz::{BuildWorkspaces, ReadWorkspaces},
+    model::{
+        AgentLifecycle, AgentLogLine, AgentStatus, AppendOutcome, LogLevel, OrganizationId, WorkspaceAgent,
+        WorkspaceAgentId, WorkspaceId,
+    },
+    store,
+};
+use sqlx::PgConnection;
+use time::{OffsetDateTime, macros::datetime};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::support::{self, Database};
+
+const NOW: OffsetDateTime = datetime!(2026-05-07 12:00 UTC);
+const CAP: usize = 1_048_576;
+const AGENT: WorkspaceAgentId = WorkspaceAgentId(Uuid::from_u128(1));
+
+fn u(n: u32) -> Uuid {
+    format!("{n:0>32}").parse().unwrap()
+}
+
+async fn world() -> (Database, PgConnection) {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    sqlx::raw_sql(include_str!("golden/rows.sql")).execute(&mut conn).await.unwrap();
+    (database, conn)
+}
+
+fn may_write(organization: u32) -> BuildWorkspaces {
+    BuildWorkspaces::check(&support::operator(), OrganizationId(u(organization))).unwrap()
+}
+
+fn may_read(organization: u32) -> ReadWorkspaces {
+    ReadWorkspaces::check(&support::operator(), OrganizationId(u(organization))).unwrap()
+}
+
+async fn agents(conn: &mut PgConnection) -> Vec<WorkspaceAgent> {
+    store::agents::in_latest_build(conn, &may_read(1), WorkspaceId(u(1))).await.unwrap()
+}
+
+fn line(output: &str) -> AgentLogLine {
+    AgentLogLine { level: LogLevel::Warn, output: output.to_owned() }
+}
+
+async fn append(conn: &mut PgConnection, lines: &[AgentLogLine]) -> AppendOutcome {
+    store::agents::append_logs(conn, &may_write(1), AGENT, lines, None, NOW).await.unwrap()
+}
+
+/// The counter, the flag, the number of lines, and the bytes of them.
+async fn log(conn: &mut PgConnection) -> (i32, bool, i64, i64) {
+    let sql = "SELECT logs_length, logs_overflowed, (SELECT count(*) FROM workspace_agent_logs),
+                      (SELECT coalesce(sum(octet_length(output)), 0) FROM workspace_agent_logs)
+               FROM workspace_agents WHERE id = $1";
+    sqlx::query_as(sql).bind(AGENT.0).fetch_one(conn).await.unwrap()
+}
+
+#[tokio::test]
+async fn only_agents_of_the_latest_build_that_are_not_deleted_are_found() {
+    let (_database, mut conn) = world().await;
+    assert_eq!(agents(&mut conn).await.len(), 1);
+    sqlx::raw_sql(
+        "SELECT add_build(2, 1, 2), add_resource(2, 2), add_agent(2, 2, 'b'), add_agent(3, 2, 'gone', deleted => true);
+         SELECT add_agent(4, 2, 'A', 'ready'), add_agent(5, 2, 'first');
+         UPDATE workspace_agents SET parent_id = u(2) WHERE name = 'A';
+         UPDATE workspace_agents SET display_order = -1 WHERE name = 'first'",
+    )
+    .execute(&mut conn)
+    .await
+    .unwrap();
+    let found = agents(&mut conn).await;
+    assert_eq!(found.iter().map(|agent| &agent.name[..]).collect::<Vec<_>>(), ["first", "A", "b"]);
+    assert_eq!(found[1].parent_id, Some(WorkspaceAgentId(u(2))));
+    let other = store::agents::in_latest_build(&mut conn, &may_read(2), WorkspaceId(u(1))).await.unwrap();
+    assert_eq!(other, []);
+    let state = store::agents::lifecycle(&mut conn, &may_read(1), WorkspaceAgentId(u(4))).await.unwrap();
+    assert_eq!((state.state, state.started_at), (AgentLifecycle::Ready, None));
+    let error = store::agents::lifecycle(&mut conn, &may_read(2), WorkspaceAgentId(u(4))).await.unwrap_err();
+    assert_eq!(error.code(), "not_found");
+}
+
+// Seconds before now: created, first and last connected, disconnected; the connection timeout; the answer.
+type Case = (i64, Option<i64>, Option<i64>, Option<i64>, i32, AgentStatus);
+
+#[tokio::test]
+async fn the_status_of_an_agent_is_a_function_of_its_row_the_time_and_the_timeout() {
+    use AgentStatus::{Connected, Connecting, Disconnected, Timeout};
+    let (_database, mut conn) = world().await;
+    let row = agents(&mut conn).await.remove(0);
+    let cases: &[Case] = &[
+        (10, None, None, None, 0, Connecting),
+        (1_000_000, None, None, None, 0, Connecting),
+        (1_000_000, None, None, None, -1, Connecting),
+        (10, None, None, None, 10, Connecting),
+        (11, None, None, None, 10, Timeout),
+        (-5, None, None, None, 1, Connecting),
+        (11, None, Some(1), Some(0), 10, Timeout),
+        (99, Some(50), Some(6), None, 10, Connected),
+        (99, Some(50), Some(7), None, 10, Disconnected),
+        (99, Some(50), Some(-9), None, 10, Connected),
+        (99, Some(50), Some(5), Some(5), 0, Disconnected),
+        (99, Some(50), Some(5), Some(4), 0, Disconnected),
+        (99, Some(50), Some(4), Some(5), 0, Connected),
+        (99, Some(6), None, None, 0, Connected),
+        (99, Some(7), None, None, 0, Disconnected),
+    ];
+    for case in cases {
+        let ago = |seconds: i64| NOW - time::Duration::seconds(seconds);
+        let agent = WorkspaceAgent {
+            created_at: ago(case.0),
+            first_connected_at: case.1.map(ago),
+            last_connected_at: case.2.map(ago),
+            disconnected_at: case.3.map(ago),
+            connection_timeout_seconds: case.4,
+            ..row.clone()
+        };
+        assert_eq!(agent.status(NOW, Duration::from_secs(6)), case.5, "{case:?}");
+    }
+}
+
+#[tokio::test]
+async fn lines_are_stored_in_their_order_and_counted_in_bytes() {
+    let (_database, mut conn) = world().await;
+    let AppendOutcome::Stored { after: Some(after) } = append(&mut conn, &[line("é"), line("b")]).await else {
+        panic!("there is room")
+    };
+    assert_eq!(log(&mut conn).await, (3, false, 2, 3));
+    let sql = "SELECT output, level::text FROM workspace_agent_logs WHERE id > $1 ORDER BY id";
+    let stored: Vec<(String, String)> = sqlx::query_as(sql).bind(after).fetch_all(&mut conn).await.unwrap();
+    assert_eq!(stored, [("é".to_owned(), "warn".to_owned()), ("b".to_owned(), "warn".to_owned())]);
+    assert_eq!(append(&mut conn, &[]).await, AppendOutcome::Stored { after: None });
+    assert!(matches!(append(&mut conn, &[line(&"é".repeat(5_000))]).await, AppendOutcome::Stored { .. }));
+    assert_eq!(log(&mut conn).await, (2_051, false, 3, 2_051), "a line is cut off at 1,024 characters");
+}
+
+#[tokio::test]
+async fn a_log_may_be_full_but_a_batch_beyond_that_is_lost_as_a_whole() {
+    let (_database, mut conn) = world().await;
+    let full = vec![line(&"x".repeat(1_024)); CAP / 1_024];
+    assert!(matches!(append(&mut conn, &full).await, AppendOutcome::Stored { .. }));
+    assert_eq!(log(&mut conn).await, (1_048_576, false, 1_024, 1_048_576));
+    assert_eq!(append(&mut conn, &[line(""), line("y")]).await, AppendOutcome::Overflowed);
+    assert_eq!(log(&mut conn).await, (1_048_576, true, 1_024, 1_048_576));
+    assert_eq!(append(&mut conn, &[]).await, AppendOutcome::Overflowed);
+    store::agents::update_logs_overflowed(&mut conn, &may_write(1), AGENT, false).await.unwrap();
+    assert!(matches!(append(&mut conn, &[line("")]).await, AppendOutcome::Stored { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_at_once_never_go_beyond_the_cap() {
+    let (database, mut conn) = world().await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..16 {
+        let mut conn = database.connect().await;
+        tasks.spawn(async move { append(&mut conn, &vec![line(&"x".repeat(1_000)); 100]).await });
+    }
+    let stored = tasks.join_all().await.into_iter().filter(|o| matches!(o, AppendOutcome::Stored { .. })).count();
+    assert_eq!(stored, 10);
+    assert_eq!(log(&mut conn).await, (1_000_000, true, 1_000, 1_000_000));
+}
+
+#[tokio::test]
+async fn logs_out_of_scope_or_with_nul_bytes_are_not_written() {
+    let (_database, mut conn) = world().await;
+    let error = store::agents::append_logs(&mut conn, &may_write(2), AGENT, &[line("x")], None, NOW).await.unwrap_err();
+    assert_eq!(error.code(), "not_found");
+    let error = store::agents::update_logs_overflowed(&mut conn, &may_write(2), AGENT, true).await.unwrap_err();
+    assert_eq!(error.code(), "not_found");
+    let lines = [line("x"), line("a\0")];
+    let error = store::agents::append_logs(&mut conn, &may_write(1), AGENT, &lines, None, NOW).await.unwrap_err();
+    assert_eq!(error.code(), "invalid");
+    assert_eq!(log(&mut conn).await, (0, false, 0, 0));
+}

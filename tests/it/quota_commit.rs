@@ -1,0 +1,394 @@
+//! The quota commit (domain 8.4): its rule, its scope, and its races.
+
+use std::{collections::BTreeMap, future::Future, pin::pin, task::Poll};
+
+use coderdb::{
+    authz::{Actor, CommitQuota, System},
+    model::{DaemonId, JobId, OrganizationId, Quota},
+    store::{
+        self, Error,
+        quota::{CommitOutcome, commit},
+    },
+};
+use fastrand::Rng;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::support::{self, Database};
+
+const DAEMON: u128 = 0x99;
+
+fn u(n: impl std::fmt::Display) -> Uuid {
+    format!("{n:0>32}").parse().unwrap()
+}
+
+fn permit_of(organization: u32, daemon: u128) -> CommitQuota {
+    let actor = Actor::system(System::ProvisionerDaemon);
+    CommitQuota::check(&actor, OrganizationId(u(organization)), DaemonId(u(format!("{daemon:x}")))).unwrap()
+}
+
+fn permit() -> CommitQuota {
+    permit_of(1, DAEMON)
+}
+
+async fn sql(conn: &mut PgConnection, sql: impl Into<String>) {
+    sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(conn).await.unwrap();
+}
+
+/// User 1 may consume `budget` credits; nothing is built but workspace 1.
+async fn world(budget: i32) -> (Database, PgConnection) {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    sql(&mut conn, include_str!("golden/rows.sql")).await;
+    sql(
+        &mut conn,
+        format!(
+            "SELECT add_member(1, 1);
+             INSERT INTO groups (id, name, organization_id, quota_allowance) VALUES (u(1), 'Everyone', u(1), {budget});
+             UPDATE provisioner_jobs SET worker_id = u({DAEMON:x}), started_at = created_at"
+        ),
+    )
+    .await;
+    (database, conn)
+}
+
+/// A build that the daemon works on. Its job has the same number.
+async fn build(conn: &mut PgConnection, n: u32, workspace: u32, number: u32) {
+    let assign =
+        format!("UPDATE provisioner_jobs SET worker_id = u({DAEMON:x}), started_at = created_at WHERE id = u({n})");
+    sql(conn, format!("SELECT add_build({n}, {workspace}, {number}); {assign}")).await;
+}
+
+async fn costs(conn: &mut PgConnection) -> Vec<i32> {
+    sqlx::query_scalar("SELECT daily_cost FROM workspace_builds ORDER BY id").fetch_all(conn).await.unwrap()
+}
+
+/// Whether it was accepted, what is consumed, and the budget.
+async fn try_commit(conn: &mut PgConnection, job: u32, cost: i64) -> (bool, i64, i64) {
+    match commit(conn, &permit(), JobId(u(job)), cost).await.unwrap() {
+        CommitOutcome::Accepted(Quota { credits_consumed, budget }) => (true, credits_consumed, budget),
+        CommitOutcome::Rejected(rejected) => {
+            assert_eq!(rejected.job(), JobId(u(job)));
+            (false, rejected.consumed(), rejected.budget())
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_may_fill_the_budget_but_not_exceed_it() {
+    let (_database, mut conn) = world(10).await;
+    assert_eq!(try_commit(&mut conn, 1, 11).await, (false, 0, 10));
+    assert_eq!(costs(&mut conn).await, [0]);
+    assert_eq!(try_commit(&mut conn, 1, 10).await, (true, 10, 10));
+    assert_eq!(costs(&mut conn).await, [10]);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_repeated_has_the_same_answer() {
+    let (_database, mut conn) = world(10).await;
+    for _ in 0..2 {
+        assert_eq!(try_commit(&mut conn, 1, 7).await, (true, 7, 10));
+    }
+    assert_eq!(costs(&mut conn).await, [7]);
+}
+
+#[tokio::test]
+async fn over_budget_only_a_build_that_costs_less_than_the_one_before_goes_on() {
+    let (_database, mut conn) = world(10).await;
+    assert_eq!(try_commit(&mut conn, 1, 10).await, (true, 10, 10));
+    sql(&mut conn, "UPDATE groups SET quota_allowance = 3").await;
+    build(&mut conn, 2, 1, 2).await;
+    assert_eq!(try_commit(&mut conn, 2, 10).await, (false, 0, 3), "an equal cost is an increase");
+    assert_eq!(try_commit(&mut conn, 2, 9).await, (true, 9, 3), "a decrease is always allowed");
+    build(&mut conn, 3, 1, 3).await;
+    assert_eq!(try_commit(&mut conn, 3, 3).await, (true, 3, 3));
+}
+
+#[tokio::test]
+async fn the_quota_is_that_of_the_owner_and_not_of_the_initiator() {
+    let (_database, mut conn) = world(10).await;
+    sql(&mut conn, "SELECT add_user(2); UPDATE workspace_builds SET initiator_id = u(2)").await;
+    assert_eq!(try_commit(&mut conn, 1, 5).await, (true, 5, 10));
+    sql(&mut conn, "UPDATE workspaces SET owner_id = u(2)").await;
+    assert_eq!(try_commit(&mut conn, 1, 5).await, (false, 5, 0), "user 2 is in no group");
+}
+
+#[tokio::test]
+async fn only_the_daemon_that_has_the_job_commits_for_it() {
+    let (_database, mut conn) = world(10).await;
+    sql(&mut conn, "SELECT add_organization(2)").await;
+    let mut not_found = Vec::new();
+    let job = JobId(u(1));
+    for permit in [permit_of(1, 0x98), permit_of(2, DAEMON)] {
+        not_found.push(commit(&mut conn, &permit, job, 1).await.unwrap_err().to_string());
+    }
+    sql(&mut conn, "UPDATE provisioner_jobs SET worker_id = NULL").await;
+    not_found.push(commit(&mut conn, &permit(), job, 1).await.unwrap_err().to_string());
+    sql(&mut conn, "DELETE FROM provisioner_jobs").await;
+    not_found.push(commit(&mut conn, &permit(), job, 1).await.unwrap_err().to_string());
+    assert_eq!(not_found, vec![format!("provisioner job not found: {job}"); 4]);
+}
+
+#[tokio::test]
+async fn the_scope_of_a_commit_that_finds_nothing_writes_nothing() {
+    let (_database, mut conn) = world(10).await;
+    commit(&mut conn, &permit_of(1, 0x98), JobId(u(1)), 1).await.unwrap_err();
+    assert_eq!(costs(&mut conn).await, [0]);
+}
+
+#[test]
+fn nobody_but_a_provisioner_daemon_may_commit() {
+    for system in System::ALL {
+        let allowed = CommitQuota::check(&Actor::system(*system), OrganizationId(u(1)), DaemonId(u(2))).is_ok();
+        assert_eq!(allowed, *system == System::ProvisionerDaemon, "{system:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cost_that_is_negative_or_too_big_is_invalid() {
+    let (_database, mut conn) = world(10).await;
+    for cost in [-1, i64::MIN, i64::from(i32::MAX) + 1, i64::MAX] {
+        let error = commit(&mut conn, &permit(), JobId(u(1)), cost).await.unwrap_err();
+        assert!(matches!(error, Error::Invalid { field: "cost", .. }), "{error:?}");
+    }
+    assert_eq!(costs(&mut conn).await, [0]);
+}
+
+#[tokio::test]
+async fn the_biggest_budgets_and_costs_do_not_overflow() {
+    let (_database, mut conn) = world(i32::MAX).await;
+    sql(
+        &mut conn,
+        "INSERT INTO groups (id, name, organization_id, quota_allowance) VALUES (u(2), 'more', u(1), 2147483647);
+         INSERT INTO group_members VALUES (u(1), u(2)); SELECT add_workspace(2)",
+    )
+    .await;
+    build(&mut conn, 2, 2, 1).await;
+    let most = i64::from(i32::MAX);
+    assert_eq!(try_commit(&mut conn, 1, most).await, (true, most, 2 * most));
+    assert_eq!(try_commit(&mut conn, 2, most).await, (true, 2 * most, 2 * most));
+}
+
+#[tokio::test]
+async fn a_commit_joins_only_a_serializable_transaction() {
+    let (_database, mut conn) = world(10).await;
+    let mut transaction = conn.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
+    assert_eq!(try_commit(&mut transaction, 1, 5).await, (true, 5, 10));
+    transaction.rollback().await.unwrap();
+    assert_eq!(costs(&mut conn).await, [0], "it went with the caller's transaction");
+
+    let mut transaction = conn.begin().await.unwrap();
+    let error = commit(&mut transaction, &permit(), JobId(u(1)), 5).await.unwrap_err();
+    assert!(matches!(error, Error::Invalid { field: "transaction", .. }), "{error:?}");
+    transaction.commit().await.unwrap();
+    assert_eq!(costs(&mut conn).await, [0]);
+}
+
+/// Section 8.4, word for word, over what has happened to one owner.
+#[derive(Default)]
+struct Model {
+    budget: i64,
+    workspaces: BTreeMap<u32, Workspace>,
+}
+
+#[derive(Default)]
+struct Workspace {
+    deleted: bool,
+    costs: Vec<i64>,
+}
+
+impl Model {
+    fn consumed(&self) -> i64 {
+        self.workspaces.values().filter(|w| !w.deleted).filter_map(|w| w.costs.last()).sum()
+    }
+
+    fn commit(&mut self, workspace: u32, number: usize, cost: i64) -> (bool, i64, i64) {
+        let consumed = self.consumed();
+        let costs = &self.workspaces[&workspace].costs;
+        let net_increase = number == 1 || cost >= costs[number - 2];
+        let new_consumed = consumed + cost;
+        if new_consumed > self.budget && net_increase {
+            return (false, consumed, self.budget);
+        }
+        self.workspaces.get_mut(&workspace).unwrap().costs[number - 1] = cost;
+        (true, new_consumed, self.budget)
+    }
+}
+
+#[tokio::test]
+async fn random_histories_of_commits_go_as_the_model_says() {
+    let (_database, mut conn) = world(0).await;
+    let (mut rejected, mut decreased) = (0, 0);
+    for seed in 0..60 {
+        let mut rng = Rng::with_seed(seed);
+        let mut transaction = conn.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
+        let mut model = Model::default();
+        model.workspaces.insert(1, Workspace { deleted: false, costs: vec![0] });
+        let mut next = 2;
+        // Which build each job carries out, while its commit is still to come.
+        let mut open = vec![(1, 1, 1)];
+        for step in 0..30 {
+            match rng.u32(0..12) {
+                0 => {
+                    model.budget = rng.i64(0..60);
+                    sql(&mut transaction, format!("UPDATE groups SET quota_allowance = {}", model.budget)).await;
+                }
+                1 => {
+                    model.workspaces.insert(next, Workspace::default());
+                    sql(&mut transaction, format!("SELECT add_workspace({next})")).await;
+                    next += 1;
+                }
+                2 if rng.bool() => {
+                    let chosen = *rng.choice(model.workspaces.keys().collect::<Vec<_>>()).unwrap();
+                    model.workspaces.get_mut(&chosen).unwrap().deleted = true;
+                    sql(&mut transaction, format!("UPDATE workspaces SET deleted = true WHERE id = u({chosen})")).await;
+                }
+                3..=7 => {
+                    let chosen = *rng.choice(model.workspaces.keys().collect::<Vec<_>>()).unwrap();
+                    let costs = &mut model.workspaces.get_mut(&chosen).unwrap().costs;
+                    costs.push(0);
+                    build(&mut transaction, next, chosen, u32::try_from(costs.len()).unwrap()).await;
+                    open.push((next, chosen, costs.len()));
+                    next += 1;
+                }
+                _ if !open.is_empty() => {
+                    let (job, workspace, number) = open.swap_remove(rng.usize(..open.len()));
+                    let cost = rng.i64(0..30);
+                    let expected = model.commit(workspace, number, cost);
+                    assert_eq!(try_commit(&mut transaction, job, cost).await, expected, "seed {seed}, step {step}");
+                    rejected += i32::from(!expected.0);
+                    decreased += i32::from(expected.0 && expected.1 > expected.2);
+                }
+                _ => {}
+            }
+            let usage = store::quota::usage(&mut transaction, &support::read_quota(u(1), u(1))).await.unwrap();
+            assert_eq!((usage.credits_consumed, usage.budget), (model.consumed(), model.budget), "seed {seed}");
+        }
+        transaction.rollback().await.unwrap();
+    }
+    assert!(rejected > 20 && decreased > 5, "{rejected} rejected, {decreased} accepted over budget");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_64_commits_at_once_exactly_those_that_fit_are_accepted() {
+    let (database, mut conn) = world(20).await;
+    for n in 2..=64 {
+        sql(&mut conn, format!("SELECT add_workspace({n})")).await;
+        build(&mut conn, n, n, 1).await;
+    }
+    let mut tasks = JoinSet::new();
+    for n in 1..=64 {
+        let mut conn = database.connect().await;
+        tasks.spawn(async move { try_commit(&mut conn, n, 1).await.0 });
+    }
+    let accepted = tasks.join_all().await.into_iter().filter(|accepted| *accepted).count();
+    assert_eq!(accepted, 20);
+    assert_eq!(costs(&mut conn).await.iter().sum::<i32>(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_of_many_owners_at_once_fill_each_budget() {
+    let (database, mut conn) = world(3).await;
+    let mut jobs = vec![1];
+    for owner in 2..=8 {
+        sql(&mut conn, format!("SELECT add_user({owner}), add_member(1, {owner})")).await;
+        for k in 0..8 {
+            let n = owner * 10 + k;
+            sql(&mut conn, format!("SELECT add_workspace({n}, u({owner}))")).await;
+            build(&mut conn, n, n, 1).await;
+            jobs.push(n);
+        }
+    }
+    let mut tasks = JoinSet::new();
+    for n in jobs {
+        let mut conn = database.connect().await;
+        tasks.spawn(async move { try_commit(&mut conn, n, 1).await });
+    }
+    tasks.join_all().await;
+    let per_owner: Vec<i64> = sqlx::query_scalar(
+        "SELECT sum(b.daily_cost) FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id
+         GROUP BY w.owner_id ORDER BY w.owner_id",
+    )
+    .fetch_all(&mut conn)
+    .await
+    .unwrap();
+    assert_eq!(per_owner, [1, 3, 3, 3, 3, 3, 3, 3]);
+}
+
+/// Commits as another server does: reads, decides, writes, in a serializable transaction without a retry.
+async fn foreign_commit(conn: &mut PgConnection, n: u32, between: impl Future<Output = ()>) -> sqlx::Result<bool> {
+    let mut transaction = conn.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
+    let usage = "SELECT coalesce(sum(l.daily_cost), 0)::bigint FROM workspaces w, LATERAL (SELECT b.daily_cost FROM \
+                 workspace_builds b WHERE b.workspace_id = w.id ORDER BY b.build_number DESC LIMIT 1) l \
+                 WHERE w.owner_id = $1 AND w.organization_id = $1 AND NOT w.deleted";
+    let consumed: i64 = sqlx::query_scalar(usage).bind(u(1)).fetch_one(&mut *transaction).await?;
+    let budget: i32 = sqlx::query_scalar("SELECT quota_allowance FROM groups").fetch_one(&mut *transaction).await?;
+    between.await;
+    if consumed + 1 > i64::from(budget) {
+        return Ok(false);
+    }
+    let write = "UPDATE workspace_builds SET daily_cost = 1 WHERE id = $1";
+    sqlx::query(write).bind(u(n)).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+#[tokio::test]
+async fn a_commit_inside_of_a_foreign_one_makes_that_one_fail_instead_of_spending_twice() {
+    let (database, mut conn) = world(1).await;
+    sql(&mut conn, "SELECT add_workspace(2)").await;
+    build(&mut conn, 2, 2, 1).await;
+    let mut other = database.connect().await;
+    let mine = async { assert_eq!(try_commit(&mut conn, 1, 1).await, (true, 1, 1)) };
+    let error = foreign_commit(&mut other, 2, mine).await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "40001");
+    assert_eq!(costs(&mut other).await, [1, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn together_with_foreign_commits_the_budget_is_never_exceeded_and_callers_see_no_conflict() {
+    let (database, mut conn) = world(10).await;
+    for n in 2..=40 {
+        sql(&mut conn, format!("SELECT add_workspace({n})")).await;
+        build(&mut conn, n, n, 1).await;
+    }
+    let mut tasks = JoinSet::new();
+    for n in 1..=40 {
+        let mut conn = database.connect().await;
+        tasks.spawn(async move {
+            if n % 2 == 0 {
+                try_commit(&mut conn, n, 1).await;
+            } else {
+                drop(foreign_commit(&mut conn, n, async {}).await);
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(costs(&mut conn).await.iter().sum::<i32>(), 10);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_dropped_anywhere_leaves_a_clean_session() {
+    let (database, mut conn) = world(10).await;
+    let mut observer = database.connect().await;
+    for polls in 1..12 {
+        {
+            let permit = permit();
+            let mut future = pin!(commit(&mut conn, &permit, JobId(u(1)), 5));
+            for _ in 0..polls {
+                let poll = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+                if poll.is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        sql(&mut conn, format!("UPDATE workspaces SET ttl = {polls}")).await;
+        let seen: i64 = sqlx::query_scalar("SELECT ttl FROM workspaces").fetch_one(&mut observer).await.unwrap();
+        assert_eq!(seen, polls, "the write of the next user is not in somebody's open transaction");
+        let level: String =
+            sqlx::query_scalar("SELECT current_setting('transaction_isolation')").fetch_one(&mut conn).await.unwrap();
+        assert_eq!(level, "read committed");
+    }
+}
