@@ -19,6 +19,7 @@ pub mod licenses;
 pub mod organizations;
 pub mod prebuilds;
 pub mod quota;
+pub mod runner;
 pub mod settings;
 pub mod templates;
 pub mod transaction;

@@ -25,6 +25,7 @@ mod quota_commit;
 mod random_database;
 mod readme;
 mod round_trips;
+mod runner;
 mod schema;
 mod service;
 mod settings;

@@ -1,0 +1,90 @@
+//! What a provisioner daemon does around a job, in more than one operation.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{Error, Result, job_logs, jobs, quota};
+use crate::{
+    authz::{CommitQuota, RunJobs},
+    model::{FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
+};
+
+/// The stage of the log lines around a quota commit.
+pub const COMMIT_QUOTA_STAGE: &str = "Commit quota";
+
+/// How the quota step of a build went.
+#[derive(Debug)]
+#[must_use]
+pub enum QuotaStep {
+    /// There was nothing to commit: the build goes on.
+    Skipped,
+    /// The cost is committed: the build goes on. Consumed includes it.
+    Committed(Quota),
+    /// The build would exceed its owner's budget: its job has failed, with the code `INSUFFICIENT_QUOTA`.
+    OverQuota(Quota),
+    /// The commit could not be done: the job has failed, without that code.
+    Failed(Error),
+}
+
+/// Commits what the planned resources of a build cost, after the plan and before anything is built (domain 8.4).
+///
+/// A delete and a plan that costs nothing commit nothing and log nothing. An answer is logged in three lines; a rejected
+/// commit also in a warning, and it fails the job. One round trip for the commit, one for the lines, and one more when
+/// the job fails; each is atomic by itself, and the whole may be repeated.
+///
+/// # Errors
+/// [`Error::NotFound`] when the job is not one of the daemon's; [`Error::Invalid`] for costs that are negative; others
+/// when not even the failure could be recorded.
+#[tracing::instrument(name = "db.runner.commit_quota", skip_all)]
+pub async fn commit_quota(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    may_commit: &CommitQuota,
+    job: JobId,
+    transition: Transition,
+    daily_costs: &[i32],
+    now: OffsetDateTime,
+) -> Result<QuotaStep> {
+    if daily_costs.iter().any(|cost| *cost < 0) {
+        return Err(Error::Invalid { field: "daily_costs", expected: "0 or more credits" });
+    }
+    let cost = daily_costs.iter().copied().map(i64::from).sum();
+    if transition == Transition::Delete || cost == 0 {
+        return Ok(QuotaStep::Skipped);
+    }
+    let line = |level, output: String| NewJobLog {
+        created_at: now,
+        source: LogSource::Provisioner,
+        level,
+        stage: COMMIT_QUOTA_STAGE.to_owned(),
+        output,
+    };
+    let (quota, rejected) = match quota::commit(conn, may_commit, job, cost).await {
+        Ok(quota::CommitOutcome::Accepted(quota)) => (quota, None),
+        Ok(quota::CommitOutcome::Rejected(rejected)) => {
+            (Quota { credits_consumed: rejected.consumed(), budget: rejected.budget() }, Some(rejected))
+        }
+        Err(error @ (Error::NotFound { .. } | Error::Invalid { .. })) => return Err(error),
+        Err(error) => {
+            let lines = [line(LogLevel::Error, format!("Failed to commit quota: {error}"))];
+            let _ = job_logs::append(conn, permit, job, &lines).await?;
+            let text = format!("commit quota: {error}");
+            let _ = jobs::fail(conn, permit, job, now, &text, FailureCode::classify(&text)).await?;
+            return Ok(QuotaStep::Failed(error));
+        }
+    };
+    let number = |what: &str, credits: i64| line(LogLevel::Info, format!("{what:<18}— {credits}"));
+    let mut lines = vec![
+        number("Build cost", cost),
+        number("Budget", quota.budget),
+        number("Credits consumed", quota.credits_consumed),
+    ];
+    if rejected.is_some() {
+        lines.push(line(LogLevel::Warn, "This build would exceed your quota. Failing.".to_owned()));
+    }
+    // What the log's cap drops changes nothing for the build.
+    let _ = job_logs::append(conn, permit, job, &lines).await?;
+    let Some(rejected) = rejected else { return Ok(QuotaStep::Committed(quota)) };
+    let _ = jobs::fail_over_quota(conn, permit, &rejected, now).await?;
+    Ok(QuotaStep::OverQuota(quota))
+}
