@@ -1,4 +1,4 @@
-//! Permits for making and changing workspaces, builds and agents, for prebuilt workspaces, and for committing quota.
+//! Permits for making and changing workspaces, builds and agents, and for prebuilt workspaces.
 
 use super::{
     Actor, Denied,
@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::{DaemonId, OrganizationId, UserId};
+use crate::model::{OrganizationId, UserId};
 
 permit! {
     /// May create workspaces for one owner in one organization.
@@ -93,27 +93,5 @@ impl MaintainPrebuilds {
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants(actor);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
-    }
-}
-
-permit! {
-    /// May commit quota for the jobs that one daemon carries out in one organization (domain 8.4).
-    CommitQuota {
-        /// Where.
-        organization: OrganizationId,
-        /// Whose jobs.
-        daemon: DaemonId,
-    }
-}
-
-impl CommitQuota {
-    const POLICY: Policy = Policy { site: &[], organization: &[], system: &[System::ProvisionerDaemon] };
-
-    /// Only provisioner daemons, each for itself.
-    pub fn check(actor: &Actor, organization: OrganizationId, daemon: DaemonId) -> Result<Self, Denied> {
-        let granted = Self::POLICY.grants(actor);
-        granted
-            .then_some(Self { organization, daemon, _checked: () })
-            .ok_or_else(|| denied("provisioner daemon", daemon))
     }
 }

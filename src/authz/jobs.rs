@@ -73,7 +73,7 @@ impl InsertJobs {
 }
 
 permit! {
-    /// May take jobs of one organization as one daemon, and report on those that this daemon took.
+    /// May take jobs of one organization as one daemon, and report and commit quota for those that this daemon took.
     RunJobs {
         /// Whose jobs.
         organization: OrganizationId,

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{Error, Result, job_logs, jobs, quota};
 use crate::{
-    authz::{CommitQuota, RunJobs},
+    authz::RunJobs,
     model::{FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
 };
 
@@ -39,7 +39,6 @@ pub enum QuotaStep {
 pub async fn commit_quota(
     conn: &mut PgConnection,
     permit: &RunJobs,
-    may_commit: &CommitQuota,
     job: JobId,
     transition: Transition,
     daily_costs: &[i32],
@@ -59,7 +58,7 @@ pub async fn commit_quota(
         stage: COMMIT_QUOTA_STAGE.to_owned(),
         output,
     };
-    let (quota, rejected) = match quota::commit(conn, may_commit, job, cost).await {
+    let (quota, rejected) = match quota::commit(conn, permit, job, cost).await {
         Ok(quota::CommitOutcome::Accepted(quota)) => (quota, None),
         Ok(quota::CommitOutcome::Rejected(rejected)) => {
             (Quota { credits_consumed: rejected.consumed(), budget: rejected.budget() }, Some(rejected))

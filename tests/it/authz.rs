@@ -13,10 +13,10 @@ use std::{
 
 use coderdb::{
     authz::{
-        ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CommitQuota, CreateWorkspaces, InsertJobs, LoadActors,
-        LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings, ReadDaemons, ReadJobLogs,
-        ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers,
-        ReadWorkspaces, ReapJobs, RunJobs, System, UseChats, WriteLicenses, WritePrebuildsSettings,
+        ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, LoadActors, LockJobs,
+        MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings, ReadDaemons, ReadJobLogs, ReadJobs,
+        ReadLicenses, ReadOrganizations, ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces,
+        ReapJobs, RunJobs, System, UseChats, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, AppendOutcome, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId,
@@ -376,7 +376,7 @@ impl Line {
 }
 
 /// The commit takes a serializable transaction, which this one still can become.
-async fn commit_quota(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, cost: i64) -> Result<CommitOutcome> {
+async fn commit_quota(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost: i64) -> Result<CommitOutcome> {
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").execute(&mut *conn).await.expect("nothing asked yet");
     store::quota::commit(conn, permit, job, cost).await
 }
@@ -576,7 +576,7 @@ async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) -> R
             let permit = RunJobs::check(who, organization, daemon)?;
             // The rejected commit is that of the job's own daemon, whoever fails the job.
             let worker = Actor::system(System::ProvisionerDaemon);
-            let commit = CommitQuota::check(&worker, OrganizationId(u(at.home)), daemon)?;
+            let commit = RunJobs::check(&worker, OrganizationId(u(at.home)), daemon)?;
             let committed = commit_quota(conn, &commit, job, 1_000_000).await?;
             let CommitOutcome::Rejected(rejected) = committed else { panic!("{committed:?} is beyond the budget") };
             let outcome = store::jobs::fail_over_quota(conn, &permit, &rejected, NOW).await?;
@@ -682,7 +682,7 @@ async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) -> R
             store::prebuilds::running(conn, &MaintainPrebuilds::check(who, organization)?).await?.len()
         }
         "quota::commit" => {
-            let outcome = commit_quota(conn, &CommitQuota::check(who, organization, daemon)?, job, 0).await?;
+            let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;
             usize::from(matches!(outcome, CommitOutcome::Accepted(_)))
         }
         "quota::usage" => {

@@ -2,8 +2,7 @@
 
 use coderdb::{
     authz::{
-        Actor, CancelJobs, CommitQuota, LoadActors, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces,
-        RunJobs, System,
+        Actor, CancelJobs, LoadActors, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, RunJobs, System,
     },
     demo,
     model::{
@@ -74,7 +73,6 @@ async fn every_step_of_a_jobs_life_is_one_round_trip() {
     let organization = organization.unwrap().id;
     let daemon: DaemonId = "c0de0000-000a-4000-8000-000000000002".parse().unwrap();
     let run = RunJobs::check(&actor, organization, daemon).unwrap();
-    let commit = CommitQuota::check(&actor, organization, daemon).unwrap();
     let cancel = CancelJobs::check(&operator(), organization).unwrap();
     let tags = Tags::from_iter([("scope", "organization"), ("owner", ""), ("env", "on-prem")]);
     let capabilities = Capabilities { provisioners: &[ProvisionerType::Terraform], tags: &tags };
@@ -96,7 +94,7 @@ async fn every_step_of_a_jobs_life_is_one_round_trip() {
         "jobs::acquire_batch": store::jobs::acquire_batch(&mut counted.conn, &run, capabilities, now, 2) => 1,
         "jobs::update": store::jobs::update(&mut counted.conn, &run, job, now) => 1,
         "job_logs::append": store::job_logs::append(&mut counted.conn, &run, job, &lines) => 1,
-        "quota::commit": store::quota::commit(&mut counted.conn, &commit, job, 1) => 1,
+        "quota::commit": store::quota::commit(&mut counted.conn, &run, job, 1) => 1,
         "jobs::cancel": store::jobs::cancel(&mut counted.conn, &cancel, job, None, now) => 1,
         "jobs::complete": store::jobs::complete(&mut counted.conn, &run, job, now) => 1,
         "jobs::fail": store::jobs::fail(&mut counted.conn, &run, job, now, "no", None) => 1,
