@@ -1,17 +1,12 @@
--- Appends lines to the logs of the agent $3 in the organization $1, of the owner $2 when it is not null: the outputs
--- $4 with the levels $5, from the source $6, at $7. A batch beyond the cap of 1 MiB is dropped, and sets the flag.
+-- Appends lines to the logs of the agent $1: the outputs $2 with the levels $3, from the source $4, at $5. A batch beyond
+-- the cap of 1 MiB is dropped, and sets the flag.
 WITH agent AS (
-    SELECT a.id
-    FROM workspace_agents AS a
-    INNER JOIN workspace_resources AS r ON r.id = a.resource_id
-    INNER JOIN workspace_builds AS b ON b.job_id = r.job_id
-    INNER JOIN workspaces AS w ON w.id = b.workspace_id
-    WHERE a.id = $3 AND w.organization_id = $1 AND ($2::uuid IS NULL OR w.owner_id = $2)
+    SELECT id FROM workspace_agents WHERE id = $1 AND deleted = false
 ),
 
 line AS (
     SELECT l.output::varchar(1024) AS output, l.level::log_level AS level, l.n
-    FROM unnest($4::text[], $5::text[]) WITH ORDINALITY AS l (output, level, n)
+    FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS l (output, level, n)
 ),
 
 batch AS (
@@ -32,7 +27,7 @@ counted AS (
 
 stored AS (
     INSERT INTO workspace_agent_logs (agent_id, created_at, output, level, log_source_id)
-    SELECT counted.id, $7, line.output, line.level, $6
+    SELECT counted.id, $5, line.output, line.level, $4
     FROM counted
     CROSS JOIN line
     WHERE counted.logs_overflowed = false

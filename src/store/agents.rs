@@ -2,13 +2,14 @@
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Error, Result, Timestamp};
 use crate::{
-    authz::{BuildWorkspaces, ReadWorkspaces},
+    authz::{ActAsAgent, ReadWorkspaces},
     model::{
-        AgentLifecycle, AgentLifecycleState, AgentLogLine, AppendOutcome, LogSourceId, WorkspaceAgent,
-        WorkspaceAgentId, WorkspaceId,
+        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, AppendOutcome, LogLevel, LogSourceId,
+        WorkspaceAgent, WorkspaceAgentId, WorkspaceId,
     },
 };
 
@@ -102,13 +103,12 @@ pub async fn lifecycle(
 /// appends to the same agent, and locks it.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such agent where the permit reaches; [`Error::Invalid`] for an output with a NUL
+/// [`Error::NotFound`] when there is no such agent, or it is deleted; [`Error::Invalid`] for an output with a NUL
 /// byte.
 #[tracing::instrument(name = "db.agents.append_logs", skip_all)]
 pub async fn append_logs(
     conn: &mut PgConnection,
-    permit: &BuildWorkspaces,
-    id: WorkspaceAgentId,
+    permit: &ActAsAgent,
     lines: &[AgentLogLine],
     source: Option<LogSourceId>,
     now: OffsetDateTime,
@@ -120,9 +120,7 @@ pub async fn append_logs(
     let levels: Vec<String> = lines.iter().map(|line| line.level.to_string()).collect();
     let row = sqlx::query_file!(
         "queries/agents/append_logs.sql",
-        permit.organization().0,
-        permit.owner().map(|owner| owner.0),
-        id.0,
+        permit.agent().0,
         &outputs,
         &levels,
         source.unwrap_or(LogSourceId::EXTERNAL).0,
@@ -131,7 +129,7 @@ pub async fn append_logs(
     .fetch_optional(conn)
     .await
     .map_err(|e| Error::from_sqlx("agents/append_logs", e))?
-    .ok_or_else(|| Error::not_found("workspace agent", id))?;
+    .ok_or_else(|| Error::not_found("workspace agent", permit.agent()))?;
     Ok(if row.overflowed {
         AppendOutcome::Overflowed
     } else {
@@ -142,18 +140,53 @@ pub async fn append_logs(
 /// Says of the log of an agent whether it overflowed. One round trip; locks the agent.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such agent where the permit reaches.
+/// [`Error::NotFound`] when there is no such agent, or it is deleted.
 #[tracing::instrument(name = "db.agents.update_logs_overflowed", skip_all)]
-pub async fn update_logs_overflowed(
-    conn: &mut PgConnection,
-    permit: &BuildWorkspaces,
-    id: WorkspaceAgentId,
-    overflowed: bool,
-) -> Result<()> {
-    let (organization, owner) = (permit.organization().0, permit.owner().map(|owner| owner.0));
-    let done = sqlx::query_file!("queries/agents/update_logs_overflowed.sql", organization, owner, id.0, overflowed)
+pub async fn update_logs_overflowed(conn: &mut PgConnection, permit: &ActAsAgent, overflowed: bool) -> Result<()> {
+    let done = sqlx::query_file!("queries/agents/update_logs_overflowed.sql", permit.agent().0, overflowed)
         .execute(conn)
         .await
         .map_err(|e| Error::from_sqlx("agents/update_logs_overflowed", e))?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("workspace agent", id)) }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("workspace agent", permit.agent())) }
+}
+
+struct LogRow {
+    id: Option<i64>,
+    created_at: Option<Timestamp>,
+    level: Option<LogLevel>,
+    output: Option<String>,
+    log_source_id: Option<Uuid>,
+}
+
+impl LogRow {
+    fn log(self) -> Option<AgentLog> {
+        Some(AgentLog {
+            id: self.id?,
+            created_at: self.created_at?.0,
+            line: AgentLogLine { level: self.level?, output: self.output? },
+            source: LogSourceId(self.log_source_id?),
+        })
+    }
+}
+
+/// The log lines of an agent with an id above `after`, oldest first; 0 for all of them. One round trip, no locks.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such agent where the permit reaches.
+#[tracing::instrument(name = "db.agents.logs_after", skip_all)]
+pub async fn logs_after(
+    conn: &mut PgConnection,
+    permit: &ReadWorkspaces,
+    id: WorkspaceAgentId,
+    after: i64,
+) -> Result<Vec<AgentLog>> {
+    let (organization, owner) = (permit.organization().0, permit.owner().map(|owner| owner.0));
+    let rows = sqlx::query_file_as!(LogRow, "queries/agents/logs_after.sql", organization, owner, id.0, after)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("agents/logs_after", e))?;
+    if rows.is_empty() {
+        return Err(Error::not_found("workspace agent", id));
+    }
+    Ok(rows.into_iter().filter_map(LogRow::log).collect())
 }

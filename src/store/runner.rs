@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Error, Result, job_logs, jobs, quota};
 use crate::{
     authz::RunJobs,
-    model::{FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
+    model::{Failure, FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
 };
 
 /// The stage of the log lines around a quota commit.
@@ -68,7 +68,8 @@ pub async fn commit_quota(
             let lines = [line(LogLevel::Error, format!("Failed to commit quota: {error}"))];
             let _ = job_logs::append(conn, permit, job, &lines).await?;
             let text = format!("commit quota: {error}");
-            let _ = jobs::fail(conn, permit, job, now, &text, FailureCode::classify(&text)).await?;
+            let failure = Failure { error: &text, code: FailureCode::classify(&text), ..Failure::default() };
+            let _ = jobs::fail(conn, permit, job, now, failure).await?;
             return Ok(QuotaStep::Failed(error));
         }
     };

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use coderdb::{
-    authz::{BuildWorkspaces, ReadWorkspaces},
+    authz::{ActAsAgent, Actor, ReadWorkspaces, System},
     model::{
-        AgentLifecycle, AgentLogLine, AgentStatus, AppendOutcome, LogLevel, OrganizationId, WorkspaceAgent,
-        WorkspaceAgentId, WorkspaceId,
+        AgentLifecycle, AgentLogLine, AgentStatus, AppendOutcome, LogLevel, LogSourceId, OrganizationId,
+        WorkspaceAgent, WorkspaceAgentId, WorkspaceId,
     },
     store,
 };
@@ -32,8 +32,8 @@ async fn world() -> (Database, PgConnection) {
     (database, conn)
 }
 
-fn may_write(organization: u32) -> BuildWorkspaces {
-    BuildWorkspaces::check(&support::operator(), OrganizationId(u(organization))).unwrap()
+fn as_agent(agent: WorkspaceAgentId) -> ActAsAgent {
+    ActAsAgent::check(&Actor::system(System::WorkspaceAgent), agent).unwrap()
 }
 
 fn may_read(organization: u32) -> ReadWorkspaces {
@@ -49,7 +49,7 @@ fn line(output: &str) -> AgentLogLine {
 }
 
 async fn append(conn: &mut PgConnection, lines: &[AgentLogLine]) -> AppendOutcome {
-    store::agents::append_logs(conn, &may_write(1), AGENT, lines, None, NOW).await.unwrap()
+    store::agents::append_logs(conn, &as_agent(AGENT), lines, None, NOW).await.unwrap()
 }
 
 /// The counter, the flag, the number of lines, and the bytes of them.
@@ -130,9 +130,15 @@ async fn lines_are_stored_in_their_order_and_counted_in_bytes() {
         panic!("there is room")
     };
     assert_eq!(log(&mut conn).await, (3, false, 2, 3));
-    let sql = "SELECT output, level::text FROM workspace_agent_logs WHERE id > $1 ORDER BY id";
-    let stored: Vec<(String, String)> = sqlx::query_as(sql).bind(after).fetch_all(&mut conn).await.unwrap();
-    assert_eq!(stored, [("é".to_owned(), "warn".to_owned()), ("b".to_owned(), "warn".to_owned())]);
+    let read = async |conn: &mut PgConnection, organization, after| {
+        store::agents::logs_after(conn, &may_read(organization), AGENT, after).await
+    };
+    let stored = read(&mut conn, 1, after).await.unwrap();
+    assert_eq!(stored.iter().map(|log| log.line.clone()).collect::<Vec<_>>(), [line("é"), line("b")]);
+    assert_eq!((stored[0].id, stored[0].created_at, stored[0].source), (after + 1, NOW, LogSourceId::EXTERNAL));
+    assert_eq!(read(&mut conn, 1, stored[0].id).await.unwrap(), stored[1..]);
+    assert_eq!(read(&mut conn, 1, stored[1].id).await.unwrap(), []);
+    assert_eq!(read(&mut conn, 2, after).await.unwrap_err().code(), "not_found");
     assert_eq!(append(&mut conn, &[]).await, AppendOutcome::Stored { after: None });
     assert!(matches!(append(&mut conn, &[line(&"é".repeat(5_000))]).await, AppendOutcome::Stored { .. }));
     assert_eq!(log(&mut conn).await, (2_051, false, 3, 2_051), "a line is cut off at 1,024 characters");
@@ -147,7 +153,7 @@ async fn a_log_may_be_full_but_a_batch_beyond_that_is_lost_as_a_whole() {
     assert_eq!(append(&mut conn, &[line(""), line("y")]).await, AppendOutcome::Overflowed);
     assert_eq!(log(&mut conn).await, (1_048_576, true, 1_024, 1_048_576));
     assert_eq!(append(&mut conn, &[]).await, AppendOutcome::Overflowed);
-    store::agents::update_logs_overflowed(&mut conn, &may_write(1), AGENT, false).await.unwrap();
+    store::agents::update_logs_overflowed(&mut conn, &as_agent(AGENT), false).await.unwrap();
     assert!(matches!(append(&mut conn, &[line("")]).await, AppendOutcome::Stored { .. }));
 }
 
@@ -167,12 +173,16 @@ async fn writers_at_once_never_go_beyond_the_cap() {
 #[tokio::test]
 async fn logs_out_of_scope_or_with_nul_bytes_are_not_written() {
     let (_database, mut conn) = world().await;
-    let error = store::agents::append_logs(&mut conn, &may_write(2), AGENT, &[line("x")], None, NOW).await.unwrap_err();
-    assert_eq!(error.code(), "not_found");
-    let error = store::agents::update_logs_overflowed(&mut conn, &may_write(2), AGENT, true).await.unwrap_err();
-    assert_eq!(error.code(), "not_found");
+    sqlx::raw_sql("SELECT add_agent(2, 1, 'gone', deleted => true)").execute(&mut conn).await.unwrap();
+    for nobody in [2, 3] {
+        let permit = as_agent(WorkspaceAgentId(u(nobody)));
+        let error = store::agents::append_logs(&mut conn, &permit, &[line("x")], None, NOW).await.unwrap_err();
+        assert_eq!(error.code(), "not_found");
+        let error = store::agents::update_logs_overflowed(&mut conn, &permit, true).await.unwrap_err();
+        assert_eq!(error.code(), "not_found");
+    }
     let lines = [line("x"), line("a\0")];
-    let error = store::agents::append_logs(&mut conn, &may_write(1), AGENT, &lines, None, NOW).await.unwrap_err();
+    let error = store::agents::append_logs(&mut conn, &as_agent(AGENT), &lines, None, NOW).await.unwrap_err();
     assert_eq!(error.code(), "invalid");
     assert_eq!(log(&mut conn).await, (0, false, 0, 0));
 }

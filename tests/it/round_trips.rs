@@ -96,7 +96,7 @@ async fn every_step_of_a_jobs_life_is_one_round_trip() {
         "job_logs::append": store::job_logs::append(&mut counted.conn, &run, job, &lines) => 1,
         "quota::commit": store::quota::commit(&mut counted.conn, &run, job, 1) => 1,
         "jobs::cancel": store::jobs::cancel(&mut counted.conn, &cancel, job, None, now) => 1,
-        "jobs::complete": store::jobs::complete(&mut counted.conn, &run, job, now) => 1,
-        "jobs::fail": store::jobs::fail(&mut counted.conn, &run, job, now, "no", None) => 1,
+        "jobs::complete": store::jobs::complete(&mut counted.conn, &run, job, now, None) => 1,
+        "jobs::fail": store::jobs::fail(&mut counted.conn, &run, job, now, coderdb::model::Failure::default()) => 1,
     }
 }
