@@ -219,7 +219,7 @@ pub struct AgentLifecycleState {
 pub struct AgentLogLine {
     /// How bad it is.
     pub level: LogLevel,
-    /// The text; what is beyond 1,024 characters is cut off.
+    /// The text; cut off after 1,024 characters. All of its bytes count towards the cap.
     pub output: String,
 }
 
@@ -243,19 +243,6 @@ pub struct LogSourceId(pub Uuid);
 impl LogSourceId {
     /// The source of lines that name none.
     pub const EXTERNAL: Self = Self(Uuid::from_u128(0x3b57_9bf4_1ed8_4b99_87a8_e9a1_e341_0410));
-}
-
-/// What became of a batch of log lines.
-#[must_use]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AppendOutcome {
-    /// They are stored. Readers that know of nothing newer than `after` find them.
-    Stored {
-        /// The id before that of the first line; `None` when there was no line.
-        after: Option<i64>,
-    },
-    /// The log is full: nothing is stored, now or later.
-    Overflowed,
 }
 
 /// What became of a deadline.

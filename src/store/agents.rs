@@ -4,12 +4,12 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, Timestamp};
+use super::{Error, Result, Timestamp, input, job_logs::LIMIT};
 use crate::{
     authz::{ActAsAgent, ReadWorkspaces},
     model::{
-        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, AppendOutcome, LogLevel, LogSourceId,
-        WorkspaceAgent, WorkspaceAgentId, WorkspaceId,
+        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, Append, LogLevel, LogSourceId, WorkspaceAgent,
+        WorkspaceAgentId, WorkspaceId,
     },
 };
 
@@ -96,15 +96,20 @@ pub async fn lifecycle(
     })
 }
 
-/// Appends lines to the log of an agent, all or none. When they would make it longer than 1,048,576 bytes as stored,
-/// they are dropped and the log counts as overflowed, now and for every later batch (domain 8.3).
+/// The last line of logs of an agent that overflow.
+pub const OVERFLOW_MESSAGE: &str = "Startup logs exceeded the max size of 1MB, and will not continue to be written to the database! Logs will \
+     continue to be written to the /tmp/coder-startup-script.log file in the workspace.";
+
+/// Appends lines to the logs of the agent, in their order, up to [`LIMIT`] bytes of output in all, as
+/// [`job_logs::append`](super::job_logs::append) does; the line that would overflow becomes the warning
+/// [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3; 15, decision 7).
 ///
-/// Lines without a source are those of [`LogSourceId::EXTERNAL`]. One round trip, one statement; waits for whoever
-/// appends to the same agent, and locks it.
+/// An output is cut off after 1,024 characters; all of its bytes count. Lines without a source are those of
+/// [`LogSourceId::EXTERNAL`]. One round trip; waits for whoever appends to the same agent, and locks it.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such agent, or it is deleted; [`Error::Invalid`] for an output with a NUL
-/// byte.
+/// [`Error::NotFound`] when there is no such agent, or it is deleted; [`Error::Invalid`] for NUL characters and a time
+/// that cannot be read again.
 #[tracing::instrument(name = "db.agents.append_logs", skip_all)]
 pub async fn append_logs(
     conn: &mut PgConnection,
@@ -112,10 +117,8 @@ pub async fn append_logs(
     lines: &[AgentLogLine],
     source: Option<LogSourceId>,
     now: OffsetDateTime,
-) -> Result<AppendOutcome> {
-    if lines.iter().any(|line| line.output.contains('\0')) {
-        return Err(Error::Invalid { field: "output", expected: "a text without NUL bytes" });
-    }
+) -> Result<Append> {
+    lines.iter().try_for_each(|line| input::text("output", &line.output))?;
     let outputs: Vec<String> = lines.iter().map(|line| line.output.clone()).collect();
     let levels: Vec<String> = lines.iter().map(|line| line.level.to_string()).collect();
     let row = sqlx::query_file!(
@@ -124,17 +127,15 @@ pub async fn append_logs(
         &outputs,
         &levels,
         source.unwrap_or(LogSourceId::EXTERNAL).0,
-        Timestamp(now)
+        input::time("now", now)?,
+        OVERFLOW_MESSAGE,
+        LIMIT,
     )
     .fetch_optional(conn)
     .await
     .map_err(|e| Error::from_sqlx("agents/append_logs", e))?
     .ok_or_else(|| Error::not_found("workspace agent", permit.agent()))?;
-    Ok(if row.overflowed {
-        AppendOutcome::Overflowed
-    } else {
-        AppendOutcome::Stored { after: row.first_id.map(|first| first - 1) }
-    })
+    Ok(Append::from_row(&row.outcome, row.first_id, row.lines))
 }
 
 /// Says of the log of an agent whether it overflowed. One round trip; locks the agent.

@@ -19,12 +19,12 @@ use coderdb::{
         ReadWorkspaces, ReapJobs, RunJobs, System, UseChats, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
-        AgentLogLine, Append, AppendOutcome, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId,
-        DaemonFilter, DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, Heartbeat, JobFilter,
-        JobId, JobSubject, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewJob, NewJobLog,
-        NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildsSettings, PresetId, ProvisionerKeyId,
-        ProvisionerType, ReapOutcome, SetOutcome, StorageMethod, Tags, TemplateId, TemplateVersionId, TimingStage,
-        Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+        AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
+        DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, Heartbeat, JobFilter, JobId, JobSubject,
+        JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewJob, NewJobLog, NewLicense,
+        NewWorkspace, OrganizationId, PageRequest, PrebuildsSettings, PresetId, ProvisionerKeyId, ProvisionerType,
+        ReapOutcome, SetOutcome, StorageMethod, Tags, TemplateId, TemplateVersionId, TimingStage, Transition, UserId,
+        UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -409,7 +409,7 @@ async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) -> R
             let permit = ActAsAgent::check(who, agent)?;
             let line = AgentLogLine { level: LogLevel::Info, output: "a line".to_owned() };
             let outcome = store::agents::append_logs(conn, &permit, &[line], None, NOW).await?;
-            usize::from(matches!(outcome, AppendOutcome::Stored { .. }))
+            usize::from(matches!(outcome, Append::Stored { .. }))
         }
         "agents::in_latest_build" => {
             let permit = ReadWorkspaces::check(who, organization)?;
