@@ -39,9 +39,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("job_logs/after.sql", &["Sort Key: l.id"]),
     ("job_logs/append.sql", &["Sort Key: k.n"]),
     ("job_timings/list.sql", &["Sort Key: t.started_at, t.ended_at"]),
-    // The jobs that wait. Their order is that of the queue's index, which lacks those that are being canceled.
-    ("jobs/acquire.sql", &["Sort Key: ((q.initiator_id"]),
-    ("jobs/acquire_batch.sql", &["Sort Key: ((q.initiator_id"]),
     // Five lines.
     ("jobs/reap.sql", &["Sort Key: \"*VALUES*\".column1"]),
     // The jobs that are not completed, in random order, so that one that cannot be reaped holds up no other.
