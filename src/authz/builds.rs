@@ -97,6 +97,19 @@ impl MaintainPrebuilds {
 }
 
 permit! {
+    /// May find the organizations that want prebuilt workspaces.
+    FindPrebuilds {}
+}
+
+impl FindPrebuilds {
+    /// Only the reconciler and the operator, as with the prebuilds of each.
+    pub fn check(actor: &Actor) -> Result<Self, Denied> {
+        let granted = MaintainPrebuilds::POLICY.grants(actor);
+        granted.then_some(Self { _checked: () }).ok_or_else(|| denied("organization", "any"))
+    }
+}
+
+permit! {
     /// May commit quota for the jobs that one daemon carries out in one organization (domain 8.4).
     CommitQuota {
         /// Where.

@@ -43,27 +43,28 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("jobs/reap.sql", &["Sort Key: \"*VALUES*\".column1"]),
     // The jobs that are not completed, in random order, so that one that cannot be reaped holds up no other.
     ("jobs/reap_candidates.sql", &["Sort Key: (random())"]),
-    // The prebuilds of one preset that wait.
+    // A deployment has few templates and presets; the builds of a preset come out of an index, in order.
+    ("prebuilds/at_failure_limit.sql", &["using template_version_presets_pkey on template_version_presets p"]),
+    ("prebuilds/backoff.sql", &["using template_version_presets_pkey on template_version_presets p"]),
+    ("prebuilds/count_in_progress.sql", &["using templates_pkey on templates t"]),
+    (
+        "prebuilds/organizations.sql",
+        &[
+            "Sort Key: o.name, o.id",
+            "using idx_organization_name_lower on organizations o",
+            "using templates_pkey on templates t",
+            "using template_versions_template_id_name_key on template_versions v",
+        ],
+    ),
+    ("prebuilds/presets.sql", &["Sort Key: t.name, t.id, v.created_at", "using templates_pkey on templates t"]),
+    // The prebuilds of one preset that wait, and those that nobody has claimed.
     (
         "prebuilds/cancel_stale_pending.sql",
         &["Sort Key: numbered.n", "Sort Key: j.created_at, j.id", "Sort Key: stale.created_at, stale.id"],
     ),
-    ("prebuilds/count_stale_pending.sql", &["Sort Key: workspace_builds.template_version_preset_id"]),
-    // A deployment has few templates and presets.
-    ("prebuilds/presets.sql", &["Sort Key: t.name, t.id, v.created_at", "using templates_pkey on templates t"]),
-    // Not served yet: these read all workspaces that are not deleted, and want an index led by the owner.
-    (
-        "prebuilds/count_in_progress.sql",
-        &["using templates_pkey on templates t", "using workspace_template_id_idx on workspaces w_1"],
-    ),
-    (
-        "prebuilds/running.sql",
-        &[
-            "Sort Key: w.created_at, w.id",
-            "using workspaces_pkey on workspaces w",
-            "using workspace_template_id_idx on workspaces w_",
-        ],
-    ),
+    ("prebuilds/running.sql", &["Sort Key: w.created_at, w.id"]),
+    // Every prebuild that there ever was, which is what the numbers are about.
+    ("prebuilds/metrics.sql", &["Sort Key: t.name, t.id, p.name", "using workspace_builds_prebuild_starts_idx"]),
     // All of them is the answer, and a deployment has few.
     ("licenses/list.sql", &["using licenses_pkey"]),
     ("licenses/unexpired.sql", &["using licenses_pkey"]),
