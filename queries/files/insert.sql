@@ -5,7 +5,7 @@ WITH file AS (
 ),
 
 found AS (
-    SELECT f.id FROM file INNER JOIN files AS f ON f.hash = file.hash AND f.created_by = $5
+    SELECT id FROM files WHERE hash = (SELECT hash FROM file) AND created_by = $5
 ),
 
 stored AS (
