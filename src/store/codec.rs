@@ -11,9 +11,10 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::model::{
-    AgentLifecycle, BuildReason, ChatId, DaemonId, DaemonStatus, FileId, JobId, JobStatus, JobType, LicenseId,
-    LogLevel, LogSource, OrganizationId, PresetId, ProvisionerKeyId, ProvisionerType, StorageMethod, TemplateId,
-    TemplateVersionId, TimingStage, Transition, UserId, UserStatus, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+    AgentLifecycle, BuildReason, ChatId, DaemonId, DaemonStatus, FileId, GroupId, JobId, JobStatus, JobType, LicenseId,
+    LogLevel, LogSource, OrganizationId, PrebuildStatus, PresetId, ProvisionerKeyId, ProvisionerType, StorageMethod,
+    TemplateId, TemplateVersionId, TimingStage, Transition, UserId, UserStatus, WorkspaceAgentId, WorkspaceBuildId,
+    WorkspaceId,
 };
 
 macro_rules! ids {
@@ -45,7 +46,7 @@ macro_rules! ids {
 }
 
 ids!(OrganizationId, UserId, TemplateId, TemplateVersionId, PresetId, WorkspaceId, WorkspaceBuildId, WorkspaceAgentId);
-ids!(JobId, DaemonId, ProvisionerKeyId, FileId, ChatId);
+ids!(JobId, DaemonId, ProvisionerKeyId, FileId, ChatId, GroupId);
 
 impl Type<Postgres> for LicenseId {
     fn type_info() -> PgTypeInfo {
@@ -82,6 +83,7 @@ closed_sets! {
     JobType => "provisioner_job_type",
     LogLevel => "log_level",
     LogSource => "log_source",
+    PrebuildStatus => "prebuild_status",
     ProvisionerType => "provisioner_type",
     StorageMethod => "provisioner_storage_method",
     TimingStage => "provisioner_job_timing_stage",

@@ -11,6 +11,7 @@ pub mod chats;
 mod codec;
 pub mod daemons;
 mod error;
+pub mod files;
 mod input;
 pub mod job_logs;
 pub mod job_timings;

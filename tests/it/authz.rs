@@ -7,24 +7,27 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
+    num::NonZeroU32,
     path::Path,
     time::Duration,
 };
 
 use coderdb::{
     authz::{
-        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, LoadActors,
-        LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings, ReadDaemons, ReadJobLogs,
-        ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers,
-        ReadWorkspaces, ReapJobs, RunJobs, System, UseChats, WriteLicenses, WritePrebuildsSettings,
+        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, InsertJobs,
+        LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings, ReadDaemons,
+        ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings, ReadQuota,
+        ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats, WriteLicenses,
+        WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
-        DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, Heartbeat, JobFilter, JobId, JobSubject,
-        JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewJob, NewJobLog, NewLicense,
-        NewWorkspace, OrganizationId, PageRequest, PrebuildsSettings, PresetId, ProvisionerKeyId, ProvisionerType,
-        ReapOutcome, SetOutcome, StorageMethod, Tags, TemplateId, TemplateVersionId, TimingStage, Transition, UserId,
-        UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+        DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, FileOutcome, GroupId, Heartbeat,
+        JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon,
+        NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus,
+        PrebuildsSettings, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, StorageMethod, Tags,
+        TemplateId, TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId,
+        WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -37,7 +40,7 @@ use crate::support;
 /// One line per operation: its scopes, then who may: roles of the site, roles in the organization, `member` for every
 /// member of it, `self` for the user (in quota, as a member), and parts of the product.
 ///
-/// The scopes are: `site`, nothing to choose; `list`, what an organization has; `thing`, one thing of an organization,
+/// The scopes are: `site`, nothing to choose; `anywhere`, the same, and a role in any organization does; `list`, what an organization has; `thing`, one thing of an organization,
 /// asked for with a permit for any; `found`, the same, but what is not there is left out; `owned`, the same as `thing`
 /// or `found`, but `member` reaches one's own only; `user`, one user; `quota`, one user in an organization;
 /// `organization`, one organization; `own`, a thing that only its owner has.
@@ -66,6 +69,9 @@ daemons::eligible                found        : owner template-admin auditor @ad
 daemons::heartbeat               thing        : daemon
 daemons::list                    list         : owner template-admin auditor @admin @template-admin @auditor reconciler operator
 daemons::upsert                  thing        : daemon
+files::get                       own          : owner template-admin self operator
+files::insert                    anywhere     : owner template-admin @admin @template-admin
+files::of_job                    thing        : daemon
 job_logs::after                  owned        : owner template-admin auditor @admin @template-admin @auditor member operator
 job_logs::append                 thing        : daemon
 job_timings::insert              thing        : daemon
@@ -96,11 +102,17 @@ organizations::by_name           organization : owner template-admin user-admin 
 organizations::default           default      : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::get               organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::resolve           organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+prebuilds::at_failure_limit      list         : reconciler operator
+prebuilds::backoff               list         : reconciler operator
 prebuilds::cancel_stale_pending  list         : reconciler operator
 prebuilds::count_in_progress     list         : reconciler operator
 prebuilds::count_stale_pending   list         : reconciler operator
+prebuilds::ensure_organization   organization : reconciler operator
+prebuilds::metrics               list         : reconciler operator
+prebuilds::organizations         site         : reconciler operator
 prebuilds::presets               list         : reconciler operator
 prebuilds::running               list         : reconciler operator
+prebuilds::set_status            thing        : reconciler operator
 quota::commit                    thing        : daemon
 quota::usage                     quota        : owner user-admin auditor @admin @user-admin @auditor self operator
 settings::chat_workspace_ttl     site         : owner auditor chats operator
@@ -132,6 +144,7 @@ const WRITES: &[&str] = &[
     "daemons::delete_old",
     "daemons::heartbeat",
     "daemons::upsert",
+    "files::insert",
     "job_logs::append",
     "job_timings::insert",
     "jobs::acquire",
@@ -148,6 +161,8 @@ const WRITES: &[&str] = &[
     "licenses::delete",
     "licenses::insert",
     "prebuilds::cancel_stale_pending",
+    "prebuilds::ensure_organization",
+    "prebuilds::set_status",
     "quota::commit",
     "settings::set_prebuilds",
     "workspaces::create",
@@ -159,6 +174,7 @@ const BEFORE: &[(&str, &[&str])] = &[
     (
         "SELECT take()",
         &[
+            "files::of_job",
             "job_logs::append",
             "job_timings::insert",
             "jobs::complete",
@@ -168,9 +184,13 @@ const BEFORE: &[(&str, &[&str])] = &[
             "quota::commit",
         ],
     ),
-    ("SELECT prebuild()", &["prebuilds::cancel_stale_pending", "prebuilds::count_stale_pending"]),
+    ("SELECT prebuild()", &["prebuilds::cancel_stale_pending", "prebuilds::count_stale_pending", "prebuilds::metrics"]),
     ("SELECT prebuild(), activate()", &["prebuilds::count_in_progress"]),
     ("SELECT prebuild(), activate(), take(), complete()", &["prebuilds::running"]),
+    (
+        "SELECT prebuild(), activate(), take(), complete(), fail()",
+        &["prebuilds::at_failure_limit", "prebuilds::backoff"],
+    ),
 ];
 
 /// The steps in [`BEFORE`], and what belongs to the things of the fixture: a preset, a state, a log line, a timing.
@@ -180,6 +200,7 @@ CREATE FUNCTION take() RETURNS void LANGUAGE sql AS $$
     FROM provisioner_daemons AS d WHERE d.organization_id = j.organization_id
 $$;
 CREATE FUNCTION complete() RETURNS void LANGUAGE sql AS $$ UPDATE provisioner_jobs SET completed_at = moment() $$;
+CREATE FUNCTION fail() RETURNS void LANGUAGE sql AS $$ UPDATE provisioner_jobs SET error = 'failed' $$;
 CREATE FUNCTION prebuild() RETURNS void LANGUAGE sql AS $$
     UPDATE workspaces SET owner_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0';
     UPDATE workspace_builds AS b
@@ -192,6 +213,9 @@ $$;
 INSERT INTO template_version_presets (id, template_version_id, name, desired_instances)
 SELECT u(n * 100 + 11), u(n * 100 + 7), 'preset', 1 FROM generate_series(1, 3) AS n;
 UPDATE workspace_builds SET provisioner_state = 'state';
+INSERT INTO files (id, hash, created_at, created_by, mimetype, data)
+SELECT u(n * 100 + 12), n, moment(), u(n), 'application/x-tar', 'source' FROM generate_series(1, 3) AS n;
+UPDATE provisioner_jobs AS j SET file_id = f.id FROM files AS f WHERE f.created_by = j.initiator_id;
 INSERT INTO provisioner_job_logs (job_id, created_at, source, level, stage, output)
 SELECT id, created_at, 'provisioner', 'info', '', '' FROM provisioner_jobs;
 INSERT INTO workspace_agent_logs (agent_id, created_at, output) SELECT id, created_at, '' FROM workspace_agents;
@@ -315,7 +339,7 @@ impl Line {
             organizations.iter().flat_map(|one| second.iter().map(move |two| (*one, *two))).collect()
         };
         match self.scopes {
-            "site" => vec![at(MISSING, MISSING, MISSING)],
+            "site" | "anywhere" => vec![at(MISSING, MISSING, MISSING)],
             "default" => vec![at(1, 1, MISSING)],
             "list" | "organization" => organizations.iter().map(|o| at(*o, *o, MISSING)).collect(),
             "own" => organizations.iter().map(|home| at(*home, *home, *home)).collect(),
@@ -332,9 +356,10 @@ impl Line {
     fn reaches_all(&self, who: &Somebody, at: At) -> bool {
         let site = who.site.iter().any(|role| self.may.contains(role.as_str()));
         let system = who.system.is_some_and(|system| self.may.contains(system));
-        let here = who.organizations.get(&at.organization);
-        site || system
-            || here.is_some_and(|roles| roles.iter().any(|role| self.may.contains(format!("@{role}").as_str())))
+        let here = |organization: &u32| self.scopes == "anywhere" || *organization == at.organization;
+        let roles =
+            who.organizations.iter().filter(|(organization, _)| here(organization)).flat_map(|(_, roles)| roles);
+        site || system || roles.into_iter().any(|role| self.may.contains(format!("@{role}").as_str()))
     }
 
     /// Whether the actor may ask at all, as far as it can know without looking.
@@ -352,7 +377,7 @@ impl Line {
     fn expected(&self, who: &Somebody, at: At) -> Answer {
         let there = match self.scopes {
             // Quota that is granted does not look whether the user or the organization is there.
-            "site" | "default" | "quota" => true,
+            "site" | "anywhere" | "default" | "quota" => true,
             "organization" => matches!(at.organization, 1 | 2),
             "user" => at.user != MISSING && !(at.user == 51 && self.operation == "users::by_username"),
             _ => at.organization == at.home && at.home != MISSING,
@@ -526,6 +551,19 @@ async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) -> R
                 stored => usize::from(stored?.organization_id == organization),
             }
         }
+        "files::get" => {
+            let id = FileId(thing(12));
+            usize::from(store::files::get(conn, &ReadFiles::check(who)?, id).await?.id == id)
+        }
+        "files::insert" => {
+            let permit = UploadFiles::check(who)?;
+            let file = NewFile { id: FileId(u(5001)), mimetype: "text/plain".to_owned(), data: b"new".to_vec() };
+            usize::from(store::files::insert(conn, &permit, &file, NOW).await? == FileOutcome::Stored)
+        }
+        "files::of_job" => {
+            let file = store::files::of_job(conn, &RunJobs::check(who, organization, daemon)?, job).await?;
+            usize::from(file.id == FileId(thing(12)))
+        }
         "job_logs::after" => store::job_logs::after(conn, &ReadJobLogs::check(who, organization)?, job, 0).await?.len(),
         "job_logs::append" => {
             let line = NewJobLog {
@@ -676,6 +714,14 @@ async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) -> R
             let found = store::organizations::resolve(conn, &ReadOrganizations::of(who), &wanted).await?;
             usize::from(found.id == organization)
         }
+        "prebuilds::at_failure_limit" => {
+            let permit = MaintainPrebuilds::check(who, organization)?;
+            store::prebuilds::at_failure_limit(conn, &permit, NonZeroU32::MIN).await?.len()
+        }
+        "prebuilds::backoff" => {
+            let permit = MaintainPrebuilds::check(who, organization)?;
+            store::prebuilds::backoff(conn, &permit, NOW, stale).await?.len()
+        }
         "prebuilds::cancel_stale_pending" => {
             let (permit, preset) = (MaintainPrebuilds::check(who, organization)?, PresetId(thing(11)));
             let ids = [(WorkspaceBuildId(u(5001)), JobId(u(5002)))];
@@ -687,11 +733,29 @@ async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) -> R
         "prebuilds::count_stale_pending" => {
             store::prebuilds::count_stale_pending(conn, &MaintainPrebuilds::check(who, organization)?).await?.len()
         }
+        "prebuilds::ensure_organization" => {
+            let permit = MaintainPrebuilds::check(who, organization)?;
+            let outcome = store::prebuilds::ensure_organization(conn, &permit, GroupId(u(5001)), NOW).await?;
+            usize::from(outcome == SetOutcome::Changed)
+        }
+        "prebuilds::metrics" => {
+            store::prebuilds::metrics(conn, &MaintainPrebuilds::check(who, organization)?).await?.len()
+        }
+        "prebuilds::organizations" => {
+            // The one that is deleted is not among them.
+            let found = store::prebuilds::organizations(conn, &FindPrebuilds::check(who)?).await?;
+            usize::from(found.len() == 2)
+        }
         "prebuilds::presets" => {
             store::prebuilds::presets(conn, &MaintainPrebuilds::check(who, organization)?, None).await?.len()
         }
         "prebuilds::running" => {
             store::prebuilds::running(conn, &MaintainPrebuilds::check(who, organization)?).await?.len()
+        }
+        "prebuilds::set_status" => {
+            let (permit, preset) = (MaintainPrebuilds::check(who, organization)?, PresetId(thing(11)));
+            let outcome = store::prebuilds::set_status(conn, &permit, preset, PrebuildStatus::HardLimited).await?;
+            usize::from(outcome == SetOutcome::Changed)
         }
         "quota::commit" => {
             let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;
@@ -806,7 +870,7 @@ async fn fixture(conn: &mut PgConnection) -> Vec<Somebody> {
 /// The text without what the caller asked for by itself.
 fn without_ids(text: &str, at: At) -> String {
     let mut text = text.to_owned();
-    for kind in 0..=10 {
+    for kind in 0..=12 {
         text = text.replace(&u(at.home * 100 + kind).to_string(), "…");
     }
     for n in [at.organization, at.user] {

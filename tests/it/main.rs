@@ -8,6 +8,7 @@ mod cli;
 mod compile_fail;
 mod daemons;
 mod demo;
+mod files;
 mod house_rules;
 mod job_json;
 mod job_logs;
