@@ -376,11 +376,16 @@ impl Line {
 }
 
 /// The commit takes a serializable transaction, which one of the caller still can become.
-async fn commit_quota(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, cost: i64) -> Result<CommitOutcome> {
+pub async fn serializable(conn: &mut PgConnection) -> Result<()> {
     if conn.is_in_transaction() {
         let level = sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").execute(&mut *conn).await;
         level.map_err(Error::Unavailable)?;
     }
+    Ok(())
+}
+
+async fn commit_quota(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, cost: i64) -> Result<CommitOutcome> {
+    serializable(conn).await?;
     store::quota::commit(conn, permit, job, cost).await
 }
 

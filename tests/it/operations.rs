@@ -15,6 +15,8 @@ use coderdb::{
     },
 };
 
+use tokio::sync::Mutex;
+
 use crate::{
     authz::{self, At, NOW, STEPS, SYSTEM, WRITES, u},
     support::{self, Database},
@@ -99,8 +101,11 @@ pub fn all() -> Vec<Operation> {
             Operation { name: line.operation, before: line.before(), writes, who: Actor::system(who) }
         })
         .collect();
-    operations.extend(OTHERS.iter().map(|(name, who)| {
-        Operation { name, before: TAKEN, writes: true, who: Actor::system(*who) }
+    operations.extend(OTHERS.iter().map(|(name, who)| Operation {
+        name,
+        before: TAKEN,
+        writes: true,
+        who: Actor::system(*who),
     }));
     operations
 }
@@ -142,10 +147,7 @@ async fn commit_build_quota(conn: &mut PgConnection, daemon: &Actor, costs: &[i3
     let (organization, id) = (OrganizationId(u(1)), DaemonId(u(104)));
     let run = RunJobs::check(daemon, organization, id)?;
     let commit = CommitQuota::check(daemon, organization, id)?;
-    if conn.is_in_transaction() {
-        let level = sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").execute(&mut *conn).await;
-        level.map_err(Error::Unavailable)?;
-    }
+    authz::serializable(conn).await?;
     match commit_quota(conn, &run, &commit, JobId(u(101)), Transition::Start, costs, NOW).await? {
         QuotaStep::Failed(error) => Err(error),
         QuotaStep::Skipped => Ok(0),
@@ -153,21 +155,19 @@ async fn commit_build_quota(conn: &mut PgConnection, daemon: &Actor, costs: &[i3
     }
 }
 
-/// Databases in which has happened what an operation needs.
-#[derive(Default)]
-pub struct Worlds(BTreeMap<&'static str, Database>);
-
-impl Worlds {
-    /// One of the operation's own.
-    pub async fn of(&mut self, operation: &Operation) -> Database {
-        if !self.0.contains_key(operation.before) {
-            let database = support::database().await;
-            let mut conn = database.connect().await;
-            let sql = [include_str!("golden/two_organizations.sql"), STEPS, MORE, STATE, operation.before].concat();
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect("the fixture");
-            conn.close().await.expect("a clean end");
-            self.0.insert(operation.before, database);
-        }
-        self.0[operation.before].copy().await
+/// A database of one's own, in which has happened what the operation needs.
+pub async fn world(operation: &Operation) -> Database {
+    static WORLDS: Mutex<BTreeMap<&str, Database>> = Mutex::const_new(BTreeMap::new());
+    let mut worlds = WORLDS.lock().await;
+    if let Some(world) = worlds.get(operation.before) {
+        return world.copy().await;
     }
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let sql = [include_str!("golden/two_organizations.sql"), STEPS, MORE, STATE, operation.before].concat();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect("the fixture");
+    conn.close().await.expect("a clean end");
+    let copy = database.copy().await;
+    worlds.insert(operation.before, database);
+    copy
 }

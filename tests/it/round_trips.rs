@@ -4,11 +4,7 @@ use std::collections::BTreeSet;
 
 use coderdb::sqlx::Connection;
 
-use crate::{
-    authz,
-    operations::{self, Worlds},
-    support::proxy::Proxied,
-};
+use crate::{authz, operations, support::proxy::Proxied};
 
 /// The round trips of each operation. More words of a name say how it is called.
 const ROUND_TRIPS: &str = "
@@ -91,9 +87,9 @@ const ONE_MORE: &[&str] = &["jobs::fail_over_quota", "workspaces::create"];
 
 #[tokio::test]
 async fn every_operation_costs_the_round_trips_of_the_table() {
-    let (mut worlds, mut counted) = (Worlds::default(), String::from("\n"));
+    let mut counted = String::from("\n");
     for operation in operations::all() {
-        let database = worlds.of(&operation).await;
+        let database = operations::world(&operation).await;
         let mut proxied = Proxied::connect(&database).await;
         // The first use prepares what each later one needs, and is taken back.
         let mut tx = proxied.conn.begin().await.unwrap();
