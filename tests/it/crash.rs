@@ -108,6 +108,8 @@ struct Clean {
     again: State,
     /// Of the first and of the second time.
     answers: [String; 2],
+    /// On a new connection, alone and in a transaction.
+    round_trips: [usize; 2],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,17 +127,42 @@ impl Clean {
             return clean.clone();
         }
         let database = operations::world(operation).await;
-        let mut conn = database.connect().await;
-        let before = state(&mut conn).await;
-        let first = say(&operation.call(&mut conn).await);
-        let after = state(&mut conn).await;
-        let second = say(&operation.call(&mut conn).await);
-        let again = state(&mut conn).await;
+        let mut observer = database.connect().await;
+        let before = state(&mut observer).await;
+
+        let mut proxied = Proxied::connect(&database).await;
+        proxied.take();
+        let mut tx = proxied.conn.begin().await.unwrap();
+        let _taken_back = operation.call(&mut tx).await;
+        tx.rollback().await.unwrap();
+        let in_transaction = proxied.take();
+
+        let mut proxied = Proxied::connect(&database).await;
+        proxied.take();
+        let first = say(&operation.call(&mut proxied.conn).await);
+        let alone = proxied.take();
+        let after = state(&mut observer).await;
+        let second = say(&operation.call(&mut proxied.conn).await);
+        let again = state(&mut observer).await;
+
         assert!(first == "1" || first == "2", "{} does something: {first}", operation.name);
         assert_eq!(before == after, LOCKS.contains(&operation.name), "{} writes", operation.name);
-        let clean = Arc::new(Self { before, after, again, answers: [first, second] });
+        let (answers, round_trips) = ([first, second], [alone, in_transaction]);
+        let clean = Arc::new(Self { before, after, again, answers, round_trips });
         known.insert(operation.name, clean.clone());
         clean
+    }
+
+    /// All or nothing, or a part where that may be.
+    fn compare(&self, operation: &Operation, now: &State, what: &str) -> Found {
+        if *now == self.before {
+            return Found::Nothing;
+        }
+        if SEVERAL.contains(&operation.name) && *now != self.after {
+            return Found::Part;
+        }
+        assert_same(now, &self.after, what);
+        Found::All
     }
 
     fn repeated(&self) -> &str {
@@ -161,20 +188,12 @@ impl World {
         Self { database, observer }
     }
 
-    /// Looks at what is there: all or nothing, or a part where that may be, and in any case nothing broken.
+    /// Looks at what is there, and that nothing is broken.
     async fn found(&mut self, operation: &Operation, clean: &Clean, what: &str) -> Found {
         let broken =
             sqlx::query_scalar::<_, String>(include_str!("golden/broken.sql")).fetch_all(&mut self.observer).await;
         assert_eq!(broken.unwrap(), Vec::<String>::new(), "{what}");
-        let now = state(&mut self.observer).await;
-        if now == clean.before {
-            return Found::Nothing;
-        }
-        if SEVERAL.contains(&operation.name) && now != clean.after {
-            return Found::Part;
-        }
-        assert_same(&now, &clean.after, what);
-        Found::All
+        clean.compare(operation, &state(&mut self.observer).await, what)
     }
 }
 
@@ -199,7 +218,8 @@ async fn cut_everywhere(in_transaction: bool) -> usize {
     for operation in &that_write() {
         let clean = Clean::of(operation).await;
         let (mut seen, mut spare) = (Vec::new(), None);
-        for cut in (1..).flat_map(|n| [Cut::BeforeItIsSent(n), Cut::BeforeItsAnswer(n)]) {
+        let round_trips = clean.round_trips[usize::from(in_transaction)];
+        for cut in (1..=round_trips).flat_map(|n| [Cut::BeforeItIsSent(n), Cut::BeforeItsAnswer(n)]) {
             let what = format!("{}, in a transaction: {in_transaction}, {cut:?}", operation.name);
             let mut world = match spare.take() {
                 Some(world) => world,
@@ -210,10 +230,7 @@ async fn cut_everywhere(in_transaction: bool) -> usize {
             execute(&mut victim.conn, "SELECT pg_advisory_lock(0)").await;
             victim.cut(cut);
             let answer = attempt(operation, &mut victim.conn, in_transaction).await;
-            if !victim.was_cut() {
-                assert_eq!(say(&answer), clean.answers[0], "{what}");
-                break;
-            }
+            assert!(victim.was_cut(), "{what}");
             cuts += 1;
             assert_eq!(say(&answer), "unavailable", "{what}: {answer:?}");
             execute(&mut world.observer, "SET lock_timeout = '20s'; SELECT pg_advisory_lock(0)").await;
@@ -292,36 +309,32 @@ async fn give_up<T>(future: impl Future<Output = T>, polls: usize, at_once: bool
     .await
 }
 
-/// What a caller that gives up on an operation does with its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Caller {
-    HasNone,
-    DropsIt,
-    CommitsIt,
-}
-
-/// Drops everything everywhere, and says what is there then.
-async fn drop_everywhere(caller: Caller) -> Vec<Found> {
+/// Drops everything everywhere, and says what was found then.
+async fn drop_everywhere(in_transaction: bool) -> Vec<Found> {
     let mut seen = Vec::new();
     for operation in &that_write() {
         let clean = Clean::of(operation).await;
         let mut spare = None;
         for (polls, at_once) in (1..).flat_map(|polls| [(polls, true), (polls, false)]) {
-            let what = format!("{}, {caller:?}, dropped after {polls} polls, at once: {at_once}", operation.name);
+            let what = format!(
+                "{}, in a transaction: {in_transaction}, dropped after {polls} polls, at once: {at_once}",
+                operation.name
+            );
             let mut world = match spare.take() {
                 Some(world) => world,
                 None => World::of(operation).await,
             };
             let mut conn = world.database.connect().await;
-            let answer = if caller == Caller::HasNone {
-                give_up(operation.call(&mut conn), polls, at_once).await
-            } else {
+            let answer = if in_transaction {
                 let mut tx = conn.begin().await.unwrap();
                 let answer = give_up(operation.call(&mut tx), polls, at_once).await;
-                if caller == Caller::CommitsIt {
-                    tx.commit().await.unwrap();
+                // The caller may go on in its transaction, and here drops that, too.
+                if answer.is_none() {
+                    seen.push(clean.compare(operation, &state(&mut tx).await, &what));
                 }
                 answer
+            } else {
+                give_up(operation.call(&mut conn), polls, at_once).await
             };
             if answer.is_some() {
                 break;
@@ -340,7 +353,11 @@ async fn drop_everywhere(caller: Caller) -> Vec<Found> {
             assert_eq!(left, "idle, 0", "{what}: neither a transaction nor a lock is left");
 
             let found = world.found(operation, &clean, &what).await;
-            seen.push(found);
+            if in_transaction {
+                assert_eq!(found, Found::Nothing, "{what}");
+            } else {
+                seen.push(found);
+            }
             if found == Found::Nothing {
                 // Taken back, so that the next one finds the same.
                 let mut tx = conn.begin().await.unwrap();
@@ -355,18 +372,12 @@ async fn drop_everywhere(caller: Caller) -> Vec<Found> {
 
 #[tokio::test]
 async fn whoever_drops_an_operation_leaves_a_clean_session() {
-    let seen = drop_everywhere(Caller::HasNone).await;
-    assert!(seen.contains(&Found::Nothing) && seen.contains(&Found::All), "{seen:?}");
+    let seen = drop_everywhere(false).await;
+    assert!([Found::Nothing, Found::Part, Found::All].iter().all(|found| seen.contains(found)), "{seen:?}");
 }
 
 #[tokio::test]
-async fn whoever_drops_an_operation_and_its_transaction_leaves_a_clean_session() {
-    let seen = drop_everywhere(Caller::DropsIt).await;
-    assert!(!seen.is_empty() && seen.iter().all(|found| *found == Found::Nothing), "{seen:?}");
-}
-
-#[tokio::test]
-async fn whoever_drops_an_operation_may_go_on_in_its_transaction() {
-    let seen = drop_everywhere(Caller::CommitsIt).await;
-    assert!(seen.contains(&Found::Nothing) && seen.contains(&Found::All), "{seen:?}");
+async fn whoever_drops_an_operation_may_go_on_in_the_transaction_and_leaves_a_clean_session() {
+    let seen = drop_everywhere(true).await;
+    assert!([Found::Nothing, Found::All].iter().all(|found| seen.contains(found)), "{seen:?}");
 }
