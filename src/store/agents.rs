@@ -98,8 +98,8 @@ pub async fn lifecycle(
 /// Appends lines to the log of an agent, all or none. When they would make it longer than 1,048,576 bytes as stored,
 /// they are dropped and the log counts as overflowed, now and for every later batch (domain 8.3).
 ///
-/// Lines without a source are those of [`LogSourceId::EXTERNAL`]. One round trip, one statement; waits for whoever
-/// appends to the same agent, and locks it.
+/// Lines without a source are those of [`LogSourceId::EXTERNAL`]. Asked again, it appends again. One round trip, one
+/// statement; waits for whoever appends to the same agent, and locks it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such agent where the permit reaches; [`Error::Invalid`] for an output with a NUL

@@ -3,7 +3,7 @@
 //! They are those of the table of [`authz`](crate::authz), called on things of organization 1 by the part of the product
 //! that may, and what that table leaves out because it is made of others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coderdb::{
     authz::{Actor, CommitQuota, RunJobs, System, WritePrebuildsSettings},
@@ -170,4 +170,14 @@ pub async fn world(operation: &Operation) -> Database {
     let copy = database.copy().await;
     worlds.insert(operation.before, database);
     copy
+}
+
+/// That the lines of the table, `operation : words`, say this of each operation, and have no other.
+pub fn assert_table(found: &BTreeMap<&str, String>, table: &str) {
+    let line = |(operation, words): (&str, &str)| format!("{:<33}: {}", operation.trim(), words.trim());
+    let expected: BTreeSet<_> = table.lines().filter_map(|text| text.split_once(" : ").map(line)).collect();
+    let found: BTreeSet<_> = found.iter().map(|(operation, words)| line((operation, words))).collect();
+    let missing: Vec<_> = found.difference(&expected).collect();
+    let wrong: Vec<_> = expected.difference(&found).collect();
+    assert!(missing.is_empty() && wrong.is_empty(), "missing in the table: {missing:#?}, wrong in it: {wrong:#?}");
 }
