@@ -9,6 +9,9 @@ SELECT
     b.transition,
     b.initiator_id,
     b.job_id,
+    j.job_status,
+    j.error AS job_error,
+    j.error_code AS job_error_code,
     b.deadline,
     b.max_deadline,
     b.reason,
@@ -18,4 +21,5 @@ SELECT
     b.has_external_agent
 FROM workspace_builds AS b
 INNER JOIN workspaces AS w ON w.id = b.workspace_id
+INNER JOIN provisioner_jobs AS j ON j.id = b.job_id
 WHERE w.organization_id = $1 AND ($2::uuid IS NULL OR w.owner_id = $2) AND b.job_id = $3

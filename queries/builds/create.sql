@@ -1,7 +1,7 @@
 -- Creates the build $1 of the workspace $2, and the job $3 that carries it out, in the organization $4, for the owner
 -- $5 when it is not null. $6 is the template version, $7 the preset, $8 the transition, $9 the reason, $10 the
 -- initiator, $11 the provisioner state (null: that of the build before), $12 and $13 the deadline and its bound,
--- $14 the tags, $15 now. The number is null when another build took it in the same moment: nothing is written then.
+-- $14 the tags, $15 now, $16 the input and $17 the trace metadata of the job. The number is null when another build took it in the same moment: nothing is written then.
 WITH workspace AS (
     SELECT w.id, w.organization_id, tj.provisioner, tj.storage_method, tj.file_id, last.build_number, last.state
     FROM workspaces AS w
@@ -39,11 +39,11 @@ build AS (
 job AS (
     INSERT INTO provisioner_jobs (
         id, created_at, updated_at, organization_id, initiator_id, provisioner, storage_method, file_id, type, input,
-        tags
+        tags, trace_metadata
     )
     SELECT
         $3, $15::timestamptz, $15::timestamptz, w.organization_id, $10, w.provisioner, w.storage_method, w.file_id,
-        'workspace_build', jsonb_build_object('workspace_build_id', $1::uuid), $14::jsonb
+        'workspace_build', $16::jsonb, $14::jsonb, $17::jsonb
     FROM workspace AS w
     CROSS JOIN build
 )

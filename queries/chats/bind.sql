@@ -1,8 +1,10 @@
 -- Overwrites what the chat $1 works with: the workspace $3, the build $4 and the agent $5; null clears.
--- The chat is of the owner $2 unless that is null. Everything bound belongs to the organization of the chat.
+-- The chat is of the owner $2, who is a member of its organization, unless that is null. Everything bound belongs to the organization of the chat.
 UPDATE chats AS c SET workspace_id = $3, build_id = $4, agent_id = $5, updated_at = now()
 WHERE c.id = $1
-    AND ($2::uuid IS NULL OR c.owner_id = $2)
+    AND ($2::uuid IS NULL OR c.owner_id = $2 AND EXISTS (
+        SELECT 1 FROM organization_members AS m WHERE m.organization_id = c.organization_id AND m.user_id = $2
+    ))
     AND ($3::uuid IS NULL OR EXISTS (
         SELECT 1 FROM workspaces AS w WHERE w.id = $3 AND w.organization_id = c.organization_id
     ))

@@ -1,8 +1,10 @@
 -- Overwrites which build $3 and which agent $4 the chat $1 works with, once they are known; null clears.
--- The chat is of the owner $2 unless that is null. Both belong to the organization of the chat.
+-- The chat is of the owner $2, who is a member of its organization, unless that is null. Both belong to the organization of the chat.
 UPDATE chats AS c SET build_id = $3, agent_id = $4, updated_at = now()
 WHERE c.id = $1
-    AND ($2::uuid IS NULL OR c.owner_id = $2)
+    AND ($2::uuid IS NULL OR c.owner_id = $2 AND EXISTS (
+        SELECT 1 FROM organization_members AS m WHERE m.organization_id = c.organization_id AND m.user_id = $2
+    ))
     AND ($3::uuid IS NULL OR EXISTS (
         SELECT 1
         FROM workspace_builds AS b

@@ -1,4 +1,6 @@
--- The chat $1, of the owner $2 unless that is null.
-SELECT id, owner_id, organization_id, workspace_id, build_id, agent_id, updated_at
-FROM chats
-WHERE id = $1 AND ($2::uuid IS NULL OR owner_id = $2)
+-- The chat $1, of the owner $2, who is a member of its organization, unless that is null.
+SELECT c.id, c.owner_id, c.organization_id, c.workspace_id, c.build_id, c.agent_id, c.updated_at
+FROM chats AS c
+WHERE c.id = $1 AND ($2::uuid IS NULL OR c.owner_id = $2 AND EXISTS (
+    SELECT 1 FROM organization_members AS m WHERE m.organization_id = c.organization_id AND m.user_id = $2
+))

@@ -1,5 +1,6 @@
 -- A daemon ends a job, with or without an error (domain 5.5, 8.5). $1 the job; of the permit: $2 the organization, $3 the
--- daemon; $4 the time, $5 the error or null, $6 its code or null. A row that is in scope always comes back.
+-- daemon; $4 the time, $5 the error or null, $6 its code or null, $7 the state that its build left, null for what is
+-- there. A row that is in scope always comes back.
 WITH decided AS (
     SELECT
         id,
@@ -12,6 +13,26 @@ WITH decided AS (
     FROM provisioner_jobs
     WHERE id = $1 AND organization_id = $2
     FOR UPDATE
+),
+
+build AS (
+    SELECT b.id, b.job_id, b.reason, b.workspace_id, w.owner_id
+    FROM decided AS d
+    INNER JOIN workspace_builds AS b ON b.job_id = d.id
+    INNER JOIN workspaces AS w ON w.id = b.workspace_id
+    WHERE d.outcome = 'done'
+),
+
+-- A prebuilt workspace does not stop by itself before it is claimed.
+built AS (
+    UPDATE workspace_builds AS b
+    SET
+        updated_at = $4,
+        provisioner_state = coalesce($7::bytea, b.provisioner_state),
+        deadline = CASE WHEN p.is_prebuild THEN '0001-01-01 00:00:00+00' ELSE b.deadline END,
+        max_deadline = CASE WHEN p.is_prebuild THEN '0001-01-01 00:00:00+00' ELSE b.max_deadline END
+    FROM (SELECT id, owner_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0' AS is_prebuild FROM build) AS p
+    WHERE b.id = p.id AND (p.is_prebuild OR $7::bytea IS NOT NULL)
 )
 
 UPDATE provisioner_jobs AS j
@@ -21,9 +42,14 @@ SET
     error = CASE WHEN d.outcome = 'done' THEN $5 ELSE j.error END,
     error_code = CASE WHEN d.outcome = 'done' THEN $6 ELSE j.error_code END
 FROM decided AS d
+LEFT JOIN build ON build.job_id = d.id
 WHERE j.id = d.id
 RETURNING
     d.outcome AS "outcome!",
+    build.id AS "build_id?",
+    build.workspace_id AS "workspace_id?",
+    build.owner_id AS "owner_id?",
+    build.reason AS "reason?",
     j.id,
     j.created_at,
     j.updated_at,

@@ -65,6 +65,8 @@ pub enum System {
     Authenticator,
     /// Takes jobs, carries them out, and commits quota.
     ProvisionerDaemon,
+    /// Runs in a workspace, and reports on itself.
+    WorkspaceAgent,
     /// Ends jobs that hang or that nobody takes.
     Reaper,
     /// Runs the agents of chats. Acts as the owner of a chat for what concerns the owner.
@@ -82,6 +84,7 @@ impl System {
     pub const ALL: &[Self] = &[
         Self::Authenticator,
         Self::ProvisionerDaemon,
+        Self::WorkspaceAgent,
         Self::Reaper,
         Self::ChatDaemon,
         Self::PrebuildReconciler,

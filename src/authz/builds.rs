@@ -1,4 +1,4 @@
-//! Permits for making and changing workspaces, builds and agents, for prebuilt workspaces, and for committing quota.
+//! Permits for making and changing workspaces and builds, and for prebuilt workspaces.
 
 use super::{
     Actor, Denied,
@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::{DaemonId, OrganizationId, UserId};
+use crate::model::{OrganizationId, UserId};
 
 permit! {
     /// May create workspaces for one owner in one organization.
@@ -19,7 +19,7 @@ permit! {
 }
 
 impl CreateWorkspaces {
-    const POLICY: Policy = Policy { site: &[SiteRole::Owner], organization: &[Admin], system: &[System::Operator] };
+    const POLICY: Policy = Policy { site: &[SiteRole::Owner], organization: &[Admin], system: &[] };
 
     /// Members for themselves, administrators for everybody, and the reconciler for the prebuilds user.
     pub fn check(actor: &Actor, owner: UserId, organization: OrganizationId) -> Result<Self, Denied> {
@@ -31,27 +31,29 @@ impl CreateWorkspaces {
 }
 
 permit! {
-    /// May build the workspaces of one organization and write what their agents report: of all owners, or of one.
+    /// May build the workspaces of one organization, of all owners or of one, as one initiator.
     BuildWorkspaces {
         /// Where.
         organization: OrganizationId,
+        /// Who asks for the builds.
+        initiator: UserId,
         /// The only owner that the permit reaches; `None` for all.
         owner: Option<UserId>,
     }
 }
 
 impl BuildWorkspaces {
-    const POLICY: Policy = Policy { site: &[SiteRole::Owner], organization: &[Admin], system: &[System::Operator] };
+    const POLICY: Policy = Policy { site: &[SiteRole::Owner], organization: &[Admin], system: &[] };
 
     /// Administrators build all workspaces, every other member one's own, the reconciler those of the prebuilds user.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
-        let owner = match actor.user_id() {
-            _ if Self::POLICY.grants_in(actor, organization) => None,
-            Some(user) if actor.is_member_of(organization) => Some(user),
-            None if actor.is_system(&[System::PrebuildReconciler]) => Some(UserId::PREBUILDS),
+        let (initiator, owner) = match actor.user_id() {
+            Some(user) if Self::POLICY.grants_in(actor, organization) => (user, None),
+            Some(user) if actor.is_member_of(organization) => (user, Some(user)),
+            None if actor.is_system(&[System::PrebuildReconciler]) => (UserId::PREBUILDS, Some(UserId::PREBUILDS)),
             _ => return Err(denied("organization", organization)),
         };
-        Ok(Self { organization, owner, _checked: () })
+        Ok(Self { organization, initiator, owner, _checked: () })
     }
 }
 
@@ -67,10 +69,10 @@ impl ProvisionerStates {
     const POLICY: Policy = Policy {
         site: &[SiteRole::Owner, SiteRole::TemplateAdmin],
         organization: &[Admin, TemplateAdmin],
-        system: &[System::ProvisionerDaemon, System::Reaper, System::Operator],
+        system: &[System::ProvisionerDaemon],
     };
 
-    /// Those who manage templates, the daemons, and the reaper.
+    /// Those who manage templates, and the daemons.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants_in(actor, organization);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
@@ -93,27 +95,5 @@ impl MaintainPrebuilds {
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants(actor);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
-    }
-}
-
-permit! {
-    /// May commit quota for the jobs that one daemon carries out in one organization (domain 8.4).
-    CommitQuota {
-        /// Where.
-        organization: OrganizationId,
-        /// Whose jobs.
-        daemon: DaemonId,
-    }
-}
-
-impl CommitQuota {
-    const POLICY: Policy = Policy { site: &[], organization: &[], system: &[System::ProvisionerDaemon] };
-
-    /// Only provisioner daemons, each for itself.
-    pub fn check(actor: &Actor, organization: OrganizationId, daemon: DaemonId) -> Result<Self, Denied> {
-        let granted = Self::POLICY.grants(actor);
-        granted
-            .then_some(Self { organization, daemon, _checked: () })
-            .ok_or_else(|| denied("provisioner daemon", daemon))
     }
 }

@@ -17,7 +17,8 @@ permit! {
 impl UseChats {
     const POLICY: Policy = Policy { site: &[], organization: &[], system: &[System::ChatDaemon] };
 
-    /// The chat daemon for all chats, every user for one's own. No role reaches the chats of others.
+    /// The chat daemon for all chats, every user for one's own, where one is a member. No role reaches the chats of
+    /// others.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
         match (Self::POLICY.grants(actor), actor.user_id()) {
             (true, _) => Ok(Self { owner: None, _checked: () }),

@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::{DaemonId, JobType, OrganizationId, UserId};
+use crate::model::{DaemonId, JobSubject, OrganizationId, UserId};
 
 permit! {
     /// May read the provisioner jobs of one organization (domain 15, decision 12).
@@ -31,14 +31,15 @@ impl ReadJobs {
 }
 
 permit! {
-    /// May put jobs of one type into the queue of one organization, as one initiator.
+    /// May put jobs about one version of a template into the queue of one organization, as one initiator. The job of a
+    /// build comes with the build: that takes a [`BuildWorkspaces`](super::BuildWorkspaces).
     InsertJobs {
         /// Whose jobs they will be.
         organization: OrganizationId,
         /// Who asks for them.
         initiator: UserId,
-        /// What they do.
-        job_type: JobType,
+        /// What they do, to which version.
+        subject: JobSubject,
     }
 }
 
@@ -48,32 +49,23 @@ impl InsertJobs {
         organization: &[Admin, TemplateAdmin],
         system: &[],
     };
-    const OTHERS: Policy = Policy { site: &[SiteRole::Owner], organization: &[], system: &[] };
+    const DRY_RUNS: Policy = Policy { site: &[SiteRole::Owner], organization: &[], system: &[] };
 
-    /// A user as oneself: imports need a template admin, the other types a member. The prebuild reconciler queues
-    /// builds as the prebuilds user.
-    pub fn check(actor: &Actor, organization: OrganizationId, job_type: JobType) -> Result<Self, Denied> {
-        let initiator = match actor.user_id() {
-            Some(user) => {
-                let granted = match job_type {
-                    JobType::TemplateVersionImport => Self::IMPORTS.grants_in(actor, organization),
-                    JobType::WorkspaceBuild | JobType::TemplateVersionDryRun => {
-                        actor.is_member_of(organization) || Self::OTHERS.grants_in(actor, organization)
-                    }
-                };
-                granted.then_some(user)
-            }
-            None => (actor.is_system(&[System::PrebuildReconciler]) && job_type == JobType::WorkspaceBuild)
-                .then_some(UserId::PREBUILDS),
+    /// A user as oneself: an import needs a template admin, a dry run a member.
+    pub fn check(actor: &Actor, organization: OrganizationId, subject: JobSubject) -> Result<Self, Denied> {
+        let granted = match subject {
+            JobSubject::Import(_) => Self::IMPORTS.grants_in(actor, organization),
+            JobSubject::DryRun(_) => actor.is_member_of(organization) || Self::DRY_RUNS.grants_in(actor, organization),
         };
+        let initiator = actor.user_id().filter(|_| granted);
         initiator
-            .map(|initiator| Self { organization, initiator, job_type, _checked: () })
+            .map(|initiator| Self { organization, initiator, subject, _checked: () })
             .ok_or_else(|| denied("organization", organization))
     }
 }
 
 permit! {
-    /// May take jobs of one organization as one daemon, and report on those that this daemon took.
+    /// May take jobs of one organization as one daemon, and report and commit quota for those that this daemon took.
     RunJobs {
         /// Whose jobs.
         organization: OrganizationId,

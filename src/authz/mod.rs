@@ -14,6 +14,7 @@
 //! ```
 
 mod actor;
+mod agents;
 mod builds;
 mod chats;
 mod daemons;
@@ -26,6 +27,7 @@ mod settings;
 mod workspaces;
 
 pub use actor::{Actor, OrganizationRole, SiteRole, System};
+pub use agents::*;
 pub use builds::*;
 pub use chats::*;
 pub use daemons::*;

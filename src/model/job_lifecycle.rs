@@ -4,18 +4,16 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::{
-    FileId, Job, JobErrorCode, JobId, JobType, OrganizationId, ProvisionerType, StorageMethod, Tags, TemplateVersionId,
-    WorkspaceBuildId,
+    BuildReason, FileId, Job, JobErrorCode, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, StorageMethod,
+    Tags, TemplateVersionId, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
-/// What a job is about. It decides the type of the job and the key of its `input` (domain 4.1).
+/// What a job about a version of a template does; it decides the type of the job (domain 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobSubject {
-    /// Carry out this build.
-    Build(WorkspaceBuildId),
-    /// Import this version of a template.
+    /// Import it.
     Import(TemplateVersionId),
-    /// Plan this version of a template without building anything.
+    /// Plan it without building anything.
     DryRun(TemplateVersionId),
 }
 
@@ -24,14 +22,21 @@ impl JobSubject {
     #[must_use]
     pub const fn job_type(self) -> JobType {
         match self {
-            Self::Build(_) => JobType::WorkspaceBuild,
             Self::Import(_) => JobType::TemplateVersionImport,
             Self::DryRun(_) => JobType::TemplateVersionDryRun,
         }
     }
+
+    /// The version.
+    #[must_use]
+    pub const fn template_version_id(self) -> TemplateVersionId {
+        match self {
+            Self::Import(id) | Self::DryRun(id) => id,
+        }
+    }
 }
 
-/// A job that is about to enter the queue. Its organization and its initiator come from the permit.
+/// A job that is about to enter the queue. Its organization, its initiator and its subject come from the permit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
     /// Its id.
@@ -44,8 +49,6 @@ pub struct NewJob {
     pub storage_method: StorageMethod,
     /// Its source.
     pub file_id: FileId,
-    /// What it is about.
-    pub subject: JobSubject,
     /// The other keys of its `input`, which this layer does not read.
     pub options: Map<String, Value>,
     /// Which daemons may take it.
@@ -116,12 +119,66 @@ pub struct Heartbeat {
     pub cancel_requested: bool,
 }
 
+/// How a job fails.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Failure<'a> {
+    /// What went wrong. Empty for nothing: the job ends without an error.
+    pub error: &'a str,
+    /// What kind of failure that is, if it is one of those that are told apart.
+    pub code: Option<FailureCode>,
+    /// What Terraform knows of what a build did nevertheless; `None` leaves what is stored.
+    pub provisioner_state: Option<&'a [u8]>,
+}
+
+/// A job that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// The job. It is `canceled` when somebody had asked for that and it has no error.
+    pub job: Job,
+    /// The build that it carried out, if it was for one: who watches its workspace is to be told.
+    pub build: Option<EndedBuild>,
+}
+
+/// A build whose job has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedBuild {
+    /// The build.
+    pub id: WorkspaceBuildId,
+    /// Its workspace.
+    pub workspace_id: WorkspaceId,
+    /// The owner of that.
+    pub owner_id: UserId,
+    /// Why there was a build.
+    pub reason: BuildReason,
+}
+
+/// Who is to be notified of a build that failed (domain 8.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureNotice {
+    /// Somebody asked for it: the template admins, that a manual build failed.
+    ToTemplateAdmins,
+    /// Nobody was watching: the owner of the workspace, that an automatic build failed.
+    ToOwner(UserId),
+}
+
+impl Ended {
+    /// Who is to be notified; `None` unless a build failed.
+    #[must_use]
+    pub fn notice(&self) -> Option<FailureNotice> {
+        let build = self.build.filter(|_| self.job.status == JobStatus::Failed)?;
+        Some(match build.reason {
+            BuildReason::Initiator => FailureNotice::ToTemplateAdmins,
+            _ => FailureNotice::ToOwner(build.owner_id),
+        })
+    }
+}
+
 /// How an attempt to end a job went.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub enum End {
-    /// The job as it ended. It is `canceled` when somebody had asked for that and it has no error.
-    Ended(Box<Job>),
+    /// It has.
+    Ended(Box<Ended>),
     /// It had ended before: "job already completed". Nothing changed.
     AlreadyCompleted,
 }

@@ -52,7 +52,7 @@ pub enum Append {
         /// How many lines are stored, the last one included.
         lines: i64,
     },
-    /// The cap is reached, and not even the line that says so fits: nothing is stored, and the job is marked.
+    /// The cap is reached, and not even the line that says so fits: nothing is stored, and the log is marked.
     Full,
     /// The cap was reached before: nothing is stored.
     Dropped,

@@ -3,12 +3,13 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    AgentLifecycle, AgentStatus, BuildReason, JobId, LogLevel, PresetId, Tags, TemplateId, TemplateVersionId,
-    Transition, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+    AgentLifecycle, AgentStatus, BuildReason, JobErrorCode, JobId, JobStatus, LogLevel, PresetId, Tags, TemplateId,
+    TemplateVersionId, Transition, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
 };
 
 /// A name that a workspace may have (domain 15, decision 14).
@@ -73,7 +74,8 @@ pub struct NewWorkspace {
     pub ttl: Option<Duration>,
 }
 
-/// A build to create, and the job that carries it out. Its number is the next one of the workspace.
+/// A build to create, and the job that carries it out. Its number is the next one of the workspace; who asked for it
+/// comes from the permit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewBuild {
     /// The primary key.
@@ -90,8 +92,6 @@ pub struct NewBuild {
     pub transition: Transition,
     /// Why.
     pub reason: BuildReason,
-    /// Who asked for it.
-    pub initiator_id: UserId,
     /// What Terraform knows; `None` for what the build before left, `Some` of nothing for a fresh start.
     pub provisioner_state: Option<Vec<u8>>,
     /// When the workspace stops by itself.
@@ -100,6 +100,10 @@ pub struct NewBuild {
     pub max_deadline: Option<OffsetDateTime>,
     /// Which daemons may take the job.
     pub tags: Tags,
+    /// The keys of the job's `input` that this layer does not read.
+    pub options: Map<String, Value>,
+    /// Opaque tracing context.
+    pub trace_metadata: Option<Value>,
 }
 
 /// A row of `workspace_builds` without its provisioner state, which is big (domain 4.16).
@@ -123,6 +127,12 @@ pub struct WorkspaceBuild {
     pub initiator_id: UserId,
     /// The job that carries it out.
     pub job_id: JobId,
+    /// How that stands.
+    pub job_status: JobStatus,
+    /// What went wrong with it; `None` for nothing.
+    pub job_error: Option<String>,
+    /// What kind of failure that is, if it is one of those that are told apart.
+    pub job_error_code: Option<JobErrorCode>,
     /// When the workspace stops by itself; `None` for never.
     pub deadline: Option<OffsetDateTime>,
     /// How far the deadline may be moved; `None` without a bound.
@@ -209,8 +219,21 @@ pub struct AgentLifecycleState {
 pub struct AgentLogLine {
     /// How bad it is.
     pub level: LogLevel,
-    /// The text; what is beyond 1,024 characters is cut off.
+    /// The text; cut off after 1,024 characters. All of its bytes count towards the cap.
     pub output: String,
+}
+
+/// A stored line of an agent's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentLog {
+    /// Ascends within an agent.
+    pub id: i64,
+    /// When it was written.
+    pub created_at: OffsetDateTime,
+    /// The line.
+    pub line: AgentLogLine,
+    /// Which of the agent's scripts wrote it.
+    pub source: LogSourceId,
 }
 
 /// Where lines of an agent come from.
@@ -220,19 +243,6 @@ pub struct LogSourceId(pub Uuid);
 impl LogSourceId {
     /// The source of lines that name none.
     pub const EXTERNAL: Self = Self(Uuid::from_u128(0x3b57_9bf4_1ed8_4b99_87a8_e9a1_e341_0410));
-}
-
-/// What became of a batch of log lines.
-#[must_use]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AppendOutcome {
-    /// They are stored. Readers that know of nothing newer than `after` find them.
-    Stored {
-        /// The id before that of the first line; `None` when there was no line.
-        after: Option<i64>,
-    },
-    /// The log is full: nothing is stored, now or later.
-    Overflowed,
 }
 
 /// What became of a deadline.

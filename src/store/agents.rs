@@ -2,12 +2,13 @@
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{Error, Result, Timestamp};
+use super::{Error, Result, Timestamp, input, job_logs::LIMIT};
 use crate::{
-    authz::{BuildWorkspaces, ReadWorkspaces},
+    authz::{ActAsAgent, ReadWorkspaces},
     model::{
-        AgentLifecycle, AgentLifecycleState, AgentLogLine, AppendOutcome, LogSourceId, WorkspaceAgent,
+        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, Append, LogLevel, LogSourceId, WorkspaceAgent,
         WorkspaceAgentId, WorkspaceId,
     },
 };
@@ -95,65 +96,99 @@ pub async fn lifecycle(
     })
 }
 
-/// Appends lines to the log of an agent, all or none. When they would make it longer than 1,048,576 bytes as stored,
-/// they are dropped and the log counts as overflowed, now and for every later batch (domain 8.3).
+/// The last line of logs of an agent that overflow.
+pub const OVERFLOW_MESSAGE: &str = "Startup logs exceeded the max size of 1MB, and will not continue to be written to the database! Logs will \
+     continue to be written to the /tmp/coder-startup-script.log file in the workspace.";
+
+/// Appends lines to the logs of the agent, in their order, up to [`LIMIT`] bytes of output in all, as
+/// [`job_logs::append`](super::job_logs::append) does; the line that would overflow becomes the warning
+/// [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3; 15, decision 7).
 ///
-/// Lines without a source are those of [`LogSourceId::EXTERNAL`]. Asked again, it appends again. One round trip, one
-/// statement; waits for whoever appends to the same agent, and locks it.
+/// An output is cut off after 1,024 characters; all of its bytes count. Lines without a source are those of
+/// [`LogSourceId::EXTERNAL`]. Asked again, it appends again. One round trip; waits for whoever appends to the same agent,
+/// and locks it.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such agent where the permit reaches; [`Error::Invalid`] for an output with a NUL
-/// byte.
+/// [`Error::NotFound`] when there is no such agent, or it is deleted; [`Error::Invalid`] for NUL characters and a time
+/// that cannot be read again.
 #[tracing::instrument(name = "db.agents.append_logs", skip_all)]
 pub async fn append_logs(
     conn: &mut PgConnection,
-    permit: &BuildWorkspaces,
-    id: WorkspaceAgentId,
+    permit: &ActAsAgent,
     lines: &[AgentLogLine],
     source: Option<LogSourceId>,
     now: OffsetDateTime,
-) -> Result<AppendOutcome> {
-    if lines.iter().any(|line| line.output.contains('\0')) {
-        return Err(Error::Invalid { field: "output", expected: "a text without NUL bytes" });
-    }
+) -> Result<Append> {
+    lines.iter().try_for_each(|line| input::text("output", &line.output))?;
     let outputs: Vec<String> = lines.iter().map(|line| line.output.clone()).collect();
     let levels: Vec<String> = lines.iter().map(|line| line.level.to_string()).collect();
     let row = sqlx::query_file!(
         "queries/agents/append_logs.sql",
-        permit.organization().0,
-        permit.owner().map(|owner| owner.0),
-        id.0,
+        permit.agent().0,
         &outputs,
         &levels,
         source.unwrap_or(LogSourceId::EXTERNAL).0,
-        Timestamp(now)
+        input::time("now", now)?,
+        OVERFLOW_MESSAGE,
+        LIMIT,
     )
     .fetch_optional(conn)
     .await
     .map_err(|e| Error::from_sqlx("agents/append_logs", e))?
-    .ok_or_else(|| Error::not_found("workspace agent", id))?;
-    Ok(if row.overflowed {
-        AppendOutcome::Overflowed
-    } else {
-        AppendOutcome::Stored { after: row.first_id.map(|first| first - 1) }
-    })
+    .ok_or_else(|| Error::not_found("workspace agent", permit.agent()))?;
+    Ok(Append::from_row(&row.outcome, row.first_id, row.lines))
 }
 
 /// Says of the log of an agent whether it overflowed. One round trip; locks the agent.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such agent where the permit reaches.
+/// [`Error::NotFound`] when there is no such agent, or it is deleted.
 #[tracing::instrument(name = "db.agents.update_logs_overflowed", skip_all)]
-pub async fn update_logs_overflowed(
-    conn: &mut PgConnection,
-    permit: &BuildWorkspaces,
-    id: WorkspaceAgentId,
-    overflowed: bool,
-) -> Result<()> {
-    let (organization, owner) = (permit.organization().0, permit.owner().map(|owner| owner.0));
-    let done = sqlx::query_file!("queries/agents/update_logs_overflowed.sql", organization, owner, id.0, overflowed)
+pub async fn update_logs_overflowed(conn: &mut PgConnection, permit: &ActAsAgent, overflowed: bool) -> Result<()> {
+    let done = sqlx::query_file!("queries/agents/update_logs_overflowed.sql", permit.agent().0, overflowed)
         .execute(conn)
         .await
         .map_err(|e| Error::from_sqlx("agents/update_logs_overflowed", e))?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("workspace agent", id)) }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("workspace agent", permit.agent())) }
+}
+
+struct LogRow {
+    id: Option<i64>,
+    created_at: Option<Timestamp>,
+    level: Option<LogLevel>,
+    output: Option<String>,
+    log_source_id: Option<Uuid>,
+}
+
+impl LogRow {
+    fn log(self) -> Option<AgentLog> {
+        Some(AgentLog {
+            id: self.id?,
+            created_at: self.created_at?.0,
+            line: AgentLogLine { level: self.level?, output: self.output? },
+            source: LogSourceId(self.log_source_id?),
+        })
+    }
+}
+
+/// The log lines of an agent with an id above `after`, oldest first; 0 for all of them. One round trip, no locks.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such agent where the permit reaches.
+#[tracing::instrument(name = "db.agents.logs_after", skip_all)]
+pub async fn logs_after(
+    conn: &mut PgConnection,
+    permit: &ReadWorkspaces,
+    id: WorkspaceAgentId,
+    after: i64,
+) -> Result<Vec<AgentLog>> {
+    let (organization, owner) = (permit.organization().0, permit.owner().map(|owner| owner.0));
+    let rows = sqlx::query_file_as!(LogRow, "queries/agents/logs_after.sql", organization, owner, id.0, after)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("agents/logs_after", e))?;
+    if rows.is_empty() {
+        return Err(Error::not_found("workspace agent", id));
+    }
+    Ok(rows.into_iter().filter_map(LogRow::log).collect())
 }

@@ -4,12 +4,12 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Timestamp};
+use super::{Error, Result, Timestamp, input};
 use crate::{
     authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces},
     model::{
-        BuildReason, DeadlineOutcome, JobId, NewBuild, PresetId, TemplateVersionId, Transition, UserId, WorkspaceBuild,
-        WorkspaceBuildId, WorkspaceId,
+        BuildReason, DeadlineOutcome, JobId, JobStatus, NewBuild, PresetId, TemplateVersionId, Transition, UserId,
+        WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -28,6 +28,9 @@ struct BuildRow {
     transition: Transition,
     initiator_id: UserId,
     job_id: JobId,
+    job_status: JobStatus,
+    job_error: Option<String>,
+    job_error_code: Option<String>,
     deadline: Timestamp,
     max_deadline: Timestamp,
     reason: BuildReason,
@@ -50,6 +53,9 @@ impl From<BuildRow> for WorkspaceBuild {
             transition: row.transition,
             initiator_id: row.initiator_id,
             job_id: row.job_id,
+            job_status: row.job_status,
+            job_error: row.job_error.filter(|error| !error.is_empty()),
+            job_error_code: row.job_error_code.filter(|code| !code.is_empty()).map(Into::into),
             deadline: nonzero(row.deadline),
             max_deadline: nonzero(row.max_deadline),
             reason: row.reason,
@@ -72,7 +78,7 @@ impl From<BuildRow> for WorkspaceBuild {
 /// [`Error::NotFound`] when the organization has no such workspace, the permit does not reach its owner, it is deleted,
 /// or the version is not one of its template, or the preset not one of the version. [`Error::Conflict`] with
 /// `workspace_builds_deadline_below_max_deadline`, `workspace_builds_pkey`, `workspace_builds_job_id_key` or
-/// `provisioner_jobs_pkey`. [`Error::Invalid`] for tags with a NUL byte.
+/// `provisioner_jobs_pkey`. [`Error::Invalid`] for NUL characters, and options that name the build.
 #[tracing::instrument(name = "db.builds.create", skip_all)]
 pub async fn create(
     conn: &mut PgConnection,
@@ -80,10 +86,10 @@ pub async fn create(
     new: &NewBuild,
     now: OffsetDateTime,
 ) -> Result<i32> {
-    if new.tags.0.iter().any(|(key, value)| key.contains('\0') || value.contains('\0')) {
-        return Err(Error::Invalid { field: "tags", expected: "texts without NUL bytes" });
-    }
+    let input = input::job("workspace_build_id", new.id.0, &new.options)?;
     let tags = Value::from_iter(new.tags.0.clone());
+    input::json("tags", &tags)?;
+    new.trace_metadata.as_ref().map_or(Ok(()), |metadata| input::json("trace_metadata", metadata))?;
     for _ in 0..MAX_ATTEMPTS {
         let number = sqlx::query_file_scalar!(
             "queries/builds/create.sql",
@@ -96,12 +102,14 @@ pub async fn create(
             new.preset_id.map(|preset| preset.0),
             new.transition.as_str(),
             new.reason.as_str(),
-            new.initiator_id.0,
+            permit.initiator().0,
             new.provisioner_state.as_deref(),
             new.deadline.map(Timestamp) as _,
             new.max_deadline.map(Timestamp) as _,
-            tags as _,
-            Timestamp(now)
+            &tags as _,
+            Timestamp(now),
+            &input as _,
+            new.trace_metadata as _
         )
         .fetch_optional(&mut *conn)
         .await

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Error, Result, Timestamp};
 use crate::model::Tags;
@@ -32,6 +33,18 @@ pub(super) fn json(field: &'static str, document: &Value) -> Result<()> {
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
+}
+
+/// The `input` of a job: the key that names its subject, and options that name none.
+pub(super) fn job(key: &str, subject: Uuid, options: &Map<String, Value>) -> Result<Value> {
+    if ["workspace_build_id", "template_version_id"].iter().any(|key| options.contains_key(*key)) {
+        return Err(Error::Invalid { field: "options", expected: "no key that names the subject" });
+    }
+    let mut input = options.clone();
+    input.insert(key.to_owned(), Value::String(subject.to_string()));
+    let input = Value::Object(input);
+    json("options", &input)?;
+    Ok(input)
 }
 
 /// A time outside of these years could be written, but never read again.

@@ -8,7 +8,7 @@ use crate::{
     model::{Append, ByWorker, JobId, JobLog, LogLevel, LogSource, NewJobLog},
 };
 
-/// How many bytes of output a job may log, the last line included.
+/// How many bytes of output a job or an agent may log, the last line included.
 pub const LIMIT: i32 = 1_048_576;
 
 /// The last line of logs that overflow.
@@ -55,17 +55,23 @@ pub async fn append(
     .await
     .map_err(|e| Error::from_sqlx("job_logs/append", e))?
     .ok_or_else(|| Error::not_found("provisioner job", id))?;
-    let logs_after = row.first_id.map(|first| first - 1);
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
-        "dropped" => ByWorker::Done(Append::Dropped),
-        "refused" => ByWorker::Done(Append::Full),
-        "overflowed" => {
-            ByWorker::Done(Append::Overflowed { logs_after: logs_after.unwrap_or_default(), lines: row.lines })
-        }
-        _ => ByWorker::Done(Append::Stored { logs_after }),
+        outcome => ByWorker::Done(Append::from_row(outcome, row.first_id, row.lines)),
     })
+}
+
+impl Append {
+    pub(super) fn from_row(outcome: &str, first_id: Option<i64>, lines: i64) -> Self {
+        let logs_after = first_id.map(|first| first - 1);
+        match outcome {
+            "dropped" => Self::Dropped,
+            "refused" => Self::Full,
+            "overflowed" => Self::Overflowed { logs_after: logs_after.unwrap_or_default(), lines },
+            _ => Self::Stored { logs_after },
+        }
+    }
 }
 
 struct LogRow {

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
 use super::{Error, Result, transaction};
 use crate::{
-    authz::{CommitQuota, ReadQuota},
+    authz::{ReadQuota, RunJobs},
     model::{JobId, Quota},
 };
 
@@ -94,7 +94,7 @@ const NOT_SERIALIZABLE: Error =
 /// [`Error::NotFound`] when the job builds no workspace of the organization, or is not assigned to the daemon;
 /// [`Error::Invalid`] for a cost that is negative or beyond 2,147,483,647.
 #[tracing::instrument(name = "db.quota.commit", skip_all)]
-pub async fn commit(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, cost: i64) -> Result<CommitOutcome> {
+pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost: i64) -> Result<CommitOutcome> {
     let cost = i32::try_from(cost)
         .ok()
         .filter(|cost| *cost >= 0)
@@ -128,7 +128,7 @@ pub async fn commit(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, c
 /// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
 async fn commit_alone(
     conn: &mut PgConnection,
-    permit: CommitQuota,
+    permit: RunJobs,
     job: JobId,
     cost: i32,
 ) -> sqlx::Result<Option<CommitRow>> {

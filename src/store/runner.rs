@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 
 use super::{Error, Result, job_logs, jobs, quota};
 use crate::{
-    authz::{CommitQuota, RunJobs},
-    model::{FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
+    authz::RunJobs,
+    model::{Failure, FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
 };
 
 /// The stage of the log lines around a quota commit.
@@ -39,7 +39,6 @@ pub enum QuotaStep {
 pub async fn commit_quota(
     conn: &mut PgConnection,
     permit: &RunJobs,
-    may_commit: &CommitQuota,
     job: JobId,
     transition: Transition,
     daily_costs: &[i32],
@@ -59,7 +58,7 @@ pub async fn commit_quota(
         stage: COMMIT_QUOTA_STAGE.to_owned(),
         output,
     };
-    let (quota, rejected) = match quota::commit(conn, may_commit, job, cost).await {
+    let (quota, rejected) = match quota::commit(conn, permit, job, cost).await {
         Ok(quota::CommitOutcome::Accepted(quota)) => (quota, None),
         Ok(quota::CommitOutcome::Rejected(rejected)) => {
             (Quota { credits_consumed: rejected.consumed(), budget: rejected.budget() }, Some(rejected))
@@ -69,7 +68,8 @@ pub async fn commit_quota(
             let lines = [line(LogLevel::Error, format!("Failed to commit quota: {error}"))];
             let _ = job_logs::append(conn, permit, job, &lines).await?;
             let text = format!("commit quota: {error}");
-            let _ = jobs::fail(conn, permit, job, now, &text, FailureCode::classify(&text)).await?;
+            let failure = Failure { error: &text, code: FailureCode::classify(&text), ..Failure::default() };
+            let _ = jobs::fail(conn, permit, job, now, failure).await?;
             return Ok(QuotaStep::Failed(error));
         }
     };

@@ -15,7 +15,7 @@ use crate::{
 /// # Errors
 /// [`Error::Conflict`] with `workspaces_owner_id_lower_idx` when the owner has a workspace with that name in any case,
 /// and with `workspaces_pkey` when there is one with that id; [`Error::NotFound`] when the organization has no such
-/// template, or the template or the owner is deleted; [`Error::Invalid`] for a schedule with a NUL byte and a `ttl`
+/// template or is deleted, or the template is, or the owner is no member there, deleted or suspended; [`Error::Invalid`] for a schedule with a NUL byte and a `ttl`
 /// beyond 292 years.
 #[tracing::instrument(name = "db.workspaces.create", skip_all)]
 pub async fn create(

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use coderdb::{
-    authz::{BuildWorkspaces, ReadWorkspaces},
+    authz::{ActAsAgent, Actor, ReadWorkspaces, System},
     model::{
-        AgentLifecycle, AgentLogLine, AgentStatus, AppendOutcome, LogLevel, OrganizationId, WorkspaceAgent,
+        AgentLifecycle, AgentLogLine, AgentStatus, Append, LogLevel, LogSourceId, OrganizationId, WorkspaceAgent,
         WorkspaceAgentId, WorkspaceId,
     },
-    store,
+    store::{self, agents::OVERFLOW_MESSAGE},
 };
 use sqlx::PgConnection;
 use time::{OffsetDateTime, macros::datetime};
@@ -32,8 +32,8 @@ async fn world() -> (Database, PgConnection) {
     (database, conn)
 }
 
-fn may_write(organization: u32) -> BuildWorkspaces {
-    BuildWorkspaces::check(&support::operator(), OrganizationId(u(organization))).unwrap()
+fn as_agent(agent: WorkspaceAgentId) -> ActAsAgent {
+    ActAsAgent::check(&Actor::system(System::WorkspaceAgent), agent).unwrap()
 }
 
 fn may_read(organization: u32) -> ReadWorkspaces {
@@ -48,8 +48,8 @@ fn line(output: &str) -> AgentLogLine {
     AgentLogLine { level: LogLevel::Warn, output: output.to_owned() }
 }
 
-async fn append(conn: &mut PgConnection, lines: &[AgentLogLine]) -> AppendOutcome {
-    store::agents::append_logs(conn, &may_write(1), AGENT, lines, None, NOW).await.unwrap()
+async fn append(conn: &mut PgConnection, lines: &[AgentLogLine]) -> Append {
+    store::agents::append_logs(conn, &as_agent(AGENT), lines, None, NOW).await.unwrap()
 }
 
 /// The counter, the flag, the number of lines, and the bytes of them.
@@ -126,53 +126,91 @@ async fn the_status_of_an_agent_is_a_function_of_its_row_the_time_and_the_timeou
 #[tokio::test]
 async fn lines_are_stored_in_their_order_and_counted_in_bytes() {
     let (_database, mut conn) = world().await;
-    let AppendOutcome::Stored { after: Some(after) } = append(&mut conn, &[line("é"), line("b")]).await else {
+    let Append::Stored { logs_after: Some(after) } = append(&mut conn, &[line("é"), line("b")]).await else {
         panic!("there is room")
     };
     assert_eq!(log(&mut conn).await, (3, false, 2, 3));
-    let sql = "SELECT output, level::text FROM workspace_agent_logs WHERE id > $1 ORDER BY id";
-    let stored: Vec<(String, String)> = sqlx::query_as(sql).bind(after).fetch_all(&mut conn).await.unwrap();
-    assert_eq!(stored, [("é".to_owned(), "warn".to_owned()), ("b".to_owned(), "warn".to_owned())]);
-    assert_eq!(append(&mut conn, &[]).await, AppendOutcome::Stored { after: None });
-    assert!(matches!(append(&mut conn, &[line(&"é".repeat(5_000))]).await, AppendOutcome::Stored { .. }));
-    assert_eq!(log(&mut conn).await, (2_051, false, 3, 2_051), "a line is cut off at 1,024 characters");
+    let read = async |conn: &mut PgConnection, organization, after| {
+        store::agents::logs_after(conn, &may_read(organization), AGENT, after).await
+    };
+    let stored = read(&mut conn, 1, after).await.unwrap();
+    assert_eq!(stored.iter().map(|log| log.line.clone()).collect::<Vec<_>>(), [line("é"), line("b")]);
+    assert_eq!((stored[0].id, stored[0].created_at, stored[0].source), (after + 1, NOW, LogSourceId::EXTERNAL));
+    assert_eq!(read(&mut conn, 1, stored[0].id).await.unwrap(), stored[1..]);
+    assert_eq!(read(&mut conn, 1, stored[1].id).await.unwrap(), []);
+    assert_eq!(read(&mut conn, 2, after).await.unwrap_err().code(), "not_found");
+    assert_eq!(append(&mut conn, &[]).await, Append::Stored { logs_after: None });
+    assert!(matches!(append(&mut conn, &[line(&"é".repeat(5_000))]).await, Append::Stored { .. }));
+    assert_eq!(log(&mut conn).await, (10_003, false, 3, 2_051), "cut off at 1,024 characters, and counted whole");
+}
+
+/// The bytes of the warning, which always find room.
+const MESSAGE: usize = OVERFLOW_MESSAGE.len();
+
+#[tokio::test]
+async fn the_line_that_would_overflow_becomes_the_warning_and_ends_the_log() {
+    let (_database, mut conn) = world().await;
+    let room = CAP - MESSAGE;
+    let (whole, rest) = (room / 1_024, room % 1_024);
+    let mut full = vec![line(&"x".repeat(1_024)); whole];
+    full.push(line(&"x".repeat(rest)));
+    assert!(matches!(append(&mut conn, &full).await, Append::Stored { .. }));
+    let full = (i32::try_from(room).unwrap(), false, i64::try_from(whole).unwrap() + 1, i64::try_from(room).unwrap());
+    assert_eq!(log(&mut conn).await, full);
+    assert!(matches!(append(&mut conn, &[line("")]).await, Append::Stored { .. }), "nothing needs no room");
+    let Append::Overflowed { logs_after, lines: 2 } = append(&mut conn, &[line(""), line("y"), line("")]).await else {
+        panic!("there is no room for a byte")
+    };
+    let last = store::agents::logs_after(&mut conn, &may_read(1), AGENT, logs_after + 1).await.unwrap();
+    assert_eq!(last.iter().map(|log| log.line.clone()).collect::<Vec<_>>(), [line(OVERFLOW_MESSAGE)]);
+    let cap = i32::try_from(CAP).unwrap();
+    assert_eq!(log(&mut conn).await, (cap, true, full.2 + 3, i64::from(cap)));
+    for lines in [&[][..], &[line("z")]] {
+        assert_eq!(append(&mut conn, lines).await, Append::Dropped);
+    }
+    assert_eq!(log(&mut conn).await, (cap, true, full.2 + 3, i64::from(cap)));
 }
 
 #[tokio::test]
-async fn a_log_may_be_full_but_a_batch_beyond_that_is_lost_as_a_whole() {
+async fn a_log_that_a_foreign_writer_filled_is_only_marked() {
     let (_database, mut conn) = world().await;
-    let full = vec![line(&"x".repeat(1_024)); CAP / 1_024];
-    assert!(matches!(append(&mut conn, &full).await, AppendOutcome::Stored { .. }));
-    assert_eq!(log(&mut conn).await, (1_048_576, false, 1_024, 1_048_576));
-    assert_eq!(append(&mut conn, &[line(""), line("y")]).await, AppendOutcome::Overflowed);
-    assert_eq!(log(&mut conn).await, (1_048_576, true, 1_024, 1_048_576));
-    assert_eq!(append(&mut conn, &[]).await, AppendOutcome::Overflowed);
-    store::agents::update_logs_overflowed(&mut conn, &may_write(1), AGENT, false).await.unwrap();
-    assert!(matches!(append(&mut conn, &[line("")]).await, AppendOutcome::Stored { .. }));
+    sqlx::raw_sql("UPDATE workspace_agents SET logs_length = 1048576").execute(&mut conn).await.unwrap();
+    assert_eq!(append(&mut conn, &[line("x")]).await, Append::Full);
+    assert_eq!(log(&mut conn).await, (1_048_576, true, 0, 0));
+    store::agents::update_logs_overflowed(&mut conn, &as_agent(AGENT), false).await.unwrap();
+    assert_eq!(append(&mut conn, &[]).await, Append::Stored { logs_after: None });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writers_at_once_never_go_beyond_the_cap() {
+async fn writers_at_once_never_go_beyond_the_cap_and_warn_once() {
     let (database, mut conn) = world().await;
     let mut tasks = JoinSet::new();
     for _ in 0..16 {
         let mut conn = database.connect().await;
-        tasks.spawn(async move { append(&mut conn, &vec![line(&"x".repeat(1_000)); 100]).await });
+        tasks.spawn(async move { append(&mut conn, &vec![line(&"é".repeat(500)); 100]).await });
     }
-    let stored = tasks.join_all().await.into_iter().filter(|o| matches!(o, AppendOutcome::Stored { .. })).count();
-    assert_eq!(stored, 10);
-    assert_eq!(log(&mut conn).await, (1_000_000, true, 1_000, 1_000_000));
+    let outcomes = tasks.join_all().await;
+    let count = |wanted: fn(&Append) -> bool| outcomes.iter().filter(|outcome| wanted(outcome)).count();
+    assert_eq!(count(|outcome| matches!(outcome, Append::Stored { .. })), 10);
+    assert_eq!(count(|outcome| matches!(outcome, Append::Overflowed { lines: 49, .. })), 1, "{outcomes:?}");
+    assert_eq!(count(|outcome| matches!(outcome, Append::Dropped)), 5);
+    let bytes = 1_048_000 + MESSAGE;
+    assert_eq!(log(&mut conn).await, (i32::try_from(bytes).unwrap(), true, 1_049, i64::try_from(bytes).unwrap()));
 }
 
 #[tokio::test]
 async fn logs_out_of_scope_or_with_nul_bytes_are_not_written() {
     let (_database, mut conn) = world().await;
-    let error = store::agents::append_logs(&mut conn, &may_write(2), AGENT, &[line("x")], None, NOW).await.unwrap_err();
-    assert_eq!(error.code(), "not_found");
-    let error = store::agents::update_logs_overflowed(&mut conn, &may_write(2), AGENT, true).await.unwrap_err();
-    assert_eq!(error.code(), "not_found");
+    sqlx::raw_sql("SELECT add_agent(2, 1, 'gone', deleted => true)").execute(&mut conn).await.unwrap();
+    for nobody in [2, 3] {
+        let permit = as_agent(WorkspaceAgentId(u(nobody)));
+        let error = store::agents::append_logs(&mut conn, &permit, &[line("x")], None, NOW).await.unwrap_err();
+        assert_eq!(error.code(), "not_found");
+        let error = store::agents::update_logs_overflowed(&mut conn, &permit, true).await.unwrap_err();
+        assert_eq!(error.code(), "not_found");
+    }
     let lines = [line("x"), line("a\0")];
-    let error = store::agents::append_logs(&mut conn, &may_write(1), AGENT, &lines, None, NOW).await.unwrap_err();
+    let error = store::agents::append_logs(&mut conn, &as_agent(AGENT), &lines, None, NOW).await.unwrap_err();
     assert_eq!(error.code(), "invalid");
     assert_eq!(log(&mut conn).await, (0, false, 0, 0));
 }

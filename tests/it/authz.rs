@@ -13,18 +13,18 @@ use std::{
 
 use coderdb::{
     authz::{
-        ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CommitQuota, CreateWorkspaces, InsertJobs, LoadActors,
+        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, LoadActors,
         LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings, ReadDaemons, ReadJobLogs,
         ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers,
         ReadWorkspaces, ReapJobs, RunJobs, System, UseChats, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
-        AgentLogLine, Append, AppendOutcome, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId,
-        DaemonFilter, DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, FileId, Heartbeat, JobFilter, JobId,
-        JobSubject, JobTiming, JobType, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewJob,
-        NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildsSettings, PresetId,
-        ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, StorageMethod, Tags, TemplateId, TemplateVersionId,
-        TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+        AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
+        DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, Heartbeat, JobFilter, JobId, JobSubject,
+        JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewJob, NewJobLog, NewLicense,
+        NewWorkspace, OrganizationId, PageRequest, PrebuildsSettings, PresetId, ProvisionerKeyId, ProvisionerType,
+        ReapOutcome, SetOutcome, StorageMethod, Tags, TemplateId, TemplateVersionId, TimingStage, Transition, UserId,
+        UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -45,18 +45,19 @@ use crate::support;
 /// Where the reconciler reaches only what the prebuilds user owns, it is left out: nothing is that user's here.
 const POLICY: &str = "
 actors::load                     user         : authenticator chats operator
-agents::append_logs              owned        : owner @admin member operator
+agents::append_logs              own          : agent
 agents::in_latest_build          owned-found  : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 agents::lifecycle                owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
-agents::update_logs_overflowed   owned        : owner @admin member operator
+agents::logs_after               owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
+agents::update_logs_overflowed   own          : agent
 builds::by_job                   owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 builds::by_number                owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
-builds::create                   owned        : owner @admin member operator
+builds::create                   owned        : owner @admin member
 builds::get                      owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 builds::latest                   owned-found  : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
-builds::state                    thing        : owner template-admin @admin @template-admin daemon reaper operator
-builds::update_deadline          owned        : owner @admin member operator
-builds::update_state             thing        : owner template-admin @admin @template-admin daemon reaper operator
+builds::state                    thing        : owner template-admin @admin @template-admin daemon
+builds::update_deadline          owned        : owner @admin member
+builds::update_state             thing        : owner template-admin @admin @template-admin daemon
 chats::bind                      own          : self chats
 chats::bind_build_agent          own          : self chats
 chats::get                       own          : self chats
@@ -71,6 +72,7 @@ job_timings::insert              thing        : daemon
 job_timings::list                owned        : owner template-admin auditor @admin @template-admin @auditor member operator
 jobs::acquire                    list         : daemon
 jobs::acquire_batch              list         : daemon
+jobs::by_ids                     found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::by_ids_with_queue_position found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::cancel                     owned        : owner @admin member operator
 jobs::complete                   thing        : daemon
@@ -80,7 +82,7 @@ jobs::fail_over_quota            thing        : daemon
 jobs::get                        thing        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
-jobs::insert                     organization : owner member reconciler
+jobs::insert                     thing        : owner member
 jobs::list                       list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::reap                       site         : reaper
 jobs::reap_candidates            site         : reaper
@@ -111,7 +113,7 @@ users::by_username               user         : owner template-admin user-admin 
 users::get                       user         : owner template-admin user-admin auditor self authenticator daemon chats operator
 users::resolve                   user         : owner template-admin user-admin auditor self authenticator daemon chats operator
 workspaces::by_name              owned-found  : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
-workspaces::create               quota        : owner @admin self operator
+workspaces::create               quota        : owner @admin self
 workspaces::get                  owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 ";
 
@@ -192,6 +194,7 @@ SELECT u(n * 100 + 11), u(n * 100 + 7), 'preset', 1 FROM generate_series(1, 3) A
 UPDATE workspace_builds SET provisioner_state = 'state';
 INSERT INTO provisioner_job_logs (job_id, created_at, source, level, stage, output)
 SELECT id, created_at, 'provisioner', 'info', '', '' FROM provisioner_jobs;
+INSERT INTO workspace_agent_logs (agent_id, created_at, output) SELECT id, created_at, '' FROM workspace_agents;
 INSERT INTO provisioner_job_timings (job_id, started_at, ended_at, stage, source, action, resource)
 SELECT id, created_at, created_at, 'plan', '', '', '' FROM provisioner_jobs;
 ";
@@ -239,6 +242,7 @@ const USERS: &[User] = &[
 pub const SYSTEM: &[(System, &str)] = &[
     (System::Authenticator, "authenticator"),
     (System::ProvisionerDaemon, "daemon"),
+    (System::WorkspaceAgent, "agent"),
     (System::Reaper, "reaper"),
     (System::ChatDaemon, "chats"),
     (System::PrebuildReconciler, "reconciler"),
@@ -358,10 +362,13 @@ impl Line {
             "actors::load" => there && !matches!(at.user, 50 | 51),
             // A daemon that is not there is made, where there is an organization; another one's is not taken over.
             "daemons::upsert" => at.organization != MISSING && (at.home == at.organization || at.home == MISSING),
-            // The queue of a deleted organization is still there.
-            "jobs::insert" => at.organization != MISSING,
-            // The template is that of the organization.
-            "workspaces::create" => at.organization != MISSING && !matches!(at.user, 51 | MISSING),
+            // Nothing new in a deleted organization.
+            "jobs::insert" => there && at.organization != 3,
+            // The owner is a member.
+            "workspaces::create" => {
+                let own = who.user == Some(at.user) && who.organizations.contains_key(&at.organization);
+                matches!(at.organization, 1 | 2) && (own || at.user == at.organization)
+            }
             _ => there,
         };
         let only_own = self.scopes.starts_with("owned") && !self.reaches_all(who, at);
@@ -384,7 +391,7 @@ pub async fn serializable(conn: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-async fn commit_quota(conn: &mut PgConnection, permit: &CommitQuota, job: JobId, cost: i64) -> Result<CommitOutcome> {
+async fn commit_quota(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost: i64) -> Result<CommitOutcome> {
     serializable(conn).await?;
     store::quota::commit(conn, permit, job, cost).await
 }
@@ -407,10 +414,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(found.user_id() == Some(user))
         }
         "agents::append_logs" => {
-            let permit = BuildWorkspaces::check(who, organization)?;
+            let permit = ActAsAgent::check(who, agent)?;
             let line = AgentLogLine { level: LogLevel::Info, output: "a line".to_owned() };
-            let outcome = store::agents::append_logs(conn, &permit, agent, &[line.clone(), line], None, NOW).await?;
-            usize::from(matches!(outcome, AppendOutcome::Stored { .. }))
+            let outcome = store::agents::append_logs(conn, &permit, &[line.clone(), line], None, NOW).await?;
+            usize::from(matches!(outcome, Append::Stored { .. }))
         }
         "agents::in_latest_build" => {
             let permit = ReadWorkspaces::check(who, organization)?;
@@ -420,9 +427,13 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let permit = ReadWorkspaces::check(who, organization)?;
             usize::from(store::agents::lifecycle(conn, &permit, agent).await?.started_at.is_none())
         }
+        "agents::logs_after" => {
+            let permit = ReadWorkspaces::check(who, organization)?;
+            store::agents::logs_after(conn, &permit, agent, 0).await?.len()
+        }
         "agents::update_logs_overflowed" => {
-            let permit = BuildWorkspaces::check(who, organization)?;
-            store::agents::update_logs_overflowed(conn, &permit, agent, true).await?;
+            let permit = ActAsAgent::check(who, agent)?;
+            store::agents::update_logs_overflowed(conn, &permit, true).await?;
             1
         }
         "builds::by_job" => {
@@ -442,11 +453,12 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 preset_id: None,
                 transition: Transition::Stop,
                 reason: BuildReason::Initiator,
-                initiator_id: who.user_id().unwrap_or(UserId(u(1))),
                 provisioner_state: None,
                 deadline: None,
                 max_deadline: None,
                 tags: Tags::default(),
+                options: serde_json::Map::new(),
+                trace_metadata: None,
             };
             let permit = BuildWorkspaces::check(who, organization)?;
             usize::from(store::builds::create(conn, &permit, &new, NOW).await? == 2)
@@ -558,6 +570,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let permit = RunJobs::check(who, organization, daemon)?;
             store::jobs::acquire_batch(conn, &permit, offer, NOW, 10).await?.len()
         }
+        "jobs::by_ids" => store::jobs::by_ids(conn, &ReadJobs::check(who, organization)?, &[job]).await?.len(),
         "jobs::by_ids_with_queue_position" => {
             let permit = ReadJobs::check(who, organization)?;
             store::jobs::by_ids_with_queue_position(conn, &permit, &[job], NOW, stale).await?.len()
@@ -568,8 +581,8 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         }
         "jobs::complete" => {
             let permit = RunJobs::check(who, organization, daemon)?;
-            let outcome = store::jobs::complete(conn, &permit, job, NOW).await?;
-            usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.id == job))
+            let outcome = store::jobs::complete(conn, &permit, job, NOW, None).await?;
+            usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }
         "jobs::created_after" => {
             let permit = ReadJobs::check(who, organization)?;
@@ -577,18 +590,19 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         }
         "jobs::fail" => {
             let permit = RunJobs::check(who, organization, daemon)?;
-            let outcome = store::jobs::fail(conn, &permit, job, NOW, "an error", None).await?;
-            usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.id == job))
+            let outcome =
+                store::jobs::fail(conn, &permit, job, NOW, Failure { error: "an error", ..Failure::default() }).await?;
+            usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }
         "jobs::fail_over_quota" => {
             let permit = RunJobs::check(who, organization, daemon)?;
             // The rejected commit is that of the job's own daemon, whoever fails the job.
             let worker = Actor::system(System::ProvisionerDaemon);
-            let commit = CommitQuota::check(&worker, OrganizationId(u(at.home)), daemon)?;
+            let commit = RunJobs::check(&worker, OrganizationId(u(at.home)), daemon)?;
             let committed = commit_quota(conn, &commit, job, 1_000_000).await?;
             let CommitOutcome::Rejected(rejected) = committed else { panic!("{committed:?} is beyond the budget") };
             let outcome = store::jobs::fail_over_quota(conn, &permit, &rejected, NOW).await?;
-            usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.id == job))
+            usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }
         "jobs::get" => {
             let found = store::jobs::get(conn, &ReadJobs::check(who, organization)?, job).await?;
@@ -609,14 +623,12 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 provisioner: ProvisionerType::Echo,
                 storage_method: StorageMethod::File,
                 file_id: FileId(u(0)),
-                subject: JobSubject::Build(build),
                 options: serde_json::Map::new(),
                 tags: Tags::default(),
                 trace_metadata: None,
             };
-            let permit = InsertJobs::check(who, organization, JobType::WorkspaceBuild)?;
-            let initiator = who.user_id().unwrap_or(UserId::PREBUILDS);
-            usize::from(store::jobs::insert(conn, &permit, new).await?.initiator_id == initiator)
+            let permit = InsertJobs::check(who, organization, JobSubject::DryRun(version))?;
+            usize::from(Some(store::jobs::insert(conn, &permit, new).await?.initiator_id) == who.user_id())
         }
         "jobs::list" => {
             let permit = ReadJobs::check(who, organization)?;
@@ -690,7 +702,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             store::prebuilds::running(conn, &MaintainPrebuilds::check(who, organization)?).await?.len()
         }
         "quota::commit" => {
-            let outcome = commit_quota(conn, &CommitQuota::check(who, organization, daemon)?, job, 0).await?;
+            let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;
             usize::from(matches!(outcome, CommitOutcome::Accepted(_)))
         }
         "quota::usage" => {

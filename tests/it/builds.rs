@@ -3,11 +3,12 @@
 use coderdb::{
     authz::{Actor, BuildWorkspaces, ProvisionerStates, ReadWorkspaces, System},
     model::{
-        BuildReason, DeadlineOutcome, JobId, NewBuild, OrganizationId, PresetId, Tags, TemplateVersionId, Transition,
-        UserId, WorkspaceBuildId, WorkspaceId,
+        BuildReason, DeadlineOutcome, JobId, NewBuild, OrganizationId, PresetId, TemplateVersionId, Transition,
+        WorkspaceBuildId, WorkspaceId,
     },
     store::{self, Error},
 };
+use serde_json::{Map, json};
 use sqlx::PgConnection;
 use time::{OffsetDateTime, macros::datetime};
 use tokio::task::JoinSet;
@@ -28,8 +29,8 @@ async fn world() -> (Database, PgConnection) {
     (database, conn)
 }
 
-fn may_build(organization: u32) -> BuildWorkspaces {
-    BuildWorkspaces::check(&support::operator(), OrganizationId(u(organization))).unwrap()
+fn may_build(who: &Actor, organization: u32) -> BuildWorkspaces {
+    BuildWorkspaces::check(who, OrganizationId(u(organization))).unwrap()
 }
 
 fn may_read(organization: u32) -> ReadWorkspaces {
@@ -45,11 +46,12 @@ fn new(n: u32) -> NewBuild {
         preset_id: None,
         transition: Transition::Stop,
         reason: BuildReason::Cli,
-        initiator_id: UserId(u(1)),
         provisioner_state: None,
         deadline: None,
         max_deadline: None,
         tags: [("scope", "organization"), ("owner", "")].into_iter().collect(),
+        options: Map::from_iter([("log_level".to_owned(), "debug".into())]),
+        trace_metadata: Some(json!({"traceparent": "00-1"})),
     }
 }
 
@@ -61,7 +63,8 @@ async fn counts(conn: &mut PgConnection) -> (i64, i64) {
 #[tokio::test]
 async fn a_build_comes_with_a_pending_job_that_names_it() {
     let (_database, mut conn) = world().await;
-    assert_eq!(store::builds::create(&mut conn, &may_build(1), &new(2), NOW).await.unwrap(), 2);
+    let who = support::site_owner(&mut conn).await;
+    assert_eq!(store::builds::create(&mut conn, &may_build(&who, 1), &new(2), NOW).await.unwrap(), 2);
     let id = WorkspaceBuildId(u(2));
     let build = store::builds::get(&mut conn, &may_read(1), id).await.unwrap();
     assert_eq!((build.build_number, build.transition, build.reason), (2, Transition::Stop, BuildReason::Cli));
@@ -69,7 +72,12 @@ async fn a_build_comes_with_a_pending_job_that_names_it() {
     let job = store::jobs::get(&mut conn, &support::read_jobs(u(1)), JobId(u(2))).await.unwrap().job;
     assert_eq!(job.input.workspace_build_id, Some(id));
     assert_eq!(job.status, coderdb::model::JobStatus::Pending);
-    assert_eq!(job.tags, new(2).tags);
+    assert_eq!((job.tags, job.trace_metadata), (new(2).tags, new(2).trace_metadata));
+    assert_eq!((Some(job.initiator_id), Some(build.initiator_id)), (who.user_id(), who.user_id()));
+    assert_eq!(build.job_status, job.status);
+    let sql = "SELECT input ->> 'log_level' FROM provisioner_jobs WHERE id = $1";
+    let level: String = sqlx::query_scalar(sql).bind(u(2)).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(level, "debug");
     for found in [
         store::builds::by_job(&mut conn, &may_read(1), JobId(u(2))).await.unwrap(),
         store::builds::by_number(&mut conn, &may_read(1), WorkspaceId(u(1)), 2).await.unwrap(),
@@ -82,13 +90,15 @@ async fn a_build_comes_with_a_pending_job_that_names_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn builds_created_at_once_have_the_numbers_from_one_without_a_gap() {
     let (database, mut conn) = world().await;
+    let who = support::site_owner(&mut conn).await;
     sqlx::raw_sql("SELECT add_workspace(2)").execute(&mut conn).await.unwrap();
     let mut tasks = JoinSet::new();
     for n in 100..132 {
         let mut conn = database.connect().await;
+        let permit = may_build(&who, 1);
         tasks.spawn(async move {
             let new = NewBuild { workspace_id: WorkspaceId(u(2)), ..new(n) };
-            store::builds::create(&mut conn, &may_build(1), &new, NOW).await.unwrap()
+            store::builds::create(&mut conn, &permit, &new, NOW).await.unwrap()
         });
     }
     let mut numbers = tasks.join_all().await;
@@ -100,6 +110,7 @@ async fn builds_created_at_once_have_the_numbers_from_one_without_a_gap() {
 #[tokio::test]
 async fn a_build_out_of_scope_or_of_another_template_is_not_created() {
     let (_database, mut conn) = world().await;
+    let who = support::site_owner(&mut conn).await;
     sqlx::raw_sql("SELECT add_organization(2), add_template(2), add_job(9), add_version(9, 2), add_preset(9, 9)")
         .execute(&mut conn)
         .await
@@ -108,50 +119,63 @@ async fn a_build_out_of_scope_or_of_another_template_is_not_created() {
     let prebuilds_only =
         BuildWorkspaces::check(&Actor::system(System::PrebuildReconciler), OrganizationId(u(1))).unwrap();
     let cases = [
-        (may_build(2), new(2)),
+        (may_build(&who, 2), new(2)),
         (prebuilds_only, new(2)),
-        (may_build(1), NewBuild { workspace_id: WorkspaceId(u(7)), ..new(2) }),
-        (may_build(1), NewBuild { template_version_id: TemplateVersionId(u(9)), ..new(2) }),
-        (may_build(1), NewBuild { preset_id: Some(PresetId(u(9))), ..new(2) }),
+        (may_build(&who, 1), NewBuild { workspace_id: WorkspaceId(u(7)), ..new(2) }),
+        (may_build(&who, 1), NewBuild { template_version_id: TemplateVersionId(u(9)), ..new(2) }),
+        (may_build(&who, 1), NewBuild { preset_id: Some(PresetId(u(9))), ..new(2) }),
     ];
     for (permit, new) in cases {
         let error = store::builds::create(&mut conn, &permit, &new, NOW).await.unwrap_err();
         assert_eq!(error.code(), "not_found");
     }
     sqlx::query("UPDATE workspaces SET deleted = true").execute(&mut conn).await.unwrap();
-    assert_eq!(store::builds::create(&mut conn, &may_build(1), &new(2), NOW).await.unwrap_err().code(), "not_found");
+    assert_eq!(
+        store::builds::create(&mut conn, &may_build(&who, 1), &new(2), NOW).await.unwrap_err().code(),
+        "not_found"
+    );
     assert_eq!(counts(&mut conn).await, before);
 }
 
 #[tokio::test]
 async fn what_the_schema_forbids_is_a_named_conflict_and_writes_nothing() {
     let (_database, mut conn) = world().await;
+    let who = support::site_owner(&mut conn).await;
     let cases = [
         ("workspace_builds_deadline_below_max_deadline", NewBuild { max_deadline: Some(NOW), ..new(2) }),
         ("provisioner_jobs_pkey", NewBuild { job_id: JobId(u(1)), ..new(2) }),
         ("workspace_builds_pkey", NewBuild { id: WorkspaceBuildId(u(1)), ..new(2) }),
     ];
     for (expected, new) in cases {
-        let error = store::builds::create(&mut conn, &may_build(1), &new, NOW).await.unwrap_err();
+        let error = store::builds::create(&mut conn, &may_build(&who, 1), &new, NOW).await.unwrap_err();
         let Error::Conflict { constraint } = error else { panic!("{error:?}") };
         assert!(constraint == expected || constraint == "workspace_builds_job_id_key", "{constraint}");
     }
-    let tags: Tags = [("a", "\0")].into_iter().collect();
-    let error = store::builds::create(&mut conn, &may_build(1), &NewBuild { tags, ..new(2) }, NOW).await.unwrap_err();
-    assert_eq!(error.code(), "invalid");
+    let names = |key: &str| Map::from_iter([(key.to_owned(), json!(1))]);
+    for invalid in [
+        NewBuild { tags: [("a", "\0")].into_iter().collect(), ..new(2) },
+        NewBuild { options: names("workspace_build_id"), ..new(2) },
+        NewBuild { options: names("template_version_id"), ..new(2) },
+        NewBuild { options: names("a\0"), ..new(2) },
+        NewBuild { trace_metadata: Some(json!(["\0"])), ..new(2) },
+    ] {
+        let error = store::builds::create(&mut conn, &may_build(&who, 1), &invalid, NOW).await.unwrap_err();
+        assert_eq!(error.code(), "invalid");
+    }
     assert_eq!(counts(&mut conn).await, (1, 1));
 }
 
 #[tokio::test]
 async fn a_build_inherits_the_state_of_the_one_before_unless_it_has_its_own() {
     let (_database, mut conn) = world().await;
+    let who = support::site_owner(&mut conn).await;
     let permit = ProvisionerStates::check(&Actor::system(System::ProvisionerDaemon), OrganizationId(u(1))).unwrap();
     let first = WorkspaceBuildId(u(1));
     assert_eq!(store::builds::state(&mut conn, &permit, first).await.unwrap(), None);
     store::builds::update_state(&mut conn, &permit, first, b"{}\0", NOW).await.unwrap();
-    store::builds::create(&mut conn, &may_build(1), &new(2), NOW).await.unwrap();
+    store::builds::create(&mut conn, &may_build(&who, 1), &new(2), NOW).await.unwrap();
     let fresh = NewBuild { provisioner_state: Some(Vec::new()), ..new(3) };
-    store::builds::create(&mut conn, &may_build(1), &fresh, NOW).await.unwrap();
+    store::builds::create(&mut conn, &may_build(&who, 1), &fresh, NOW).await.unwrap();
     for (n, expected) in [(1, &b"{}\0"[..]), (2, b"{}\0"), (3, b"")] {
         let state = store::builds::state(&mut conn, &permit, WorkspaceBuildId(u(n))).await.unwrap();
         assert_eq!(state.as_deref(), Some(expected));
@@ -166,19 +190,22 @@ async fn a_build_inherits_the_state_of_the_one_before_unless_it_has_its_own() {
 #[tokio::test]
 async fn deadlines_are_set_but_not_for_prebuilds() {
     let (_database, mut conn) = world().await;
+    let who = support::site_owner(&mut conn).await;
     let (id, later) = (WorkspaceBuildId(u(1)), NOW + time::Duration::HOUR);
-    let updated = store::builds::update_deadline(&mut conn, &may_build(1), id, Some(NOW), Some(later), later).await;
+    let updated =
+        store::builds::update_deadline(&mut conn, &may_build(&who, 1), id, Some(NOW), Some(later), later).await;
     assert_eq!(updated.unwrap(), DeadlineOutcome::Updated);
     let build = store::builds::get(&mut conn, &may_read(1), id).await.unwrap();
     assert_eq!((build.deadline, build.max_deadline, build.updated_at), (Some(NOW), Some(later), later));
     for (deadline, bound) in [(None, NOW), (Some(later), NOW)] {
-        let error = store::builds::update_deadline(&mut conn, &may_build(1), id, deadline, Some(bound), later).await;
+        let error =
+            store::builds::update_deadline(&mut conn, &may_build(&who, 1), id, deadline, Some(bound), later).await;
         assert_eq!(error.unwrap_err().code(), "conflict");
     }
-    let error = store::builds::update_deadline(&mut conn, &may_build(2), id, None, None, NOW).await.unwrap_err();
+    let error = store::builds::update_deadline(&mut conn, &may_build(&who, 2), id, None, None, NOW).await.unwrap_err();
     assert_eq!(error.code(), "not_found");
     sqlx::raw_sql("UPDATE workspaces SET owner_id = prebuilds()").execute(&mut conn).await.unwrap();
-    let prebuild = store::builds::update_deadline(&mut conn, &may_build(1), id, None, None, NOW).await.unwrap();
+    let prebuild = store::builds::update_deadline(&mut conn, &may_build(&who, 1), id, None, None, NOW).await.unwrap();
     assert_eq!(prebuild, DeadlineOutcome::Prebuild);
     assert_eq!(store::builds::get(&mut conn, &may_read(1), id).await.unwrap(), build);
 }

@@ -71,8 +71,8 @@ const SEVERAL: &[&str] = &["runner::commit_quota", "runner::commit_quota over bu
 /// These leave nothing but a lock.
 const LOCKS: &[&str] = &["jobs::get_for_update_skip_locked", "jobs::get_with_lock"];
 
-fn that_write() -> Vec<Operation> {
-    operations::all().into_iter().filter(|operation| operation.writes).collect()
+async fn that_write() -> Vec<Operation> {
+    operations::all().await.into_iter().filter(|operation| operation.writes).collect()
 }
 
 /// The rows of all tables.
@@ -215,7 +215,7 @@ async fn attempt(operation: &Operation, conn: &mut PgConnection, in_transaction:
 /// Cuts everything everywhere, and says how often.
 async fn cut_everywhere(in_transaction: bool) -> usize {
     let mut cuts = 0;
-    for operation in &that_write() {
+    for operation in &that_write().await {
         let clean = Clean::of(operation).await;
         let (mut seen, mut spare) = (Vec::new(), None);
         let round_trips = clean.round_trips[usize::from(in_transaction)];
@@ -275,7 +275,7 @@ async fn cut_everywhere(in_transaction: bool) -> usize {
 #[tokio::test]
 async fn what_a_caller_gets_that_asks_again_is_what_the_table_says() {
     let mut repeated = BTreeMap::new();
-    for operation in &that_write() {
+    for operation in &that_write().await {
         repeated.insert(operation.name, Clean::of(operation).await.repeated().to_owned());
     }
     operations::assert_table(&repeated, REPEATED);
@@ -284,13 +284,13 @@ async fn what_a_caller_gets_that_asks_again_is_what_the_table_says() {
 #[tokio::test]
 async fn whatever_is_cut_has_happened_or_not() {
     let cuts = cut_everywhere(false).await;
-    assert!(cuts >= 2 * 2 * that_write().len(), "{cuts} cuts: each is prepared, and executed");
+    assert!(cuts >= 2 * 2 * that_write().await.len(), "{cuts} cuts: each is prepared, and executed");
 }
 
 #[tokio::test]
 async fn whatever_is_cut_in_a_transaction_has_happened_or_not() {
     let cuts = cut_everywhere(true).await;
-    assert!(cuts >= 2 * 4 * that_write().len(), "{cuts} cuts: BEGIN and COMMIT, too");
+    assert!(cuts >= 2 * 4 * that_write().await.len(), "{cuts} cuts: BEGIN and COMMIT, too");
 }
 
 /// Polls the future so many times, and drops it when it is not ready by then: at once, or when it could go on.
@@ -321,7 +321,7 @@ async fn left_by(observer: &mut PgConnection, pid: i32) -> String {
 /// Drops everything everywhere, and says what was found then.
 async fn drop_everywhere(in_transaction: bool) -> Vec<Found> {
     let mut seen = Vec::new();
-    for operation in &that_write() {
+    for operation in &that_write().await {
         let clean = Clean::of(operation).await;
         let mut spare = None;
         for (polls, at_once) in (1..).flat_map(|polls| [(polls, true), (polls, false)]) {

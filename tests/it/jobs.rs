@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use coderdb::{
     authz::{Actor, CancelJobs, InsertJobs, LoadActors, LockJobs, ReapJobs, RunJobs, System},
     model::{
-        ByWorker, CancelOutcome, Capabilities, DaemonId, End, ExpectedStatus, FailureCode, FileId, Heartbeat, Job,
-        JobErrorCode, JobId, JobStatus, JobSubject, JobType, NewJob, OrganizationId, ProvisionerType, ReapOutcome,
-        StorageMethod, Stuck, Tags, TemplateVersionId, UserId, WorkspaceBuildId,
+        BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, EndedBuild, ExpectedStatus, Failure,
+        FailureCode, FailureNotice, FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobSubject, JobType,
+        NewJob, OrganizationId, ProvisionerType, ReapOutcome, StorageMethod, Stuck, Tags, TemplateVersionId, UserId,
+        WorkspaceBuildId, WorkspaceId,
     },
     store::{self, Error},
 };
@@ -114,7 +115,6 @@ fn new_job(n: u128) -> NewJob {
         provisioner: ProvisionerType::Terraform,
         storage_method: StorageMethod::File,
         file_id: FileId(id(9)),
-        subject: JobSubject::Build(WorkspaceBuildId(id(8))),
         options: serde_json::Map::from_iter([("log_level".to_owned(), json!("debug"))]),
         tags: tags(&[("scope", "organization"), ("owner", ""), ("é", "\u{1f600}")]),
         trace_metadata: Some(json!({"traceparent": "00-1"})),
@@ -123,28 +123,38 @@ fn new_job(n: u128) -> NewJob {
 
 // Insert ---------------------------------------------------------------------------------------------------------------
 
+const IMPORT: JobSubject = JobSubject::Import(TemplateVersionId(Uuid::from_u128(1)));
+const DRY_RUN: JobSubject = JobSubject::DryRun(TemplateVersionId(Uuid::from_u128(1)));
+
 #[tokio::test]
 async fn a_new_job_waits_in_the_permits_organization_for_the_permits_initiator() {
     let mut rows = Rows::new().await;
     let alice = rows.user(1, "{}", "{}").await;
-    let permit = InsertJobs::check(&alice, OrganizationId(id(1)), JobType::WorkspaceBuild).expect("a member");
+    let permit = InsertJobs::check(&alice, OrganizationId(id(1)), DRY_RUN).expect("a member");
     let job = store::jobs::insert(&mut rows.conn, &permit, new_job(2)).await.expect("the job");
-    assert_eq!(job.status, JobStatus::Pending);
+    assert_eq!((job.status, job.job_type), (JobStatus::Pending, JobType::TemplateVersionDryRun));
     assert_eq!((job.id, job.organization_id, job.initiator_id), (JobId(id(2)), OrganizationId(id(1)), UserId(id(1))));
     assert_eq!((job.created_at, job.updated_at, job.logs_length, job.logs_overflowed), (NOW, NOW, 0, false));
-    assert_eq!(job.input.workspace_build_id, Some(WorkspaceBuildId(id(8))));
+    assert_eq!(job.input.template_version_id, Some(DRY_RUN.template_version_id()));
     assert_eq!(job.tags, new_job(2).tags);
     assert_eq!(job.trace_metadata, new_job(2).trace_metadata);
     let input = rows.one("SELECT input ->> 'log_level' FROM provisioner_jobs WHERE id = u(2)").await;
     assert_eq!(input, "debug");
+    assert!(InsertJobs::check(&alice, OrganizationId(id(1)), IMPORT).is_err());
+    assert!(InsertJobs::check(&alice, OrganizationId(id(2)), DRY_RUN).is_err());
+    for system in System::ALL {
+        assert!(InsertJobs::check(&Actor::system(*system), OrganizationId(id(1)), DRY_RUN).is_err(), "{system:?}");
+    }
 
-    let prebuilds = Actor::system(System::PrebuildReconciler);
-    let permit = InsertJobs::check(&prebuilds, OrganizationId(id(1)), JobType::WorkspaceBuild).expect("prebuilds");
-    let job = store::jobs::insert(&mut rows.conn, &permit, new_job(3)).await.expect("the job");
-    assert_eq!(job.initiator_id, UserId::PREBUILDS);
-    assert!(InsertJobs::check(&prebuilds, OrganizationId(id(1)), JobType::TemplateVersionImport).is_err());
-    assert!(InsertJobs::check(&alice, OrganizationId(id(1)), JobType::TemplateVersionImport).is_err());
-    assert!(InsertJobs::check(&alice, OrganizationId(id(2)), JobType::WorkspaceBuild).is_err());
+    // The version of an import may come after its job.
+    let admin = rows.user(2, "{}", "{organization-template-admin}").await;
+    for (n, version) in [(3, 1), (4, 404)] {
+        let import = JobSubject::Import(TemplateVersionId(id(version)));
+        let permit = InsertJobs::check(&admin, OrganizationId(id(1)), import).expect("a template admin");
+        let job = store::jobs::insert(&mut rows.conn, &permit, new_job(n)).await.expect("the job");
+        assert_eq!((job.job_type, job.initiator_id), (JobType::TemplateVersionImport, UserId(id(2))));
+        assert_eq!(job.input.template_version_id, Some(TemplateVersionId(id(version))));
+    }
 }
 
 #[tokio::test]
@@ -166,18 +176,65 @@ async fn a_job_that_cannot_be_stored_is_refused_by_name_and_leaves_nothing() {
         (with(|job| drop(job.options.insert("workspace_build_id".into(), json!(1)))), "invalid", "options"),
         (with(|job| job.created_at = job.created_at.replace_year(0).expect("a year")), "invalid", "created_at"),
         (with(|job| job.id = JobId(id(1))), "conflict", "provisioner_jobs_pkey"),
-        (with(|job| job.subject = JobSubject::Import(TemplateVersionId(id(1)))), "not_found", "organization"),
     ];
-    let permit = InsertJobs::check(&owner, OrganizationId(id(1)), JobType::WorkspaceBuild).expect("an owner");
+    let permit = InsertJobs::check(&owner, OrganizationId(id(1)), DRY_RUN).expect("an owner");
     for (job, code, names) in refused {
         let error = store::jobs::insert(&mut rows.conn, &permit, job.clone()).await.expect_err(names);
         assert_eq!(error.code(), *code, "{error}");
         assert!(error.to_string().contains(names), "{error}");
     }
-    let nowhere = InsertJobs::check(&owner, OrganizationId(id(404)), JobType::WorkspaceBuild).expect("an owner");
-    let error = store::jobs::insert(&mut rows.conn, &nowhere, new_job(2)).await.expect_err("no organization");
-    assert_eq!(error.to_string(), format!("organization not found: {}", id(404)));
     assert_eq!(rows.everything().await, before);
+}
+
+#[tokio::test]
+async fn a_job_is_about_a_version_of_its_own_organization() {
+    let mut rows = Rows::new().await;
+    let owner = rows.user(1, "{owner}", "{}").await;
+    rows.run(
+        "SELECT add_organization(2), add_organization(3), add_template(2);
+         UPDATE templates SET organization_id = u(2) WHERE id = u(2);
+         SELECT add_version(2, 2);
+         UPDATE template_versions SET organization_id = u(2) WHERE id = u(2);
+         UPDATE organizations SET deleted = true WHERE id = u(3)",
+    )
+    .await;
+    let before = rows.everything().await;
+    let version = |n| TemplateVersionId(id(n));
+    let nowhere = [
+        (1, JobSubject::Import(version(2))),
+        (1, JobSubject::DryRun(version(2))),
+        (1, JobSubject::DryRun(version(404))),
+        (2, JobSubject::DryRun(version(1))),
+        (2, JobSubject::Import(version(1))),
+        (3, JobSubject::Import(version(404))),
+        (404, JobSubject::Import(version(404))),
+    ];
+    for (organization, subject) in nowhere {
+        let permit = InsertJobs::check(&owner, OrganizationId(id(organization)), subject).expect("an owner");
+        let error = store::jobs::insert(&mut rows.conn, &permit, new_job(2)).await.expect_err("not there");
+        assert_eq!(error.to_string(), format!("template version not found: {}", subject.template_version_id()));
+    }
+    assert_eq!(rows.everything().await, before);
+    let permit = InsertJobs::check(&owner, OrganizationId(id(2)), JobSubject::DryRun(version(2))).expect("an owner");
+    store::jobs::insert(&mut rows.conn, &permit, new_job(2)).await.expect("the job");
+}
+
+#[tokio::test]
+async fn jobs_by_ids_are_those_of_the_organization_and_the_others_are_left_out() {
+    let mut rows = Rows::new().await;
+    rows.run("SELECT add_organization(2), add_job(2), add_job(3)").await;
+    rows.run("UPDATE provisioner_jobs SET organization_id = u(2) WHERE id = u(3)").await;
+    let wanted = [1, 2, 3, 404].map(|n| JobId(id(n)));
+    for (organization, expected) in [(1, &wanted[..2]), (2, &wanted[2..3])] {
+        let permit = support::read_jobs(id(organization));
+        let mut found = store::jobs::by_ids(&mut rows.conn, &permit, &wanted).await.expect("the jobs");
+        found.sort_by_key(|job| job.id);
+        assert_eq!(found.iter().map(|job| job.id).collect::<Vec<_>>(), expected);
+        for job in found {
+            assert_eq!(store::jobs::get(&mut rows.conn, &permit, job.id).await.expect("the job").job, job);
+        }
+        assert_eq!(store::jobs::by_ids(&mut rows.conn, &permit, &[]).await.expect("nothing"), []);
+    }
 }
 
 #[tokio::test]
@@ -400,14 +457,16 @@ async fn a_job_ends_once_by_its_own_daemon_in_every_state() {
             let mut transaction = rows.conn.begin().await.expect("a transaction");
             let outcome = if fails {
                 let code = Some(FailureCode::RequiredTemplateVariables);
-                store::jobs::fail(&mut transaction, &permit, JobId(id(n)), later, "boom", code).await
+                let failure = Failure { error: "boom", code, ..Failure::default() };
+                store::jobs::fail(&mut transaction, &permit, JobId(id(n)), later, failure).await
             } else {
-                store::jobs::complete(&mut transaction, &permit, JobId(id(n)), later).await
+                store::jobs::complete(&mut transaction, &permit, JobId(id(n)), later, None).await
             };
             match (state.worker, outcome.expect("a job")) {
                 (None, ByWorker::NotRunningYet) => {}
                 (Some(OWN), ByWorker::Done(End::AlreadyCompleted)) => assert!(state.completed, "{state:?}"),
-                (Some(OWN), ByWorker::Done(End::Ended(job))) => {
+                (Some(OWN), ByWorker::Done(End::Ended(ended))) => {
+                    let job = ended.job;
                     assert!(!state.completed, "{state:?}");
                     assert_eq!((job.completed_at, job.updated_at), (Some(later), later));
                     let status = State { completed: true, error: fails, ..state }.status();
@@ -493,8 +552,8 @@ async fn a_job_of_another_organization_looks_like_none_and_stays_as_it_is() {
         let permit = daemon(organization, OWN);
         let errors = [
             store::jobs::update(conn, &permit, job, later).await.map(|_| ()),
-            store::jobs::complete(conn, &permit, job, later).await.map(|_| ()),
-            store::jobs::fail(conn, &permit, job, later, "x", None).await.map(|_| ()),
+            store::jobs::complete(conn, &permit, job, later, None).await.map(|_| ()),
+            store::jobs::fail(conn, &permit, job, later, Failure::default()).await.map(|_| ()),
             store::jobs::cancel(conn, &cancels_all(organization), job, None, later).await.map(|_| ()),
             store::jobs::get_with_lock(conn, &locks(organization), job).await.map(|_| ()),
         ];
@@ -624,9 +683,9 @@ async fn a_canceled_job_is_never_worked_on_while_others_acquire_and_complete() {
             let (permit, offer) = (daemon(1, n), Capabilities { provisioners: BOTH, tags: &tags });
             let mut ended = Vec::new();
             while let Some(job) = store::jobs::acquire(&mut conn, &permit, offer, NOW).await.expect("an answer") {
-                let end = store::jobs::complete(&mut conn, &permit, job.id, NOW).await.expect("the job");
-                let ByWorker::Done(End::Ended(job)) = end else { panic!("{end:?}") };
-                ended.push((job.id, job.status));
+                let end = store::jobs::complete(&mut conn, &permit, job.id, NOW, None).await.expect("the job");
+                let ByWorker::Done(End::Ended(end)) = end else { panic!("{end:?}") };
+                ended.push((end.job.id, end.job.status));
             }
             ended
         });
@@ -678,9 +737,10 @@ async fn a_text_that_mentions_quota_has_no_code() {
     let mut rows = Rows::new().await;
     rows.run("UPDATE provisioner_jobs SET worker_id = u(7), started_at = at_second(0)").await;
     let text = "terraform apply: insufficient quota in region eu-central-1";
-    let code = FailureCode::classify(text);
-    let end = store::jobs::fail(&mut rows.conn, &daemon(1, OWN), JobId(id(1)), NOW, text, code).await.expect("a job");
-    let ByWorker::Done(End::Ended(job)) = end else { panic!("{end:?}") };
+    let failure = Failure { error: text, code: FailureCode::classify(text), ..Failure::default() };
+    let end = store::jobs::fail(&mut rows.conn, &daemon(1, OWN), JobId(id(1)), NOW, failure).await.expect("a job");
+    let ByWorker::Done(End::Ended(end)) = end else { panic!("{end:?}") };
+    let job = end.job;
     assert_eq!((job.status, job.error.as_deref(), job.error_code), (JobStatus::Failed, Some(text), None));
 }
 
@@ -691,12 +751,94 @@ async fn an_error_with_a_nul_is_refused_and_an_empty_one_is_none() {
         .await;
     let before = rows.everything().await;
     let (permit, job) = (daemon(1, OWN), JobId(id(1)));
-    let error = store::jobs::fail(&mut rows.conn, &permit, job, NOW, "a\0b", None).await.expect_err("NUL");
+    let nul = Failure { error: "a\0b", ..Failure::default() };
+    let error = store::jobs::fail(&mut rows.conn, &permit, job, NOW, nul).await.expect_err("NUL");
     assert!(matches!(error, Error::Invalid { field: "error", .. }), "{error}");
     assert_eq!(rows.everything().await, before);
-    let end = store::jobs::fail(&mut rows.conn, &permit, job, NOW, "", None).await.expect("a job");
-    let ByWorker::Done(End::Ended(job)) = end else { panic!("{end:?}") };
-    assert_eq!((job.status, job.error), (JobStatus::Canceled, None));
+    let end = store::jobs::fail(&mut rows.conn, &permit, job, NOW, Failure::default()).await.expect("a job");
+    let ByWorker::Done(End::Ended(end)) = end else { panic!("{end:?}") };
+    assert_eq!((end.job.status, &end.job.error, end.notice()), (JobStatus::Canceled, &None, None));
+}
+
+// What else happens when a build ends ----------------------------------------------------------------------------------
+
+/// The state and whether there is a deadline, of build 1.
+const LEFT: &str = "SELECT coalesce(encode(provisioner_state, 'escape'), 'none')
+                           || CASE WHEN deadline > '0001-01-01 00:00:00+00' THEN ', stops' ELSE '' END
+                    FROM workspace_builds WHERE id = u(1)";
+
+#[tokio::test]
+async fn a_build_keeps_what_its_daemon_leaves_and_a_prebuild_loses_its_deadline() {
+    let mut rows = Rows::new().await;
+    rows.run(
+        "UPDATE provisioner_jobs SET worker_id = u(7), started_at = at_second(0);
+         UPDATE workspace_builds SET provisioner_state = 'before', deadline = at_second(9), max_deadline = at_second(9)",
+    )
+    .await;
+    for (prebuild, state, expected) in [
+        (false, None, "before, stops"),
+        (false, Some("after"), "after, stops"),
+        (false, Some(""), ", stops"),
+        (true, None, "before"),
+        (true, Some("after"), "after"),
+    ] {
+        for fails in [false, true] {
+            let mut transaction = rows.conn.begin().await.expect("a transaction");
+            if prebuild {
+                let sql = "UPDATE workspaces SET owner_id = prebuilds()";
+                sqlx::raw_sql(sql).execute(&mut *transaction).await.expect("a prebuild");
+            }
+            let (permit, job, provisioner_state) = (daemon(1, OWN), JobId(id(1)), state.map(str::as_bytes));
+            let end = if fails {
+                let failure = Failure { error: "boom", provisioner_state, ..Failure::default() };
+                store::jobs::fail(&mut transaction, &permit, job, NOW, failure).await
+            } else {
+                store::jobs::complete(&mut transaction, &permit, job, NOW, provisioner_state).await
+            };
+            assert!(matches!(end, Ok(ByWorker::Done(End::Ended(_)))), "{end:?}");
+            let left: String = sqlx::query_scalar(LEFT).fetch_one(&mut *transaction).await.expect("the build");
+            assert_eq!(left, expected);
+            // Only the first end leaves anything.
+            let late = store::jobs::complete(&mut transaction, &permit, job, NOW, Some(b"late")).await;
+            assert!(matches!(late, Ok(ByWorker::Done(End::AlreadyCompleted))), "{late:?}");
+            let left: String = sqlx::query_scalar(LEFT).fetch_one(&mut *transaction).await.expect("the build");
+            assert_eq!(left, expected);
+            transaction.rollback().await.expect("the rollback");
+        }
+    }
+    let before = rows.everything().await;
+    let end = store::jobs::complete(&mut rows.conn, &daemon(1, 8), JobId(id(1)), NOW, Some(b"foreign")).await;
+    assert!(matches!(end, Ok(ByWorker::OtherOwner)), "{end:?}");
+    assert_eq!(rows.everything().await, before);
+}
+
+#[tokio::test]
+async fn a_failed_build_is_news_for_template_admins_or_for_the_owner() {
+    let mut rows = Rows::new().await;
+    rows.run("SELECT add_job(2); UPDATE provisioner_jobs SET worker_id = u(7), started_at = at_second(0)").await;
+    let failure = Failure { error: "boom", ..Failure::default() };
+    let owner = UserId(id(1));
+    for reason in BuildReason::ALL {
+        let mut transaction = rows.conn.begin().await.expect("a transaction");
+        let sql = format!("UPDATE workspace_builds SET reason = '{reason}'");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.expect("the reason");
+        let end = store::jobs::fail(&mut transaction, &daemon(1, OWN), JobId(id(1)), NOW, failure).await;
+        let Ok(ByWorker::Done(End::Ended(end))) = end else { panic!("{end:?}") };
+        let (build, workspace_id) = (WorkspaceBuildId(id(1)), WorkspaceId(id(1)));
+        assert_eq!(end.build, Some(EndedBuild { id: build, workspace_id, owner_id: owner, reason: *reason }));
+        let expected = match reason {
+            BuildReason::Initiator => FailureNotice::ToTemplateAdmins,
+            _ => FailureNotice::ToOwner(owner),
+        };
+        assert_eq!(end.notice(), Some(expected));
+        transaction.rollback().await.expect("the rollback");
+    }
+    let end = store::jobs::fail(&mut rows.conn, &daemon(1, OWN), JobId(id(2)), NOW, failure).await;
+    let Ok(ByWorker::Done(End::Ended(end))) = end else { panic!("{end:?}") };
+    assert_eq!((end.build, end.notice()), (None, None), "no build, no news");
+    let end = store::jobs::complete(&mut rows.conn, &daemon(1, OWN), JobId(id(1)), NOW, None).await;
+    let Ok(ByWorker::Done(End::Ended(end))) = end else { panic!("{end:?}") };
+    assert_eq!((end.build.is_some(), end.notice()), (true, None), "a success is no news");
 }
 
 #[test]

@@ -1,21 +1,20 @@
 //! Every operation, ready to be called: what was there before, and who asks for what.
 //!
 //! They are those of the table of [`authz`](crate::authz), called on things of organization 1 by the part of the product
-//! that may, and what that table leaves out because it is made of others.
+//! that may, or else by their owner; and what that table leaves out because it is made of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use coderdb::{
-    authz::{Actor, CommitQuota, RunJobs, System, WritePrebuildsSettings},
-    model::{DaemonId, JobId, OrganizationId, PrebuildsSettings, SetOutcome, Transition},
+    authz::{Actor, LoadActors, RunJobs, System, WritePrebuildsSettings},
+    model::{DaemonId, JobId, OrganizationId, PrebuildsSettings, SetOutcome, Transition, UserId},
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{
         self, Error, Result,
         runner::{QuotaStep, commit_quota},
     },
 };
-
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
     authz::{self, At, NOW, STEPS, SYSTEM, WRITES, u},
@@ -90,15 +89,15 @@ pub struct Operation {
 }
 
 /// All of them.
-pub fn all() -> Vec<Operation> {
+pub async fn all() -> Vec<Operation> {
+    let member = member().await;
     let mut operations: Vec<_> = authz::policy()
         .into_iter()
         .map(|line| {
             let may = SYSTEM.iter().filter(|(_, name)| line.may.contains(name)).map(|(system, _)| *system);
             // The operator is never limited to what somebody owns.
-            let who = may.max_by_key(|who| *who == System::Operator).expect("a part of the product");
-            let writes = WRITES.contains(&line.operation);
-            Operation { name: line.operation, before: line.before(), writes, who: Actor::system(who) }
+            let who = may.max_by_key(|who| *who == System::Operator).map_or_else(|| member.clone(), Actor::system);
+            Operation { name: line.operation, before: line.before(), writes: WRITES.contains(&line.operation), who }
         })
         .collect();
     operations.extend(OTHERS.iter().map(|(name, who)| Operation {
@@ -108,6 +107,17 @@ pub fn all() -> Vec<Operation> {
         who: Actor::system(*who),
     }));
     operations
+}
+
+/// User 1, who owns what is in organization 1.
+async fn member() -> &'static Actor {
+    static MEMBER: OnceCell<Actor> = OnceCell::const_new();
+    let load = async || {
+        let database = copy_of_what_is_there_after("").await;
+        let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
+        store::actors::load(&mut database.connect().await, &permit, UserId(u(1))).await.expect("the actor")
+    };
+    MEMBER.get_or_init(load).await
 }
 
 impl Operation {
@@ -145,10 +155,9 @@ impl Operation {
 /// The quota step of the build of job 101, which is taken.
 async fn commit_build_quota(conn: &mut PgConnection, daemon: &Actor, costs: &[i32]) -> Result<usize> {
     let (organization, id) = (OrganizationId(u(1)), DaemonId(u(104)));
-    let run = RunJobs::check(daemon, organization, id)?;
-    let commit = CommitQuota::check(daemon, organization, id)?;
+    let permit = RunJobs::check(daemon, organization, id)?;
     authz::serializable(conn).await?;
-    match commit_quota(conn, &run, &commit, JobId(u(101)), Transition::Start, costs, NOW).await? {
+    match commit_quota(conn, &permit, JobId(u(101)), Transition::Start, costs, NOW).await? {
         QuotaStep::Failed(error) => Err(error),
         QuotaStep::Skipped => Ok(0),
         QuotaStep::Committed(_) | QuotaStep::OverQuota(_) => Ok(1),
@@ -157,18 +166,22 @@ async fn commit_build_quota(conn: &mut PgConnection, daemon: &Actor, costs: &[i3
 
 /// A database of one's own, in which has happened what the operation needs.
 pub async fn world(operation: &Operation) -> Database {
+    copy_of_what_is_there_after(operation.before).await
+}
+
+async fn copy_of_what_is_there_after(before: &'static str) -> Database {
     static WORLDS: Mutex<BTreeMap<&str, Database>> = Mutex::const_new(BTreeMap::new());
     let mut worlds = WORLDS.lock().await;
-    if let Some(world) = worlds.get(operation.before) {
+    if let Some(world) = worlds.get(before) {
         return world.copy().await;
     }
     let database = support::database().await;
     let mut conn = database.connect().await;
-    let sql = [include_str!("golden/two_organizations.sql"), STEPS, MORE, STATE, operation.before].concat();
+    let sql = [include_str!("golden/two_organizations.sql"), STEPS, MORE, STATE, before].concat();
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect("the fixture");
     conn.close().await.expect("a clean end");
     let copy = database.copy().await;
-    worlds.insert(operation.before, database);
+    worlds.insert(before, database);
     copy
 }
 

@@ -34,8 +34,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // The agents of one build, and the lines of one batch or one job.
-    ("agents/append_logs.sql", &["Sort Key: line_1.n"]),
+    ("agents/append_logs.sql", &["Sort Key: k.n"]),
     ("agents/in_latest_build.sql", &["Sort Key: a.display_order"]),
+    ("agents/logs_after.sql", &["Sort Key: l.id"]),
     ("job_logs/after.sql", &["Sort Key: l.id"]),
     ("job_logs/append.sql", &["Sort Key: k.n"]),
     ("job_timings/list.sql", &["Sort Key: t.started_at, t.ended_at"]),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future};
 
 use coderdb::{
-    authz::{Actor, CommitQuota, System},
+    authz::{Actor, RunJobs, System},
     model::{DaemonId, JobId, OrganizationId, Quota},
     store::{
         self, Error,
@@ -23,12 +23,12 @@ fn u(n: impl std::fmt::Display) -> Uuid {
     format!("{n:0>32}").parse().unwrap()
 }
 
-fn permit_of(organization: u32, daemon: u128) -> CommitQuota {
+fn permit_of(organization: u32, daemon: u128) -> RunJobs {
     let actor = Actor::system(System::ProvisionerDaemon);
-    CommitQuota::check(&actor, OrganizationId(u(organization)), DaemonId(u(format!("{daemon:x}")))).unwrap()
+    RunJobs::check(&actor, OrganizationId(u(organization)), DaemonId(u(format!("{daemon:x}")))).unwrap()
 }
 
-fn permit() -> CommitQuota {
+fn permit() -> RunJobs {
     permit_of(1, DAEMON)
 }
 
@@ -140,7 +140,7 @@ async fn the_scope_of_a_commit_that_finds_nothing_writes_nothing() {
 #[test]
 fn nobody_but_a_provisioner_daemon_may_commit() {
     for system in System::ALL {
-        let allowed = CommitQuota::check(&Actor::system(*system), OrganizationId(u(1)), DaemonId(u(2))).is_ok();
+        let allowed = RunJobs::check(&Actor::system(*system), OrganizationId(u(1)), DaemonId(u(2))).is_ok();
         assert_eq!(allowed, *system == System::ProvisionerDaemon, "{system:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The quota step of a runner (domain 8.4): what it logs, what it fails, and what it leaves alone.
 
 use coderdb::{
-    authz::{Actor, CommitQuota, RunJobs, System},
+    authz::{Actor, RunJobs, System},
     model::{DaemonId, JobErrorCode, JobId, JobStatus, OrganizationId, Quota, Transition},
     sqlx::{self, AssertSqlSafe, PgConnection},
     store::{
@@ -41,8 +41,7 @@ async fn step(
 ) -> store::Result<QuotaStep> {
     let actor = Actor::system(System::ProvisionerDaemon);
     let run = RunJobs::check(&actor, ORGANIZATION, daemon).unwrap();
-    let commit = CommitQuota::check(&actor, ORGANIZATION, daemon).unwrap();
-    commit_quota(conn, &run, &commit, JOB, transition, costs, NOW).await
+    commit_quota(conn, &run, JOB, transition, costs, NOW).await
 }
 
 async fn logs(conn: &mut PgConnection) -> Vec<String> {

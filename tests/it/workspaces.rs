@@ -7,11 +7,13 @@ use coderdb::{
     model::{NewWorkspace, OrganizationId, TemplateId, UserId, WorkspaceId, WorkspaceName},
     store::{self, Error},
 };
-use sqlx::PgConnection;
-use time::macros::datetime;
+use sqlx::{Connection, PgConnection};
+use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 use crate::support::{self, Database};
+
+const NOW: OffsetDateTime = datetime!(2026-05-07 12:00 UTC);
 
 fn u(n: u32) -> Uuid {
     format!("{n:0>32}").parse().unwrap()
@@ -21,13 +23,18 @@ async fn world() -> (Database, PgConnection) {
     let database = support::database().await;
     let mut conn = database.connect().await;
     sqlx::raw_sql(include_str!("golden/rows.sql")).execute(&mut conn).await.unwrap();
+    sqlx::raw_sql("SELECT add_member(1, 1), add_user(2), add_user(3), add_member(1, 3)")
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    sqlx::raw_sql("UPDATE users SET status = 'suspended' WHERE id = u(3)").execute(&mut conn).await.unwrap();
     (database, conn)
 }
 
 async fn create(conn: &mut PgConnection, organization: u32, owner: u32, new: &NewWorkspace) -> Result<(), Error> {
-    let permit =
-        CreateWorkspaces::check(&support::operator(), UserId(u(owner)), OrganizationId(u(organization))).unwrap();
-    store::workspaces::create(conn, &permit, new, datetime!(2026-05-07 12:00 UTC)).await
+    let who = support::site_owner(conn).await;
+    let permit = CreateWorkspaces::check(&who, UserId(u(owner)), OrganizationId(u(organization))).unwrap();
+    store::workspaces::create(conn, &permit, new, NOW).await
 }
 
 fn new(n: u32, name: &str) -> NewWorkspace {
@@ -82,12 +89,23 @@ async fn a_name_in_any_case_is_taken_until_its_workspace_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_workspace_needs_a_template_of_its_organization_and_an_owner() {
+async fn a_workspace_needs_a_template_of_its_organization_and_an_owner_who_is_an_active_member() {
     let (_database, mut conn) = world().await;
-    sqlx::raw_sql("SELECT add_organization(2)").execute(&mut conn).await.unwrap();
-    for (organization, owner) in [(2, 1), (1, 7)] {
+    sqlx::raw_sql("SELECT add_organization(2), add_member(2, 1)").execute(&mut conn).await.unwrap();
+    for (organization, owner) in [(2, 1), (1, 2), (1, 3), (1, 7)] {
         let error = create(&mut conn, organization, owner, &new(2, "dev")).await.unwrap_err();
         assert!(matches!(error, Error::NotFound { entity: "template", .. }), "{error:?}");
+    }
+    for gone in ["UPDATE organizations SET deleted = true WHERE id = u(1)", "UPDATE users SET deleted = true"] {
+        let mut transaction = conn.begin().await.unwrap();
+        let who = support::site_owner(&mut transaction).await;
+        let permit = CreateWorkspaces::check(&who, UserId(u(1)), OrganizationId(u(1))).unwrap();
+        // The trigger that protects organizations with workspaces is not what is tested here.
+        sqlx::raw_sql("SET session_replication_role = replica").execute(&mut *transaction).await.unwrap();
+        sqlx::raw_sql(gone).execute(&mut *transaction).await.unwrap();
+        let error = store::workspaces::create(&mut transaction, &permit, &new(2, "dev"), NOW).await.unwrap_err();
+        assert_eq!(error.code(), "not_found", "{gone}");
+        transaction.rollback().await.unwrap();
     }
     assert_eq!(count(&mut conn).await, 1);
 }

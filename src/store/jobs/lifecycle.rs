@@ -4,7 +4,7 @@
 //! refuses: no row can only mean that there is no such job in the scope of the permit.
 
 use serde_json::Value;
-use sqlx::{PgConnection, error::DatabaseError};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,15 +12,33 @@ use super::job_row;
 use crate::{
     authz::{CancelJobs, InsertJobs, LockJobs, ReadJobs, RunJobs},
     model::{
-        ByWorker, CancelOutcome, Capabilities, DaemonId, End, ExpectedStatus, FailureCode, FileId, Heartbeat, Job,
-        JobErrorCode, JobId, JobInput, JobStatus, JobSubject, JobType, NewJob, OrganizationId, ProvisionerType,
-        StorageMethod, TemplateVersionId, UserId, WorkspaceBuildId,
+        BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, Ended, EndedBuild, ExpectedStatus, Failure,
+        FileId, Heartbeat, Job, JobErrorCode, JobId, JobInput, JobStatus, JobType, NewJob, OrganizationId,
+        ProvisionerType, StorageMethod, TemplateVersionId, UserId, WorkspaceBuildId, WorkspaceId,
     },
     store::{Error, Result, StoredJson, Timestamp, input, quota::RejectedCommit},
 };
 
 job_row!(JobRow {});
 job_row!(DecidedRow { outcome: String });
+job_row!(EndedRow {
+    outcome: String,
+    build_id: Option<WorkspaceBuildId>,
+    workspace_id: Option<WorkspaceId>,
+    owner_id: Option<UserId>,
+    reason: Option<BuildReason>,
+});
+
+impl EndedRow {
+    fn build(&self) -> Option<EndedBuild> {
+        Some(EndedBuild {
+            id: self.build_id?,
+            workspace_id: self.workspace_id?,
+            owner_id: self.owner_id?,
+            reason: self.reason?,
+        })
+    }
+}
 
 impl From<JobRow> for Job {
     fn from(mut row: JobRow) -> Self {
@@ -28,32 +46,19 @@ impl From<JobRow> for Job {
     }
 }
 
-/// Puts a job into the queue and returns it: pending, with the permit's organization and initiator (domain 5.5). One
-/// round trip.
+/// Puts a job into the queue and returns it: pending, with the permit's organization, initiator and subject (domain 5.5).
+/// The job of a build is put there by [`builds::create`](crate::store::builds::create). One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such organization, or when the job is not of the permit's type;
-/// [`Error::Conflict`] when the id is taken; [`Error::Invalid`] for NUL characters, times that cannot be read again, and
-/// options that name the subject.
+/// [`Error::NotFound`] when there is no such organization or it is deleted, when it has not the version to plan, or the
+/// version to import is another one's; [`Error::Conflict`] when the id is taken; [`Error::Invalid`] for NUL characters,
+/// times that cannot be read again, and options that name a subject.
 #[tracing::instrument(name = "db.jobs.insert", skip_all)]
 pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -> Result<Job> {
-    let organization = permit.organization();
-    if job.subject.job_type() != permit.job_type() {
-        return Err(Error::not_found("organization", organization));
-    }
     let created_at = input::time("created_at", job.created_at)?;
-    let (key, id) = match job.subject {
-        JobSubject::Build(id) => ("workspace_build_id", id.0),
-        JobSubject::Import(id) | JobSubject::DryRun(id) => ("template_version_id", id.0),
-    };
-    if ["workspace_build_id", "template_version_id"].iter().any(|key| job.options.contains_key(*key)) {
-        return Err(Error::Invalid { field: "options", expected: "no key that names the subject" });
-    }
-    let mut options = job.options;
-    options.insert(key.to_owned(), Value::String(id.to_string()));
-    let options = Value::Object(options);
+    let version = permit.subject().template_version_id();
+    let input = input::job("template_version_id", version.0, &job.options)?;
     let tags = Value::from_iter(job.tags.0);
-    input::json("options", &options)?;
     input::json("tags", &tags)?;
     job.trace_metadata.as_ref().map_or(Ok(()), |metadata| input::json("trace_metadata", metadata))?;
     sqlx::query_file_as!(
@@ -61,24 +66,34 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
         "queries/jobs/insert.sql",
         job.id.0,
         created_at,
-        organization.0,
+        permit.organization().0,
         permit.initiator().0,
         job.provisioner.as_str(),
         job.storage_method.as_str(),
         job.file_id.0,
-        job.subject.job_type().as_str(),
-        options.to_string(),
+        permit.subject().job_type().as_str(),
+        input.to_string(),
         tags.to_string(),
         job.trace_metadata.map(|metadata| metadata.to_string()),
+        version.0,
     )
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await
+    .map_err(|error| Error::conflict("jobs/insert", &["provisioner_jobs_pkey"], error))?
     .map(Job::from)
-    .map_err(|error| match error.as_database_error().and_then(DatabaseError::constraint) {
-        Some("provisioner_jobs_organization_id_fkey") => Error::not_found("organization", organization),
-        Some("provisioner_jobs_pkey") => Error::Conflict { constraint: "provisioner_jobs_pkey" },
-        _ => Error::from_sqlx("jobs/insert", error),
-    })
+    .ok_or_else(|| Error::not_found("template version", version))
+}
+
+/// The jobs of the organization with these ids, in any order, without what their queue looks like, which costs more; ids
+/// that are not there are left out (domain 5.2). One round trip, no locks.
+#[tracing::instrument(name = "db.jobs.by_ids", skip_all)]
+pub async fn by_ids(conn: &mut PgConnection, permit: &ReadJobs, ids: &[JobId]) -> Result<Vec<Job>> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_file_as!(JobRow, "queries/jobs/by_ids.sql", permit.organization().0, &ids)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("jobs/by_ids", e))?;
+    Ok(rows.into_iter().map(Job::from).collect())
 }
 
 /// The jobs of the organization that were created strictly later, oldest first; for telemetry (domain 5.2). One round
@@ -210,7 +225,8 @@ pub async fn update(
 }
 
 /// Ends a job of the daemon's without an error: it has succeeded, or is canceled when somebody had asked for that
-/// (domain 5.5, 8.1). One round trip; locks the job.
+/// (domain 5.5, 8.1). With what Terraform knows of what a build did; `None` leaves what is stored, and a job that is not
+/// for a build stores nothing. One round trip; locks the job, and its build when that changes.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
@@ -220,14 +236,16 @@ pub async fn complete(
     permit: &RunJobs,
     id: JobId,
     now: OffsetDateTime,
+    provisioner_state: Option<&[u8]>,
 ) -> Result<ByWorker<End>> {
-    end(conn, permit, id, now, None, None).await
+    end(conn, permit, id, now, Failure { provisioner_state, ..Failure::default() }, None).await
 }
 
-/// Ends a job of the daemon's with an error (domain 8.5). An empty error is none: the job ends as by [`complete`]. One
-/// round trip; locks the job.
+/// Ends a job of the daemon's with an error (domain 8.5). An empty error is none: the job ends as by [`complete`]. The
+/// build of a prebuilt workspace loses its deadline, which it has only once it is claimed. One round trip; locks the
+/// job, and its build when that changes.
 ///
-/// `INSUFFICIENT_QUOTA` is not among the codes: [`fail_over_quota`] sets it.
+/// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes: [`fail_over_quota`] sets it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] when the
@@ -238,12 +256,10 @@ pub async fn fail(
     permit: &RunJobs,
     id: JobId,
     now: OffsetDateTime,
-    error: &str,
-    code: Option<FailureCode>,
+    failure: Failure<'_>,
 ) -> Result<ByWorker<End>> {
-    input::text("error", error)?;
-    let error = Some(error).filter(|error| !error.is_empty());
-    end(conn, permit, id, now, error, code.map(JobErrorCode::from)).await
+    input::text("error", failure.error)?;
+    end(conn, permit, id, now, failure, failure.code.map(JobErrorCode::from)).await
 }
 
 /// Ends the job of a build whose quota commit was rejected, with the error text `insufficient quota` and the code
@@ -258,7 +274,8 @@ pub async fn fail_over_quota(
     rejected: &RejectedCommit,
     now: OffsetDateTime,
 ) -> Result<ByWorker<End>> {
-    end(conn, permit, rejected.job(), now, Some("insufficient quota"), Some(JobErrorCode::InsufficientQuota)).await
+    let failure = Failure { error: "insufficient quota", ..Failure::default() };
+    end(conn, permit, rejected.job(), now, failure, Some(JobErrorCode::InsufficientQuota)).await
 }
 
 async fn end(
@@ -266,19 +283,20 @@ async fn end(
     permit: &RunJobs,
     id: JobId,
     now: OffsetDateTime,
-    error: Option<&str>,
+    failure: Failure<'_>,
     code: Option<JobErrorCode>,
 ) -> Result<ByWorker<End>> {
     let now = input::time("now", now)?;
     let mut row = sqlx::query_file_as!(
-        DecidedRow,
+        EndedRow,
         "queries/jobs/complete.sql",
         id.0,
         permit.organization().0,
         permit.daemon().0,
         now,
-        error,
+        Some(failure.error).filter(|error| !error.is_empty()),
         code.as_ref().map(JobErrorCode::as_str),
+        failure.provisioner_state,
     )
     .fetch_optional(conn)
     .await
@@ -288,7 +306,7 @@ async fn end(
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
         "already_completed" => ByWorker::Done(End::AlreadyCompleted),
-        _ => ByWorker::Done(End::Ended(Box::new(row.job()))),
+        _ => ByWorker::Done(End::Ended(Box::new(Ended { build: row.build(), job: row.job() }))),
     })
 }
 

@@ -12,11 +12,12 @@ use std::{
 };
 
 use coderdb::{
-    authz::{Actor, ReadJobs, ReadOrganizations, ReadQuota, System},
+    authz::{Actor, LoadActors, ReadJobs, ReadOrganizations, ReadQuota, System},
     migrate,
     model::{OrganizationId, UserId},
     postgres::{Server, Settings},
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
+    store,
 };
 
 /// The program under test.
@@ -73,6 +74,23 @@ pub fn read_organizations() -> ReadOrganizations {
 
 pub fn operator() -> Actor {
     Actor::system(System::Operator)
+}
+
+/// A person who may do everything: the owner of the site.
+pub async fn site_owner(conn: &mut PgConnection) -> Actor {
+    const ID: &str = "ffffffff-0000-4000-8000-000000000000";
+    sqlx::query(
+        "INSERT INTO users (id, email, username, hashed_password, created_at, updated_at, status, rbac_roles)
+         VALUES ($1::uuid, 'owner@example.com', 'site-owner', '', now(), now(), 'active', '{owner}')
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(ID)
+    .execute(&mut *conn)
+    .await
+    .expect("an owner");
+    let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
+    let id = UserId(ID.parse().expect("an id"));
+    store::actors::load(conn, &permit, id).await.expect("the owner")
 }
 
 /// What a command did.

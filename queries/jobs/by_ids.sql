@@ -1,0 +1,27 @@
+-- Jobs of the organization $1 with the ids $2, in any order; ids that are not there are left out (domain 5.2).
+SELECT
+    j.id,
+    j.created_at,
+    j.updated_at,
+    j.started_at,
+    j.canceled_at,
+    j.completed_at,
+    j.error,
+    j.organization_id,
+    j.initiator_id,
+    j.provisioner,
+    j.storage_method,
+    j.type AS job_type,
+    j.input,
+    provisioner_job_input_uuid(j.input, 'template_version_id') AS input_template_version_id,
+    provisioner_job_input_uuid(j.input, 'workspace_build_id') AS input_workspace_build_id,
+    j.worker_id,
+    j.file_id,
+    j.tags,
+    j.error_code,
+    j.trace_metadata,
+    j.job_status,
+    j.logs_length,
+    j.logs_overflowed
+FROM provisioner_jobs AS j
+WHERE j.organization_id = $1 AND j.id = ANY ($2::uuid[])
