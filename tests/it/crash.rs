@@ -396,14 +396,15 @@ async fn a_begin_of_the_driver_that_is_dropped_leaves_a_transaction_or_ends_the_
     let database = support::database().await;
     let (mut conn, mut observer) = (database.connect().await, database.connect().await);
     let pid = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await.unwrap();
-    assert!(give_up(conn.begin(), 1, false).await.is_none());
+    // Where the server is faster than the first poll, there is nothing to drop, and another one is begun.
+    while give_up(conn.begin(), 1, true).await.is_some() {}
     execute(&mut conn, "SELECT").await;
     assert!(left_by(&mut observer, pid).await.starts_with("idle in transaction"));
     execute(&mut conn, "ROLLBACK").await;
 
     let mut outer = conn.begin().await.unwrap();
     execute(&mut outer, "CREATE TABLE written ()").await;
-    assert!(give_up(outer.begin(), 1, false).await.is_none());
+    while give_up(outer.begin(), 1, true).await.is_some() {}
     outer.commit().await.expect("it says that all is well");
     let written = sqlx::query("SELECT FROM written").fetch_optional(&mut observer).await;
     assert!(written.is_err(), "nothing was committed");

@@ -1,7 +1,8 @@
 //! Every operation, ready to be called: what was there before, and who asks for what.
 //!
 //! They are those of the table of [`authz`](crate::authz), called on things of organization 1 by the part of the product
-//! that may, or else by their owner; and what that table leaves out because it is made of others.
+//! that may, or else by their owner, here an owner of the site, too; and what that table leaves out because it is made
+//! of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +40,7 @@ INSERT INTO workspace_builds (
 SELECT u(198), created_at, updated_at, u(193), template_version_id, 1, transition, initiator_id, u(191)
 FROM workspace_builds WHERE id = u(108);
 INSERT INTO groups (id, name, organization_id, quota_allowance) VALUES (u(1), 'Everyone', u(1), 100);
+UPDATE users SET rbac_roles = '{owner}' WHERE id = u(1);
 UPDATE chats SET build_id = u(108), agent_id = u(110) WHERE id = u(106);
 UPDATE provisioner_jobs SET updated_at = updated_at - interval '1 minute';
 UPDATE provisioner_daemons SET last_seen_at = last_seen_at - interval '1 minute';
@@ -90,13 +92,13 @@ pub struct Operation {
 
 /// All of them.
 pub async fn all() -> Vec<Operation> {
-    let member = member().await;
+    let owner = owner().await;
     let mut operations: Vec<_> = authz::policy()
         .into_iter()
         .map(|line| {
             let may = SYSTEM.iter().filter(|(_, name)| line.may.contains(name)).map(|(system, _)| *system);
             // The operator is never limited to what somebody owns.
-            let who = may.max_by_key(|who| *who == System::Operator).map_or_else(|| member.clone(), Actor::system);
+            let who = may.max_by_key(|who| *who == System::Operator).map_or_else(|| owner.clone(), Actor::system);
             Operation { name: line.operation, before: line.before(), writes: WRITES.contains(&line.operation), who }
         })
         .collect();
@@ -110,14 +112,14 @@ pub async fn all() -> Vec<Operation> {
 }
 
 /// User 1, who owns what is in organization 1.
-async fn member() -> &'static Actor {
-    static MEMBER: OnceCell<Actor> = OnceCell::const_new();
+async fn owner() -> &'static Actor {
+    static OWNER: OnceCell<Actor> = OnceCell::const_new();
     let load = async || {
         let database = copy_of_what_is_there_after("").await;
         let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
         store::actors::load(&mut database.connect().await, &permit, UserId(u(1))).await.expect("the actor")
     };
-    MEMBER.get_or_init(load).await
+    OWNER.get_or_init(load).await
 }
 
 impl Operation {
