@@ -30,7 +30,7 @@ pub enum QuotaStep {
 ///
 /// A delete and a plan that costs nothing commit nothing and log nothing. An answer is logged in three lines; a rejected
 /// commit also in a warning, and it fails the job. One round trip for the commit, one for the lines, and one more when
-/// the job fails; each is atomic by itself, and the whole may be repeated.
+/// the job fails; each is atomic by itself, and the whole may be repeated, which only repeats the lines.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the job is not one of the daemon's; [`Error::Invalid`] for costs that are negative; others

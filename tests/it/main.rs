@@ -6,6 +6,8 @@ mod builds;
 mod chats;
 mod cli;
 mod compile_fail;
+mod crash;
+
 mod daemons;
 mod demo;
 mod files;
@@ -18,6 +20,7 @@ mod licenses;
 mod listing;
 mod migrations;
 mod model;
+mod operations;
 mod plans;
 mod postgres;
 mod prebuilds;
