@@ -23,6 +23,7 @@ mod prebuilds;
 mod queries;
 mod quota_commit;
 mod random_database;
+mod random_states;
 mod readme;
 mod round_trips;
 mod runner;
