@@ -3,6 +3,10 @@
 //! Every function takes `&mut PgConnection`, so that the caller decides on pools and transactions, and opens a span
 //! `db.<module>.<function>`. Where its documentation says *one round trip*, a prepared statement is executed once; the
 //! first use on a connection costs one more, to prepare it.
+//!
+//! Arguments that could not be stored or read again are [`Error::Invalid`] before anything is sent: NUL characters,
+//! times outside of the years 1 to 9999, JSON of more than 100 levels. Rows that hold such values nevertheless, or tags
+//! and inputs that are not what their type says, fail no listing.
 
 pub mod actors;
 pub mod agents;

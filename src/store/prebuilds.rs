@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Timestamp};
+use super::{Error, Result, Timestamp, input};
 use crate::{
     authz::MaintainPrebuilds,
     model::{
@@ -45,19 +45,17 @@ pub async fn cancel_stale_pending(
     stale_interval: Duration,
 ) -> Result<Vec<CanceledPrebuild>> {
     let (builds, jobs): (Vec<_>, Vec<_>) = ids.iter().map(|(build, job)| (build.0, job.0)).unzip();
-    let stale_interval = time::Duration::try_from(stale_interval).unwrap_or(time::Duration::MAX);
-    // The calendar here goes back further than the server's, which refuses what it does not know.
-    let earliest = time::macros::datetime!(0001-01-01 0:00 UTC);
-    let online_since = now.checked_sub(stale_interval).filter(|since| *since >= earliest).unwrap_or(earliest);
+    let online_since = input::before(now, stale_interval)?;
+    let now = input::time("now", now)?;
     sqlx::query_file_as!(
         CanceledPrebuild,
         "queries/prebuilds/cancel_stale_pending.sql",
         permit.organization().0,
         preset.0,
-        Timestamp(now),
+        now,
         &builds,
         &jobs,
-        Timestamp(online_since)
+        online_since
     )
     .fetch_all(conn)
     .await

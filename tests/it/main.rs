@@ -2,6 +2,7 @@
 
 mod agents;
 mod authz;
+mod bad_input;
 mod builds;
 mod chats;
 mod cli;
