@@ -126,9 +126,13 @@ impl Decode<'_, Postgres> for StoredJson {
 pub(crate) struct Timestamp(pub OffsetDateTime);
 
 impl Timestamp {
-    /// What stands for `infinity`.
-    pub(crate) const LATEST: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59.999_999 UTC);
+    const LATEST: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59.999_999 UTC);
     const EARLIEST: OffsetDateTime = time::macros::datetime!(0000-01-01 0:00 UTC);
+
+    /// Whether it may be a moment beyond these years, such as `infinity`, that is read as this one.
+    pub(crate) fn stands_for_others(at: OffsetDateTime) -> bool {
+        at == Self::EARLIEST || at == Self::LATEST
+    }
 }
 
 const POSTGRES_EPOCH: OffsetDateTime = time::macros::datetime!(2000-01-01 0:00 UTC);

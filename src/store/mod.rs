@@ -10,6 +10,10 @@
 //!
 //! This does not hold for `begin` of the driver (sqlx 0.9.0): dropped before it is done, it leaves its transaction open,
 //! and in a transaction it ends that one without a word. Close such a connection.
+//!
+//! Arguments that could not be stored or read again are [`Error::Invalid`] before anything is sent: NUL characters,
+//! times outside of the years 1 to 9999, JSON of more than 100 levels. Rows that hold such values nevertheless, or tags
+//! and inputs that are not what their type says, fail no listing.
 
 pub mod actors;
 pub mod agents;

@@ -50,16 +50,17 @@ pub async fn cancel_stale_pending(
     stale_interval: Duration,
 ) -> Result<Vec<CanceledPrebuild>> {
     let (builds, jobs): (Vec<_>, Vec<_>) = ids.iter().map(|(build, job)| (build.0, job.0)).unzip();
-    let online_since = input::before(now, stale_interval);
+    let online_since = input::before(now, stale_interval)?;
+    let now = input::time("now", now)?;
     sqlx::query_file_as!(
         CanceledPrebuild,
         "queries/prebuilds/cancel_stale_pending.sql",
         permit.organization().0,
         preset.0,
-        input::time("now", now)?,
+        now,
         &builds,
         &jobs,
-        Timestamp(online_since)
+        online_since
     )
     .fetch_all(conn)
     .await
@@ -143,7 +144,7 @@ pub async fn backoff(
     now: OffsetDateTime,
     lookback: Duration,
 ) -> Result<Vec<PrebuildBackoff>> {
-    let since = Timestamp(input::before(input::time("now", now)?.0, lookback));
+    let since = input::before(now, lookback)?;
     let rows = sqlx::query_file_as!(BackoffRow, "queries/prebuilds/backoff.sql", permit.organization().0, since as _)
         .fetch_all(conn)
         .await

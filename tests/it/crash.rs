@@ -41,6 +41,7 @@ chats::bind_build_agent          : the same answer
 daemons::delete_old              : nothing left to do
 daemons::heartbeat               : the same answer
 daemons::upsert                  : the same answer
+files::insert                    : the same answer
 job_logs::append                 : done twice
 job_timings::insert              : done twice
 jobs::acquire                    : done twice
@@ -57,6 +58,8 @@ jobs::update                     : the same answer
 licenses::delete                 : nothing left to do
 licenses::insert                 : conflict
 prebuilds::cancel_stale_pending  : conflict
+prebuilds::ensure_organization   : nothing left to do
+prebuilds::set_status            : nothing left to do
 quota::commit                    : the same answer
 settings::set_prebuilds          : nothing left to do
 workspaces::create               : conflict

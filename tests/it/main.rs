@@ -2,6 +2,7 @@
 
 mod agents;
 mod authz;
+mod bad_input;
 mod builds;
 mod chats;
 mod cli;
@@ -27,6 +28,7 @@ mod prebuilds;
 mod queries;
 mod quota_commit;
 mod random_database;
+mod random_states;
 mod readme;
 mod round_trips;
 mod runner;

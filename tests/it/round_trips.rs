@@ -30,6 +30,9 @@ daemons::eligible                : 1
 daemons::heartbeat               : 1
 daemons::list                    : 1
 daemons::upsert                  : 1
+files::get                       : 1
+files::insert                    : 1
+files::of_job                    : 1
 job_logs::after                  : 1
 job_logs::append                 : 1
 job_timings::insert              : 1
@@ -60,11 +63,17 @@ organizations::by_name           : 1
 organizations::default           : 1
 organizations::get               : 1
 organizations::resolve           : 1
+prebuilds::at_failure_limit      : 1
+prebuilds::backoff               : 1
 prebuilds::cancel_stale_pending  : 1
 prebuilds::count_in_progress     : 1
 prebuilds::count_stale_pending   : 1
+prebuilds::ensure_organization   : 1
+prebuilds::metrics               : 1
+prebuilds::organizations         : 1
 prebuilds::presets               : 1
 prebuilds::running               : 1
+prebuilds::set_status            : 1
 quota::commit                    : 1
 quota::usage                     : 1
 settings::chat_workspace_ttl     : 1

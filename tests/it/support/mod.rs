@@ -1,6 +1,7 @@
 //! One throw-away server per test run, one migrated template on it, and a clone of that for every test.
 
 pub mod proxy;
+pub mod states;
 
 use std::{
     future::Future,
