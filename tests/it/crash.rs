@@ -43,7 +43,7 @@ daemons::heartbeat               : the same answer
 daemons::upsert                  : the same answer
 files::insert                    : the same answer
 job_logs::append                 : done twice
-job_timings::insert              : done twice
+job_timings::insert              : nothing left to do
 jobs::acquire                    : done twice
 jobs::acquire_batch              : nothing left to do
 jobs::cancel                     : nothing left to do
