@@ -577,7 +577,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let permit = CreateWorkspaces::check(owner, UserId(u(1)), organization)?;
             store::workspaces::create(conn, &permit, &new, time("now")).await.map(drop)
         }
-        other => panic!("{other} is in the table, but nothing calls it"),
+        other => panic!("{other} is in ENTRIES, but no arm of `call` in tests/it/bad_input.rs calls it"),
     }
 }
 

@@ -281,7 +281,7 @@ async fn what_a_caller_gets_that_asks_again_is_what_the_table_says() {
     for operation in &that_write().await {
         repeated.insert(operation.name, Clean::of(operation).await.repeated().to_owned());
     }
-    operations::assert_table(&repeated, REPEATED);
+    operations::assert_table(&repeated, REPEATED, "REPEATED in tests/it/crash.rs (for WRITES of tests/it/authz.rs)");
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ fn a_query_file_a_function_and_a_span_share_one_name() {
             format!("name = \"db.{module}.{function}\""),
             format!("pub async fn {function}("),
         ] {
-            assert!(code.contains(&part), "src/store/{module}.rs has no {part:?}");
+            assert!(code.contains(&part), "queries/{file}: src/store/{module}.rs has no {part:?}");
         }
     }
 }
@@ -93,7 +93,10 @@ fn every_operation_says_what_it_costs() {
             if let Some(text) = line.strip_prefix("///") {
                 doc.push_str(text);
             } else if line.starts_with("pub async fn") {
-                assert!(doc.contains("ne round trip"), "src/store/{file}: {line}");
+                assert!(
+                    doc.contains("ne round trip"),
+                    "src/store/{file}: no `One round trip` in the documentation of {line}"
+                );
             } else if !line.starts_with("#[") {
                 doc.clear();
             }
@@ -107,7 +110,7 @@ fn every_operation_takes_a_permit() {
     for (file, code) in files("src/store").into_iter().filter(|(file, _)| file != "transaction.rs") {
         for signature in code.split("pub async fn ").skip(1) {
             let signature = signature.split(") ->").next().expect("a signature");
-            assert!(signature.contains("permit: &"), "src/store/{file}: {signature}");
+            assert!(signature.contains("permit: &"), "src/store/{file}: no `permit: &…` in {signature}");
         }
     }
 }

@@ -187,12 +187,12 @@ async fn copy_of_what_is_there_after(before: &'static str) -> Database {
     copy
 }
 
-/// That the lines of the table, `operation : words`, say this of each operation, and have no other.
-pub fn assert_table(found: &BTreeMap<&str, String>, table: &str) {
+/// That the lines of the table, `operation : words`, say this of each operation, and have no other. It has a name.
+pub fn assert_table(found: &BTreeMap<&str, String>, table: &str, name: &str) {
     let line = |(operation, words): (&str, &str)| format!("{:<33}: {}", operation.trim(), words.trim());
     let expected: BTreeSet<_> = table.lines().filter_map(|text| text.split_once(" : ").map(line)).collect();
     let found: BTreeSet<_> = found.iter().map(|(operation, words)| line((operation, words))).collect();
     let missing: Vec<_> = found.difference(&expected).collect();
     let wrong: Vec<_> = expected.difference(&found).collect();
-    assert!(missing.is_empty() && wrong.is_empty(), "missing in the table: {missing:#?}, wrong in it: {wrong:#?}");
+    assert!(missing.is_empty() && wrong.is_empty(), "{name} lacks: {missing:#?}, and is wrong in: {wrong:#?}");
 }

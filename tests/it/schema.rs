@@ -119,7 +119,7 @@ fn assert_same(mut expected: Vec<String>, mut actual: Vec<String>) {
         let at = expected.iter().zip(&actual).position(|(a, b)| a != b).unwrap_or_default();
         panic!("in another order, from here on:\n- {}\n+ {}", expected.swap_remove(at), actual.swap_remove(at));
     }
-    panic!("\n{}\n{}", missing.join("\n"), surplus.join("\n"));
+    panic!("- as written here or in golden/, + as migrated:\n{}\n{}", missing.join("\n"), surplus.join("\n"));
 }
 
 fn lines(text: &[&str]) -> Vec<String> {
