@@ -12,5 +12,5 @@ pub mod model;
 pub mod postgres;
 pub mod store;
 
-/// The driver, in the version whose connections this library takes.
-pub use sqlx;
+/// The crates whose types stand in signatures, in the versions that this library takes.
+pub use {serde_json, sqlx, time, uuid};

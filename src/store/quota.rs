@@ -80,7 +80,8 @@ const COMMIT: &str = include_str!("../../queries/quota/commit.sql");
 const NOT_SERIALIZABLE: Error =
     Error::Invalid { field: "transaction", expected: "none, or one with the isolation level SERIALIZABLE" };
 
-/// Commits what the build of the job costs per day, in credits, and says whether the build may go on (domain 8.4).
+/// Commits what the build of the job costs per day, in credits, and says whether the build may go on (domain 8.4). The
+/// step around it, which fails the job when it may not, is [`runner::commit_quota`](super::runner::commit_quota).
 ///
 /// The quota of the workspace's *owner* counts. Rejected is what would exceed the budget (equal is within), unless the
 /// build costs less than the one before it; a first build never does. The cost is recorded only when it is accepted,

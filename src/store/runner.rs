@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Error, Result, input, job_logs, jobs, quota};
 use crate::{
     authz::RunJobs,
-    model::{Failure, FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
+    model::{ByWorker, End, Failure, FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
 };
 
 /// The stage of the log lines around a quota commit.
@@ -21,9 +21,19 @@ pub enum QuotaStep {
     /// The cost is committed: the build goes on. Consumed includes it.
     Committed(Quota),
     /// The build would exceed its owner's budget: its job has failed, with the code `INSUFFICIENT_QUOTA`.
-    OverQuota(Quota),
+    OverQuota {
+        /// What the owner consumes without the build, and may consume.
+        quota: Quota,
+        /// How the job ended.
+        end: ByWorker<End>,
+    },
     /// The commit could not be done: the job has failed, without that code.
-    Failed(Error),
+    Failed {
+        /// Why it could not.
+        error: Error,
+        /// How the job ended.
+        end: ByWorker<End>,
+    },
 }
 
 /// Commits what the planned resources of a build cost, after the plan and before anything is built (domain 8.4).
@@ -71,8 +81,8 @@ pub async fn commit_quota(
             let _ = job_logs::append(conn, permit, job, &lines).await?;
             let text = format!("commit quota: {error}");
             let failure = Failure { error: &text, code: FailureCode::classify(&text), ..Failure::default() };
-            let _ = jobs::fail(conn, permit, job, now, failure).await?;
-            return Ok(QuotaStep::Failed(error));
+            let end = jobs::fail(conn, permit, job, now, failure).await?;
+            return Ok(QuotaStep::Failed { error, end });
         }
     };
     let number = |what: &str, credits: i64| line(LogLevel::Info, format!("{what:<18}— {credits}"));
@@ -87,6 +97,6 @@ pub async fn commit_quota(
     // What the log's cap drops changes nothing for the build.
     let _ = job_logs::append(conn, permit, job, &lines).await?;
     let Some(rejected) = rejected else { return Ok(QuotaStep::Committed(quota)) };
-    let _ = jobs::fail_over_quota(conn, permit, &rejected, now).await?;
-    Ok(QuotaStep::OverQuota(quota))
+    let end = jobs::fail_over_quota(conn, permit, &rejected, now).await?;
+    Ok(QuotaStep::OverQuota { quota, end })
 }

@@ -160,9 +160,9 @@ async fn commit_build_quota(conn: &mut PgConnection, daemon: &Actor, costs: &[i3
     let permit = RunJobs::check(daemon, organization, id)?;
     authz::serializable(conn).await?;
     match commit_quota(conn, &permit, JobId(u(101)), Transition::Start, costs, NOW).await? {
-        QuotaStep::Failed(error) => Err(error),
+        QuotaStep::Failed { error, .. } => Err(error),
         QuotaStep::Skipped => Ok(0),
-        QuotaStep::Committed(_) | QuotaStep::OverQuota(_) => Ok(1),
+        QuotaStep::Committed(_) | QuotaStep::OverQuota { .. } => Ok(1),
     }
 }
 

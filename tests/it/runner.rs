@@ -2,7 +2,7 @@
 
 use coderdb::{
     authz::{Actor, RunJobs, System},
-    model::{DaemonId, JobErrorCode, JobId, JobStatus, OrganizationId, Quota, Transition},
+    model::{ByWorker, DaemonId, End, JobErrorCode, JobId, JobStatus, OrganizationId, Quota, Transition},
     sqlx::{self, AssertSqlSafe, PgConnection},
     store::{
         self, Error,
@@ -74,7 +74,10 @@ async fn a_build_within_its_budget_goes_on_and_says_what_it_costs() {
 async fn a_build_over_its_budget_fails_with_the_code_and_says_why() {
     let (_database, mut conn) = world().await;
     let over = step(&mut conn, DAEMON, Transition::Start, &[11]).await.unwrap();
-    assert!(matches!(over, QuotaStep::OverQuota(Quota { credits_consumed: 0, budget: 10 })), "{over:?}");
+    let QuotaStep::OverQuota { quota, end: ByWorker::Done(End::Ended(ended)) } = over else { panic!("{over:?}") };
+    assert_eq!(quota, Quota { credits_consumed: 0, budget: 10 });
+    assert!(ended.job.error_code.as_ref().is_some_and(JobErrorCode::is_insufficient_quota), "{ended:?}");
+    assert!(ended.notice().is_some());
     let lines = logs(&mut conn).await;
     assert_eq!(lines.len(), 4);
     assert_eq!(lines[3], "warn | provisioner | Commit quota | This build would exceed your quota. Failing.");
@@ -103,7 +106,7 @@ async fn a_commit_that_cannot_be_done_fails_the_job_without_the_code() {
     let broken = "ALTER TABLE workspace_builds ADD CONSTRAINT broken CHECK (daily_cost < 5) NOT VALID";
     sqlx::raw_sql(broken).execute(&mut conn).await.unwrap();
     let failed = step(&mut conn, DAEMON, Transition::Start, &[7]).await.unwrap();
-    assert!(matches!(failed, QuotaStep::Failed(_)), "{failed:?}");
+    assert!(matches!(failed, QuotaStep::Failed { end: ByWorker::Done(End::Ended(_)), .. }), "{failed:?}");
     assert!(logs(&mut conn).await[0].starts_with("error | provisioner | Commit quota | Failed to commit quota: "));
     let job = job(&mut conn).await;
     assert!(job.error.as_deref().is_some_and(|text| text.starts_with("commit quota: ")), "{:?}", job.error);
