@@ -205,11 +205,7 @@ async fn step(conn: &mut PgConnection, owner: &Actor, rng: &mut fastrand::Rng, s
                 api_version: String::new(),
                 key_id: ProvisionerKeyId(u(1)),
             };
-            // Twice the same new daemon in one moment: the primary key may be checked before the name is.
-            match store::daemons::upsert(conn, &permit, &new).await {
-                Err(Error::Conflict { constraint: "provisioner_daemons_pkey" }) => {}
-                done => seen.note("upsert", done),
-            }
+            seen.note("upsert", store::daemons::upsert(conn, &permit, &new).await);
             seen.note("heartbeat", store::daemons::heartbeat(conn, &permit, at).await);
         }
         16 => {
@@ -423,4 +419,30 @@ async fn forty_commits_of_one_owner_at_once_all_have_an_answer() {
     let sum: i64 =
         sqlx::query_scalar("SELECT sum(daily_cost) FROM workspace_builds").fetch_one(&mut conn).await.unwrap();
     assert_eq!(sum, 50, "the budget is spent, and not more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_daemon_that_connects_twice_in_one_moment_is_one_daemon() {
+    let (database, _) = world().await;
+    let mut conns = [database.connect().await, database.connect().await];
+    for n in 1_000..1_500 {
+        let [one, two] = &mut conns;
+        let connect = async |conn: &mut PgConnection| {
+            let actor = Actor::system(System::ProvisionerDaemon);
+            let permit = ActAsDaemon::check(&actor, DaemonId(u(n)), ORGANIZATION).unwrap();
+            let new = NewDaemon {
+                created_at: NOW,
+                name: format!("daemon-{n}"),
+                provisioners: vec![ProvisionerType::Echo],
+                replica_id: None,
+                tags: tags(),
+                last_seen_at: Some(NOW),
+                version: String::new(),
+                api_version: String::new(),
+                key_id: ProvisionerKeyId(u(1)),
+            };
+            store::daemons::upsert(conn, &permit, &new).await.unwrap().id
+        };
+        assert_eq!(tokio::join!(connect(one), connect(two)), (DaemonId(u(n)), DaemonId(u(n))));
+    }
 }
