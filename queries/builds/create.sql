@@ -19,6 +19,9 @@ WITH workspace AS (
         AND ($7::uuid IS NULL OR EXISTS (
             SELECT 1 FROM template_version_presets AS p WHERE p.id = $7 AND p.template_version_id = v.id
         ))
+    -- The check of the foreign key takes this lock, too, but only after the build has its number: whoever deletes the
+    -- workspace holds it and waits for that number.
+    FOR KEY SHARE OF w
 ),
 
 build AS (

@@ -3,7 +3,10 @@
 UPDATE chats AS c SET workspace_id = $3, build_id = $4, agent_id = $5, updated_at = now()
 WHERE c.id = $1
     AND ($2::uuid IS NULL OR c.owner_id = $2 AND EXISTS (
-        SELECT 1 FROM organization_members AS m WHERE m.organization_id = c.organization_id AND m.user_id = $2
+        SELECT 1
+        FROM organization_members AS m
+        INNER JOIN organizations AS o ON o.id = m.organization_id AND o.deleted = false
+        WHERE m.organization_id = c.organization_id AND m.user_id = $2
     ))
     AND ($3::uuid IS NULL OR EXISTS (
         SELECT 1 FROM workspaces AS w WHERE w.id = $3 AND w.organization_id = c.organization_id

@@ -72,7 +72,7 @@ impl From<BuildRow> for WorkspaceBuild {
 ///
 /// The job's source and provisioner are those of the template version's own job; its cost is 0 until the quota commit.
 /// One round trip, one statement, and one more for every other build that took the number first. Waits for whoever
-/// creates a build of the same workspace.
+/// creates a build of the same workspace, or deletes it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the organization has no such workspace, the permit does not reach its owner, it is deleted,

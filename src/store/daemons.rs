@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ pub const KEEP: Duration = Duration::from_hours(7 * 24);
 /// Adds the daemon of the permit to its organization, or overwrites the one with the same name and the same owner in its
 /// tags (domain 6.3). Returns the daemon as it is stored: that one keeps its id, replica and creation time.
 ///
-/// One round trip; locks the row.
+/// One round trip, and one more when the id is taken; locks the row.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such organization or key. [`Error::Conflict`] on `provisioner_daemons_pkey` when
@@ -35,6 +35,29 @@ pub async fn upsert(conn: &mut PgConnection, permit: &ActAsDaemon, new: &NewDaem
     input::text("api_version", &new.api_version)?;
     let created_at = input::time("created_at", new.created_at)?;
     let last_seen_at = new.last_seen_at.map(|at| input::time("last_seen_at", at)).transpose()?;
+    let mut stored = upsert_once(conn, permit, new, created_at, last_seen_at).await;
+    // Made by somebody else in this moment, with this name, too: the next look finds it. Another one keeps the id.
+    let taken = |stored: &sqlx::Result<_>| stored.as_ref().err().and_then(input::constraint) == Some(PRIMARY_KEY);
+    if taken(&stored) && !conn.is_in_transaction() {
+        stored = upsert_once(conn, permit, new, created_at, last_seen_at).await;
+    }
+    stored.map(Daemon::from).map_err(|e| match input::constraint(&e) {
+        Some(PRIMARY_KEY) => Error::Conflict { constraint: PRIMARY_KEY },
+        Some("provisioner_daemons_organization_id_fkey") => Error::not_found("organization", permit.organization()),
+        Some("provisioner_daemons_key_id_fkey") => Error::not_found("provisioner key", new.key_id),
+        _ => input::too_large("daemons/upsert", "tags", e),
+    })
+}
+
+const PRIMARY_KEY: &str = "provisioner_daemons_pkey";
+
+async fn upsert_once(
+    conn: &mut PgConnection,
+    permit: &ActAsDaemon,
+    new: &NewDaemon,
+    created_at: Timestamp,
+    last_seen_at: Option<Timestamp>,
+) -> sqlx::Result<DaemonRow> {
     let provisioners: Vec<_> = new.provisioners.iter().map(ToString::to_string).collect();
     sqlx::query_file_as!(
         DaemonRow,
@@ -53,13 +76,6 @@ pub async fn upsert(conn: &mut PgConnection, permit: &ActAsDaemon, new: &NewDaem
     )
     .fetch_one(conn)
     .await
-    .map(Daemon::from)
-    .map_err(|e| match input::constraint(&e) {
-        Some("provisioner_daemons_pkey") => Error::Conflict { constraint: "provisioner_daemons_pkey" },
-        Some("provisioner_daemons_organization_id_fkey") => Error::not_found("organization", permit.organization()),
-        Some("provisioner_daemons_key_id_fkey") => Error::not_found("provisioner key", new.key_id),
-        _ => input::too_large("daemons/upsert", "tags", e),
-    })
 }
 
 /// Records that the daemon was alive at this time, unless it was seen later already (domain 6.3). One round trip; locks

@@ -178,3 +178,17 @@ async fn a_workspace_that_goes_while_it_is_bound_is_not_there() {
     assert_eq!(error.to_string(), format!("chat, or what it should work with, not found: {CHAT}"));
     assert_eq!(get(&mut conn).await.binding, ChatBinding::default());
 }
+
+#[tokio::test]
+async fn the_owner_of_a_chat_of_a_deleted_organization_no_longer_finds_it() {
+    let (_database, mut conn) = fixture().await;
+    let permit = owner(&mut conn, 3).await;
+    let chat = ChatId(u(306));
+    let error = store::chats::get(&mut conn, &permit, chat).await.expect_err("not there");
+    assert_eq!(error.to_string(), format!("chat not found: {chat}"));
+    let expected = format!("chat, or what it should work with, not found: {chat}");
+    let error = store::chats::bind(&mut conn, &permit, chat, binding(Some(303), None, None)).await;
+    assert_eq!(error.expect_err("not there").to_string(), expected);
+    let error = store::chats::bind_build_agent(&mut conn, &permit, chat, None, None).await;
+    assert_eq!(error.expect_err("not there").to_string(), expected);
+}
