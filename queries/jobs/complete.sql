@@ -9,14 +9,15 @@ WITH decided AS (
             WHEN worker_id <> $3 THEN 'other_owner'
             WHEN completed_at IS NOT NULL THEN 'already_completed'
             ELSE 'done'
-        END AS outcome
+        END AS outcome,
+        $5::text IS NULL AND canceled_at IS NULL AS succeeds
     FROM provisioner_jobs
     WHERE id = $1 AND organization_id = $2
     FOR UPDATE
 ),
 
 build AS (
-    SELECT b.id, b.job_id, b.reason, b.workspace_id, w.owner_id
+    SELECT b.id, b.job_id, b.reason, b.transition, b.workspace_id, w.owner_id, d.succeeds
     FROM decided AS d
     INNER JOIN workspace_builds AS b ON b.job_id = d.id
     INNER JOIN workspaces AS w ON w.id = b.workspace_id
@@ -33,6 +34,14 @@ built AS (
         max_deadline = CASE WHEN p.is_prebuild THEN '0001-01-01 00:00:00+00' ELSE b.max_deadline END
     FROM (SELECT id, owner_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0' AS is_prebuild FROM build) AS p
     WHERE b.id = p.id AND (p.is_prebuild OR $7::bytea IS NOT NULL)
+),
+
+-- Nothing is left of what the build was to delete.
+gone AS (
+    UPDATE workspaces AS w
+    SET deleted = true, updated_at = $4
+    FROM build
+    WHERE w.id = build.workspace_id AND build.transition = 'delete' AND build.succeeds
 )
 
 UPDATE provisioner_jobs AS j
@@ -50,6 +59,7 @@ RETURNING
     build.workspace_id AS "workspace_id?",
     build.owner_id AS "owner_id?",
     build.reason AS "reason?",
+    build.transition AS "transition?",
     j.id,
     j.created_at,
     j.updated_at,

@@ -1,18 +1,24 @@
--- A job enters the queue (domain 5.5). $1 its id, $2 the time; of the permit: $3 the organization, $4 the initiator;
--- $5 provisioner, $6 storage method, $7 file, $8 type, $9 input, $10 tags and $11 trace metadata as JSON texts; $12 the
--- version that it is about. What is planned is there; what is imported may come after its job.
+-- A job about the version $11 enters the queue (domain 5.5). $1 its id, $2 the time; of the permit: $3 the organization, $4
+-- the initiator; $5 provisioner and $6 source of an import, null for a dry run; $7 type; $8 input, $9 tags and $10 trace
+-- metadata as JSON texts. What is planned is there, with its source; what is imported may come after its job.
 INSERT INTO provisioner_jobs AS j (
     id, created_at, updated_at, organization_id, initiator_id, provisioner, storage_method, file_id, type, input, tags,
     trace_metadata, logs_overflowed
 )
 SELECT
-    $1, $2, $2, o.id, $4, ($5::text)::provisioner_type, ($6::text)::provisioner_storage_method, $7,
-    ($8::text)::provisioner_job_type, ($9::text)::jsonb, ($10::text)::jsonb, ($11::text)::jsonb, false
+    $1, $2, $2, o.id, $4, coalesce(($5::text)::provisioner_type, imported.provisioner), 'file',
+    coalesce(f.id, imported.file_id), ($7::text)::provisioner_job_type, ($8::text)::jsonb, ($9::text)::jsonb,
+    ($10::text)::jsonb, false
 FROM organizations AS o
-LEFT JOIN template_versions AS v ON v.id = $12
+LEFT JOIN template_versions AS v ON v.id = $11
+LEFT JOIN provisioner_jobs AS imported ON imported.id = v.job_id
+LEFT JOIN files AS f ON f.id = $6::uuid AND f.created_by = $4
 WHERE o.id = $3
     AND o.deleted = false
-    AND coalesce(v.organization_id = o.id, ($8::text)::provisioner_job_type = 'template_version_import')
+    AND CASE ($7::text)::provisioner_job_type
+        WHEN 'template_version_import' THEN coalesce(v.organization_id = o.id, true) AND f.id IS NOT NULL
+        ELSE v.organization_id = o.id AND imported.id IS NOT NULL
+    END
 RETURNING
     j.id,
     j.created_at,

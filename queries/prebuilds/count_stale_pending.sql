@@ -13,5 +13,8 @@ WHERE w.organization_id = $1
     AND j.worker_id IS NULL
     AND j.canceled_at IS NULL
     AND j.completed_at IS NULL
+    -- What was claimed or deleted in the meantime is not canceled, so it does not count.
+    AND w.owner_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0'
+    AND w.deleted = false
 GROUP BY b.template_version_preset_id
 ORDER BY b.template_version_preset_id

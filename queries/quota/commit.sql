@@ -5,7 +5,11 @@ WITH build AS (
     FROM provisioner_jobs AS j
     INNER JOIN workspace_builds AS b ON b.job_id = j.id
     INNER JOIN workspaces AS w ON w.id = b.workspace_id
-    WHERE j.id = $1 AND j.worker_id = $2 AND j.organization_id = $3 AND w.organization_id = $3
+    WHERE j.id = $1
+        AND j.worker_id = $2
+        AND j.organization_id = $3
+        AND w.organization_id = $3
+        AND j.completed_at IS NULL
 ),
 
 consumption AS (

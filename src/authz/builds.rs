@@ -69,10 +69,10 @@ impl ProvisionerStates {
     const POLICY: Policy = Policy {
         site: &[SiteRole::Owner, SiteRole::TemplateAdmin],
         organization: &[Admin, TemplateAdmin],
-        system: &[System::ProvisionerDaemon],
+        system: &[],
     };
 
-    /// Those who manage templates, and the daemons.
+    /// Those who manage templates. A daemon has the states of its own jobs.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants_in(actor, organization);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))

@@ -54,7 +54,7 @@ impl InsertJobs {
     /// A user as oneself: an import needs a template admin, a dry run a member.
     pub fn check(actor: &Actor, organization: OrganizationId, subject: JobSubject) -> Result<Self, Denied> {
         let granted = match subject {
-            JobSubject::Import(_) => Self::IMPORTS.grants_in(actor, organization),
+            JobSubject::Import { .. } => Self::IMPORTS.grants_in(actor, organization),
             JobSubject::DryRun(_) => actor.is_member_of(organization) || Self::DRY_RUNS.grants_in(actor, organization),
         };
         let initiator = actor.user_id().filter(|_| granted);

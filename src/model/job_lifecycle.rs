@@ -4,16 +4,23 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::{
-    BuildReason, FileId, Job, JobErrorCode, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, StorageMethod,
-    Tags, TemplateVersionId, UserId, WorkspaceBuildId, WorkspaceId,
+    BuildReason, FileId, Job, JobErrorCode, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, Tags,
+    TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
 /// What a job about a version of a template does; it decides the type of the job (domain 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobSubject {
     /// Import it.
-    Import(TemplateVersionId),
-    /// Plan it without building anything.
+    Import {
+        /// The version. Its row may come after the job.
+        version: TemplateVersionId,
+        /// Its source, which the initiator has uploaded.
+        file: FileId,
+        /// Which provisioner carries it out.
+        provisioner: ProvisionerType,
+    },
+    /// Plan it without building anything, from the source that it was imported from.
     DryRun(TemplateVersionId),
 }
 
@@ -22,7 +29,7 @@ impl JobSubject {
     #[must_use]
     pub const fn job_type(self) -> JobType {
         match self {
-            Self::Import(_) => JobType::TemplateVersionImport,
+            Self::Import { .. } => JobType::TemplateVersionImport,
             Self::DryRun(_) => JobType::TemplateVersionDryRun,
         }
     }
@@ -31,7 +38,7 @@ impl JobSubject {
     #[must_use]
     pub const fn template_version_id(self) -> TemplateVersionId {
         match self {
-            Self::Import(id) | Self::DryRun(id) => id,
+            Self::Import { version, .. } | Self::DryRun(version) => version,
         }
     }
 }
@@ -43,12 +50,6 @@ pub struct NewJob {
     pub id: JobId,
     /// Now: when it enters the queue, and its first sign of life.
     pub created_at: OffsetDateTime,
-    /// Which provisioner carries it out.
-    pub provisioner: ProvisionerType,
-    /// How its source is stored.
-    pub storage_method: StorageMethod,
-    /// Its source.
-    pub file_id: FileId,
     /// The other keys of its `input`, which this layer does not read.
     pub options: Map<String, Value>,
     /// Which daemons may take it.
@@ -150,6 +151,8 @@ pub struct EndedBuild {
     pub owner_id: UserId,
     /// Why there was a build.
     pub reason: BuildReason,
+    /// What it was to do to the workspace.
+    pub transition: Transition,
 }
 
 /// Who is to be notified of a build that failed (domain 8.5).

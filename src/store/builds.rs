@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{Error, Result, Timestamp, input};
 use crate::{
-    authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces},
+    authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces, RunJobs},
     model::{
         BuildReason, DeadlineOutcome, JobId, JobStatus, NewBuild, PresetId, TemplateVersionId, Transition, UserId,
         WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
@@ -229,6 +229,22 @@ pub async fn update_deadline(
     .map_err(|e| Error::conflict("builds/update_deadline", &[DEADLINE], e))?
     .ok_or_else(|| Error::not_found("workspace build", id))?;
     Ok(if is_prebuild { DeadlineOutcome::Prebuild } else { DeadlineOutcome::Updated })
+}
+
+/// What Terraform knew when the build of a job began that the daemon carries out: what the build before left; `None` for
+/// nothing. What it knows afterwards is stored when the job ends, by [`jobs::complete`](super::jobs::complete) and
+/// [`jobs::fail`](super::jobs::fail). One round trip.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such job, it is not (or no longer) the daemon's, or it is for no build.
+#[tracing::instrument(name = "db.builds.state_of_job", skip_all)]
+pub async fn state_of_job(conn: &mut PgConnection, permit: &RunJobs, job: JobId) -> Result<Option<Vec<u8>>> {
+    let (organization, daemon) = (permit.organization().0, permit.daemon().0);
+    sqlx::query_file_scalar!("queries/builds/state_of_job.sql", job.0, organization, daemon)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("builds/state_of_job", e))?
+        .ok_or_else(|| Error::not_found("provisioner job", job))
 }
 
 /// Stores what Terraform knows after a build. One round trip; locks the build.

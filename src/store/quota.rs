@@ -92,7 +92,8 @@ const NOT_SERIALIZABLE: Error =
 /// In a transaction of the caller, which must be serializable, it is tried once. Locks the row of the build.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the job builds no workspace of the organization, or is not assigned to the daemon;
+/// [`Error::NotFound`] when the job builds no workspace of the organization, is not assigned to the daemon, or is
+/// completed;
 /// [`Error::Invalid`] for a cost that is negative or beyond 2,147,483,647.
 #[tracing::instrument(name = "db.quota.commit", skip_all)]
 pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost: i64) -> Result<CommitOutcome> {

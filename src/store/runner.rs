@@ -75,7 +75,9 @@ pub async fn commit_quota(
         Ok(quota::CommitOutcome::Rejected(rejected)) => {
             (Quota { credits_consumed: rejected.consumed(), budget: rejected.budget() }, Some(rejected))
         }
-        Err(error @ (Error::NotFound { .. } | Error::Invalid { .. })) => return Err(error),
+        Err(error @ Error::NotFound { .. }) => return Err(error),
+        // A cost beyond what can be stored is a plan that cannot be built; any other argument is the caller's mistake.
+        Err(error @ Error::Invalid { field, .. }) if field != "cost" => return Err(error),
         Err(error) => {
             let lines = [line(LogLevel::Error, format!("Failed to commit quota: {error}"))];
             let _ = job_logs::append(conn, permit, job, &lines).await?;

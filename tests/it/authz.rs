@@ -25,9 +25,8 @@ use coderdb::{
         DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, FileOutcome, GroupId, Heartbeat,
         JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon,
         NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus,
-        PrebuildsSettings, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, StorageMethod, Tags,
-        TemplateId, TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId,
-        WorkspaceId,
+        PrebuildsSettings, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, Tags, TemplateId,
+        TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -58,9 +57,10 @@ builds::by_number                owned        : owner template-admin auditor @ad
 builds::create                   owned        : owner @admin member
 builds::get                      owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 builds::latest                   owned-found  : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
-builds::state                    thing        : owner template-admin @admin @template-admin daemon
+builds::state                    thing        : owner template-admin @admin @template-admin
+builds::state_of_job             thing        : daemon
 builds::update_deadline          owned        : owner @admin member
-builds::update_state             thing        : owner template-admin @admin @template-admin daemon
+builds::update_state             thing        : owner template-admin @admin @template-admin
 chats::bind                      own          : self chats
 chats::bind_build_agent          own          : self chats
 chats::get                       own          : self chats
@@ -175,6 +175,7 @@ const BEFORE: &[(&str, &[&str])] = &[
         "SELECT take()",
         &[
             "files::of_job",
+            "builds::state_of_job",
             "job_logs::append",
             "job_timings::insert",
             "jobs::complete",
@@ -504,6 +505,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let permit = ProvisionerStates::check(who, organization)?;
             usize::from(store::builds::state(conn, &permit, build).await?.is_some_and(|state| state == b"state"))
         }
+        "builds::state_of_job" => {
+            let permit = RunJobs::check(who, organization, daemon)?;
+            usize::from(store::builds::state_of_job(conn, &permit, job).await?.is_some_and(|state| state == b"state"))
+        }
         "builds::update_deadline" => {
             let permit = BuildWorkspaces::check(who, organization)?;
             let outcome = store::builds::update_deadline(conn, &permit, build, Some(NOW), None, NOW).await?;
@@ -662,9 +667,6 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let new = NewJob {
                 id: JobId(u(5001)),
                 created_at: NOW,
-                provisioner: ProvisionerType::Echo,
-                storage_method: StorageMethod::File,
-                file_id: FileId(u(0)),
                 options: serde_json::Map::new(),
                 tags: Tags::default(),
                 trace_metadata: None,

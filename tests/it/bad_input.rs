@@ -15,7 +15,7 @@ use coderdb::{
         AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Failure, FileId,
         GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel, LogSource,
         NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
-        PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, StorageMethod, Stuck, Tags, TemplateId,
+        PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, Stuck, Tags, TemplateId,
         TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
         WorkspaceName,
     },
@@ -116,7 +116,7 @@ prebuilds::cancel_stale_pending  now                        time
 prebuilds::cancel_stale_pending  stale_interval             span
 prebuilds::ensure_organization   now                        time
 quota::commit                    cost                       i64   min=invalid minus=invalid max=invalid
-runner::commit_quota             daily_costs                i32   min=invalid minus=invalid max=invalid
+runner::commit_quota             daily_costs                i32   min=invalid minus=invalid
 runner::commit_quota             now                        time
 templates::by_name               name                       text  empty=not_found long=not_found wide=not_found
 templates::resolve               template                   text  empty=not_found long=not_found wide=not_found
@@ -465,9 +465,6 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let new = NewJob {
                 id: JobId(u(5001)),
                 created_at: time("job.created_at"),
-                provisioner: ProvisionerType::Echo,
-                storage_method: StorageMethod::File,
-                file_id: FileId(u(0)),
                 options: if is("job.options") { bad.options() } else { Map::new() },
                 tags: tags("job.tags"),
                 trace_metadata: is("job.trace_metadata").then(|| bad.json()),

@@ -1,10 +1,10 @@
 //! Builds: with their jobs, numbered without a gap.
 
 use coderdb::{
-    authz::{Actor, BuildWorkspaces, ProvisionerStates, ReadWorkspaces, System},
+    authz::{Actor, BuildWorkspaces, ProvisionerStates, ReadWorkspaces, RunJobs, System},
     model::{
-        BuildReason, DeadlineOutcome, JobId, NewBuild, OrganizationId, PresetId, TemplateVersionId, Transition,
-        WorkspaceBuildId, WorkspaceId,
+        BuildReason, DaemonId, DeadlineOutcome, JobId, NewBuild, OrganizationId, PresetId, TemplateVersionId,
+        Transition, WorkspaceBuildId, WorkspaceId,
     },
     store::{self, Error},
 };
@@ -169,7 +169,7 @@ async fn what_the_schema_forbids_is_a_named_conflict_and_writes_nothing() {
 async fn a_build_inherits_the_state_of_the_one_before_unless_it_has_its_own() {
     let (_database, mut conn) = world().await;
     let who = support::site_owner(&mut conn).await;
-    let permit = ProvisionerStates::check(&Actor::system(System::ProvisionerDaemon), OrganizationId(u(1))).unwrap();
+    let permit = ProvisionerStates::check(&who, OrganizationId(u(1))).unwrap();
     let first = WorkspaceBuildId(u(1));
     assert_eq!(store::builds::state(&mut conn, &permit, first).await.unwrap(), None);
     store::builds::update_state(&mut conn, &permit, first, b"{}\0", NOW).await.unwrap();
@@ -180,11 +180,36 @@ async fn a_build_inherits_the_state_of_the_one_before_unless_it_has_its_own() {
         let state = store::builds::state(&mut conn, &permit, WorkspaceBuildId(u(n))).await.unwrap();
         assert_eq!(state.as_deref(), Some(expected));
     }
-    let other = ProvisionerStates::check(&Actor::system(System::ProvisionerDaemon), OrganizationId(u(2))).unwrap();
+    let other = ProvisionerStates::check(&who, OrganizationId(u(2))).unwrap();
     assert_eq!(store::builds::state(&mut conn, &other, first).await.unwrap_err().code(), "not_found");
     let error = store::builds::update_state(&mut conn, &other, first, b"", NOW).await.unwrap_err();
     assert_eq!(error.code(), "not_found");
     assert_eq!(store::builds::state(&mut conn, &permit, first).await.unwrap().as_deref(), Some(&b"{}\0"[..]));
+}
+
+#[tokio::test]
+async fn a_daemon_has_the_states_of_its_own_jobs_while_it_carries_them_out() {
+    let (_database, mut conn) = world().await;
+    sqlx::raw_sql(
+        "UPDATE workspace_builds SET provisioner_state = 'state'; SELECT add_job(2);
+         UPDATE provisioner_jobs SET worker_id = u(7), started_at = at_second(0)",
+    )
+    .execute(&mut conn)
+    .await
+    .unwrap();
+    let daemon = |organization, daemon| {
+        let worker = Actor::system(System::ProvisionerDaemon);
+        RunJobs::check(&worker, OrganizationId(u(organization)), DaemonId(u(daemon))).unwrap()
+    };
+    let state = store::builds::state_of_job(&mut conn, &daemon(1, 7), JobId(u(1))).await.unwrap();
+    assert_eq!(state.as_deref(), Some(&b"state"[..]));
+    for (organization, id, job) in [(1, 8, 1), (2, 7, 1), (1, 7, 2), (1, 7, 404)] {
+        let error = store::builds::state_of_job(&mut conn, &daemon(organization, id), JobId(u(job))).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("provisioner job not found: {}", u(job)));
+    }
+    sqlx::query("UPDATE provisioner_jobs SET completed_at = at_second(1)").execute(&mut conn).await.unwrap();
+    let error = store::builds::state_of_job(&mut conn, &daemon(1, 7), JobId(u(1))).await.unwrap_err();
+    assert_eq!(error.code(), "not_found");
 }
 
 #[tokio::test]

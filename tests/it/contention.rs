@@ -15,10 +15,10 @@ use coderdb::{
         ProvisionerStates, ReapJobs, RunJobs, System, UseChats,
     },
     model::{
-        AgentLogLine, BuildReason, Capabilities, ChatBinding, ChatId, DaemonId, Failure, FileId, GroupId, JobId,
-        JobSubject, JobTiming, LogLevel, LogSource, NewBuild, NewDaemon, NewJob, NewJobLog, OrganizationId,
-        PrebuildStatus, PresetId, ProvisionerKeyId, ProvisionerType, StorageMethod, Tags, TemplateVersionId,
-        TimingStage, Transition, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+        AgentLogLine, BuildReason, Capabilities, ChatBinding, ChatId, DaemonId, Failure, GroupId, JobId, JobSubject,
+        JobTiming, LogLevel, LogSource, NewBuild, NewDaemon, NewJob, NewJobLog, OrganizationId, PrebuildStatus,
+        PresetId, ProvisionerKeyId, ProvisionerType, Tags, TemplateVersionId, TimingStage, Transition,
+        WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
     },
     store::{self, Error},
 };
@@ -252,9 +252,6 @@ async fn step(conn: &mut PgConnection, owner: &Actor, rng: &mut fastrand::Rng, s
             let job = NewJob {
                 id: JobId(Uuid::from_u128(rng.u128(..))),
                 created_at: at,
-                provisioner: ProvisionerType::Echo,
-                storage_method: StorageMethod::File,
-                file_id: FileId(u(0)),
                 options: Map::new(),
                 tags: tags(),
                 trace_metadata: None,
@@ -327,8 +324,12 @@ async fn all_writers_at_once_are_never_told_of_a_deadlock_and_break_no_invariant
 /// Whether this is done, or waits for a lock.
 async fn settled<T>(task: &tokio::task::JoinHandle<T>, watcher: &mut PgConnection, pid: i32) {
     let waits = "SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = $1";
-    while !task.is_finished() && !sqlx::query_scalar::<_, bool>(waits).bind(pid).fetch_one(&mut *watcher).await.unwrap()
-    {
+    while !task.is_finished() {
+        // A task that is done takes its connection with it.
+        let waits = sqlx::query_scalar(waits).bind(pid).fetch_optional(&mut *watcher).await.unwrap();
+        if waits == Some(true) {
+            break;
+        }
         tokio::task::yield_now().await;
     }
 }

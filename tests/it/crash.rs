@@ -27,7 +27,8 @@ use crate::{
 };
 
 /// What a caller gets that asks again, because it never learned that it was done: the same answer once more; that there
-/// is nothing left to do; a conflict with what it did. Or it is done twice: whoever minds that looks first.
+/// is nothing left to do; a conflict with what it did; that it is no longer the caller's job. Or it is done twice: whoever
+/// minds that looks first.
 ///
 /// A batch takes all jobs that there are; with a smaller one, there would be some left.
 const REPEATED: &str = "
@@ -49,7 +50,7 @@ jobs::acquire_batch              : nothing left to do
 jobs::cancel                     : nothing left to do
 jobs::complete                   : nothing left to do
 jobs::fail                       : nothing left to do
-jobs::fail_over_quota            : nothing left to do
+jobs::fail_over_quota            : not_found
 jobs::get_for_update_skip_locked : the same answer
 jobs::get_with_lock              : the same answer
 jobs::insert                     : conflict
@@ -64,7 +65,7 @@ quota::commit                    : the same answer
 settings::set_prebuilds          : nothing left to do
 workspaces::create               : conflict
 runner::commit_quota             : done twice
-runner::commit_quota over budget : done twice
+runner::commit_quota over budget : not_found
 transaction::retry               : nothing left to do
 ";
 

@@ -7,7 +7,7 @@ use coderdb::{
     model::{
         BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, EndedBuild, ExpectedStatus, Failure,
         FailureCode, FailureNotice, FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobSubject, JobType,
-        NewJob, OrganizationId, ProvisionerType, ReapOutcome, StorageMethod, Stuck, Tags, TemplateVersionId, UserId,
+        NewJob, OrganizationId, ProvisionerType, ReapOutcome, Stuck, Tags, TemplateVersionId, Transition, UserId,
         WorkspaceBuildId, WorkspaceId,
     },
     store::{self, Error},
@@ -112,9 +112,6 @@ fn new_job(n: u128) -> NewJob {
     NewJob {
         id: JobId(id(n)),
         created_at: NOW,
-        provisioner: ProvisionerType::Terraform,
-        storage_method: StorageMethod::File,
-        file_id: FileId(id(9)),
         options: serde_json::Map::from_iter([("log_level".to_owned(), json!("debug"))]),
         tags: tags(&[("scope", "organization"), ("owner", ""), ("é", "\u{1f600}")]),
         trace_metadata: Some(json!({"traceparent": "00-1"})),
@@ -123,8 +120,20 @@ fn new_job(n: u128) -> NewJob {
 
 // Insert ---------------------------------------------------------------------------------------------------------------
 
-const IMPORT: JobSubject = JobSubject::Import(TemplateVersionId(Uuid::from_u128(1)));
+const IMPORT: JobSubject = import(1);
 const DRY_RUN: JobSubject = JobSubject::DryRun(TemplateVersionId(Uuid::from_u128(1)));
+
+/// An import of the version from the source with the id 9, which user 2 has uploaded.
+const fn import(version: u128) -> JobSubject {
+    JobSubject::Import {
+        version: TemplateVersionId(Uuid::from_u128(version)),
+        file: FileId(Uuid::from_u128(9)),
+        provisioner: ProvisionerType::Echo,
+    }
+}
+
+const UPLOAD: &str = "INSERT INTO files (id, hash, created_at, created_by, mimetype, data)
+                      VALUES (u(9), '', now(), u(2), '', '')";
 
 #[tokio::test]
 async fn a_new_job_waits_in_the_permits_organization_for_the_permits_initiator() {
@@ -146,15 +155,27 @@ async fn a_new_job_waits_in_the_permits_organization_for_the_permits_initiator()
         assert!(InsertJobs::check(&Actor::system(*system), OrganizationId(id(1)), DRY_RUN).is_err(), "{system:?}");
     }
 
+    // A dry run has the source and the provisioner of the version.
+    let version =
+        store::jobs::get(&mut rows.conn, &support::read_jobs(id(1)), JobId(id(1))).await.expect("the job").job;
+    assert_eq!((job.file_id, job.provisioner), (version.file_id, version.provisioner));
+
     // The version of an import may come after its job.
     let admin = rows.user(2, "{}", "{organization-template-admin}").await;
+    rows.run(UPLOAD).await;
     for (n, version) in [(3, 1), (4, 404)] {
-        let import = JobSubject::Import(TemplateVersionId(id(version)));
-        let permit = InsertJobs::check(&admin, OrganizationId(id(1)), import).expect("a template admin");
+        let subject = import(version);
+        let permit = InsertJobs::check(&admin, OrganizationId(id(1)), subject).expect("a template admin");
         let job = store::jobs::insert(&mut rows.conn, &permit, new_job(n)).await.expect("the job");
         assert_eq!((job.job_type, job.initiator_id), (JobType::TemplateVersionImport, UserId(id(2))));
-        assert_eq!(job.input.template_version_id, Some(TemplateVersionId(id(version))));
+        assert_eq!(job.input.template_version_id, Some(subject.template_version_id()));
+        assert_eq!((job.file_id, job.provisioner), (FileId(id(9)), ProvisionerType::Echo));
     }
+    // Not from a source of somebody else.
+    let other = rows.user(3, "{owner}", "{}").await;
+    let permit = InsertJobs::check(&other, OrganizationId(id(1)), IMPORT).expect("an owner");
+    let error = store::jobs::insert(&mut rows.conn, &permit, new_job(5)).await.expect_err("the source of user 2");
+    assert_eq!(error.code(), "not_found");
 }
 
 #[tokio::test]
@@ -189,9 +210,10 @@ async fn a_job_that_cannot_be_stored_is_refused_by_name_and_leaves_nothing() {
 #[tokio::test]
 async fn a_job_is_about_a_version_of_its_own_organization() {
     let mut rows = Rows::new().await;
-    let owner = rows.user(1, "{owner}", "{}").await;
+    let owner = rows.user(2, "{owner}", "{}").await;
+    rows.run(UPLOAD).await;
     rows.run(
-        "SELECT add_organization(2), add_organization(3), add_template(2);
+        "SELECT add_organization(2), add_organization(3), add_template(2), add_job(2);
          UPDATE templates SET organization_id = u(2) WHERE id = u(2);
          SELECT add_version(2, 2);
          UPDATE template_versions SET organization_id = u(2) WHERE id = u(2);
@@ -201,22 +223,23 @@ async fn a_job_is_about_a_version_of_its_own_organization() {
     let before = rows.everything().await;
     let version = |n| TemplateVersionId(id(n));
     let nowhere = [
-        (1, JobSubject::Import(version(2))),
+        (1, import(2)),
         (1, JobSubject::DryRun(version(2))),
         (1, JobSubject::DryRun(version(404))),
         (2, JobSubject::DryRun(version(1))),
-        (2, JobSubject::Import(version(1))),
-        (3, JobSubject::Import(version(404))),
-        (404, JobSubject::Import(version(404))),
+        (2, import(1)),
+        (3, import(404)),
+        (404, import(404)),
     ];
     for (organization, subject) in nowhere {
         let permit = InsertJobs::check(&owner, OrganizationId(id(organization)), subject).expect("an owner");
-        let error = store::jobs::insert(&mut rows.conn, &permit, new_job(2)).await.expect_err("not there");
-        assert_eq!(error.to_string(), format!("template version not found: {}", subject.template_version_id()));
+        let error = store::jobs::insert(&mut rows.conn, &permit, new_job(5)).await.expect_err("not there");
+        let missing = format!("template version or its source not found: {}", subject.template_version_id());
+        assert_eq!(error.to_string(), missing);
     }
     assert_eq!(rows.everything().await, before);
     let permit = InsertJobs::check(&owner, OrganizationId(id(2)), JobSubject::DryRun(version(2))).expect("an owner");
-    store::jobs::insert(&mut rows.conn, &permit, new_job(2)).await.expect("the job");
+    store::jobs::insert(&mut rows.conn, &permit, new_job(5)).await.expect("the job");
 }
 
 #[tokio::test]
@@ -813,6 +836,33 @@ async fn a_build_keeps_what_its_daemon_leaves_and_a_prebuild_loses_its_deadline(
 }
 
 #[tokio::test]
+async fn a_delete_that_succeeds_deletes_its_workspace() {
+    let mut rows = Rows::new().await;
+    for (transition, error, canceled, deleted) in [
+        ("delete", "", false, true),
+        ("delete", "boom", false, false),
+        ("delete", "", true, false),
+        ("stop", "", false, false),
+        ("start", "", false, false),
+    ] {
+        let mut transaction = rows.conn.begin().await.expect("a transaction");
+        let sql = format!(
+            "UPDATE provisioner_jobs SET worker_id = u(7), started_at = at_second(0),
+                 canceled_at = CASE WHEN {canceled} THEN at_second(1) END;
+             UPDATE workspace_builds SET transition = '{transition}'"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.expect("the build");
+        let failure = Failure { error, ..Failure::default() };
+        let end = store::jobs::fail(&mut transaction, &daemon(1, OWN), JobId(id(1)), NOW, failure).await;
+        assert!(matches!(end, Ok(ByWorker::Done(End::Ended(_)))), "{end:?}");
+        let gone: bool =
+            sqlx::query_scalar("SELECT deleted FROM workspaces").fetch_one(&mut *transaction).await.expect("one");
+        assert_eq!(gone, deleted, "{transition} {error:?} {canceled}");
+        transaction.rollback().await.expect("the rollback");
+    }
+}
+
+#[tokio::test]
 async fn a_failed_build_is_news_for_template_admins_or_for_the_owner() {
     let mut rows = Rows::new().await;
     rows.run("SELECT add_job(2); UPDATE provisioner_jobs SET worker_id = u(7), started_at = at_second(0)").await;
@@ -825,7 +875,16 @@ async fn a_failed_build_is_news_for_template_admins_or_for_the_owner() {
         let end = store::jobs::fail(&mut transaction, &daemon(1, OWN), JobId(id(1)), NOW, failure).await;
         let Ok(ByWorker::Done(End::Ended(end))) = end else { panic!("{end:?}") };
         let (build, workspace_id) = (WorkspaceBuildId(id(1)), WorkspaceId(id(1)));
-        assert_eq!(end.build, Some(EndedBuild { id: build, workspace_id, owner_id: owner, reason: *reason }));
+        assert_eq!(
+            end.build,
+            Some(EndedBuild {
+                id: build,
+                workspace_id,
+                owner_id: owner,
+                reason: *reason,
+                transition: Transition::Start
+            })
+        );
         let expected = match reason {
             BuildReason::Initiator => FailureNotice::ToTemplateAdmins,
             _ => FailureNotice::ToOwner(owner),

@@ -20,6 +20,7 @@ builds::create                   : 1
 builds::get                      : 1
 builds::latest                   : 1
 builds::state                    : 1
+builds::state_of_job             : 1
 builds::update_deadline          : 1
 builds::update_state             : 1
 chats::bind                      : 1

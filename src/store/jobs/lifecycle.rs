@@ -13,8 +13,8 @@ use crate::{
     authz::{CancelJobs, InsertJobs, LockJobs, ReadJobs, RunJobs},
     model::{
         BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, Ended, EndedBuild, ExpectedStatus, Failure,
-        FileId, Heartbeat, Job, JobErrorCode, JobId, JobInput, JobStatus, JobType, NewJob, OrganizationId,
-        ProvisionerType, StorageMethod, TemplateVersionId, UserId, WorkspaceBuildId, WorkspaceId,
+        FileId, Heartbeat, Job, JobErrorCode, JobId, JobInput, JobStatus, JobSubject, JobType, NewJob, OrganizationId,
+        ProvisionerType, StorageMethod, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
     store::{Error, Result, StoredJson, Timestamp, input, quota::RejectedCommit},
 };
@@ -27,6 +27,7 @@ job_row!(EndedRow {
     workspace_id: Option<WorkspaceId>,
     owner_id: Option<UserId>,
     reason: Option<BuildReason>,
+    transition: Option<Transition>,
 });
 
 impl EndedRow {
@@ -36,6 +37,7 @@ impl EndedRow {
             workspace_id: self.workspace_id?,
             owner_id: self.owner_id?,
             reason: self.reason?,
+            transition: self.transition?,
         })
     }
 }
@@ -50,13 +52,17 @@ impl From<JobRow> for Job {
 /// The job of a build is put there by [`builds::create`](crate::store::builds::create). One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such organization or it is deleted, when it has not the version to plan, or the
-/// version to import is another one's; [`Error::Conflict`] when the id is taken; [`Error::Invalid`] for NUL characters,
+/// [`Error::NotFound`] when there is no such organization or it is deleted, when it has not the version to plan, when the
+/// version to import is another one's, or the initiator has not uploaded its source; [`Error::Conflict`] when the id is taken; [`Error::Invalid`] for NUL characters,
 /// times that cannot be read again, and options that name a subject.
 #[tracing::instrument(name = "db.jobs.insert", skip_all)]
 pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -> Result<Job> {
     let created_at = input::time("created_at", job.created_at)?;
     let version = permit.subject().template_version_id();
+    let (provisioner, file) = match permit.subject() {
+        JobSubject::Import { provisioner, file, .. } => (Some(provisioner), Some(file)),
+        JobSubject::DryRun(_) => (None, None),
+    };
     let input = input::job("template_version_id", version.0, &job.options)?;
     let tags = Value::from_iter(job.tags.0);
     input::json("tags", &tags)?;
@@ -68,9 +74,8 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
         created_at,
         permit.organization().0,
         permit.initiator().0,
-        job.provisioner.as_str(),
-        job.storage_method.as_str(),
-        job.file_id.0,
+        provisioner.map(ProvisionerType::as_str),
+        file.map(|file| file.0),
         permit.subject().job_type().as_str(),
         input.to_string(),
         tags.to_string(),
@@ -81,7 +86,7 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
     .await
     .map_err(|error| Error::conflict("jobs/insert", &["provisioner_jobs_pkey"], error))?
     .map(Job::from)
-    .ok_or_else(|| Error::not_found("template version", version))
+    .ok_or_else(|| Error::not_found("template version or its source", version))
 }
 
 /// The jobs of the organization with these ids, in any order, without what their queue looks like, which costs more; ids
@@ -208,7 +213,7 @@ pub async fn update(
 }
 
 /// Ends a job of the daemon's without an error: it has succeeded, or is canceled when somebody had asked for that
-/// (domain 5.5, 8.1). With what Terraform knows of what a build did; `None` leaves what is stored, and a job that is not
+/// (domain 5.5, 8.1). A delete that has succeeded deletes its workspace. With what Terraform knows of what a build did; `None` leaves what is stored, and a job that is not
 /// for a build stores nothing. One round trip; locks the job, and its build when that changes.
 ///
 /// # Errors
