@@ -8,6 +8,8 @@ pub mod cli;
 pub mod demo;
 pub mod migrate;
 pub mod model;
+#[cfg(feature = "pool")]
+pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod store;

@@ -18,6 +18,7 @@ mod listing;
 mod migrations;
 mod model;
 mod plans;
+mod pool;
 mod postgres;
 mod prebuilds;
 mod queries;
