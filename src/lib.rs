@@ -13,6 +13,8 @@ pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod store;
+#[cfg(feature = "watch")]
+pub mod watch;
 
 /// The driver, in the version whose connections this library takes.
 pub use sqlx;

@@ -176,6 +176,11 @@ impl Pool {
         }
     }
 
+    #[cfg(feature = "watch")]
+    pub(crate) fn options(&self) -> &PgConnectOptions {
+        &self.objects.manager().options
+    }
+
     /// What it has done, and what it holds.
     #[must_use]
     pub fn metrics(&self) -> Metrics {

@@ -31,4 +31,5 @@ mod schema;
 mod service;
 mod settings;
 mod support;
+mod watch;
 mod workspaces;
