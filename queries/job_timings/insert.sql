@@ -1,5 +1,6 @@
 -- A daemon stores how long the steps of its job took (domain 6.2). $1 the job; of the permit: $2 the organization, $3 the
--- daemon; $4 to $9 the timings, one array per column. No row when there is no such job.
+-- daemon; $4 to $9 the timings, one array per column. Those that are there already are left out, so that a daemon may
+-- ask again. No row when there is no such job.
 WITH decided AS (
     SELECT
         id,
@@ -21,6 +22,13 @@ inserted AS (
     CROSS JOIN unnest($4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::text[])
         AS t (started_at, ended_at, stage, source, action, resource)
     WHERE d.outcome = 'done'
+        AND NOT EXISTS (
+            SELECT 1
+            FROM provisioner_job_timings AS known
+            WHERE known.job_id = $1
+                AND (known.started_at, known.ended_at, known.stage::text) = (t.started_at, t.ended_at, t.stage)
+                AND (known.source, known.action, known.resource) = (t.source, t.action, t.resource)
+        )
     RETURNING job_id
 )
 

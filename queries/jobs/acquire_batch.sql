@@ -1,21 +1,20 @@
--- As acquire.sql, for the first $6 jobs.
-WITH candidates AS MATERIALIZED (
+-- The first $6 jobs that a daemon can take become its own (domain 5.1). $1 the time; of the permit: $2 the daemon, $3 the
+-- organization; $4 its provisioners, $5 its tags.
+UPDATE provisioner_jobs AS j
+SET started_at = $1, updated_at = $1, worker_id = $2
+-- An array is looked for once, before the update: a subquery with a lock in a join could be run, and lock, again.
+WHERE j.id = ANY (ARRAY(
     SELECT q.id
     FROM provisioner_jobs AS q
     WHERE q.started_at IS NULL
         AND q.completed_at IS NULL
         AND q.organization_id = $3
         AND q.provisioner = ANY (($4::text[])::provisioner_type[])
-        AND provisioner_tagset_contains(($5::text)::jsonb, q.tags)
+        AND provisioner_tagset_contains($5::jsonb, q.tags)
     ORDER BY q.initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0', q.created_at, q.id
     LIMIT $6
     FOR UPDATE SKIP LOCKED
-)
-
-UPDATE provisioner_jobs AS j
-SET started_at = $1, updated_at = $1, worker_id = $2
-FROM candidates AS c
-WHERE j.id = c.id
+))
 RETURNING
     j.id,
     j.created_at,

@@ -1,15 +1,21 @@
 -- Asks for a job to be canceled (domain 8.6, 10.4). $1 the job, $2 the time, $3 the expected status or null; of the permit:
 -- $4 the organization, $5 the only owner or null for all, $6 imports too, $7 builds that their template does not let
 -- users cancel too. Locks, decides and writes; a row that is in scope always comes back.
-WITH locked AS (
+WITH decided AS (
     SELECT
         j.id,
-        j.type,
-        j.job_status,
-        j.worker_id,
-        j.canceled_at,
-        j.completed_at,
-        coalesce(t.allow_user_cancel_workspace_jobs, false) AS users_may
+        CASE
+            WHEN j.type = 'workspace_build'
+                AND NOT coalesce(t.allow_user_cancel_workspace_jobs, false)
+                AND NOT $7::boolean
+                AND $3::text IS DISTINCT FROM 'pending' THEN 'not_allowed'
+            WHEN j.completed_at IS NOT NULL THEN 'already_finished'
+            WHEN j.canceled_at IS NOT NULL THEN 'already_canceled'
+            WHEN j.job_status::text <> $3 THEN 'not_in_expected_state'
+            -- Nobody works on it, so nobody would ever complete it.
+            WHEN j.worker_id IS NULL THEN 'canceled'
+            ELSE 'canceling'
+        END AS outcome
     FROM provisioner_jobs AS j
     LEFT JOIN workspace_builds AS b ON b.job_id = j.id
     LEFT JOIN workspaces AS w ON w.id = b.workspace_id AND w.organization_id = j.organization_id
@@ -22,22 +28,6 @@ WITH locked AS (
             ELSE $5::uuid IS NULL OR j.initiator_id = $5
         END
     FOR UPDATE OF j
-),
-
-decided AS (
-    SELECT
-        id,
-        CASE
-            WHEN type = 'workspace_build' AND NOT users_may AND NOT $7::boolean AND $3::text IS DISTINCT FROM 'pending'
-                THEN 'not_allowed'
-            WHEN completed_at IS NOT NULL THEN 'already_finished'
-            WHEN canceled_at IS NOT NULL THEN 'already_canceled'
-            WHEN job_status::text <> $3 THEN 'not_in_expected_state'
-            -- Nobody works on it, so nobody would ever complete it.
-            WHEN worker_id IS NULL THEN 'canceled'
-            ELSE 'canceling'
-        END AS outcome
-    FROM locked
 )
 
 UPDATE provisioner_jobs AS j

@@ -9,7 +9,8 @@ SELECT
     t.active_version_id = v.id AS "is_active_version!",
     p.id AS "preset_id!: crate::model::PresetId",
     p.name AS preset_name,
-    p.desired_instances AS "desired_instances!"
+    p.desired_instances AS "desired_instances!",
+    p.prebuild_status AS status
 FROM template_version_presets AS p
 INNER JOIN template_versions AS v ON v.id = p.template_version_id
 INNER JOIN templates AS t ON t.id = v.template_id

@@ -97,3 +97,16 @@ impl MaintainPrebuilds {
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
     }
 }
+
+permit! {
+    /// May find the organizations that want prebuilt workspaces.
+    FindPrebuilds {}
+}
+
+impl FindPrebuilds {
+    /// Only the reconciler and the operator, as with the prebuilds of each.
+    pub fn check(actor: &Actor) -> Result<Self, Denied> {
+        let granted = MaintainPrebuilds::POLICY.grants(actor);
+        granted.then_some(Self { _checked: () }).ok_or_else(|| denied("organization", "any"))
+    }
+}

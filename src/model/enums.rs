@@ -241,6 +241,16 @@ closed_sets! {
         Off = "off",
     }
 
+    /// Whether a preset gets prebuilt workspaces.
+    PrebuildStatus, "prebuild status" {
+        /// It does.
+        Healthy = "healthy",
+        /// Too many of them failed; it does not until somebody does something about it.
+        HardLimited = "hard_limited",
+        /// Its parameters are not valid.
+        ValidationFailed = "validation_failed",
+    }
+
     /// Whether an agent is connected (domain 7.3); computed, never stored.
     AgentStatus, "agent status" {
         /// It has not called yet.

@@ -67,6 +67,8 @@ ids! {
     FileId;
     /// The id of a preset of a template version.
     PresetId;
+    /// The id of a group of users.
+    GroupId;
 }
 
 impl UserId {

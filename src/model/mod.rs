@@ -3,6 +3,7 @@
 mod chat;
 mod daemon;
 mod enums;
+mod file;
 mod filter;
 mod identity;
 mod ids;
@@ -18,6 +19,7 @@ mod workspace;
 pub use chat::*;
 pub use daemon::*;
 pub use enums::*;
+pub use file::*;
 pub use filter::*;
 pub use identity::*;
 pub use ids::*;

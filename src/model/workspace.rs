@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    AgentLifecycle, AgentStatus, BuildReason, JobErrorCode, JobId, JobStatus, LogLevel, PresetId, Tags, TemplateId,
-    TemplateVersionId, Transition, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+    AgentLifecycle, AgentStatus, BuildReason, JobErrorCode, JobId, JobStatus, LogLevel, OrganizationId, PrebuildStatus,
+    PresetId, Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
 };
 
 /// A name that a workspace may have (domain 15, decision 14).
@@ -338,4 +338,50 @@ pub struct PrebuildPreset {
     pub preset_name: String,
     /// How many workspaces it wants.
     pub desired_instances: i32,
+    /// Whether it gets them.
+    pub status: PrebuildStatus,
+}
+
+/// The failures for which a preset has to wait before it gets more prebuilt workspaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrebuildBackoff {
+    /// The preset.
+    pub preset_id: PresetId,
+    /// How many of its prebuilds failed since the last one that did not; at least 1.
+    pub failures: i64,
+    /// When the last of them ended.
+    pub last_failed_at: OffsetDateTime,
+}
+
+/// What became of all prebuilds of a template and a name of its presets, of all versions. These numbers only grow, except
+/// when a preset or a workspace is erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrebuildMetrics {
+    /// The template.
+    pub template_id: TemplateId,
+    /// Its name.
+    pub template_name: String,
+    /// The name of the presets.
+    pub preset_name: String,
+    /// How many there ever were.
+    pub created: i64,
+    /// Of how many the first build failed.
+    pub failed: i64,
+    /// How many belong to somebody now.
+    pub claimed: i64,
+}
+
+/// An organization that wants prebuilt workspaces, and what their user has in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrebuildOrganization {
+    /// The organization.
+    pub id: OrganizationId,
+    /// Its name.
+    pub name: String,
+    /// Whether the prebuilds user is a member.
+    pub is_member: bool,
+    /// Whether it has the quota group of prebuilds.
+    pub has_group: bool,
+    /// Whether the prebuilds user is in that group.
+    pub is_in_group: bool,
 }

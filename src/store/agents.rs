@@ -105,7 +105,8 @@ pub const OVERFLOW_MESSAGE: &str = "Startup logs exceeded the max size of 1MB, a
 /// [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3; 15, decision 7).
 ///
 /// An output is cut off after 1,024 characters; all of its bytes count. Lines without a source are those of
-/// [`LogSourceId::EXTERNAL`]. One round trip; waits for whoever appends to the same agent, and locks it.
+/// [`LogSourceId::EXTERNAL`]. Asked again, it appends again. One round trip; waits for whoever appends to the same agent,
+/// and locks it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such agent, or it is deleted; [`Error::Invalid`] for NUL characters and a time

@@ -86,6 +86,9 @@ pub async fn create(
     new: &NewBuild,
     now: OffsetDateTime,
 ) -> Result<i32> {
+    let now = input::time("now", now)?;
+    let deadline = new.deadline.map(|at| input::time("deadline", at)).transpose()?;
+    let max_deadline = new.max_deadline.map(|at| input::time("max_deadline", at)).transpose()?;
     let input = input::job("workspace_build_id", new.id.0, &new.options)?;
     let tags = Value::from_iter(new.tags.0.clone());
     input::json("tags", &tags)?;
@@ -104,10 +107,10 @@ pub async fn create(
             new.reason.as_str(),
             permit.initiator().0,
             new.provisioner_state.as_deref(),
-            new.deadline.map(Timestamp) as _,
-            new.max_deadline.map(Timestamp) as _,
+            deadline as _,
+            max_deadline as _,
             &tags as _,
-            Timestamp(now),
+            now,
             &input as _,
             new.trace_metadata as _
         )
@@ -209,14 +212,17 @@ pub async fn update_deadline(
     max_deadline: Option<OffsetDateTime>,
     now: OffsetDateTime,
 ) -> Result<DeadlineOutcome> {
+    let now = input::time("now", now)?;
+    let deadline = deadline.map(|at| input::time("deadline", at)).transpose()?;
+    let max_deadline = max_deadline.map(|at| input::time("max_deadline", at)).transpose()?;
     let is_prebuild = sqlx::query_file_scalar!(
         "queries/builds/update_deadline.sql",
         permit.organization().0,
         permit.owner().map(|owner| owner.0),
         id.0,
-        deadline.map(Timestamp) as _,
-        max_deadline.map(Timestamp) as _,
-        Timestamp(now)
+        deadline as _,
+        max_deadline as _,
+        now
     )
     .fetch_optional(conn)
     .await
@@ -237,8 +243,8 @@ pub async fn update_state(
     state: &[u8],
     now: OffsetDateTime,
 ) -> Result<()> {
-    let organization = permit.organization().0;
-    let done = sqlx::query_file!("queries/builds/update_state.sql", organization, id.0, state, Timestamp(now))
+    let (organization, now) = (permit.organization().0, input::time("now", now)?);
+    let done = sqlx::query_file!("queries/builds/update_state.sql", organization, id.0, state, now)
         .execute(conn)
         .await
         .map_err(|e| Error::from_sqlx("builds/update_state", e))?;

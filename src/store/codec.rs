@@ -11,9 +11,10 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::model::{
-    AgentLifecycle, BuildReason, ChatId, DaemonId, DaemonStatus, FileId, JobId, JobStatus, JobType, LicenseId,
-    LogLevel, LogSource, OrganizationId, PresetId, ProvisionerKeyId, ProvisionerType, StorageMethod, TemplateId,
-    TemplateVersionId, TimingStage, Transition, UserId, UserStatus, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+    AgentLifecycle, BuildReason, ChatId, DaemonId, DaemonStatus, FileId, GroupId, JobId, JobStatus, JobType, LicenseId,
+    LogLevel, LogSource, OrganizationId, PrebuildStatus, PresetId, ProvisionerKeyId, ProvisionerType, StorageMethod,
+    TemplateId, TemplateVersionId, TimingStage, Transition, UserId, UserStatus, WorkspaceAgentId, WorkspaceBuildId,
+    WorkspaceId,
 };
 
 macro_rules! ids {
@@ -45,7 +46,7 @@ macro_rules! ids {
 }
 
 ids!(OrganizationId, UserId, TemplateId, TemplateVersionId, PresetId, WorkspaceId, WorkspaceBuildId, WorkspaceAgentId);
-ids!(JobId, DaemonId, ProvisionerKeyId, FileId, ChatId);
+ids!(JobId, DaemonId, ProvisionerKeyId, FileId, ChatId, GroupId);
 
 impl Type<Postgres> for LicenseId {
     fn type_info() -> PgTypeInfo {
@@ -82,6 +83,7 @@ closed_sets! {
     JobType => "provisioner_job_type",
     LogLevel => "log_level",
     LogSource => "log_source",
+    PrebuildStatus => "prebuild_status",
     ProvisionerType => "provisioner_type",
     StorageMethod => "provisioner_storage_method",
     TimingStage => "provisioner_job_timing_stage",
@@ -124,9 +126,13 @@ impl Decode<'_, Postgres> for StoredJson {
 pub(crate) struct Timestamp(pub OffsetDateTime);
 
 impl Timestamp {
-    /// What stands for `infinity`.
-    pub(crate) const LATEST: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59.999_999 UTC);
+    const LATEST: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59.999_999 UTC);
     const EARLIEST: OffsetDateTime = time::macros::datetime!(0000-01-01 0:00 UTC);
+
+    /// Whether it may be a moment beyond these years, such as `infinity`, that is read as this one.
+    pub(crate) fn stands_for_others(at: OffsetDateTime) -> bool {
+        at == Self::EARLIEST || at == Self::LATEST
+    }
 }
 
 const POSTGRES_EPOCH: OffsetDateTime = time::macros::datetime!(2000-01-01 0:00 UTC);

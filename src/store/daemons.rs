@@ -103,7 +103,7 @@ pub async fn list(
         permit.organization().0,
         &ids,
         filter.tags.as_ref().map(json),
-        Timestamp(input::before(now, stale_interval)),
+        input::before(now, stale_interval)?,
         filter.limit.map(i64::from)
     )
     .fetch_all(conn)
@@ -128,7 +128,7 @@ pub async fn eligible(conn: &mut PgConnection, permit: &ReadDaemons, jobs: &[Job
 /// older than that; returns how many (domain 4.4). Jobs keep naming them. One round trip; locks their rows.
 #[tracing::instrument(name = "db.daemons.delete_old", skip_all)]
 pub async fn delete_old(conn: &mut PgConnection, _permit: &MaintainDaemons, now: OffsetDateTime) -> Result<u64> {
-    let done = sqlx::query_file!("queries/daemons/delete_old.sql", Timestamp(input::before(now, KEEP)))
+    let done = sqlx::query_file!("queries/daemons/delete_old.sql", input::before(now, KEEP)?)
         .execute(conn)
         .await
         .map_err(|e| Error::from_sqlx("daemons/delete_old", e))?;

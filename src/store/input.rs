@@ -9,12 +9,15 @@ use uuid::Uuid;
 use super::{Error, Result, Timestamp};
 use crate::model::Tags;
 
-/// The moment that lies so long before another one, or the earliest one.
-pub(super) fn before(now: OffsetDateTime, interval: Duration) -> OffsetDateTime {
-    // The calendar here goes back further than the server's, which refuses what it does not know.
+/// How deep a JSON document may be nested: what is deeper than 127 levels could be written, but never read again.
+const MAX_LEVELS: u32 = 100;
+
+/// The moment that lies so long before `now`, or the earliest one.
+pub(super) fn before(now: OffsetDateTime, interval: Duration) -> Result<Timestamp> {
+    time("now", now)?;
     let earliest = time::macros::datetime!(0001-01-01 0:00 UTC);
     let interval = time::Duration::try_from(interval).unwrap_or(time::Duration::MAX);
-    now.checked_sub(interval).filter(|moment| *moment >= earliest).unwrap_or(earliest)
+    Ok(Timestamp(now.checked_sub(interval).filter(|moment| *moment >= earliest).unwrap_or(earliest)))
 }
 
 /// PostgreSQL stores no NUL in a text.
@@ -24,12 +27,20 @@ pub(super) fn text(field: &'static str, text: &str) -> Result<()> {
 
 /// Neither does it in a JSON document, at any depth.
 pub(super) fn json(field: &'static str, document: &Value) -> Result<()> {
+    json_within(field, document, MAX_LEVELS)
+}
+
+fn json_within(field: &'static str, document: &Value, levels: u32) -> Result<()> {
+    let deeper = |value: &Value| match levels.checked_sub(1) {
+        Some(levels) => json_within(field, value, levels),
+        None => Err(Error::Invalid { field, expected: "a JSON document of at most 100 levels" }),
+    };
     match document {
         Value::String(value) => text(field, value),
-        Value::Array(values) => values.iter().try_for_each(|value| json(field, value)),
+        Value::Array(values) => values.iter().try_for_each(deeper),
         Value::Object(pairs) => pairs.iter().try_for_each(|(key, value)| {
             text(field, key)?;
-            json(field, value)
+            deeper(value)
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
@@ -49,10 +60,10 @@ pub(super) fn job(key: &str, subject: Uuid, options: &Map<String, Value>) -> Res
 
 /// A time outside of these years could be written, but never read again.
 pub(super) fn time(field: &'static str, at: OffsetDateTime) -> Result<Timestamp> {
-    if (1..=9999).contains(&at.to_utc().year()) {
-        Ok(Timestamp(at))
-    } else {
-        Err(Error::Invalid { field, expected: "a time in the years 1 to 9999" })
+    // With an offset, a time may lie on a day that the calendar here does not have in UTC.
+    match at.checked_to_utc() {
+        Some(utc) if (1..=9999).contains(&utc.year()) => Ok(Timestamp(at)),
+        _ => Err(Error::Invalid { field, expected: "a time in the years 1 to 9999" }),
     }
 }
 

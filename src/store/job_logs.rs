@@ -18,8 +18,8 @@ pub const OVERFLOW_MESSAGE: &str =
 /// Appends lines to the logs of a job of the daemon's, in their order, up to [`LIMIT`] bytes of output in all; the line
 /// that would overflow becomes the warning [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3).
 ///
-/// A stage is cut off after 128 characters, an output after 1,024; all of its bytes count. One round trip; locks the job,
-/// so that two appenders at the cap cannot both find room.
+/// A stage is cut off after 128 characters, an output after 1,024; all of its bytes count. Asked again, it appends again.
+/// One round trip; locks the job, so that two appenders at the cap cannot both find room.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] for NUL

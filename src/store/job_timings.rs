@@ -8,7 +8,8 @@ use crate::{
     model::{ByWorker, JobId, JobTiming, TimingStage},
 };
 
-/// Stores timings of a job of the daemon's, and says how many. One round trip; keeps the job from being deleted.
+/// Stores timings of a job of the daemon's, but for those that are stored already, and says how many. One round trip;
+/// keeps the job from being deleted.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] for NUL

@@ -58,6 +58,12 @@ pub async fn list(
     filter: &JobFilter,
     page: PageRequest,
 ) -> Result<Page<JobDetails>> {
+    filter.tags.as_ref().map_or(Ok(()), |tags| input::tags("tags", tags))?;
+    filter.created_after.map(|at| input::time("created_after", at)).transpose()?;
+    filter.created_before.map(|at| input::time("created_before", at)).transpose()?;
+    // A cursor may stand at a row whose time is beyond these years.
+    let cursor = page.after.filter(|cursor| !Timestamp::stands_for_others(cursor.created_at));
+    cursor.map(|cursor| input::time("after", cursor.created_at)).transpose()?;
     let (ids, values) = page_of_ids(permit.organization(), filter, page).build_sqlx(PostgresQueryBuilder);
     let sql = LIST.replacen(IDS, &format!("ANY (ARRAY({ids}))"), 1);
     let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
@@ -107,7 +113,7 @@ pub async fn by_ids_with_queue_position(
         WithQueueRow,
         "queries/jobs/by_ids_with_queue_position.sql",
         &ids,
-        Timestamp(input::before(now, stale_interval)),
+        input::before(now, stale_interval)?,
         permit.organization().0
     )
     .fetch_all(conn)
@@ -157,9 +163,12 @@ fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageReque
         query.and_where(job("created_at").lt(before));
     }
     if let Some(cursor) = page.after {
-        let created_at = match cursor.created_at {
-            at if at == Timestamp::LATEST => Expr::cust("'infinity'::timestamptz"),
-            at => Expr::val(at),
+        let created_at = if Timestamp::stands_for_others(cursor.created_at) {
+            let end = if cursor.created_at > OffsetDateTime::UNIX_EPOCH { "infinity" } else { "-infinity" };
+            let stored = "coalesce((SELECT c.created_at FROM provisioner_jobs AS c WHERE c.id = $1), $2::timestamptz)";
+            Expr::cust_with_values(stored, [cursor.id.0.into(), sea_query::Value::from(end)])
+        } else {
+            Expr::val(cursor.created_at)
         };
         query.and_where(
             Expr::tuple([job("created_at"), job("id")]).lt(Expr::tuple([created_at, Expr::val(cursor.id.0)])),

@@ -3,6 +3,17 @@
 //! Every function takes `&mut PgConnection`, so that the caller decides on pools and transactions, and opens a span
 //! `db.<module>.<function>`. Where its documentation says *one round trip*, a prepared statement is executed once; the
 //! first use on a connection costs one more, to prepare it.
+//!
+//! An operation happens as a whole or not at all (in [`runner`], step by step), wherever the connection breaks and
+//! wherever its future is dropped; dropped, it leaves neither a transaction nor a lock, and the connection can be used at
+//! once. Whoever never learned the answer may ask again; an operation that is then done twice says so.
+//!
+//! This does not hold for `begin` of the driver (sqlx 0.9.0): dropped before it is done, it leaves its transaction open,
+//! and in a transaction it ends that one without a word. Close such a connection.
+//!
+//! Arguments that could not be stored or read again are [`Error::Invalid`] before anything is sent: NUL characters,
+//! times outside of the years 1 to 9999, JSON of more than 100 levels. Rows that hold such values nevertheless, or tags
+//! and inputs that are not what their type says, fail no listing.
 
 pub mod actors;
 pub mod agents;
@@ -12,6 +23,7 @@ pub mod chats;
 mod codec;
 pub mod daemons;
 mod error;
+pub mod files;
 mod input;
 pub mod job_logs;
 pub mod job_timings;

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Result};
+use super::{Error, Result, input};
 use crate::{
     authz::ReadOrganizations,
     model::{NameOrId, Organization, OrganizationId},
@@ -28,6 +28,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadOrganizations, id: Organi
 /// [`Error::NotFound`] when there is none, or the permit does not reach it.
 #[tracing::instrument(name = "db.organizations.by_name", skip_all)]
 pub async fn by_name(conn: &mut PgConnection, permit: &ReadOrganizations, name: &str) -> Result<Organization> {
+    input::text("name", name)?;
     sqlx::query_file_as!(Organization, "queries/organizations/by_name.sql", name)
         .fetch_optional(conn)
         .await

@@ -1,16 +1,21 @@
 //! Prebuilt workspaces and their queue (domain 7.7).
+//!
+//! Where the domain only names a rule, the rule is this project's. A *prebuild* is a workspace whose first build the
+//! prebuilds user started, from a preset; it *failed* when the job of that build did, and is *claimed* when the workspace
+//! belongs to somebody else. A prebuild that was canceled neither failed nor succeeded.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Timestamp};
+use super::{Error, Result, Timestamp, input};
 use crate::{
-    authz::MaintainPrebuilds,
+    authz::{FindPrebuilds, MaintainPrebuilds},
     model::{
-        CanceledPrebuild, JobId, PrebuildPreset, PrebuildsInProgress, PresetId, RunningPrebuild, StalePrebuilds,
-        TemplateId, TemplateVersionId, WorkspaceBuildId, WorkspaceId,
+        CanceledPrebuild, GroupId, JobId, PrebuildBackoff, PrebuildMetrics, PrebuildOrganization, PrebuildPreset,
+        PrebuildStatus, PrebuildsInProgress, PresetId, RunningPrebuild, SetOutcome, StalePrebuilds, TemplateId,
+        TemplateVersionId, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -45,19 +50,17 @@ pub async fn cancel_stale_pending(
     stale_interval: Duration,
 ) -> Result<Vec<CanceledPrebuild>> {
     let (builds, jobs): (Vec<_>, Vec<_>) = ids.iter().map(|(build, job)| (build.0, job.0)).unzip();
-    let stale_interval = time::Duration::try_from(stale_interval).unwrap_or(time::Duration::MAX);
-    // The calendar here goes back further than the server's, which refuses what it does not know.
-    let earliest = time::macros::datetime!(0001-01-01 0:00 UTC);
-    let online_since = now.checked_sub(stale_interval).filter(|since| *since >= earliest).unwrap_or(earliest);
+    let online_since = input::before(now, stale_interval)?;
+    let now = input::time("now", now)?;
     sqlx::query_file_as!(
         CanceledPrebuild,
         "queries/prebuilds/cancel_stale_pending.sql",
         permit.organization().0,
         preset.0,
-        Timestamp(now),
+        now,
         &builds,
         &jobs,
-        Timestamp(online_since)
+        online_since
     )
     .fetch_all(conn)
     .await
@@ -123,4 +126,121 @@ pub async fn presets(
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("prebuilds/presets", e))
+}
+
+struct BackoffRow {
+    preset_id: PresetId,
+    failures: i64,
+    last_failed_at: Timestamp,
+}
+
+/// The presets of active versions whose newest prebuilds failed, with how many did so since the last one that succeeded,
+/// among those that started within `lookback` before `now`. How long a preset has to wait for so many failures is up to
+/// the caller. One round trip, no locks.
+#[tracing::instrument(name = "db.prebuilds.backoff", skip_all)]
+pub async fn backoff(
+    conn: &mut PgConnection,
+    permit: &MaintainPrebuilds,
+    now: OffsetDateTime,
+    lookback: Duration,
+) -> Result<Vec<PrebuildBackoff>> {
+    let since = input::before(now, lookback)?;
+    let rows = sqlx::query_file_as!(BackoffRow, "queries/prebuilds/backoff.sql", permit.organization().0, since as _)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("prebuilds/backoff", e))?;
+    let backoff = |BackoffRow { preset_id, failures, last_failed_at }| PrebuildBackoff {
+        preset_id,
+        failures,
+        last_failed_at: last_failed_at.0,
+    };
+    Ok(rows.into_iter().map(backoff).collect())
+}
+
+/// The presets of active versions whose `limit` newest prebuilds that came to an end all failed, whenever that was: they
+/// are to become [`PrebuildStatus::HardLimited`]. One round trip, no locks.
+#[tracing::instrument(name = "db.prebuilds.at_failure_limit", skip_all)]
+pub async fn at_failure_limit(
+    conn: &mut PgConnection,
+    permit: &MaintainPrebuilds,
+    limit: NonZeroU32,
+) -> Result<Vec<PresetId>> {
+    let limit = i64::from(limit.get());
+    sqlx::query_file_scalar!("queries/prebuilds/at_failure_limit.sql", permit.organization().0, limit)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("prebuilds/at_failure_limit", e))
+}
+
+/// Sets whether a preset gets prebuilt workspaces, and says whether that changed. One round trip; locks the preset.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such preset, or it belongs to another organization.
+#[tracing::instrument(name = "db.prebuilds.set_status", skip_all)]
+pub async fn set_status(
+    conn: &mut PgConnection,
+    permit: &MaintainPrebuilds,
+    preset: PresetId,
+    status: PrebuildStatus,
+) -> Result<SetOutcome> {
+    let changed = sqlx::query_file_scalar!(
+        "queries/prebuilds/set_status.sql",
+        preset.0,
+        permit.organization().0,
+        status.as_str()
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("prebuilds/set_status", e))?;
+    match changed {
+        Some(true) => Ok(SetOutcome::Changed),
+        Some(false) => Ok(SetOutcome::Unchanged),
+        None => Err(Error::not_found("preset", preset)),
+    }
+}
+
+/// What became of all prebuilds, deleted ones included, by template and name of the preset. Reads every prebuild that
+/// there ever was: for a page of metrics now and then. One round trip, no locks.
+#[tracing::instrument(name = "db.prebuilds.metrics", skip_all)]
+pub async fn metrics(conn: &mut PgConnection, permit: &MaintainPrebuilds) -> Result<Vec<PrebuildMetrics>> {
+    sqlx::query_file_as!(PrebuildMetrics, "queries/prebuilds/metrics.sql", permit.organization().0)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("prebuilds/metrics", e))
+}
+
+/// The organizations for which [`presets`] has an answer, by name, and whether the prebuilds user has there what
+/// [`ensure_organization`] makes. Deleted organizations are left out. One round trip, no locks.
+#[tracing::instrument(name = "db.prebuilds.organizations", skip_all)]
+pub async fn organizations(conn: &mut PgConnection, _permit: &FindPrebuilds) -> Result<Vec<PrebuildOrganization>> {
+    sqlx::query_file_as!(PrebuildOrganization, "queries/prebuilds/organizations.sql")
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("prebuilds/organizations", e))
+}
+
+/// Makes the prebuilds user a member of the organization and of its quota group `coderprebuiltworkspaces`, which gets
+/// the id `group` and an allowance of 0 when it is not there, and says whether anything was missing. What is there stays
+/// as it is, the allowance included. One round trip; of callers at the same time, one makes it and the others wait.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such organization, or it is deleted; [`Error::Conflict`] with `groups_pkey`.
+#[tracing::instrument(name = "db.prebuilds.ensure_organization", skip_all)]
+pub async fn ensure_organization(
+    conn: &mut PgConnection,
+    permit: &MaintainPrebuilds,
+    group: GroupId,
+    now: OffsetDateTime,
+) -> Result<SetOutcome> {
+    let (organization, now) = (permit.organization(), input::time("now", now)?);
+    let changed =
+        sqlx::query_file_scalar!("queries/prebuilds/ensure_organization.sql", organization.0, group.0, now as _)
+            .fetch_optional(conn)
+            .await
+            .map_err(|e| Error::conflict("prebuilds/ensure_organization", &["groups_pkey"], e))?;
+    match changed {
+        Some(true) => Ok(SetOutcome::Changed),
+        Some(false) => Ok(SetOutcome::Unchanged),
+        None => Err(Error::not_found("organization", organization)),
+    }
 }

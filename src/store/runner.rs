@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, job_logs, jobs, quota};
+use super::{Error, Result, input, job_logs, jobs, quota};
 use crate::{
     authz::RunJobs,
     model::{Failure, FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
@@ -30,7 +30,7 @@ pub enum QuotaStep {
 ///
 /// A delete and a plan that costs nothing commit nothing and log nothing. An answer is logged in three lines; a rejected
 /// commit also in a warning, and it fails the job. One round trip for the commit, one for the lines, and one more when
-/// the job fails; each is atomic by itself, and the whole may be repeated.
+/// the job fails; each is atomic by itself, and the whole may be repeated, which only repeats the lines.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the job is not one of the daemon's; [`Error::Invalid`] for costs that are negative; others
@@ -47,6 +47,8 @@ pub async fn commit_quota(
     if daily_costs.iter().any(|cost| *cost < 0) {
         return Err(Error::Invalid { field: "daily_costs", expected: "0 or more credits" });
     }
+    // Before the commit, because the lines of the log that come after it would be refused.
+    input::time("now", now)?;
     let cost = daily_costs.iter().copied().map(i64::from).sum();
     if transition == Transition::Delete || cost == 0 {
         return Ok(QuotaStep::Skipped);

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Result};
+use super::{Error, Result, input};
 use crate::{
     authz::ReadTemplates,
     model::{NameOrId, Template, TemplateId},
@@ -27,6 +27,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadTemplates, id: TemplateId
 /// [`Error::NotFound`] when the organization has none.
 #[tracing::instrument(name = "db.templates.by_name", skip_all)]
 pub async fn by_name(conn: &mut PgConnection, permit: &ReadTemplates, name: &str) -> Result<Template> {
+    input::text("name", name)?;
     sqlx::query_file_as!(Template, "queries/templates/by_name.sql", permit.organization().0, name)
         .fetch_optional(conn)
         .await

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Result};
+use super::{Error, Result, input};
 use crate::{
     authz::ReadUsers,
     model::{User, UserId, UserRef},
@@ -28,6 +28,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadUsers, id: UserId) -> Res
 /// [`Error::NotFound`] when there is none, or the permit does not reach it.
 #[tracing::instrument(name = "db.users.by_username", skip_all)]
 pub async fn by_username(conn: &mut PgConnection, permit: &ReadUsers, username: &str) -> Result<User> {
+    input::text("username", username)?;
     sqlx::query_file_as!(User, "queries/users/by_username.sql", username)
         .fetch_optional(conn)
         .await

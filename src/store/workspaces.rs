@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Timestamp};
+use super::{Error, Result, input};
 use crate::{
     authz::{CreateWorkspaces, ReadWorkspaces},
     model::{InvalidWorkspaceName, NewWorkspace, Workspace, WorkspaceId, WorkspaceName},
@@ -24,9 +24,8 @@ pub async fn create(
     new: &NewWorkspace,
     now: OffsetDateTime,
 ) -> Result<()> {
-    if new.autostart_schedule.as_ref().is_some_and(|schedule| schedule.contains('\0')) {
-        return Err(Error::Invalid { field: "autostart_schedule", expected: "a text without NUL bytes" });
-    }
+    new.autostart_schedule.as_deref().map_or(Ok(()), |schedule| input::text("autostart_schedule", schedule))?;
+    let now = input::time("now", now)?;
     let ttl = new.ttl.map(|ttl| i64::try_from(ttl.as_nanos())).transpose();
     let ttl = ttl.map_err(|_| Error::Invalid { field: "ttl", expected: "292 years at most" })?;
     sqlx::query_file!(
@@ -38,7 +37,7 @@ pub async fn create(
         new.name.as_str(),
         new.autostart_schedule.as_deref(),
         ttl,
-        Timestamp(now)
+        now
     )
     .fetch_optional(conn)
     .await
@@ -72,6 +71,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadWorkspaces, id: Workspace
 /// ordered by the owner's username; empty when there is none. One round trip.
 #[tracing::instrument(name = "db.workspaces.by_name", skip_all)]
 pub async fn by_name(conn: &mut PgConnection, permit: &ReadWorkspaces, name: &str) -> Result<Vec<Workspace>> {
+    input::text("name", name)?;
     let found = sqlx::query_file_as!(Workspace, "queries/workspaces/by_name.sql", permit.organization().0, name)
         .fetch_all(conn)
         .await

@@ -43,10 +43,13 @@ async fn timings_come_back_by_their_start() {
     let second = [graph.clone(), plan.clone()];
     let stored = store::job_timings::insert(&mut rows.conn, &permit, job, &second).await.expect("the job");
     assert_eq!(stored, ByWorker::Done(2));
+    let again = [plan.clone(), timing(9, 9, TimingStage::Apply)];
+    let stored = store::job_timings::insert(&mut rows.conn, &permit, job, &again).await.expect("the job");
+    assert_eq!(stored, ByWorker::Done(1), "what is there is not stored again");
     let none = store::job_timings::insert(&mut rows.conn, &permit, job, &[]).await.expect("the job");
     assert_eq!(none, ByWorker::Done(0));
     let all = store::job_timings::list(&mut rows.conn, &reads, job).await.expect("the job");
-    assert_eq!(all, [init, plan, graph, apply]);
+    assert_eq!(all, [init, plan, graph, apply, timing(9, 9, TimingStage::Apply)]);
     assert_eq!(store::job_timings::list(&mut rows.conn, &reads, JobId(id(2))).await.expect("the job"), []);
 }
 

@@ -19,7 +19,10 @@ use crate::{
     job_json,
     model::{JobRow, ListedJob, Model, PREBUILDS, QueuedJob, Reached, tagset_contains},
     random_database::{self as rows, NOW, STALE, at, pick, with},
-    support,
+    support::{
+        self,
+        states::{Seed, VACUUM, all_seeds, seeds},
+    },
 };
 
 // Random databases -----------------------------------------------------------------------------------------------------
@@ -27,26 +30,10 @@ use crate::{
 const CASES: u64 = 2_000;
 const TASKS: u64 = 4;
 
-/// Says which case failed, after whatever assertion says how.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("\nThis was random database {0}; CODERDB_TEST_SEED={0} makes it again, alone.\n", self.0);
-        }
-    }
-}
-
-fn number_from_env(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
-}
-
 /// `CODERDB_TEST_CASES` multiplies the number of databases; `CODERDB_TEST_SEED` picks one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_databases_are_listed_as_the_model_says() {
-    let one = number_from_env("CODERDB_TEST_SEED");
-    let seeds = one.map_or(0..CASES * number_from_env("CODERDB_TEST_CASES").unwrap_or(1), |seed| seed..seed + 1);
+    let seeds = seeds(CASES);
     let reached = Arc::new(Reached::default());
     let mut tasks: JoinSet<()> = (0..TASKS)
         .map(|task| {
@@ -69,14 +56,7 @@ async fn random_databases_are_listed_as_the_model_says() {
                     compare(&mut transaction, &mut rng, &reached).await;
                     transaction.rollback().await.unwrap();
                     if seed / TASKS % 100 == 99 {
-                        // What was rolled back still lies in the tables.
-                        sqlx::query(
-                            "VACUUM users, organizations, organization_members, groups, group_members, templates, \
-                             template_versions, workspaces, workspace_builds, provisioner_daemons, provisioner_jobs",
-                        )
-                        .execute(&mut conn)
-                        .await
-                        .unwrap();
+                        sqlx::raw_sql(VACUUM).execute(&mut conn).await.unwrap();
                     }
                 }
             }
@@ -91,7 +71,7 @@ async fn random_databases_are_listed_as_the_model_says() {
     for (count, sentence) in &counts {
         println!("{count:>9}  {sentence}");
     }
-    if one.is_none() {
+    if all_seeds() {
         let missed: Vec<_> = counts.iter().filter(|(count, _)| *count == 0).map(|(_, sentence)| sentence).collect();
         assert!(missed.is_empty(), "no random database made these sentences true: {missed:#?}");
     }

@@ -2,12 +2,16 @@
 
 mod agents;
 mod authz;
+mod bad_input;
 mod builds;
 mod chats;
 mod cli;
 mod compile_fail;
+mod crash;
+
 mod daemons;
 mod demo;
+mod files;
 mod house_rules;
 mod job_json;
 mod job_logs;
@@ -17,6 +21,7 @@ mod licenses;
 mod listing;
 mod migrations;
 mod model;
+mod operations;
 mod plans;
 mod pool;
 mod postgres;
@@ -24,6 +29,7 @@ mod prebuilds;
 mod queries;
 mod quota_commit;
 mod random_database;
+mod random_states;
 mod readme;
 mod round_trips;
 mod runner;

@@ -34,7 +34,7 @@ macro_rules! tables {
         )*
 
         /// Every row that the listings and the quota depend on.
-        #[derive(Debug)]
+        #[derive(Debug, Default)]
         pub struct Model {
             $(pub $table: Vec<$row>,)*
             pub reached: Reached,
@@ -275,6 +275,11 @@ impl Reached {
         for (mine, theirs) in self.0.iter().zip(&other.0) {
             mine.fetch_add(theirs.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+    }
+
+    /// How often this one was, and what it says.
+    pub fn count(&self, branch: Branch) -> (u64, &'static str) {
+        (self.0[branch as usize].load(Ordering::Relaxed), BRANCHES[branch as usize].1)
     }
 
     pub fn counts(&self) -> impl Iterator<Item = (u64, &'static str)> {

@@ -1,6 +1,6 @@
 //! The quota commit (domain 8.4): its rule, its scope, and its races.
 
-use std::{collections::BTreeMap, future::Future, pin::pin, task::Poll};
+use std::{collections::BTreeMap, future::Future};
 
 use coderdb::{
     authz::{Actor, RunJobs, System},
@@ -366,29 +366,4 @@ async fn together_with_foreign_commits_the_budget_is_never_exceeded_and_callers_
     }
     tasks.join_all().await;
     assert_eq!(costs(&mut conn).await.iter().sum::<i32>(), 10);
-}
-
-#[tokio::test]
-async fn a_commit_that_is_dropped_anywhere_leaves_a_clean_session() {
-    let (database, mut conn) = world(10).await;
-    let mut observer = database.connect().await;
-    for polls in 1..12 {
-        {
-            let permit = permit();
-            let mut future = pin!(commit(&mut conn, &permit, JobId(u(1)), 5));
-            for _ in 0..polls {
-                let poll = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
-                if poll.is_ready() {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-        sql(&mut conn, format!("UPDATE workspaces SET ttl = {polls}")).await;
-        let seen: i64 = sqlx::query_scalar("SELECT ttl FROM workspaces").fetch_one(&mut observer).await.unwrap();
-        assert_eq!(seen, polls, "the write of the next user is not in somebody's open transaction");
-        let level: String =
-            sqlx::query_scalar("SELECT current_setting('transaction_isolation')").fetch_one(&mut conn).await.unwrap();
-        assert_eq!(level, "read committed");
-    }
 }

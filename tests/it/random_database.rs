@@ -57,6 +57,19 @@ pub fn user(id: Uuid, username: &str) -> Value {
     })
 }
 
+pub fn member(organization: Uuid, user: Uuid) -> Value {
+    json!({
+        "organization_id": organization, "user_id": user, "created_at": at(NOW), "updated_at": at(NOW), "roles": [],
+    })
+}
+
+pub fn group(id: Uuid, organization: Uuid, name: &str, allowance: i32) -> Value {
+    json!({
+        "id": id, "name": name, "organization_id": organization, "avatar_url": "", "quota_allowance": allowance,
+        "display_name": "", "source": "user",
+    })
+}
+
 pub fn template(id: Uuid, organization: Uuid, created_by: Uuid, name: &str) -> Value {
     json!({
         "id": id, "created_at": at(NOW), "updated_at": at(NOW), "organization_id": organization, "deleted": false,
@@ -139,7 +152,7 @@ fn uuids(rng: &mut Rng, count: std::ops::Range<usize>) -> Vec<Uuid> {
     (0..rng.usize(count)).map(|_| uuid(rng)).collect()
 }
 
-fn often(rng: &mut Rng, probability: f64) -> bool {
+pub fn often(rng: &mut Rng, probability: f64) -> bool {
     rng.f64() < probability
 }
 
@@ -149,7 +162,7 @@ pub fn pick<T: Clone>(rng: &mut Rng, values: &[T]) -> Option<T> {
 }
 
 /// Tags that jobs and daemons share, usual ones first.
-fn tags(rng: &mut Rng) -> Value {
+pub fn tags(rng: &mut Rng) -> Value {
     let usual = [
         json!({"scope": "organization", "owner": ""}),
         json!({"scope": "organization", "owner": "", "env": "on-prem"}),
@@ -183,7 +196,7 @@ fn tags(rng: &mut Rng) -> Value {
     if often(rng, 0.85) { usual[first].clone() } else { one(rng, &odd) }
 }
 
-fn one<T: Clone>(rng: &mut Rng, values: &[T]) -> T {
+pub fn one<T: Clone>(rng: &mut Rng, values: &[T]) -> T {
     rng.choice(values).cloned().unwrap()
 }
 
@@ -195,12 +208,12 @@ fn provisioners(rng: &mut Rng) -> Value {
 }
 
 /// One of four times, so that several rows share one.
-fn time(rng: &mut Rng) -> OffsetDateTime {
+pub fn time(rng: &mut Rng) -> OffsetDateTime {
     let minutes = one(rng, &[0, 1, 1, 60]);
     NOW - Duration::minutes(minutes) - Duration::microseconds(i64::from(rng.bool()))
 }
 
-fn last_seen(rng: &mut Rng) -> Option<OffsetDateTime> {
+pub fn last_seen(rng: &mut Rng) -> Option<OffsetDateTime> {
     let microsecond = Duration::microseconds(1);
     let times = [
         NOW,
@@ -314,10 +327,7 @@ pub async fn fill(conn: &mut PgConnection, rng: &mut Rng) {
     for organization in &organizations {
         for user in &users {
             if rng.bool() {
-                rows.push(json!({
-                    "organization_id": organization, "user_id": user, "created_at": at(NOW), "updated_at": at(NOW),
-                    "roles": [],
-                }));
+                rows.push(member(*organization, *user));
             }
         }
     }
@@ -329,11 +339,9 @@ pub async fn fill(conn: &mut PgConnection, rng: &mut Rng) {
         .iter()
         .map(|id| {
             let everyone = organizations.contains(id) && often(rng, 0.95);
-            json!({
-                "id": id, "name": if everyone { "Everyone".to_owned() } else { id.to_string() },
-                "organization_id": if everyone { *id } else { some_organization(rng) }, "avatar_url": "",
-                "quota_allowance": cost(rng), "display_name": "", "source": "user",
-            })
+            let name = if everyone { "Everyone".to_owned() } else { id.to_string() };
+            let organization = if everyone { *id } else { some_organization(rng) };
+            group(*id, organization, &name, cost(rng))
         })
         .collect();
     insert(conn, "groups", &rows).await;

@@ -1,102 +1,130 @@
-//! What each operation costs on the wire, once its statement is prepared.
+//! What each operation costs on the wire, once its statements are prepared.
 
-use coderdb::{
-    authz::{
-        Actor, CancelJobs, LoadActors, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, RunJobs, System,
-    },
-    demo,
-    model::{
-        Capabilities, DaemonId, JobFilter, JobType, LogLevel, LogSource, NewJobLog, PageRequest, ProvisionerType, Tags,
-        UserId,
-    },
-    store,
-};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use crate::support::{self, operator, proxy::Counted, read_jobs, read_quota};
+use coderdb::sqlx::Connection;
 
-/// Runs the expression twice, and counts the second time.
-macro_rules! round_trips {
-    ($counted:ident, $($name:literal: $call:expr => $expected:literal,)*) => {$(
-        let _ = $call.await.expect($name);
-        $counted.take();
-        let _ = $call.await.expect($name);
-        assert_eq!($counted.take(), $expected, $name);
-    )*};
+use crate::{authz, operations, support::proxy::Proxied};
+
+/// The round trips of each operation. More words of a name say how it is called.
+const ROUND_TRIPS: &str = "
+actors::load                     : 1
+agents::append_logs              : 1
+agents::in_latest_build          : 1
+agents::lifecycle                : 1
+agents::logs_after               : 1
+agents::update_logs_overflowed   : 1
+builds::by_job                   : 1
+builds::by_number                : 1
+builds::create                   : 1
+builds::get                      : 1
+builds::latest                   : 1
+builds::state                    : 1
+builds::update_deadline          : 1
+builds::update_state             : 1
+chats::bind                      : 1
+chats::bind_build_agent          : 1
+chats::get                       : 1
+daemons::delete_old              : 1
+daemons::eligible                : 1
+daemons::heartbeat               : 1
+daemons::list                    : 1
+daemons::upsert                  : 1
+files::get                       : 1
+files::insert                    : 1
+files::of_job                    : 1
+job_logs::after                  : 1
+job_logs::append                 : 1
+job_timings::insert              : 1
+job_timings::list                : 1
+jobs::acquire                    : 1
+jobs::acquire_batch              : 1
+jobs::by_ids                     : 1
+jobs::by_ids_with_queue_position : 1
+jobs::cancel                     : 1
+jobs::complete                   : 1
+jobs::created_after              : 1
+jobs::fail                       : 1
+jobs::fail_over_quota            : 1
+jobs::get                        : 1
+jobs::get_for_update_skip_locked : 1
+jobs::get_with_lock              : 1
+jobs::insert                     : 1
+jobs::list                       : 1
+jobs::reap                       : 1
+jobs::reap_candidates            : 1
+jobs::update                     : 1
+licenses::delete                 : 1
+licenses::get                    : 1
+licenses::insert                 : 1
+licenses::list                   : 1
+licenses::unexpired              : 1
+organizations::by_name           : 1
+organizations::default           : 1
+organizations::get               : 1
+organizations::resolve           : 1
+prebuilds::at_failure_limit      : 1
+prebuilds::backoff               : 1
+prebuilds::cancel_stale_pending  : 1
+prebuilds::count_in_progress     : 1
+prebuilds::count_stale_pending   : 1
+prebuilds::ensure_organization   : 1
+prebuilds::metrics               : 1
+prebuilds::organizations         : 1
+prebuilds::presets               : 1
+prebuilds::running               : 1
+prebuilds::set_status            : 1
+quota::commit                    : 1
+quota::usage                     : 1
+settings::chat_workspace_ttl     : 1
+settings::prebuilds              : 1
+settings::set_prebuilds          : 1
+templates::by_name               : 1
+templates::get                   : 1
+templates::resolve               : 1
+users::by_username               : 1
+users::get                       : 1
+users::resolve                   : 1
+workspaces::by_name              : 1
+workspaces::create               : 1
+workspaces::get                  : 1
+runner::commit_quota             : 2
+runner::commit_quota over budget : 3
+transaction::retry               : 1
+";
+
+/// Where the table of authz does one thing more: the commit that is rejected, and a look at the new workspace.
+const ONE_MORE: &[&str] = &["jobs::fail_over_quota", "workspaces::create"];
+
+#[tokio::test]
+async fn every_operation_costs_the_round_trips_of_the_table() {
+    let (mut counted, mut unchanged) = (BTreeMap::new(), BTreeMap::new());
+    for operation in operations::all().await {
+        let mut written = None;
+        let database = if operation.writes {
+            written.insert(operations::world(&operation).await)
+        } else {
+            match unchanged.entry(operation.before) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(operations::world(&operation).await),
+            }
+        };
+        let mut proxied = Proxied::connect(database).await;
+        // The first use prepares what each later one needs, and is taken back.
+        let mut tx = proxied.conn.begin().await.unwrap();
+        operation.call(&mut tx).await.expect(operation.name);
+        tx.rollback().await.unwrap();
+        proxied.take();
+        operation.call(&mut proxied.conn).await.expect(operation.name);
+        let around = usize::from(ONE_MORE.contains(&operation.name));
+        counted.insert(operation.name, (proxied.take() - around).to_string());
+    }
+    operations::assert_table(&counted, ROUND_TRIPS);
 }
 
 #[tokio::test]
-async fn every_read_is_one_round_trip() {
-    let database = support::database().await;
-    let options = demo::Options::default();
-    let _ = demo::load(&mut database.connect().await, &options, |_| {}).await.unwrap();
-    let mut counted = Counted::connect(&database).await;
-    let organizations = ReadOrganizations::of(&operator());
-    let organization = store::organizations::default(&mut counted.conn, &organizations).await.unwrap().id;
-    let (users, jobs) = (ReadUsers::check(&operator()).unwrap(), read_jobs(organization));
-    let templates = ReadTemplates::check(&operator(), organization).unwrap();
-    let workspaces = ReadWorkspaces::check(&operator(), organization).unwrap();
-    let quota = read_quota(UserId::PREBUILDS, organization);
-    let filter = JobFilter::default();
-    let page = store::jobs::list(&mut counted.conn, &jobs, &filter, PageRequest::first(1)).await.unwrap();
-    let job = page.rows[0].job.id;
-    let found = store::workspaces::by_name(&mut counted.conn, &workspaces, "api").await.unwrap();
-    let workspace = &found[0];
-    let now = demo::ANCHOR;
-
-    round_trips! { counted,
-        "actors::load": store::actors::load(&mut counted.conn, &LoadActors::check(&operator()).unwrap(), UserId::PREBUILDS) => 1,
-        "jobs::list": store::jobs::list(&mut counted.conn, &jobs, &filter, PageRequest::first(50)) => 1,
-        "jobs::get": store::jobs::get(&mut counted.conn, &jobs, job) => 1,
-        "jobs::by_ids_with_queue_position": store::jobs::by_ids_with_queue_position(
-            &mut counted.conn, &jobs, &[job], now, store::jobs::STALE_INTERVAL) => 1,
-        "organizations::by_name": store::organizations::by_name(&mut counted.conn, &organizations, "coder") => 1,
-        "organizations::default": store::organizations::default(&mut counted.conn, &organizations) => 1,
-        "organizations::get": store::organizations::get(&mut counted.conn, &organizations, organization) => 1,
-        "quota::usage": store::quota::usage(&mut counted.conn, &quota) => 1,
-        "templates::by_name": store::templates::by_name(&mut counted.conn, &templates, "kubernetes") => 1,
-        "templates::get": store::templates::get(&mut counted.conn, &templates, workspace.template_id) => 1,
-        "users::by_username": store::users::by_username(&mut counted.conn, &users, "prebuilds") => 1,
-        "users::get": store::users::get(&mut counted.conn, &users, UserId::PREBUILDS) => 1,
-        "workspaces::by_name": store::workspaces::by_name(&mut counted.conn, &workspaces, "api") => 1,
-        "workspaces::get": store::workspaces::get(&mut counted.conn, &workspaces, workspace.id) => 1,
-    }
-}
-
-#[tokio::test]
-async fn every_step_of_a_jobs_life_is_one_round_trip() {
-    let database = support::database().await;
-    let options = demo::Options::default();
-    let _ = demo::load(&mut database.connect().await, &options, |_| {}).await.unwrap();
-    let mut counted = Counted::connect(&database).await;
-    let actor = Actor::system(System::ProvisionerDaemon);
-    let organization = store::organizations::default(&mut counted.conn, &ReadOrganizations::of(&operator())).await;
-    let organization = organization.unwrap().id;
-    let daemon: DaemonId = "c0de0000-000a-4000-8000-000000000002".parse().unwrap();
-    let run = RunJobs::check(&actor, organization, daemon).unwrap();
-    let cancel = CancelJobs::check(&operator(), organization).unwrap();
-    let tags = Tags::from_iter([("scope", "organization"), ("owner", ""), ("env", "on-prem")]);
-    let capabilities = Capabilities { provisioners: &[ProvisionerType::Terraform], tags: &tags };
-    let now = demo::ANCHOR;
-    // The import is first in the queue, then come builds of prebuilds.
-    let taken = store::jobs::acquire_batch(&mut counted.conn, &run, capabilities, now, 3).await.unwrap();
-    let job = taken.iter().find(|job| job.job_type == JobType::WorkspaceBuild).expect("a build").id;
-    let line = NewJobLog {
-        created_at: now,
-        source: LogSource::Provisioner,
-        level: LogLevel::Info,
-        stage: "Planning Infrastructure".to_owned(),
-        output: "a line".to_owned(),
-    };
-    let lines = vec![line; 200];
-
-    round_trips! { counted,
-        "jobs::acquire": store::jobs::acquire(&mut counted.conn, &run, capabilities, now) => 1,
-        "jobs::acquire_batch": store::jobs::acquire_batch(&mut counted.conn, &run, capabilities, now, 2) => 1,
-        "jobs::update": store::jobs::update(&mut counted.conn, &run, job, now) => 1,
-        "job_logs::append": store::job_logs::append(&mut counted.conn, &run, job, &lines) => 1,
-        "quota::commit": store::quota::commit(&mut counted.conn, &run, job, 1) => 1,
-        "jobs::cancel": store::jobs::cancel(&mut counted.conn, &cancel, job, None, now) => 1,
-        "jobs::complete": store::jobs::complete(&mut counted.conn, &run, job, now, None) => 1,
-        "jobs::fail": store::jobs::fail(&mut counted.conn, &run, job, now, coderdb::model::Failure::default()) => 1,
-    }
+async fn every_operation_is_counted() {
+    let operations = operations::all().await;
+    let counted: BTreeSet<_> = operations.iter().map(|operation| operation.function().to_owned()).collect();
+    assert_eq!(counted, authz::public_operations());
 }

@@ -136,8 +136,9 @@ pub async fn get_for_update_skip_locked(conn: &mut PgConnection, permit: &LockJo
 }
 
 /// The first job that the daemon can take, now its own: jobs of people before those of the prebuilds user, then the
-/// oldest; `None` when there is nothing to do (domain 5.1). One round trip; locks only the job that it takes, and passes
-/// over those that others are taking.
+/// oldest; `None` when there is nothing to do (domain 5.1). Asked again, it takes another one: a job whose taker never
+/// learned of it is left to the [reaper](super::reap). One round trip; locks only the job that it takes, and passes over
+/// those that others are taking.
 #[tracing::instrument(name = "db.jobs.acquire", skip_all)]
 pub async fn acquire(
     conn: &mut PgConnection,
@@ -145,24 +146,11 @@ pub async fn acquire(
     daemon: Capabilities<'_>,
     now: OffsetDateTime,
 ) -> Result<Option<Job>> {
-    let (now, provisioners, tags) = offer(daemon, now)?;
-    let row = sqlx::query_file_as!(
-        JobRow,
-        "queries/jobs/acquire.sql",
-        now,
-        permit.daemon().0,
-        permit.organization().0,
-        &provisioners,
-        tags,
-    )
-    .fetch_optional(conn)
-    .await
-    .map_err(|e| Error::from_sqlx("jobs/acquire", e))?;
-    Ok(row.map(Job::from))
+    Ok(acquire_batch(conn, permit, daemon, now, 1).await?.pop())
 }
 
 /// The first `limit` jobs that the daemon can take, now its own, in the order in which [`acquire`] would have taken
-/// them. One round trip; locks only the jobs that it takes.
+/// them. Asked again, it takes others, too. One round trip; locks only the jobs that it takes.
 #[tracing::instrument(name = "db.jobs.acquire_batch", skip_all)]
 pub async fn acquire_batch(
     conn: &mut PgConnection,
@@ -171,7 +159,10 @@ pub async fn acquire_batch(
     now: OffsetDateTime,
     limit: u32,
 ) -> Result<Vec<Job>> {
-    let (now, provisioners, tags) = offer(daemon, now)?;
+    let now = input::time("now", now)?;
+    input::tags("tags", daemon.tags)?;
+    let tags = Value::from_iter(daemon.tags.0.clone());
+    let provisioners: Vec<_> = daemon.provisioners.iter().map(ToString::to_string).collect();
     let rows = sqlx::query_file_as!(
         JobRow,
         "queries/jobs/acquire_batch.sql",
@@ -179,7 +170,7 @@ pub async fn acquire_batch(
         permit.daemon().0,
         permit.organization().0,
         &provisioners,
-        tags,
+        tags as _,
         i64::from(limit),
     )
     .fetch_all(conn)
@@ -189,13 +180,6 @@ pub async fn acquire_batch(
     // An UPDATE returns its rows in no order.
     jobs.sort_by_key(|job| (job.initiator_id == UserId::PREBUILDS, job.created_at, job.id));
     Ok(jobs)
-}
-
-fn offer(daemon: Capabilities<'_>, now: OffsetDateTime) -> Result<(Timestamp, Vec<String>, String)> {
-    let tags = Value::from_iter(daemon.tags.0.clone());
-    input::json("tags", &tags)?;
-    let provisioners = daemon.provisioners.iter().map(ToString::to_string).collect();
-    Ok((input::time("now", now)?, provisioners, tags.to_string()))
 }
 
 /// A sign of life of the daemon that works on the job; it learns whether somebody asked for the job to be canceled

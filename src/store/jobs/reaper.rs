@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::{
     authz::ReapJobs,
     model::{JobId, ReapOutcome, Stuck, StuckJob},
-    store::{Error, Result, Timestamp, input},
+    store::{Error, Result, input},
 };
 
 /// How long a job may wait for a daemon.
@@ -30,7 +30,7 @@ pub async fn reap_candidates(
     now: OffsetDateTime,
     limit: u32,
 ) -> Result<Vec<StuckJob>> {
-    let (pending_since, hung_since) = (before(now, PENDING_AFTER)?, before(now, HUNG_AFTER)?);
+    let (pending_since, hung_since) = (input::before(now, PENDING_AFTER)?, input::before(now, HUNG_AFTER)?);
     let rows = sqlx::query_file!("queries/jobs/reap_candidates.sql", pending_since, hung_since, i64::from(limit))
         .fetch_all(conn)
         .await
@@ -48,11 +48,11 @@ pub async fn reap_candidates(
 #[tracing::instrument(name = "db.jobs.reap", skip_all)]
 pub async fn reap(conn: &mut PgConnection, _permit: &ReapJobs, id: JobId, now: OffsetDateTime) -> Result<ReapOutcome> {
     let minutes = |threshold: Duration| i64::try_from(threshold.as_secs() / 60).unwrap_or(i64::MAX);
-    let (pending_since, hung_since) = (before(now, PENDING_AFTER)?, before(now, HUNG_AFTER)?);
+    let (pending_since, hung_since) = (input::before(now, PENDING_AFTER)?, input::before(now, HUNG_AFTER)?);
     let row = sqlx::query_file!(
         "queries/jobs/reap.sql",
         id.0,
-        Timestamp(now),
+        input::time("now", now)?,
         pending_since,
         minutes(PENDING_AFTER),
         hung_since,
@@ -70,9 +70,4 @@ pub async fn reap(conn: &mut PgConnection, _permit: &ReapJobs, id: JobId, now: O
         }
         _ => ReapOutcome::Alive,
     })
-}
-
-fn before(now: OffsetDateTime, threshold: Duration) -> Result<Timestamp> {
-    input::time("now", now)?;
-    input::time("now", now.saturating_sub(threshold.try_into().unwrap_or(time::Duration::MAX)))
 }

@@ -1,6 +1,7 @@
 //! One throw-away server per test run, one migrated template on it, and a clone of that for every test.
 
 pub mod proxy;
+pub mod states;
 
 use std::{
     future::Future,
@@ -38,6 +39,11 @@ impl Database {
         &self.url
     }
 
+    /// A database with the same in it. Nobody may be connected to this one.
+    pub async fn copy(&self) -> Self {
+        copy_of(&self.name).await
+    }
+
     /// The program, with this database and nothing else of the environment that could change what it does.
     pub fn coderdb(&self) -> assert_cmd::Command {
         let mut command = coderdb();
@@ -49,7 +55,8 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let drop_database = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        blocking(async move { execute("postgres", &drop_database).await });
+        // Nobody waits for it: the server looks only ten times a second whether the last connection is gone.
+        on_a_thread(async move { execute("postgres", &drop_database).await });
     }
 }
 
@@ -123,16 +130,21 @@ pub fn coderdb() -> assert_cmd::Command {
 pub async fn database() -> Database {
     static TEMPLATE: OnceLock<()> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        blocking(async {
+        let migrated = on_a_thread(async {
             execute("postgres", "CREATE DATABASE template").await;
             let mut conn = PgConnection::connect(&server().url("template")).await.expect("the template");
             migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
             conn.close().await.expect("nobody else uses the template");
         });
+        migrated.join().expect("the template");
     });
+    copy_of("template").await
+}
+
+async fn copy_of(name: &str) -> Database {
     // A file copy of a small database is four times as fast as writing it through the log.
     let strategy = if server_major() >= 15 { "STRATEGY FILE_COPY" } else { "" };
-    create(&format!("TEMPLATE template {strategy}")).await
+    create(&format!("TEMPLATE {name} {strategy}")).await
 }
 
 /// A database without anything in it.
@@ -167,10 +179,9 @@ async fn execute(database: &str, sql: &str) {
 }
 
 /// Runs on a thread of its own, because the caller may be inside of a runtime.
-fn blocking(future: impl Future<Output = ()> + Send + 'static) {
-    let run = || {
+fn on_a_thread(future: impl Future<Output = ()> + Send + 'static) -> thread::JoinHandle<()> {
+    thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(future);
-    };
-    thread::spawn(run).join().expect("the thread");
+    })
 }

@@ -1,12 +1,9 @@
-//! A proxy between a test and its server, which counts what crosses the wire.
+//! A proxy between a test and its server: it counts what crosses the wire, and cuts it where a test says.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use coderdb::sqlx::{
@@ -14,61 +11,134 @@ use coderdb::sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixListener, UnixStream},
+    io::{self, AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
 };
 
 use super::Database;
 
 const SOCKET: &str = ".s.PGSQL.5432";
 
-/// A connection through a proxy that counts the round trips on it.
-pub struct Counted {
+/// Where a connection ends: at a round trip, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The server never sees it.
+    BeforeItIsSent(usize),
+    /// The server has done it and answered, and the client never learns that.
+    BeforeItsAnswer(usize),
+}
+
+#[derive(Default)]
+struct Wire {
+    asked: usize,
+    answered: usize,
+    cut: Option<Cut>,
+    was_cut: bool,
+}
+
+/// A connection through a proxy.
+pub struct Proxied {
     pub conn: PgConnection,
-    round_trips: Arc<AtomicUsize>,
+    wire: Arc<Mutex<Wire>>,
     _socket: tempfile::TempDir,
 }
 
-impl Counted {
+impl Proxied {
     pub async fn connect(database: &Database) -> Self {
         let options = PgConnectOptions::from_str(database.url()).expect("a URL");
         let server: PathBuf = options.get_socket().expect("a private server has a socket").join(SOCKET);
         let socket = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(socket.path().join(SOCKET)).expect("a socket");
-        let round_trips = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(forward(listener, server, round_trips.clone()));
+        let wire = Arc::new(Mutex::new(Wire::default()));
+        let of_task = wire.clone();
+        tokio::spawn(async move {
+            let (client, _) = listener.accept().await.expect("the client");
+            let server = UnixStream::connect(server).await.expect("the server");
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            // Whichever ends first, a side that hangs up or a cut, takes all four ends with it.
+            tokio::select! {
+                _ = ask(from_client, to_server, &of_task) => {}
+                _ = answer(from_server, to_client, &of_task) => {}
+            }
+        });
         let conn = PgConnection::connect_with(&options.socket(socket.path()).ssl_mode(PgSslMode::Disable))
             .await
             .expect("the proxy answers");
-        Self { conn, round_trips, _socket: socket }
+        Self { conn, wire, _socket: socket }
     }
 
     /// The round trips since the last call.
     pub fn take(&self) -> usize {
-        self.round_trips.swap(0, Ordering::SeqCst)
+        std::mem::take(&mut *self.wire.lock().expect("the wire")).answered
+    }
+
+    /// Ends the connection there, counted from here.
+    pub fn cut(&self, cut: Cut) {
+        *self.wire.lock().expect("the wire") = Wire { cut: Some(cut), ..Wire::default() };
+    }
+
+    pub fn was_cut(&self) -> bool {
+        self.wire.lock().expect("the wire").was_cut
     }
 }
 
-async fn forward(listener: UnixListener, server: impl AsRef<Path>, round_trips: Arc<AtomicUsize>) {
-    let (client, _) = listener.accept().await.expect("the client");
-    let server = UnixStream::connect(server).await.expect("the server");
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    // Either side may hang up at any time: the other one sees it through the test.
-    tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-    let mut header = [0; 5];
-    while from_server.read_exact(&mut header).await.is_ok() {
-        let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
-        let mut body = vec![0; length - 4];
-        if from_server.read_exact(&mut body).await.is_err() {
-            break;
+/// Passes on what the client says.
+async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex<Wire>) -> io::Result<()> {
+    // Only the first message has no kind.
+    let startup = message(&mut client, false).await?;
+    server.write_all(&startup).await?;
+    let mut batch = Vec::new();
+    loop {
+        let message = message(&mut client, true).await?;
+        batch.extend_from_slice(&message);
+        // A Sync or a simple query ends a batch; the server answers each with one ReadyForQuery.
+        if matches!(message[0], b'S' | b'Q') {
+            let mut wire = wire.lock().expect("the wire");
+            wire.asked += 1;
+            if wire.cut == Some(Cut::BeforeItIsSent(wire.asked)) {
+                wire.was_cut = true;
+                return Ok(());
+            }
+        } else if message[0] != b'X' {
+            continue;
         }
-        // ReadyForQuery ends every round trip.
-        if header[0] == b'Z' {
-            round_trips.fetch_add(1, Ordering::SeqCst);
-        }
-        if to_client.write_all(&header).await.is_err() || to_client.write_all(&body).await.is_err() {
-            break;
-        }
+        server.write_all(&batch).await?;
+        batch.clear();
     }
+}
+
+/// Passes on what the server says.
+async fn answer(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, wire: &Mutex<Wire>) -> io::Result<()> {
+    loop {
+        let message = message(&mut server, true).await?;
+        {
+            let mut wire = wire.lock().expect("the wire");
+            let withheld = wire.cut == Some(Cut::BeforeItsAnswer(wire.answered + 1));
+            if message[0] == b'Z' {
+                wire.answered += 1;
+                if withheld {
+                    wire.was_cut = true;
+                    return Ok(());
+                }
+            }
+            if withheld {
+                continue;
+            }
+        }
+        client.write_all(&message).await?;
+    }
+}
+
+/// One message, as it is: a kind, the length of the rest, the rest.
+async fn message(from: &mut OwnedReadHalf, has_kind: bool) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; if has_kind { 5 } else { 4 }];
+    from.read_exact(&mut message).await?;
+    let length = message.last_chunk().map_or(0, |length| u32::from_be_bytes(*length)) as usize;
+    let header = message.len();
+    message.resize(header + length - 4, 0);
+    from.read_exact(&mut message[header..]).await?;
+    Ok(message)
 }
