@@ -138,8 +138,8 @@ async fn main() {
             let round = [
                 call.pgbench(&server, &script),
                 time(async || call.run(&mut connection).await).await,
-                time(async || call.run(&mut *pool.get().await.expect("a connection")).await).await,
-                time(async || call.run(&mut *theirs.acquire().await.expect("a connection")).await).await,
+                time(async || call.run(&mut pool.get().await.expect("a connection")).await).await,
+                time(async || call.run(&mut theirs.acquire().await.expect("a connection")).await).await,
             ];
             for (times, time) in times.iter_mut().zip(round) {
                 times.push(time);

@@ -1,6 +1,6 @@
 //! Why there is no connection.
 
-use std::{collections::BTreeMap, fmt, panic::Location, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, panic::Location, time::Duration};
 
 /// Why [`Pool::get`](super::Pool::get) gave no connection.
 #[derive(Debug, thiserror::Error)]
@@ -44,23 +44,23 @@ impl From<deadpool::managed::PoolError<sqlx::Error>> for Error {
     }
 }
 
-fn timeout(waited: Duration, max_size: usize, holders: &[Holder], last: Option<&str>) -> impl fmt::Display {
-    let mut text = format!("no connection within {waited:?}");
-    if let Some(last) = last {
-        text += &format!(": cannot connect: {last}");
+fn timeout(waited: Duration, max_size: usize, holders: &[Holder], last: Option<&str>) -> String {
+    let why = last.map_or_else(String::new, |last| format!(": cannot connect: {last}"));
+    // By place: a leak shows as many connections of one.
+    let mut places: BTreeMap<_, (usize, Duration)> = BTreeMap::new();
+    for holder in holders {
+        let place = places.entry(holder.at).or_default();
+        *place = (place.0 + 1, place.1.max(holder.held));
     }
-    if !holders.is_empty() {
-        // By place: a leak shows as many connections of one.
-        let mut places: BTreeMap<_, (usize, Duration)> = BTreeMap::new();
-        for holder in holders {
-            let place = places.entry(holder.at).or_default();
-            *place = (place.0 + 1, place.1.max(holder.held));
+    let mut places: Vec<_> = places.into_iter().collect();
+    places.sort_by_key(|(_, (_, held))| Reverse(*held));
+    let place =
+        |(at, (count, held)): &(&Location<'_>, (usize, Duration))| format!("{count} by {at} for up to {held:.1?}");
+    let held = match holders.len() {
+        0 => String::new(),
+        count => {
+            format!("; {count} of {max_size} are held: {}", places.iter().map(place).collect::<Vec<_>>().join(", "))
         }
-        let mut places: Vec<_> = places.into_iter().collect();
-        places.sort_by_key(|(_, (_, held))| std::cmp::Reverse(*held));
-        let places = places.iter().map(|(at, (count, held))| format!("{count} by {at} for up to {held:.1?}"));
-        let places = places.collect::<Vec<_>>().join(", ");
-        text += &format!("; {} of {max_size} are held: {places}", holders.len());
-    }
-    text
+    };
+    format!("no connection within {waited:?}{why}{held}")
 }

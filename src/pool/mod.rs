@@ -127,11 +127,12 @@ pub struct Metrics {
 impl Pool {
     /// A pool of connections with these options. It opens them when they are asked for.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "only time-outs of the pool below need a runtime, and it has none")]
     pub fn new(options: PgConnectOptions, settings: Settings) -> Self {
         let shared = Arc::new(Shared::default());
         let manager = Manager { options, settings, shared: shared.clone(), failure: Mutex::default() };
         let builder = managed::Pool::builder(manager).max_size(settings.max_size.max(1));
-        let objects = builder.build().expect("only time-outs of its own need a runtime, and it has none");
+        let objects = builder.build().expect("no time-outs");
         Self { objects, shared, settings }
     }
 
@@ -149,13 +150,11 @@ impl Pool {
         async move {
             let began = Instant::now();
             let counters = &self.shared.counters;
-            let object = match tokio::time::timeout(self.settings.deadline, self.objects.get()).await {
-                Ok(object) => object.map_err(Error::from)?,
-                Err(_) => {
-                    counters.timed_out.fetch_add(1, Ordering::Relaxed);
-                    return Err(self.timeout());
-                }
+            let Ok(object) = tokio::time::timeout(self.settings.deadline, self.objects.get()).await else {
+                counters.timed_out.fetch_add(1, Ordering::Relaxed);
+                return Err(self.timeout());
             };
+            let object = object.map_err(Error::from)?;
             let now = Instant::now();
             let waited = u64::try_from((now - began).as_nanos()).unwrap_or(u64::MAX);
             counters.waited_nanos.fetch_add(waited, Ordering::Relaxed);
@@ -217,6 +216,9 @@ impl Shared {
 /// Without its options: they may hold a password.
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("settings", &self.settings).field("metrics", &self.metrics()).finish()
+        f.debug_struct("Pool")
+            .field("settings", &self.settings)
+            .field("metrics", &self.metrics())
+            .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
-//! How jobs stand, for those who wait for them (see [`crate::watch`]).
+//! How jobs stand, for those who wait for them over one listening connection.
 
 use sqlx::PgConnection;
 
-use super::{Error, Result};
+use super::{Error, Result, input};
 use crate::{
     authz::WatchJobs,
     model::{JobErrorCode, JobId, JobState, JobStatus, OrganizationId},
@@ -48,6 +48,9 @@ pub struct Active {
 
 /// The jobs of the organizations that wait, run or are being canceled, unless they are those with the given digest. One
 /// round trip, no locks.
+///
+/// # Errors
+/// [`Error::Invalid`] for a digest with NUL characters.
 #[tracing::instrument(name = "db.changes.active", skip_all)]
 pub async fn active(
     conn: &mut PgConnection,
@@ -55,6 +58,7 @@ pub async fn active(
     organizations: &[OrganizationId],
     digest: Option<&str>,
 ) -> Result<Active> {
+    digest.map_or(Ok(()), |digest| input::text("digest", digest))?;
     let organizations: Vec<_> = organizations.iter().map(|id| id.0).collect();
     let rows = sqlx::query_file!("queries/changes/active.sql", &organizations, digest)
         .fetch_all(conn)
@@ -71,10 +75,25 @@ pub async fn active(
     })
 }
 
-/// Tells every process that listens on the channel of each of the texts, each up to 7,999 bytes. One round trip.
+/// The channel on which processes tell each other of changes.
+pub const CHANNEL: &str = "coderdb_changes";
+
+/// How long a text may be that is announced, in bytes: what the server takes.
+pub const MAX_TEXT: usize = 7_999;
+
+/// Tells every process that listens on [`CHANNEL`] each of the texts, when the transaction is committed. One round trip.
+///
+/// # Errors
+/// [`Error::Invalid`] for texts of more than [`MAX_TEXT`] bytes, and for NUL characters.
 #[tracing::instrument(name = "db.changes.announce", skip_all)]
-pub async fn announce(conn: &mut PgConnection, _permit: &WatchJobs, channel: &str, texts: &[String]) -> Result<()> {
-    sqlx::query_file!("queries/changes/announce.sql", channel, texts)
+pub async fn announce(conn: &mut PgConnection, _permit: &WatchJobs, texts: &[String]) -> Result<()> {
+    for text in texts {
+        input::text("texts", text)?;
+        if text.len() > MAX_TEXT {
+            return Err(Error::Invalid { field: "texts", expected: "7,999 bytes at most" });
+        }
+    }
+    sqlx::query_file!("queries/changes/announce.sql", CHANNEL, texts)
         .execute(conn)
         .await
         .map(|_| ())

@@ -5,14 +5,14 @@ use std::{mem, sync::Arc, time::Duration};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{CHANNEL, Change, Shared};
+use super::{Change, Shared};
 use crate::{
     model::{JobId, OrganizationId},
     store,
 };
 
-/// A change is two UUIDs of 32 digits; a notification takes 7,999 bytes.
-const PER_TEXT: usize = 7_999 / 64;
+/// A change is two UUIDs of 32 digits.
+const PER_TEXT: usize = store::changes::MAX_TEXT / 64;
 
 /// Sends what has gathered, and again what could not be sent.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -25,9 +25,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         let texts: Vec<String> = changes.chunks(PER_TEXT).map(text).collect();
         let sent = match shared.pool.get().await {
-            Ok(mut connection) => {
-                store::changes::announce(&mut connection, &shared.permit, CHANNEL, &texts).await.is_ok()
-            }
+            Ok(mut connection) => store::changes::announce(&mut connection, &shared.permit, &texts).await.is_ok(),
             Err(_) => false,
         };
         if !sent {
@@ -40,7 +38,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 fn text(changes: &[Change]) -> String {
-    changes.iter().map(|change| format!("{}{}", change.job.0.simple(), change.organization.0.simple())).collect()
+    let ids = changes.iter().flat_map(|change| [change.job.0, change.organization.0]);
+    ids.map(|id| id.simple().to_string()).collect()
 }
 
 /// The changes in a text, as far as it is one of ours.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::{sleep, timeout};
 
-use super::{CHANNEL, Shared, announcer};
+use super::{Shared, announcer};
 use crate::store;
 
 /// After so much silence the listening connection is checked: a network may swallow what it should hear.
@@ -31,27 +31,25 @@ pub(super) async fn run(shared: Arc<Shared>) {
 /// Hears what others say, until the connection fails, or is silent when it should not be.
 async fn listen(shared: &Shared, pool: &sqlx::PgPool, pause: &mut Duration) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(CHANNEL).await?;
+    listener.listen(store::changes::CHANNEL).await?;
     *pause = Duration::from_millis(50);
     // What was said before is for others to tell: the look comes after the ear is open.
     shared.look_at_everything();
     loop {
-        let heard = match timeout(SILENCE, listener.try_recv()).await {
-            Ok(heard) => heard?,
-            Err(_) => {
-                let speak = async {
-                    let mut connection = shared.pool.get().await.ok()?;
-                    store::changes::announce(&mut connection, &shared.permit, CHANNEL, &[String::new()]).await.ok()
-                };
-                // Whoever cannot speak does not know whether the other can hear.
-                if timeout(ECHO, speak).await.ok().flatten().is_none() {
-                    continue;
-                }
-                let Ok(heard) = timeout(ECHO, listener.try_recv()).await else { return Ok(()) };
-                heard?
+        let mut heard = timeout(SILENCE, listener.try_recv()).await;
+        if heard.is_err() {
+            let speak = async {
+                let mut connection = shared.pool.get().await.ok()?;
+                store::changes::announce(&mut connection, &shared.permit, &[String::new()]).await.ok()
+            };
+            // Whoever cannot speak does not know whether the other can hear.
+            if timeout(ECHO, speak).await.ok().flatten().is_none() {
+                continue;
             }
-        };
-        match heard {
+            heard = timeout(ECHO, listener.try_recv()).await;
+        }
+        let Ok(heard) = heard else { return Ok(()) };
+        match heard? {
             Some(notification) => {
                 let mut state = shared.state();
                 announcer::changes(notification.payload()).for_each(|change| state.mark(change));

@@ -48,9 +48,6 @@ use crate::{
 };
 pub use follow::LogFollower;
 
-/// The channel on which processes tell each other of changes.
-pub const CHANNEL: &str = "coderdb_changes";
-
 /// How a watcher behaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -154,8 +151,10 @@ impl Drop for Tasks {
 }
 
 impl Watcher {
-    /// Starts listening, on a connection beside those of the pool, and looking, with connections of the pool. Needs a
-    /// Tokio runtime.
+    /// Starts listening, on a connection beside those of the pool, and looking, with connections of the pool.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     #[must_use]
     pub fn start(pool: &Pool, settings: Settings) -> Self {
         let permit = WatchJobs::check(&Actor::system(System::Watcher)).expect("the watcher watches");
@@ -348,11 +347,11 @@ impl Organization {
         let mut is_news = announced;
         self.active.send_if_modified(|active| {
             if let Some(active) = active {
-                let (is_final, before) = match is_final(&state) {
-                    true => (true, active.remove(&state.id)),
-                    false => (false, active.insert(state.id, state.status)),
+                is_news |= if is_final(&state) {
+                    active.remove(&state.id).is_some()
+                } else {
+                    active.insert(state.id, state.status) != Some(state.status)
                 };
-                is_news |= if is_final { before.is_some() } else { before != Some(state.status) };
             }
             false
         });

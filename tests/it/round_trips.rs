@@ -22,6 +22,9 @@ builds::latest                   : 1
 builds::state                    : 1
 builds::update_deadline          : 1
 builds::update_state             : 1
+changes::active                  : 1
+changes::announce                : 1
+changes::of_jobs                 : 1
 chats::bind                      : 1
 chats::bind_build_agent          : 1
 chats::get                       : 1
