@@ -8,9 +8,13 @@ pub mod cli;
 pub mod demo;
 pub mod migrate;
 pub mod model;
+#[cfg(feature = "pool")]
+pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod store;
+#[cfg(feature = "watch")]
+pub mod watch;
 
 /// The crates whose types stand in signatures, in the versions that this library takes.
 pub use {serde_json, sqlx, time, uuid};

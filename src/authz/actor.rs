@@ -73,6 +73,8 @@ pub enum System {
     ChatDaemon,
     /// Keeps prebuilt workspaces at hand.
     PrebuildReconciler,
+    /// Tells those who wait for a job how it stands, if they may see it.
+    Watcher,
     /// Finds out which licenses are valid, and so what the product may do.
     Entitlements,
     /// The person at the command line, who has the database's password.
@@ -88,6 +90,7 @@ impl System {
         Self::Reaper,
         Self::ChatDaemon,
         Self::PrebuildReconciler,
+        Self::Watcher,
         Self::Entitlements,
         Self::Operator,
     ];

@@ -186,3 +186,17 @@ impl ReadJobLogs {
         Ok(Self { organization, owner, _checked: () })
     }
 }
+
+permit! {
+    /// May see how the jobs of all organizations stand, to tell those who wait for them.
+    WatchJobs {}
+}
+
+impl WatchJobs {
+    const POLICY: Policy = Policy { site: &[], organization: &[], system: &[System::Watcher] };
+
+    /// Only the watcher.
+    pub fn check(actor: &Actor) -> Result<Self, Denied> {
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("provisioner job", "any"))
+    }
+}

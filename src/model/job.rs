@@ -251,3 +251,20 @@ impl JobDetails {
         }
     }
 }
+
+/// How a job stands, as far as those who wait for it care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobState {
+    /// The job.
+    pub id: JobId,
+    /// Whose it is.
+    pub organization_id: OrganizationId,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// What went wrong with it; `None` for nothing.
+    pub error: Option<String>,
+    /// What kind of failure that is, if it is one of those that are told apart.
+    pub error_code: Option<JobErrorCode>,
+    /// The id of its last log line; `None` when there is none.
+    pub last_log_id: Option<i64>,
+}

@@ -18,6 +18,7 @@
 pub mod actors;
 pub mod agents;
 pub mod builds;
+pub mod changes;
 pub mod chats;
 mod codec;
 pub mod daemons;

@@ -17,8 +17,8 @@ use coderdb::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, InsertJobs,
         LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings, ReadDaemons,
         ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings, ReadQuota,
-        ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats, WriteLicenses,
-        WritePrebuildsSettings,
+        ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats, WatchJobs,
+        WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
@@ -61,6 +61,9 @@ builds::state                    thing        : owner template-admin @admin @tem
 builds::state_of_job             thing        : daemon
 builds::update_deadline          owned        : owner @admin member
 builds::update_state             thing        : owner template-admin @admin @template-admin
+changes::active                  site         : watcher
+changes::announce                site         : watcher
+changes::of_jobs                 site         : watcher
 chats::bind                      own          : self chats
 chats::bind_build_agent          own          : self chats
 chats::get                       own          : self chats
@@ -272,6 +275,7 @@ pub const SYSTEM: &[(System, &str)] = &[
     (System::ChatDaemon, "chats"),
     (System::PrebuildReconciler, "reconciler"),
     (System::Entitlements, "entitlements"),
+    (System::Watcher, "watcher"),
     (System::Operator, "operator"),
 ];
 
@@ -519,6 +523,15 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             store::builds::update_state(conn, &permit, build, b"another", NOW).await?;
             1
         }
+        "changes::active" => {
+            let active = store::changes::active(conn, &WatchJobs::check(who)?, &[OrganizationId(u(1))], None).await?;
+            active.jobs.map_or(0, |jobs| jobs.len())
+        }
+        "changes::announce" => {
+            store::changes::announce(conn, &WatchJobs::check(who)?, &["a text".to_owned()]).await?;
+            1
+        }
+        "changes::of_jobs" => store::changes::of_jobs(conn, &WatchJobs::check(who)?, &[JobId(u(101))]).await?.len(),
         "chats::bind" => {
             let binding = ChatBinding { workspace_id: Some(workspace), ..ChatBinding::default() };
             let bound = store::chats::bind(conn, &UseChats::check(who)?, chat, binding).await?;

@@ -9,7 +9,7 @@ use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, MaintainDaemons,
         MaintainPrebuilds, ProvisionerStates, ReadDaemons, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations,
-        ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, WriteLicenses,
+        ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, WatchJobs, WriteLicenses,
     },
     model::{
         AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Failure, FileId,
@@ -49,6 +49,8 @@ builds::update_deadline          max_deadline               time
 builds::update_deadline          now                        time
 builds::update_state             state                      bytes
 builds::update_state             now                        time
+changes::active                  digest                     text
+changes::announce                texts                      text  wide=invalid
 daemons::delete_old              now                        time
 daemons::heartbeat               now                        time
 daemons::list                    filter.tags                tags
@@ -363,6 +365,13 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let permit = ProvisionerStates::check(owner, organization)?;
             let bytes = if is("state") { bad.bytes() } else { vec![] };
             store::builds::update_state(conn, &permit, build, &bytes, time("now")).await
+        }
+        "changes::active" => {
+            let (permit, digest) = (WatchJobs::check(&system(System::Watcher))?, bad.text());
+            store::changes::active(conn, &permit, &[organization], Some(&digest)).await.map(drop)
+        }
+        "changes::announce" => {
+            store::changes::announce(conn, &WatchJobs::check(&system(System::Watcher))?, &[bad.text()]).await
         }
         "daemons::delete_old" => {
             store::daemons::delete_old(conn, &MaintainDaemons::check(&operator)?, bad.time()).await.map(drop)

@@ -33,6 +33,8 @@ fn modules_depend_on_each_other_in_one_direction_only() {
         ("store", &["authz", "model"]),
         ("migrate", &[]),
         ("postgres", &[]),
+        ("pool", &[]),
+        ("watch", &["authz", "model", "pool", "store"]),
         ("demo", &["store"]),
         ("cli", &["authz", "demo", "migrate", "model", "postgres", "store"]),
     ];
@@ -52,7 +54,11 @@ fn each_foreign_crate_has_its_place() {
         ("sea_query", &["store/jobs.rs"]),
         ("refinery", &["migrate/"]),
         ("refinery_core", &["migrate/"]),
-        ("sqlx", &["store/", "migrate/", "demo/", "cli/connect.rs", "cli/error.rs", "lib.rs"]),
+        (
+            "sqlx",
+            &["store/", "migrate/", "pool/", "watch/listener.rs", "demo/", "cli/connect.rs", "cli/error.rs", "lib.rs"],
+        ),
+        ("deadpool", &["pool/"]),
         ("clap", &["cli/"]),
         ("comfy_table", &["cli/output.rs"]),
         ("indicatif", &["cli/"]),

@@ -23,6 +23,9 @@ builds::state                    : 1
 builds::state_of_job             : 1
 builds::update_deadline          : 1
 builds::update_state             : 1
+changes::active                  : 1
+changes::announce                : 1
+changes::of_jobs                 : 1
 chats::bind                      : 1
 chats::bind_build_agent          : 1
 chats::get                       : 1

@@ -1,0 +1,19 @@
+-- The jobs of the organizations $1 that wait, run or are being canceled, unless they are those that $2 is the digest of:
+-- then one row of nulls but for the digest.
+WITH active AS MATERIALIZED (
+    SELECT j.id, j.organization_id, j.job_status
+    FROM provisioner_jobs AS j
+    WHERE j.job_status IN ('pending', 'running', 'canceling') AND j.organization_id = ANY ($1::uuid[])
+),
+
+digest AS (
+    SELECT coalesce(sum(hashtextextended(id::text || job_status::text, 0)), 0)::text AS digest FROM active
+)
+
+SELECT
+    digest.digest AS "digest!",
+    active.id AS "id?",
+    active.organization_id AS "organization_id?",
+    active.job_status AS "job_status?"
+FROM digest
+LEFT JOIN active ON digest.digest IS DISTINCT FROM $2::text

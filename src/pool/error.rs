@@ -1,0 +1,66 @@
+//! Why there is no connection.
+
+use std::{cmp::Reverse, collections::BTreeMap, panic::Location, time::Duration};
+
+/// Why [`Pool::get`](super::Pool::get) gave no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There was none in time.
+    #[error("{}", timeout(*waited, *max_size, holders, last.as_deref()))]
+    Timeout {
+        /// How long the caller waited.
+        waited: Duration,
+        /// How many connections there may be.
+        max_size: usize,
+        /// Who has them, the longest first.
+        holders: Vec<Holder>,
+        /// Why the last attempt to connect came to nothing, if none has succeeded since.
+        last: Option<String>,
+    },
+    /// The server refuses: wrong password, no such database, no TLS.
+    #[error("cannot connect")]
+    Connect(#[source] sqlx::Error),
+    /// The pool was closed.
+    #[error("the pool is closed")]
+    Closed,
+}
+
+/// Who has a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// The place in the code that asked for it.
+    pub at: &'static Location<'static>,
+    /// For how long.
+    pub held: Duration,
+}
+
+impl From<deadpool::managed::PoolError<sqlx::Error>> for Error {
+    fn from(error: deadpool::managed::PoolError<sqlx::Error>) -> Self {
+        match error {
+            deadpool::managed::PoolError::Backend(error) => Self::Connect(error),
+            // Time-outs and hooks of the pool below are not used.
+            _ => Self::Closed,
+        }
+    }
+}
+
+fn timeout(waited: Duration, max_size: usize, holders: &[Holder], last: Option<&str>) -> String {
+    let why = last.map_or_else(String::new, |last| format!(": cannot connect: {last}"));
+    // By place: a leak shows as many connections of one.
+    let mut places: BTreeMap<_, (usize, Duration)> = BTreeMap::new();
+    for holder in holders {
+        let place = places.entry(holder.at).or_default();
+        *place = (place.0 + 1, place.1.max(holder.held));
+    }
+    let mut places: Vec<_> = places.into_iter().collect();
+    places.sort_by_key(|(_, (_, held))| Reverse(*held));
+    let place =
+        |(at, (count, held)): &(&Location<'_>, (usize, Duration))| format!("{count} by {at} for up to {held:.1?}");
+    let held = match holders.len() {
+        0 => String::new(),
+        count => {
+            format!("; {count} of {max_size} are held: {}", places.iter().map(place).collect::<Vec<_>>().join(", "))
+        }
+    };
+    format!("no connection within {waited:?}{why}{held}")
+}

@@ -1,0 +1,63 @@
+//! The one connection that listens.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::time::{sleep, timeout};
+
+use super::{Shared, announcer};
+use crate::store;
+
+/// After so much silence the listening connection is checked: a network may swallow what it should hear.
+const SILENCE: Duration = Duration::from_secs(20);
+/// How long its own voice may take to come back.
+const ECHO: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        // The driver listens only through a pool; this one is for one connection, and for this attempt.
+        let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let pool = pool.acquire_timeout(ECHO).connect_lazy_with(shared.pool.options().clone());
+        match listen(&shared, &pool, &mut pause).await {
+            Ok(()) => tracing::info!(name: "watch.listener_silent", "the listening connection is silent, and replaced"),
+            Err(error) => tracing::warn!(name: "watch.listener_failed", error = %error, "cannot listen for changes"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Hears what others say, until the connection fails, or is silent when it should not be.
+async fn listen(shared: &Shared, pool: &sqlx::PgPool, pause: &mut Duration) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(store::changes::CHANNEL).await?;
+    *pause = Duration::from_millis(50);
+    // What was said before is for others to tell: the look comes after the ear is open.
+    shared.look_at_everything();
+    loop {
+        let mut heard = timeout(SILENCE, listener.try_recv()).await;
+        if heard.is_err() {
+            let speak = async {
+                let mut connection = shared.pool.get().await.ok()?;
+                store::changes::announce(&mut connection, &shared.permit, &[String::new()]).await.ok()
+            };
+            // Whoever cannot speak does not know whether the other can hear.
+            if timeout(ECHO, speak).await.ok().flatten().is_none() {
+                continue;
+            }
+            heard = timeout(ECHO, listener.try_recv()).await;
+        }
+        let Ok(heard) = heard else { return Ok(()) };
+        match heard? {
+            Some(notification) => {
+                let mut state = shared.state();
+                announcer::changes(notification.payload()).for_each(|change| state.mark(change));
+                drop(state);
+                shared.look.notify_one();
+            }
+            // The connection was lost, and is there again.
+            None => shared.look_at_everything(),
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Waiting for jobs: for the end of one, for its log lines, for every change in an organization.
+//!
+//! However many wait in a process, it listens on one connection, and asks for all of them with one statement. Whoever
+//! changes a job says so with [`Watcher::announce`] after the commit: announcements are gathered, sent together on a
+//! connection of their own, and never part of the transaction that they are about, which would make writers wait for
+//! each other. A change that nobody announces, because its writer is another program or the listening connection was
+//! down, is found by the poll.
+//!
+//! A waiter is registered before its job is read, so that no change falls between the two.
+//!
+//! ```no_run
+//! # async fn example(
+//! #     pool: coderdb::pool::Pool,
+//! #     permit: coderdb::authz::ReadJobs,
+//! #     job: coderdb::model::JobId,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! use coderdb::watch::{Settings, Watcher};
+//!
+//! let watcher = Watcher::start(&pool, Settings::default());
+//! let job = watcher.wait(&permit, job, std::time::Duration::from_mins(10)).await?;
+//! println!("{}", job.status);
+//! # Ok(())
+//! # }
+//! ```
+
+mod announcer;
+mod follow;
+mod listener;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt, mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use crate::{
+    authz::{Actor, ReadJobs, System, WatchJobs},
+    model::{JobId, JobState, JobStatus, OrganizationId},
+    pool::{self, Pool},
+    store,
+};
+pub use follow::LogFollower;
+
+/// How a watcher behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long a change that nobody announces may go unnoticed. While somebody waits, one statement per interval.
+    pub poll: Duration,
+    /// How long changes are gathered before they are sent, and before they are looked at.
+    pub gather: Duration,
+    /// Whether to listen. Not through a pooler that lends connections per transaction: there, only the poll works, and
+    /// announcements reach this process alone.
+    pub listen: bool,
+}
+
+/// A poll every 1.1 seconds, so that all of a watcher's idle statements stay below one per second.
+impl Default for Settings {
+    fn default() -> Self {
+        Self { poll: Duration::from_millis(1_100), gather: Duration::from_millis(3), listen: true }
+    }
+}
+
+/// Why somebody waited in vain.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such job where the permit reaches.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// There was no connection.
+    #[error(transparent)]
+    Pool(#[from] pool::Error),
+    /// The job did not end in time.
+    #[error("the provisioner job {id} is still {} after {waited:?}", status.map_or("unknown", JobStatus::as_str))]
+    Deadline {
+        /// The job.
+        id: JobId,
+        /// Where it stands; `None` when the database did not answer in all that time.
+        status: Option<JobStatus>,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+}
+
+/// What this process waits for. A clone is the same watcher; it ends with the last one.
+#[derive(Clone)]
+pub struct Watcher {
+    shared: Arc<Shared>,
+    _tasks: Arc<Tasks>,
+}
+
+/// What the watcher, its tasks and its waiters share.
+struct Shared {
+    pool: Pool,
+    permit: WatchJobs,
+    settings: Settings,
+    state: Mutex<State>,
+    /// There is something to look at.
+    look: Notify,
+    /// There is something to announce.
+    send: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: HashMap<JobId, watch::Sender<Seen>>,
+    organizations: HashMap<OrganizationId, Organization>,
+    /// Jobs to look at, and whether somebody said that they have changed.
+    changed: HashMap<JobId, bool>,
+    /// Changes to announce.
+    outgoing: HashSet<Change>,
+}
+
+/// An organization that somebody watches.
+struct Organization {
+    events: broadcast::Sender<JobState>,
+    /// Its active jobs as they were last seen; `None` before the first look.
+    active: watch::Sender<Option<HashMap<JobId, JobStatus>>>,
+}
+
+/// What is known of a job that somebody waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    NotYet,
+    Missing,
+    There(JobState),
+}
+
+/// A job that has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Change {
+    /// The job: its status, or its logs.
+    pub job: JobId,
+    /// Whose it is.
+    pub organization: OrganizationId,
+}
+
+/// The tasks, which end with the watcher.
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Watcher {
+    /// Starts listening, on a connection beside those of the pool, and looking, with connections of the pool.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[must_use]
+    pub fn start(pool: &Pool, settings: Settings) -> Self {
+        let permit = WatchJobs::check(&Actor::system(System::Watcher)).expect("the watcher watches");
+        let shared = Arc::new(Shared {
+            pool: pool.clone(),
+            permit,
+            settings,
+            state: Mutex::default(),
+            look: Notify::new(),
+            send: Notify::new(),
+        });
+        let mut tasks = vec![tokio::spawn(look(shared.clone())), tokio::spawn(announcer::run(shared.clone()))];
+        if settings.listen {
+            tasks.push(tokio::spawn(listener::run(shared.clone())));
+        }
+        Self { shared, _tasks: Arc::new(Tasks(tasks)) }
+    }
+
+    /// Says that a job has changed, to call after the commit. Returns at once; the others learn of it a few milliseconds
+    /// later, those who wait in this process without the detour over the server.
+    pub fn announce(&self, change: Change) {
+        let mut state = self.shared.state();
+        state.mark(change);
+        if self.shared.settings.listen && state.outgoing.insert(change) {
+            self.shared.send.notify_one();
+        }
+        drop(state);
+        self.shared.look.notify_one();
+    }
+
+    /// Waits until the job is completed, and returns how. Costs no round trip of its own: all waiters share one
+    /// statement. Cancel it by dropping it.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`]; [`Error::Store`] with [`store::Error::NotFound`] when the permit's organization has no such
+    /// job.
+    pub async fn wait(&self, permit: &ReadJobs, id: JobId, deadline: Duration) -> Result<JobState, Error> {
+        let mut seen = self.register(id);
+        let ended = seen.wait_for(|seen| match seen {
+            Seen::NotYet => false,
+            Seen::Missing => true,
+            Seen::There(state) => state.organization_id != permit.organization() || is_final(state),
+        });
+        let ended = match timeout(deadline, ended).await {
+            Ok(seen) => seen.map(|seen| seen.clone()).ok(),
+            Err(_) => None,
+        };
+        match ended {
+            Some(Seen::There(state)) if state.organization_id == permit.organization() => Ok(state),
+            Some(_) => Err(store::Error::not_found("provisioner job", id).into()),
+            None => {
+                let status = match &*seen.borrow() {
+                    Seen::There(state) => Some(state.status),
+                    _ => None,
+                };
+                Err(Error::Deadline { id, status, waited: deadline })
+            }
+        }
+    }
+
+    /// All changes of jobs of the organization from now on: the next one from [`Changes::next`].
+    ///
+    /// # Errors
+    /// None but those of waiting for the first look at the organization, which ends when the watcher does.
+    pub async fn changes(&self, permit: &ReadJobs) -> Changes {
+        let (events, mut active) = {
+            let mut state = self.shared.state();
+            let organization = state.organizations.entry(permit.organization()).or_insert_with(|| Organization {
+                events: broadcast::channel(4_096).0,
+                active: watch::Sender::new(None),
+            });
+            (organization.events.subscribe(), organization.active.subscribe())
+        };
+        self.shared.look.notify_one();
+        // What changes after this look is an event, whoever changes it.
+        let _ = active.wait_for(Option::is_some).await;
+        Changes { events, _watcher: self.clone() }
+    }
+
+    /// Registers somebody who waits for the job; the next look at it comes later.
+    fn register(&self, id: JobId) -> watch::Receiver<Seen> {
+        let mut state = self.shared.state();
+        let sender = state.jobs.entry(id).or_insert_with(|| watch::Sender::new(Seen::NotYet));
+        // It may be there by now.
+        sender.send_if_modified(|seen| *seen == Seen::Missing && mem::replace(seen, Seen::NotYet) == Seen::Missing);
+        let receiver = sender.subscribe();
+        state.changed.entry(id).or_default();
+        drop(state);
+        self.shared.look.notify_one();
+        receiver
+    }
+}
+
+/// Without the pool, which knows how to connect.
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher").field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}
+
+/// Whether nothing more happens to the job.
+const fn is_final(state: &JobState) -> bool {
+    matches!(state.status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled)
+}
+
+/// The changes of jobs of an organization.
+pub struct Changes {
+    events: broadcast::Receiver<JobState>,
+    _watcher: Watcher,
+}
+
+/// What there is to know next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// This job is new, or stands elsewhere than before, or has logged something.
+    Job(JobState),
+    /// The caller was too slow: so many changes are lost to it, and it should read the list again.
+    Missed(u64),
+}
+
+impl Changes {
+    /// The next change, as soon as there is one; `None` when the watcher has ended.
+    pub async fn next(&mut self) -> Option<Changed> {
+        match self.events.recv().await {
+            Ok(state) => Some(Changed::Job(state)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Changed::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds it can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notifications may have been missed.
+    fn look_at_everything(&self) {
+        self.state().mark_all();
+        self.look.notify_one();
+    }
+}
+
+impl State {
+    fn mark(&mut self, Change { job, organization }: Change) {
+        if self.jobs.contains_key(&job) || self.organizations.contains_key(&organization) {
+            self.changed.insert(job, true);
+        }
+    }
+
+    /// Forgets who no longer waits, and marks the jobs of the others.
+    fn mark_all(&mut self) {
+        self.jobs.retain(|_, sender| sender.receiver_count() > 0);
+        self.organizations.retain(|_, organization| organization.events.receiver_count() > 0);
+        for (id, _) in self.jobs.iter().filter(|(_, sender)| !is_over(sender)) {
+            self.changed.entry(*id).or_default();
+        }
+    }
+
+    /// Tells everybody how these jobs stand; who was asked for and is not among them is not there.
+    fn tell(&mut self, asked: &HashMap<JobId, bool>, found: Vec<JobState>) {
+        let mut missing: HashSet<&JobId> = asked.keys().collect();
+        for state in found {
+            missing.remove(&state.id);
+            if let Some(sender) = self.jobs.get(&state.id) {
+                let new = Seen::There(state.clone());
+                sender.send_if_modified(|seen| mem::replace(seen, new.clone()) != new);
+            }
+            if let Some(organization) = self.organizations.get(&state.organization_id) {
+                let announced = asked.get(&state.id) == Some(&true);
+                organization.tell(state, announced);
+            }
+        }
+        for id in missing {
+            if let Some(sender) = self.jobs.get(id) {
+                sender.send_if_modified(|seen| mem::replace(seen, Seen::Missing) != Seen::Missing);
+            }
+        }
+    }
+}
+
+fn is_over(sender: &watch::Sender<Seen>) -> bool {
+    matches!(&*sender.borrow(), Seen::There(state) if is_final(state))
+}
+
+impl Organization {
+    /// What somebody announced is news, and so is what stands elsewhere than before.
+    fn tell(&self, state: JobState, announced: bool) {
+        let mut is_news = announced;
+        self.active.send_if_modified(|active| {
+            if let Some(active) = active {
+                is_news |= if is_final(&state) {
+                    active.remove(&state.id).is_some()
+                } else {
+                    active.insert(state.id, state.status) != Some(state.status)
+                };
+            }
+            false
+        });
+        if is_news {
+            // Nobody may be there any more.
+            let _ = self.events.send(state);
+        }
+    }
+}
+
+/// Looks at what has changed, and at everything once in a while.
+async fn look(shared: Arc<Shared>) {
+    let mut poll = interval(shared.settings.poll);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut digests: HashMap<OrganizationId, String> = HashMap::new();
+    loop {
+        let everywhere = tokio::select! {
+            _ = poll.tick() => true,
+            () = shared.look.notified() => false,
+        };
+        if everywhere {
+            shared.state().mark_all();
+        } else {
+            sleep(shared.settings.gather).await;
+        }
+        if let Err(error) = look_once(&shared, &mut digests, everywhere).await {
+            tracing::warn!(name: "watch.look_failed", error = %error, "cannot look at the jobs that are waited for");
+            sleep(shared.settings.poll.min(Duration::from_millis(250))).await;
+            shared.look_at_everything();
+        }
+    }
+}
+
+async fn look_once(
+    shared: &Shared,
+    digests: &mut HashMap<OrganizationId, String>,
+    everywhere: bool,
+) -> Result<(), Error> {
+    let mut asked = mem::take(&mut shared.state().changed);
+    let looked = look_at(shared, digests, everywhere, &mut asked).await;
+    looked.inspect_err(|_| shared.state().changed.extend(asked))
+}
+
+async fn look_at(
+    shared: &Shared,
+    digests: &mut HashMap<OrganizationId, String>,
+    everywhere: bool,
+    asked: &mut HashMap<JobId, bool>,
+) -> Result<(), Error> {
+    let organizations = {
+        let state = shared.state();
+        digests.retain(|id, _| state.organizations.contains_key(id));
+        // Between two polls, only those that have not been looked at.
+        let due = |id: &&OrganizationId| everywhere || !digests.contains_key(id);
+        state.organizations.keys().filter(due).copied().collect::<Vec<_>>()
+    };
+    let mut connection = None;
+    for id in organizations {
+        let connection = pooled(shared, &mut connection).await?;
+        let digest = digests.get(&id).map(String::as_str);
+        let active = store::changes::active(connection, &shared.permit, &[id], digest).await?;
+        if let Some(jobs) = active.jobs {
+            let now: HashMap<_, _> = jobs.into_iter().map(|(job, _, status)| (job, status)).collect();
+            let state = shared.state();
+            if let Some(organization) = state.organizations.get(&id) {
+                let before = organization.active.borrow().clone();
+                match before {
+                    None => drop(organization.active.send_replace(Some(now))),
+                    Some(before) => {
+                        let changed = now.iter().filter(|(job, status)| before.get(job) != Some(status));
+                        let gone = before.keys().filter(|job| !now.contains_key(job));
+                        for job in changed.map(|(job, _)| job).chain(gone) {
+                            asked.entry(*job).or_default();
+                        }
+                    }
+                }
+            }
+        }
+        digests.insert(id, active.digest);
+    }
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = asked.keys().copied().collect();
+    let found = store::changes::of_jobs(pooled(shared, &mut connection).await?, &shared.permit, &ids).await?;
+    shared.state().tell(asked, found);
+    Ok(())
+}
+
+async fn pooled<'c>(
+    shared: &Shared,
+    connection: &'c mut Option<pool::Connection>,
+) -> Result<&'c mut pool::Connection, Error> {
+    if connection.is_none() {
+        *connection = Some(shared.pool.get().await?);
+    }
+    Ok(connection.as_mut().expect("it was just put there"))
+}

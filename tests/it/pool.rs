@@ -1,0 +1,265 @@
+//! The pool: fair, clean, and with an error that says who holds the connections.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    str::FromStr,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use coderdb::{
+    pool::{Error, Pool, Settings},
+    sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions},
+};
+use tokio::task::JoinSet;
+
+use crate::support::{self, Database};
+
+fn options(database: &Database) -> PgConnectOptions {
+    PgConnectOptions::from_str(database.url()).expect("a URL")
+}
+
+fn settings(max_size: usize) -> Settings {
+    Settings { max_size, ..Settings::default() }
+}
+
+/// Polls it so often at most, each time when it asks for it, and drops it then; whether it came to an end.
+async fn dropped_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+async fn pid(conn: &mut PgConnection) -> i32 {
+    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(conn).await.expect("a session")
+}
+
+/// Whether the session is in no transaction, in which time would stand still, and the answers are those to the questions.
+async fn is_clean(conn: &mut PgConnection, marker: i32) -> bool {
+    let mut answers: Vec<(i32, time::OffsetDateTime)> = Vec::new();
+    for n in [marker, marker + 1] {
+        answers.push(sqlx::query_as("SELECT $1, now()").bind(n).fetch_one(&mut *conn).await.expect("an answer"));
+    }
+    (answers[0].0, answers[1].0) == (marker, marker + 1) && answers[0].1 < answers[1].1
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_and_there_are_never_more_than_the_limit() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), settings(2));
+    let first = pid(&mut pool.get().await.expect("a connection")).await;
+    assert_eq!(pid(&mut pool.get().await.expect("a connection")).await, first);
+    let mut tasks = JoinSet::new();
+    for n in 0..50 {
+        let pool = pool.clone();
+        tasks.spawn(async move { is_clean(&mut pool.get().await.expect("a connection"), n).await });
+    }
+    assert_eq!(tasks.join_all().await, [true; 50]);
+    let metrics = pool.metrics();
+    assert_eq!((metrics.opened, metrics.taken, metrics.checked), (2, 52, 0));
+    assert_eq!((metrics.size, metrics.in_use, metrics.waiting, metrics.timed_out), (2, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn whoever_waits_first_is_served_first() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), settings(1));
+    let held = pool.get().await.expect("a connection");
+    let (served, mut order) = tokio::sync::mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    for n in 0..20 {
+        let (waiter, served) = (pool.clone(), served.clone());
+        tasks.spawn(async move {
+            let _connection = waiter.get().await.expect("a connection");
+            served.send(n).expect("the test listens");
+        });
+        while pool.metrics().waiting <= n {
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(held);
+    tasks.join_all().await;
+    for n in 0..20 {
+        assert_eq!(order.recv().await, Some(n));
+    }
+}
+
+#[tokio::test]
+async fn the_error_after_the_deadline_says_who_holds_the_connections() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), Settings { deadline: Duration::from_millis(50), ..settings(2) });
+    let _one = pool.get().await.expect("a connection");
+    let _other = pool.get().await.expect("a connection");
+    let error = pool.get().await.expect_err("none is left");
+    let text = error.to_string();
+    assert!(text.starts_with("no connection within 50ms; 2 of 2 are held: 1 by tests/it/pool.rs:"), "{text}");
+    let Error::Timeout { holders, .. } = error else { panic!("{error:?}") };
+    assert_eq!(holders.iter().map(|holder| holder.at.file()).collect::<Vec<_>>(), ["tests/it/pool.rs"; 2]);
+    assert_eq!(pool.metrics().timed_out, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_says_so_at_once_and_one_that_is_not_there_until_the_deadline() {
+    let database = support::database().await;
+    let began = Instant::now();
+    let error = Pool::new(options(&database).database("nowhere"), settings(1)).get().await.expect_err("no database");
+    assert!(matches!(error, Error::Connect(_)), "{error:?}");
+    assert!(began.elapsed() < Settings::default().deadline);
+    let absent = PgConnectOptions::new().host("127.0.0.1").port(1);
+    let pool = Pool::new(absent, Settings { deadline: Duration::from_millis(100), ..settings(1) });
+    let text = pool.get().await.expect_err("nobody listens").to_string();
+    assert!(text.contains("cannot connect: ") && text.contains("refused"), "{text}");
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_dropped_ends_at_once_not_at_the_next_use() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), settings(1));
+    let mut watcher = database.connect().await;
+    let mut connection = pool.get().await.expect("a connection");
+    let pid = pid(&mut connection).await;
+    let mut transaction = connection.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE users").execute(&mut *transaction).await.expect("the lock");
+    drop(transaction);
+    drop(connection);
+    // Waits for the lock to be gone: nobody else uses the pool.
+    let mut other = watcher.begin().await.expect("a transaction");
+    sqlx::raw_sql("SET LOCAL lock_timeout = '10s'; LOCK TABLE users").execute(&mut *other).await.expect("it is free");
+    other.rollback().await.expect("the rollback");
+    let mut connection = pool.get().await.expect("a connection");
+    assert!(is_clean(&mut connection, 1).await);
+    let same: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await.expect("a session");
+    assert_eq!((same, pool.metrics().replaced), (pid, 0));
+}
+
+#[tokio::test]
+async fn the_next_borrower_finds_a_clean_session_wherever_the_last_one_was_dropped() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), settings(1));
+    let (mut dropped, mut marker) = (0, 0);
+    for polls in 1.. {
+        let work = async {
+            let mut connection = pool.get().await.expect("a connection");
+            let mut transaction = connection.begin().await.expect("a transaction");
+            sqlx::query("CREATE TABLE left_behind ()").execute(&mut *transaction).await.expect("a table");
+            sqlx::raw_sql("SELECT 1; SELECT pg_sleep(0.001); SELECT 2")
+                .fetch_all(&mut *transaction)
+                .await
+                .expect("rows");
+            let mut inner = transaction.begin().await.expect("a savepoint");
+            sqlx::query("SELECT 1").execute(&mut *inner).await.expect("a row");
+            inner.commit().await.expect("the release");
+            transaction.rollback().await.expect("the rollback");
+            let _: Vec<i32> =
+                sqlx::query_scalar("SELECT generate_series(1, 9)").fetch_all(&mut *connection).await.expect("rows");
+        };
+        if dropped_after(polls, work).await.is_some() {
+            break;
+        }
+        dropped += 1;
+        marker += 1;
+        let mut connection = pool.get().await.expect("a connection");
+        assert!(is_clean(&mut connection, marker).await, "after {polls} polls");
+        let left: Option<String> = sqlx::query_scalar("SELECT to_regclass('left_behind')::text")
+            .fetch_one(&mut *connection)
+            .await
+            .expect("an answer");
+        assert_eq!(left, None, "after {polls} polls");
+    }
+    assert!(dropped > 8, "dropped at {dropped} places only");
+    let metrics = pool.metrics();
+    assert!(metrics.checked > 0 && metrics.opened <= metrics.replaced + 2, "{metrics:?}");
+}
+
+#[tokio::test]
+async fn a_transaction_whose_begin_was_dropped_on_its_way_is_ended() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), settings(1));
+    for statement in ["BEGIN; SELECT pg_sleep(0.01)", "BEGIN; SELECT pg_sleep(0.01), 1 / 0"] {
+        let mut connection = pool.get().await.expect("a connection");
+        let asked = sqlx::raw_sql(statement).execute(&mut *connection);
+        assert!(dropped_after(1, asked).await.is_none(), "{statement:?} is not that fast");
+        drop(connection);
+        assert!(is_clean(&mut pool.get().await.expect("a connection"), 1).await, "{statement:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_cut_one_borrower_sees_an_error_and_the_others_get_fresh_connections() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), settings(5));
+    let all = async || {
+        let mut held = Vec::new();
+        for _ in 0..5 {
+            held.push(pool.get().await.expect("a connection"));
+        }
+        held
+    };
+    drop(all().await);
+    let cut = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    sqlx::query(cut).execute(&mut database.connect().await).await.expect("the end of the others");
+    let mut first = pool.get().await.expect("a connection that looks good");
+    let error = sqlx::query("SELECT 1").execute(&mut *first).await.expect_err("the server hung up");
+    assert!(matches!(error, sqlx::Error::Io(_) | sqlx::Error::Database(_)), "{error:?}");
+    drop(first);
+    for (n, connection) in all().await.iter_mut().enumerate() {
+        assert!(is_clean(connection, i32::try_from(n).expect("few")).await);
+    }
+    assert_eq!(pool.metrics().opened, 10);
+}
+
+#[tokio::test]
+async fn connections_are_checked_after_an_idle_while_and_replaced_when_they_are_old() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), Settings { check_after: Duration::ZERO, ..settings(1) });
+    for _ in 0..3 {
+        drop(pool.get().await.expect("a connection"));
+    }
+    let metrics = pool.metrics();
+    assert_eq!((metrics.checked, metrics.opened), (2, 1));
+    let pool = Pool::new(options(&database), Settings { max_lifetime: Duration::ZERO, ..settings(1) });
+    for _ in 0..3 {
+        drop(pool.get().await.expect("a connection"));
+    }
+    let metrics = pool.metrics();
+    assert_eq!((metrics.checked, metrics.opened, metrics.replaced), (0, 3, 2));
+}
+
+#[tokio::test]
+async fn a_closed_pool_serves_nobody() {
+    let database = support::database().await;
+    let pool = Pool::new(options(&database), settings(1));
+    let held = pool.get().await.expect("a connection");
+    let waiter = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.map(drop) }
+    });
+    while pool.metrics().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    pool.close();
+    assert!(matches!(waiter.await.expect("the task"), Err(Error::Closed)));
+    drop(held);
+    assert!(matches!(pool.get().await, Err(Error::Closed)));
+    assert_eq!(pool.metrics().size, 0);
+}
+
+#[test]
+fn a_pool_shows_no_password() {
+    let options = PgConnectOptions::new().password("canary");
+    let shown = format!("{:?}", Pool::new(options, Settings::default()));
+    assert!(shown.contains("max_size: 10") && !shown.contains("canary"), "{shown}");
+}
