@@ -63,7 +63,7 @@ pub struct Settings {
 /// A poll every 1.1 seconds, so that all of a watcher's idle statements stay below one per second.
 impl Default for Settings {
     fn default() -> Self {
-        Self { poll: Duration::from_millis(1_100), gather: Duration::from_millis(3), listen: true }
+        Self { poll: Duration::from_millis(1_100), gather: Duration::from_millis(8), listen: true }
     }
 }
 
