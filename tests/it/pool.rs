@@ -68,8 +68,9 @@ async fn a_connection_is_used_again_and_there_are_never_more_than_the_limit() {
     }
     assert_eq!(tasks.join_all().await, [true; 50]);
     let metrics = pool.metrics();
-    assert_eq!((metrics.opened, metrics.taken, metrics.checked), (2, 52, 0));
-    assert_eq!((metrics.size, metrics.in_use, metrics.waiting, metrics.timed_out), (2, 0, 0, 0));
+    assert!(metrics.opened <= 2 && metrics.size <= 2, "{metrics:?}");
+    assert_eq!((metrics.taken, metrics.checked), (52, 0));
+    assert_eq!((metrics.in_use, metrics.waiting, metrics.timed_out), (0, 0, 0));
 }
 
 #[tokio::test]
