@@ -181,8 +181,6 @@ async fn the_next_borrower_finds_a_clean_session_wherever_the_last_one_was_dropp
     }
     // How many polls there are depends on how fast the server is.
     assert!(dropped > 0);
-    let metrics = pool.metrics();
-    assert!(metrics.checked > 0 && metrics.opened <= metrics.replaced + 2, "{metrics:?}");
 }
 
 #[tokio::test]
