@@ -1,9 +1,9 @@
--- The jobs of the organizations $1 that wait, run or are being canceled, unless they are those that $2 is the digest of:
+-- The jobs of the organization $1 that wait, run or are being canceled, unless they are those that $2 is the digest of:
 -- then one row of nulls but for the digest.
 WITH active AS MATERIALIZED (
-    SELECT j.id, j.organization_id, j.job_status
+    SELECT j.id, j.job_status
     FROM provisioner_jobs AS j
-    WHERE j.job_status IN ('pending', 'running', 'canceling') AND j.organization_id = ANY ($1::uuid[])
+    WHERE j.job_status IN ('pending', 'running', 'canceling') AND j.organization_id = $1
 ),
 
 digest AS (
@@ -13,7 +13,6 @@ digest AS (
 SELECT
     digest.digest AS "digest!",
     active.id AS "id?",
-    active.organization_id AS "organization_id?",
     active.job_status AS "job_status?"
 FROM digest
 LEFT JOIN active ON digest.digest IS DISTINCT FROM $2::text

@@ -90,8 +90,8 @@ pub async fn create(
     let deadline = new.deadline.map(|at| input::time("deadline", at)).transpose()?;
     let max_deadline = new.max_deadline.map(|at| input::time("max_deadline", at)).transpose()?;
     let input = input::job("workspace_build_id", new.id.0, &new.options)?;
+    input::tags("tags", &new.tags)?;
     let tags = Value::from_iter(new.tags.0.clone());
-    input::json("tags", &tags)?;
     new.trace_metadata.as_ref().map_or(Ok(()), |metadata| input::json("trace_metadata", metadata))?;
     for _ in 0..MAX_ATTEMPTS {
         let number = sqlx::query_file_scalar!(

@@ -43,10 +43,10 @@ pub struct Active {
     /// The same for the same jobs with the same statuses.
     pub digest: String,
     /// The jobs; `None` when their digest is the one that the caller has.
-    pub jobs: Option<Vec<(JobId, OrganizationId, JobStatus)>>,
+    pub jobs: Option<Vec<(JobId, JobStatus)>>,
 }
 
-/// The jobs of the organizations that wait, run or are being canceled, unless they are those with the given digest. One
+/// The jobs of the organization that wait, run or are being canceled, unless they are those with the given digest. One
 /// round trip, no locks.
 ///
 /// # Errors
@@ -55,12 +55,11 @@ pub struct Active {
 pub async fn active(
     conn: &mut PgConnection,
     _permit: &WatchJobs,
-    organizations: &[OrganizationId],
+    organization: OrganizationId,
     digest: Option<&str>,
 ) -> Result<Active> {
     digest.map_or(Ok(()), |digest| input::text("digest", digest))?;
-    let organizations: Vec<_> = organizations.iter().map(|id| id.0).collect();
-    let rows = sqlx::query_file!("queries/changes/active.sql", &organizations, digest)
+    let rows = sqlx::query_file!("queries/changes/active.sql", organization.0, digest)
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("changes/active", e))?;
@@ -68,9 +67,7 @@ pub async fn active(
     let is_new = digest != Some(&now);
 
     Ok(Active {
-        jobs: is_new.then(|| {
-            rows.into_iter().filter_map(|row| Some((row.id?, row.organization_id?, row.job_status?))).collect()
-        }),
+        jobs: is_new.then(|| rows.into_iter().filter_map(|row| Some((row.id?, row.job_status?))).collect()),
         digest: now,
     })
 }

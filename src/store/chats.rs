@@ -27,7 +27,7 @@ pub async fn get(conn: &mut PgConnection, permit: &UseChats, id: ChatId) -> Resu
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such chat, the permit does not reach its owner, or the workspace, build or agent
-/// is not there or belongs to another organization.
+/// is not there or belongs to another owner or organization than the chat.
 #[tracing::instrument(name = "db.chats.bind", skip_all)]
 pub async fn bind(conn: &mut PgConnection, permit: &UseChats, id: ChatId, binding: ChatBinding) -> Result<Chat> {
     sqlx::query_file_as!(
@@ -52,7 +52,7 @@ pub async fn bind(conn: &mut PgConnection, permit: &UseChats, id: ChatId, bindin
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such chat, the permit does not reach its owner, or the build or agent is not
-/// there or belongs to another organization.
+/// there or belongs to another owner or organization than the chat.
 #[tracing::instrument(name = "db.chats.bind_build_agent", skip_all)]
 pub async fn bind_build_agent(
     conn: &mut PgConnection,

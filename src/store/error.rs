@@ -89,7 +89,7 @@ impl Error {
 
     /// As [`Self::from_sqlx`], for a statement that one of these constraints may forbid.
     pub(crate) fn conflict(query: &'static str, constraints: &[&'static str], error: sqlx::Error) -> Self {
-        let violated = error.as_database_error().and_then(sqlx::error::DatabaseError::constraint);
+        let violated = super::input::constraint(&error);
         match constraints.iter().find(|constraint| Some(**constraint) == violated) {
             Some(constraint) => Self::Conflict { constraint },
             None => Self::from_sqlx(query, error),

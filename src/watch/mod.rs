@@ -70,7 +70,7 @@ impl Default for Settings {
 /// Why somebody waited in vain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such job where the permit reaches.
+    /// There is no such job where the permit reaches, or the database failed.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// There was no connection.
@@ -215,10 +215,8 @@ impl Watcher {
         }
     }
 
-    /// All changes of jobs of the organization from now on: the next one from [`Changes::next`].
-    ///
-    /// # Errors
-    /// None but those of waiting for the first look at the organization, which ends when the watcher does.
+    /// All changes of jobs of the organization from now on: the next one from [`Changes::next`]. Returns after the first
+    /// look at the organization, however long the database takes to answer; it may be dropped.
     pub async fn changes(&self, permit: &ReadJobs) -> Changes {
         let (events, mut active) = {
             let mut state = self.shared.state();
@@ -412,9 +410,9 @@ async fn look_at(
     for id in organizations {
         let connection = pooled(shared, &mut connection).await?;
         let digest = digests.get(&id).map(String::as_str);
-        let active = store::changes::active(connection, &shared.permit, &[id], digest).await?;
+        let active = store::changes::active(connection, &shared.permit, id, digest).await?;
         if let Some(jobs) = active.jobs {
-            let now: HashMap<_, _> = jobs.into_iter().map(|(job, _, status)| (job, status)).collect();
+            let now: HashMap<_, _> = jobs.into_iter().collect();
             let state = shared.state();
             if let Some(organization) = state.organizations.get(&id) {
                 let before = organization.active.borrow().clone();

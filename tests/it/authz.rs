@@ -524,7 +524,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             1
         }
         "changes::active" => {
-            let active = store::changes::active(conn, &WatchJobs::check(who)?, &[OrganizationId(u(1))], None).await?;
+            let active = store::changes::active(conn, &WatchJobs::check(who)?, OrganizationId(u(1)), None).await?;
             active.jobs.map_or(0, |jobs| jobs.len())
         }
         "changes::announce" => {

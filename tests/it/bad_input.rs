@@ -368,7 +368,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
         }
         "changes::active" => {
             let (permit, digest) = (WatchJobs::check(&system(System::Watcher))?, bad.text());
-            store::changes::active(conn, &permit, &[organization], Some(&digest)).await.map(drop)
+            store::changes::active(conn, &permit, organization, Some(&digest)).await.map(drop)
         }
         "changes::announce" => {
             store::changes::announce(conn, &WatchJobs::check(&system(System::Watcher))?, &[bad.text()]).await

@@ -64,8 +64,8 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
         JobSubject::DryRun(_) => (None, None),
     };
     let input = input::job("template_version_id", version.0, &job.options)?;
+    input::tags("tags", &job.tags)?;
     let tags = Value::from_iter(job.tags.0);
-    input::json("tags", &tags)?;
     job.trace_metadata.as_ref().map_or(Ok(()), |metadata| input::json("trace_metadata", metadata))?;
     sqlx::query_file_as!(
         JobRow,
