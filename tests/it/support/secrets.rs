@@ -25,7 +25,7 @@ pub fn seen() -> u64 {
 pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let log = fmt::layer().with_ansi(false).with_span_events(fmt::format::FmtSpan::FULL).with_writer(|| Log);
+        let log = fmt::layer().with_ansi(false).with_span_events(fmt::format::FmtSpan::NEW).with_writer(|| Log);
         tracing_subscriber::registry().with(LevelFilter::TRACE).with(log).init();
         let print = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
