@@ -146,7 +146,14 @@ impl Pool {
     /// after [`Pool::close`].
     #[track_caller]
     pub fn get(&self) -> impl Future<Output = Result<Connection, Error>> + Send + '_ {
-        let caller = Location::caller();
+        self.get_at(Location::caller())
+    }
+
+    /// As [`Self::get`], for that place in the code.
+    pub(crate) fn get_at(
+        &self,
+        caller: &'static Location<'static>,
+    ) -> impl Future<Output = Result<Connection, Error>> + Send + '_ {
         async move {
             let began = Instant::now();
             let counters = &self.shared.counters;
@@ -175,7 +182,7 @@ impl Pool {
         }
     }
 
-    #[cfg(feature = "watch")]
+    #[cfg(any(feature = "watch", feature = "replica"))]
     pub(crate) fn options(&self) -> &PgConnectOptions {
         &self.objects.manager().options
     }

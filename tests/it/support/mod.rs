@@ -2,6 +2,7 @@
 
 pub mod proxy;
 pub mod states;
+pub mod streaming;
 
 use std::{
     future::Future,
