@@ -110,10 +110,17 @@ pub struct Cluster {
     _tasks: Arc<Tasks>,
 }
 
-/// What the standby of the cluster's own could not do, or takes back.
+/// Whether the primary may answer where a standby fails like this.
 fn is_of_the_standby(error: &store::Error) -> bool {
-    // A conflict with recovery is a serialization failure. A migration may be on its way.
-    matches!(error, store::Error::Unavailable(_) | store::Error::Serialization(_) | store::Error::Schema(_))
+    match error {
+        // A conflict with recovery is a serialization failure. What lacks a table may lack a migration.
+        store::Error::Unavailable(_) | store::Error::Serialization(_) | store::Error::Schema(_) => true,
+        // feature_not_supported: an unlogged table is empty on a standby, and says so.
+        store::Error::Sql { source, .. } => {
+            source.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("0A000")
+        }
+        _ => false,
+    }
 }
 
 /// One per standby; they end with the cluster.
@@ -213,8 +220,8 @@ impl Cluster {
     ///
     /// Waits for a standby up to the deadline in the settings, without holding a connection meanwhile. On a standby that
     /// costs one round trip more than the operation, unless the connection has seen so far before; without a token it
-    /// costs none. When the standby fails in the middle, is stopped, cancels it because of a conflict with recovery, or
-    /// lacks a table, `operation` is done once more, on the primary.
+    /// costs none. When the standby is stopped or falls silent in the middle, cancels it because of a conflict with
+    /// recovery, or lacks what it reads, `operation` is done once more, on the primary.
     ///
     /// # Errors
     /// [`Error::Pool`] without a connection to the primary, [`Error::Store`] when the operation failed.

@@ -31,7 +31,6 @@ dynamic_shared_memory_type = mmap
 fsync = off
 full_page_writes = off
 listen_addresses = ''
-max_standby_streaming_delay = 100ms
 max_wal_senders = 5
 shared_buffers = 32MB
 wal_keep_size = 1GB
@@ -68,7 +67,7 @@ impl Node {
     fn spawn(&self) -> Child {
         let mut keeper = as_server("sh");
         keeper.args(["-c", KEEPER]).arg(programs().join("postgres")).arg(&self.data);
-        keeper.stdin(Stdio::piped()).spawn().expect("a shell")
+        keeper.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a shell")
     }
 
     /// Ends it with this signal; it can be started again.
@@ -180,6 +179,8 @@ async fn template() -> PathBuf {
         migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
         conn.close().await.expect("a clean end");
         node.end("INT");
+        // Its data stays.
+        std::mem::forget(node);
         data
     };
     TEMPLATE.get_or_init(make).await.clone()
@@ -225,10 +226,12 @@ fn as_server(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// The keeper of each server does the rest.
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut keeper) = self.keeper.take() {
-            drop(keeper.stdin.take());
-            // Not waited for where a test panics: a thread that waits is in nobody's way.
-            thread::spawn(move || keeper.wait());
-        }
+        let Some(mut keeper) = self.keeper.take() else {
+            let _ = fs::remove_dir_all(&self.data).and_then(|()| fs::remove_file(self.data.with_extension("log")));
+            return;
+        };
+        drop(keeper.stdin.take());
+        // A thread that waits is in nobody's way.
+        thread::spawn(move || keeper.wait());
     }
 }
