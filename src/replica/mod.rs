@@ -37,7 +37,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -106,6 +106,8 @@ pub struct Cluster {
     primary: Pool,
     standbys: Arc<Standbys>,
     deadline: Duration,
+    /// The latest timeline that the primary was seen on.
+    timeline: Arc<AtomicU32>,
     counters: Arc<Counters>,
     _tasks: Arc<Tasks>,
 }
@@ -184,6 +186,7 @@ impl Cluster {
             primary,
             standbys,
             deadline: settings.deadline,
+            timeline: Arc::default(),
             counters: Arc::default(),
             _tasks: Arc::new(Tasks(tasks)),
         }
@@ -279,16 +282,23 @@ impl Cluster {
                     standby.look.notify_one();
                     return Err(Reason::Failed);
                 };
-                let Some(token) = token.filter(|token| *connection.replayed() < Some(token.parts())) else {
+                let Some(token) = token else { return Ok((index, connection)) };
+                let seen = connection.replayed().map(Token::from_parts);
+                if let Some(seen) = seen
+                    && self.covers(seen, token).await
+                {
                     return Ok((index, connection));
-                };
+                }
                 let Ok(replayed) = Token::replayed(&mut connection).await else {
                     standby.look.notify_one();
                     return Err(Reason::Failed);
                 };
-                *connection.replayed() = replayed.map(Token::parts);
-                if replayed >= Some(token) {
-                    return Ok((index, connection));
+                *connection.replayed() = replayed.map(Token::into_parts);
+                match replayed {
+                    Some(replayed) if self.covers(replayed, token).await => return Ok((index, connection)),
+                    // On a timeline of its own, for which it is of no use to wait.
+                    Some(replayed) if replayed >= token => return Err(Reason::Late),
+                    _ => {}
                 }
                 // It is not what it was thought to be: restarted, promoted, or another one.
                 self.standbys.learn(index, replayed);
@@ -301,6 +311,22 @@ impl Cluster {
             self.counters.waited_nanos.fetch_add(nanos, Ordering::Relaxed);
         }
         found
+    }
+
+    /// Whether a standby that has replayed so far has all that the token stands for.
+    async fn covers(&self, replayed: Token, token: Token) -> bool {
+        if replayed < token || replayed.timeline() == token.timeline() {
+            return replayed >= token;
+        }
+        // A later timeline has what is left of the earlier ones if it is that of the primary, and not one of a standby
+        // that was promoted by mistake.
+        if self.timeline.load(Ordering::Relaxed) < replayed.timeline()
+            && let Ok(mut connection) = self.primary.get().await
+            && let Ok(current) = Token::current(&mut connection).await
+        {
+            self.timeline.fetch_max(current.timeline(), Ordering::Relaxed);
+        }
+        self.timeline.load(Ordering::Relaxed) == replayed.timeline()
     }
 
     /// Where reads were answered, and how long they waited.

@@ -64,9 +64,16 @@ impl Token {
         Ok(row.and_then(|(timeline, lsn)| Some(Self::new((timeline, lsn?)))))
     }
 
-    /// The timeline and the position.
-    pub(super) const fn parts(self) -> (u32, u64) {
+    pub(super) const fn timeline(self) -> u32 {
+        self.timeline
+    }
+
+    pub(super) const fn into_parts(self) -> (u32, u64) {
         (self.timeline, self.lsn)
+    }
+
+    pub(super) const fn from_parts((timeline, lsn): (u32, u64)) -> Self {
+        Self { timeline, lsn }
     }
 
     fn new((timeline, lsn): (i64, i64)) -> Self {

@@ -506,7 +506,28 @@ async fn a_former_primary_that_is_ahead_of_its_successor_does_not_pass_for_fresh
         }
     };
     timeout(LONG, follows).await.expect("a standby that has followed");
+    // What survived of the old timeline is on the new one, too.
+    let (before, old) = (cluster.metrics(), "1:0/1".parse().expect("a token"));
+    assert_eq!(read(&cluster, 1, Some(old)).await.expect("the job"), 2);
+    assert_eq!(since(&cluster, before), BY_STANDBY);
     successor.end("INT");
+}
+
+#[tokio::test]
+async fn a_standby_that_was_promoted_by_mistake_and_turned_back_does_not_pass_for_fresh() {
+    let mut streaming = streaming(1, 1).await;
+    let standby = streaming.standby();
+    standby.run(&["SELECT pg_promote()", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000))"]).await;
+    standby.end("INT");
+    streaming.standbys[0].follow(&streaming.primary);
+    streaming.standby().restart().await;
+    let cluster = Cluster::start(pool(&streaming.primary), [pool(streaming.standby())], Settings::default());
+    let token = write(&cluster, 1, 1).await.expect("the write");
+    until_read_by_standby(&cluster, None).await;
+    assert_eq!(read(&cluster, 1, None).await.expect("the job"), 0, "it is on a timeline of its own");
+    let before = cluster.metrics();
+    assert_eq!(read(&cluster, 1, Some(token)).await.expect("the job"), 1);
+    assert_eq!(since(&cluster, before), LATE);
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! Which permits may lag is decided where permits are.
+
+impl coderdb::authz::MayLag for coderdb::authz::ReadQuota {}
+
+fn main() {}
