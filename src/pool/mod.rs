@@ -150,25 +150,20 @@ impl Pool {
     }
 
     /// As [`Self::get`], for that place in the code.
-    pub(crate) fn get_at(
-        &self,
-        caller: &'static Location<'static>,
-    ) -> impl Future<Output = Result<Connection, Error>> + Send + '_ {
-        async move {
-            let began = Instant::now();
-            let counters = &self.shared.counters;
-            let Ok(object) = tokio::time::timeout(self.settings.deadline, self.objects.get()).await else {
-                counters.timed_out.fetch_add(1, Ordering::Relaxed);
-                return Err(self.timeout());
-            };
-            let object = object.map_err(Error::from)?;
-            let now = Instant::now();
-            let waited = u64::try_from((now - began).as_nanos()).unwrap_or(u64::MAX);
-            counters.waited_nanos.fetch_add(waited, Ordering::Relaxed);
-            let ticket = counters.taken.fetch_add(1, Ordering::Relaxed);
-            self.shared.holders().insert(ticket, (now, caller));
-            Ok(Connection::new(object, self.shared.clone(), ticket))
-        }
+    pub(crate) async fn get_at(&self, caller: &'static Location<'static>) -> Result<Connection, Error> {
+        let began = Instant::now();
+        let counters = &self.shared.counters;
+        let Ok(object) = tokio::time::timeout(self.settings.deadline, self.objects.get()).await else {
+            counters.timed_out.fetch_add(1, Ordering::Relaxed);
+            return Err(self.timeout());
+        };
+        let object = object.map_err(Error::from)?;
+        let now = Instant::now();
+        let waited = u64::try_from((now - began).as_nanos()).unwrap_or(u64::MAX);
+        counters.waited_nanos.fetch_add(waited, Ordering::Relaxed);
+        let ticket = counters.taken.fetch_add(1, Ordering::Relaxed);
+        self.shared.holders().insert(ticket, (now, caller));
+        Ok(Connection::new(object, self.shared.clone(), ticket))
     }
 
     fn timeout(&self) -> Error {

@@ -112,19 +112,6 @@ pub struct Cluster {
     _tasks: Arc<Tasks>,
 }
 
-/// Whether the primary may answer where a standby fails like this.
-fn is_of_the_standby(error: &store::Error) -> bool {
-    match error {
-        // A conflict with recovery is a serialization failure. What lacks a table may lack a migration.
-        store::Error::Unavailable(_) | store::Error::Serialization(_) | store::Error::Schema(_) => true,
-        // feature_not_supported: an unlogged table is empty on a standby, and says so.
-        store::Error::Sql { source, .. } => {
-            source.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("0A000")
-        }
-        _ => false,
-    }
-}
-
 /// One per standby; they end with the cluster.
 struct Tasks(Vec<JoinHandle<()>>);
 
@@ -341,6 +328,19 @@ impl Cluster {
             waits: count(&self.counters.waits),
             waited: Duration::from_nanos(count(&self.counters.waited_nanos)),
         }
+    }
+}
+
+/// Whether the primary may answer where a standby fails like this.
+fn is_of_the_standby(error: &store::Error) -> bool {
+    match error {
+        // A conflict with recovery is a serialization failure. What lacks a table may lack a migration.
+        store::Error::Unavailable(_) | store::Error::Serialization(_) | store::Error::Schema(_) => true,
+        // feature_not_supported: an unlogged table is empty on a standby, and says so.
+        store::Error::Sql { source, .. } => {
+            source.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("0A000")
+        }
+        _ => false,
     }
 }
 

@@ -65,7 +65,7 @@ impl Standbys {
     pub async fn that_reached(&self, token: Option<Token>, waited: &mut bool) -> Result<usize, NoStandby> {
         let from = self.next.fetch_add(1, Ordering::Relaxed);
         loop {
-            let (waiter, told) = {
+            let (place, told) = {
                 let mut state = self.state();
                 let in_turn = (0..self.all.len()).map(|n| (from.wrapping_add(n)) % self.all.len());
                 let mut up = in_turn.filter_map(|index| Some((index, state.seen[index]?))).peekable();
@@ -84,7 +84,7 @@ impl Standbys {
             self.all.iter().for_each(|standby| standby.look.notify_one());
             *waited = true;
             let _ = told.await;
-            drop(waiter);
+            drop(place);
         }
     }
 

@@ -1,21 +1,14 @@
-//! What a write depends on is read from the primary.
+//! What a write depends on is read from the primary: quota, claims, what somebody may do.
 
 use coderdb::{
     authz::{LoadActors, ReadQuota, RunJobs},
     replica::{Cluster, boxed},
-    store,
 };
 
-async fn quota(cluster: &Cluster, permit: &ReadQuota) {
-    let _ = cluster.read(permit, None, |conn| boxed(store::quota::usage(conn, permit))).await;
-}
-
-async fn claim(cluster: &Cluster, permit: &RunJobs) {
-    let _ = cluster.read(permit, None, |_| boxed(async { Ok(()) })).await;
-}
-
-async fn authorization(cluster: &Cluster, permit: &LoadActors) {
-    let _ = cluster.read(permit, None, |_| boxed(async { Ok(()) })).await;
+fn with(cluster: &Cluster, quota: &ReadQuota, claims: &RunJobs, actors: &LoadActors) {
+    drop(cluster.read(quota, None, |_| boxed(async { Ok(()) })));
+    drop(cluster.read(claims, None, |_| boxed(async { Ok(()) })));
+    drop(cluster.read(actors, None, |_| boxed(async { Ok(()) })));
 }
 
 fn main() {}

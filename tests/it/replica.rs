@@ -31,7 +31,7 @@ use crate::{
 
 const DAEMON: u128 = 7;
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn pool(node: &Node) -> Pool {
     Pool::new(node.options(), pool::Settings::default())

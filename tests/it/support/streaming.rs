@@ -160,20 +160,20 @@ impl Streaming {
 /// The data of a server that was stopped: an empty migrated database.
 async fn template() -> PathBuf {
     static TEMPLATE: tokio::sync::OnceCell<PathBuf> = tokio::sync::OnceCell::const_new();
+    static OF_TEMPLATE: OnceLock<Child> = OnceLock::new();
     let make = async || {
         // Removed by a keeper, because statics are not dropped.
         let directory = directory();
         let keeper = ["-c", "read -r _; rm -rf \"$0\""];
         let keeper = as_server("sh").args(keeper).arg(&directory).stdin(Stdio::piped()).spawn().expect("a shell");
-        static KEEPER: OnceLock<Child> = OnceLock::new();
-        let _ = KEEPER.set(keeper);
+        let _ = OF_TEMPLATE.set(keeper);
         let data = directory.join("data");
         let mut initdb = as_server(programs().join("initdb"));
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
         let made = initdb.args(["--wal-segsize=4", "-D"]).arg(&data).stdout(Stdio::null()).status();
         assert!(made.expect("initdb").success());
-        let conf = data.join("postgresql.conf");
-        fs::write(&conf, fs::read_to_string(&conf).expect("the settings") + SETTINGS).expect("the settings");
+        let file = data.join("postgresql.conf");
+        fs::write(&file, fs::read_to_string(&file).expect("the settings") + SETTINGS).expect("the settings");
         let mut node = Node::start(data.clone()).await;
         let mut conn = node.connect().await;
         migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
