@@ -13,6 +13,8 @@ pub mod model;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "replica")]
+pub mod replica;
 pub mod store;
 #[cfg(feature = "watch")]
 pub mod watch;

@@ -36,6 +36,7 @@ pub use files::*;
 pub use identity::*;
 pub use jobs::*;
 pub use licenses::*;
+pub use permit::MayLag;
 pub use quota::*;
 pub use settings::*;
 pub use workspaces::*;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{Actor, Denied, OrganizationRole, SiteRole, System};
+use super::{
+    Actor, Denied, OrganizationRole, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadOrganizations, ReadTemplates,
+    ReadWorkspaces, SiteRole, System,
+};
 use crate::model::OrganizationId;
 
 /// A permit is a struct with private fields, declared in a module of its own: only a `check` beside it can make one.
@@ -29,6 +32,29 @@ macro_rules! permit {
     };
 }
 pub(super) use permit;
+
+/// A permit of reads that may be answered by a standby, some time behind the primary.
+///
+/// Not the one for quota, nor those that lock, claim or write. Nor what one needs for deciding what somebody may do or
+/// what the product may do: actors, users, licenses and settings, whose revocation must be seen.
+#[diagnostic::on_unimplemented(
+    message = "what `{Self}` opens must not lag behind the primary",
+    note = "read it on a connection of `Cluster::primary`"
+)]
+pub trait MayLag: sealed::Sealed {}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! may_lag {
+    ($($permit:ty),* $(,)?) => {$(
+        impl sealed::Sealed for $permit {}
+        impl MayLag for $permit {}
+    )*};
+}
+
+may_lag!(ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadOrganizations, ReadTemplates, ReadWorkspaces);
 
 /// Who gets a permit: the holders of these roles, and these parts of the product.
 #[derive(Clone, Copy, Default)]

@@ -34,11 +34,20 @@ pub(super) struct Pooled {
     unsettled: bool,
     /// How many connections had broken when this one was last used.
     broken: u64,
+    /// How far its server had replayed, timeline and position, when it was last asked.
+    #[cfg(feature = "replica")]
+    replayed: Option<(u32, u64)>,
 }
 
 impl Connection {
     pub(super) fn new(object: Object<Manager>, shared: Arc<Shared>, ticket: u64) -> Self {
         Self { object: Some(object), shared, ticket }
+    }
+
+    /// What is remembered of this connection for the next borrowers. One that is opened anew has nothing.
+    #[cfg(feature = "replica")]
+    pub(crate) fn replayed(&mut self) -> &mut Option<(u32, u64)> {
+        &mut self.object.as_mut().expect("it goes back once").replayed
     }
 }
 
@@ -135,7 +144,14 @@ impl managed::Manager for Manager {
                 *self.failure() = None;
                 self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);
                 let broken = self.shared.broken.load(Ordering::Relaxed);
-                Ok(Pooled { connection, used: Instant::now(), unsettled: false, broken })
+                Ok(Pooled {
+                    connection,
+                    used: Instant::now(),
+                    unsettled: false,
+                    broken,
+                    #[cfg(feature = "replica")]
+                    replayed: None,
+                })
             }
             Err(error) => {
                 // A refusal is everybody's answer, and costs no waiting.

@@ -146,22 +146,24 @@ impl Pool {
     /// after [`Pool::close`].
     #[track_caller]
     pub fn get(&self) -> impl Future<Output = Result<Connection, Error>> + Send + '_ {
-        let caller = Location::caller();
-        async move {
-            let began = Instant::now();
-            let counters = &self.shared.counters;
-            let Ok(object) = tokio::time::timeout(self.settings.deadline, self.object()).await else {
-                counters.timed_out.fetch_add(1, Ordering::Relaxed);
-                return Err(self.timeout());
-            };
-            let object = object?;
-            let now = Instant::now();
-            let waited = u64::try_from((now - began).as_nanos()).unwrap_or(u64::MAX);
-            counters.waited_nanos.fetch_add(waited, Ordering::Relaxed);
-            let ticket = counters.taken.fetch_add(1, Ordering::Relaxed);
-            self.shared.holders().insert(ticket, (now, caller));
-            Ok(Connection::new(object, self.shared.clone(), ticket))
-        }
+        self.get_at(Location::caller())
+    }
+
+    /// As [`Self::get`], for that place in the code.
+    pub(crate) async fn get_at(&self, caller: &'static Location<'static>) -> Result<Connection, Error> {
+        let began = Instant::now();
+        let counters = &self.shared.counters;
+        let Ok(object) = tokio::time::timeout(self.settings.deadline, self.object()).await else {
+            counters.timed_out.fetch_add(1, Ordering::Relaxed);
+            return Err(self.timeout());
+        };
+        let object = object?;
+        let now = Instant::now();
+        let waited = u64::try_from((now - began).as_nanos()).unwrap_or(u64::MAX);
+        counters.waited_nanos.fetch_add(waited, Ordering::Relaxed);
+        let ticket = counters.taken.fetch_add(1, Ordering::Relaxed);
+        self.shared.holders().insert(ticket, (now, caller));
+        Ok(Connection::new(object, self.shared.clone(), ticket))
     }
 
     /// One that is there, or else a new one: of a server that has no room, only those that come back are to be had.
@@ -190,7 +192,7 @@ impl Pool {
         }
     }
 
-    #[cfg(feature = "watch")]
+    #[cfg(any(feature = "watch", feature = "replica"))]
     pub(crate) fn options(&self) -> &Options {
         &self.objects.manager().options
     }

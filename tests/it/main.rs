@@ -33,6 +33,7 @@ mod quota_commit;
 mod random_database;
 mod random_states;
 mod readme;
+mod replica;
 mod round_trips;
 mod runner;
 mod schema;

@@ -171,6 +171,11 @@ pub async fn world(operation: &Operation) -> Database {
     copy_of_what_is_there_after(operation.before).await
 }
 
+/// What is in such a database, as SQL.
+pub fn what_is_there_after(before: &str) -> String {
+    [include_str!("golden/two_organizations.sql"), STEPS, MORE, STATE, before].concat()
+}
+
 async fn copy_of_what_is_there_after(before: &'static str) -> Database {
     static WORLDS: Mutex<BTreeMap<&str, Database>> = Mutex::const_new(BTreeMap::new());
     let mut worlds = WORLDS.lock().await;
@@ -179,8 +184,7 @@ async fn copy_of_what_is_there_after(before: &'static str) -> Database {
     }
     let database = support::database().await;
     let mut conn = database.connect().await;
-    let sql = [include_str!("golden/two_organizations.sql"), STEPS, MORE, STATE, before].concat();
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect("the fixture");
+    sqlx::raw_sql(AssertSqlSafe(what_is_there_after(before))).execute(&mut conn).await.expect("the fixture");
     conn.close().await.expect("a clean end");
     let copy = database.copy().await;
     worlds.insert(before, database);

@@ -3,6 +3,7 @@
 pub mod proxy;
 pub mod secrets;
 pub mod states;
+pub mod streaming;
 
 use std::{
     fs,

@@ -26,7 +26,7 @@ pub fn all_seeds() -> bool {
     number_from_env("CODERDB_TEST_SEED").is_none()
 }
 
-fn number_from_env(name: &str) -> Option<u64> {
+pub fn number_from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
