@@ -4,6 +4,7 @@ pub mod authz;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+pub mod connect;
 #[cfg(feature = "cli")]
 pub mod demo;
 pub mod migrate;

@@ -7,11 +7,13 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    connect::configured,
     error::{CliError, FAILED},
     output::{Output, note, print, print_json, table},
 };
-use crate::postgres::{DATABASE, Server, Settings, Stopped, status, stop, supervise};
+use crate::{
+    connect::configured,
+    postgres::{DATABASE, Server, Settings, Stopped, status, stop, supervise},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -10,9 +10,10 @@ use std::{
 };
 
 use deadpool::managed::{self, Object, RecycleError, RecycleResult};
-use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection as _, PgConnection};
 
 use super::{Settings, Shared};
+use crate::connect::{self, Options};
 
 /// A connection of a pool; it goes back when this is dropped.
 pub struct Connection {
@@ -82,7 +83,7 @@ impl Drop for Connection {
 
 /// Opens, checks and drops connections.
 pub(super) struct Manager {
-    pub options: PgConnectOptions,
+    pub options: Options,
     pub settings: Settings,
     pub shared: Arc<Shared>,
     pub failure: Mutex<Option<String>>,
@@ -101,19 +102,19 @@ impl Manager {
 
 impl managed::Manager for Manager {
     type Type = Pooled;
-    type Error = sqlx::Error;
+    type Error = connect::Error;
 
-    async fn create(&self) -> sqlx::Result<Pooled> {
+    async fn create(&self) -> Result<Pooled, connect::Error> {
         let mut pause = Duration::from_millis(20);
         loop {
-            match PgConnection::connect_with(&self.options).await {
+            match self.options.connect().await {
                 Ok(connection) => {
                     *self.failure() = None;
                     self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);
                     let broken = self.shared.broken.load(Ordering::Relaxed);
                     return Ok(Pooled { connection, used: Instant::now(), unsettled: false, broken });
                 }
-                Err(error) if is_passing(&error) => *self.failure() = Some(error.to_string()),
+                Err(error) if error.is_passing() => *self.failure() = Some(connect_failure(&error)),
                 Err(error) => return Err(error),
             }
             // Bounded by the deadline of whoever waits.
@@ -122,7 +123,7 @@ impl managed::Manager for Manager {
         }
     }
 
-    async fn recycle(&self, pooled: &mut Pooled, metrics: &managed::Metrics) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, pooled: &mut Pooled, metrics: &managed::Metrics) -> RecycleResult<connect::Error> {
         let counters = &self.shared.counters;
         let fit = if metrics.age() > self.settings.max_lifetime {
             false
@@ -161,13 +162,8 @@ async fn settle(connection: &mut PgConnection) -> sqlx::Result<()> {
     }
 }
 
-/// Whether a server that cannot be reached now may be there soon: it starts, fails over, or has no room.
-fn is_passing(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    match (error, code.as_deref()) {
-        (sqlx::Error::Io(error), _) => error.kind() != std::io::ErrorKind::NotFound,
-        // cannot_connect_now, admin_shutdown, crash_shutdown, too_many_connections; a pooler without a server
-        (_, Some(code)) => ["57P01", "57P02", "57P03", "53300", "08P01", "08006"].contains(&code),
-        _ => false,
-    }
+/// The error and what the driver says of it, in one line.
+fn connect_failure(error: &connect::Error) -> String {
+    use std::error::Error as _;
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

@@ -2,6 +2,8 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, panic::Location, time::Duration};
 
+use crate::connect;
+
 /// Why [`Pool::get`](super::Pool::get) gave no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -18,8 +20,8 @@ pub enum Error {
         last: Option<String>,
     },
     /// The server refuses: wrong password, no such database, no TLS.
-    #[error("cannot connect")]
-    Connect(#[source] sqlx::Error),
+    #[error(transparent)]
+    Connect(connect::Error),
     /// The pool was closed.
     #[error("the pool is closed")]
     Closed,
@@ -34,8 +36,8 @@ pub struct Holder {
     pub held: Duration,
 }
 
-impl From<deadpool::managed::PoolError<sqlx::Error>> for Error {
-    fn from(error: deadpool::managed::PoolError<sqlx::Error>) -> Self {
+impl From<deadpool::managed::PoolError<connect::Error>> for Error {
+    fn from(error: deadpool::managed::PoolError<connect::Error>) -> Self {
         match error {
             deadpool::managed::PoolError::Backend(error) => Self::Connect(error),
             // Time-outs and hooks of the pool below are not used.
@@ -45,7 +47,7 @@ impl From<deadpool::managed::PoolError<sqlx::Error>> for Error {
 }
 
 fn timeout(waited: Duration, max_size: usize, holders: &[Holder], last: Option<&str>) -> String {
-    let why = last.map_or_else(String::new, |last| format!(": cannot connect: {last}"));
+    let why = last.map_or_else(String::new, |last| format!(": {last}"));
     // By place: a leak shows as many connections of one.
     let mut places: BTreeMap<_, (usize, Duration)> = BTreeMap::new();
     for holder in holders {

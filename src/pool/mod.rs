@@ -9,9 +9,9 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use coderdb::{authz::{Actor, ReadJobs, System}, pool::{Pool, Settings}, store};
+//! use coderdb::{authz::{Actor, ReadJobs, System}, connect::Options, pool::{Pool, Settings}, store};
 //!
-//! let pool = Pool::new("postgres://coder@db.example.com/coder".parse()?, Settings::default());
+//! let pool = Pool::new("postgres://coder@db.example.com/coder".parse::<Options>()?, Settings::default());
 //! let mut connection = pool.get().await?;
 //! let organization = store::organizations::default(&mut connection, &coderdb::authz::ReadOrganizations::of(
 //!     &Actor::system(System::Operator),
@@ -37,8 +37,8 @@ use std::{
 };
 
 use deadpool::managed;
-use sqlx::postgres::PgConnectOptions;
 
+use crate::connect::Options;
 pub use connection::Connection;
 use connection::Manager;
 pub use error::{Error, Holder};
@@ -128,9 +128,9 @@ impl Pool {
     /// A pool of connections with these options. It opens them when they are asked for.
     #[must_use]
     #[expect(clippy::missing_panics_doc, reason = "only time-outs of the pool below need a runtime, and it has none")]
-    pub fn new(options: PgConnectOptions, settings: Settings) -> Self {
+    pub fn new(options: impl Into<Options>, settings: Settings) -> Self {
         let shared = Arc::new(Shared::default());
-        let manager = Manager { options, settings, shared: shared.clone(), failure: Mutex::default() };
+        let manager = Manager { options: options.into(), settings, shared: shared.clone(), failure: Mutex::default() };
         let builder = managed::Pool::builder(manager).max_size(settings.max_size.max(1));
         let objects = builder.build().expect("no time-outs");
         Self { objects, shared, settings }
@@ -176,7 +176,7 @@ impl Pool {
     }
 
     #[cfg(feature = "watch")]
-    pub(crate) fn options(&self) -> &PgConnectOptions {
+    pub(crate) fn options(&self) -> &Options {
         &self.objects.manager().options
     }
 

@@ -31,6 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use place::{Lock, Place, clean_environment, user_dirs};
 
 pub use error::Error;
@@ -205,14 +206,9 @@ impl Server {
 }
 
 fn url(socket_dir: &Path, database: &str) -> String {
-    let socket_dir = percent_encode(socket_dir.as_os_str().as_encoded_bytes());
-    format!("postgres://postgres@localhost/{}?host={socket_dir}", percent_encode(database.as_bytes()))
-}
-
-fn percent_encode(bytes: &[u8]) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encode = |byte: &u8| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
-    bytes.iter().map(encode).collect()
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let socket_dir = percent_encode(socket_dir.as_os_str().as_encoded_bytes(), RESERVED);
+    format!("postgres://postgres@localhost/{}?host={socket_dir}", percent_encode(database.as_bytes(), RESERVED))
 }
 
 /// A server as [`status`] finds it.

@@ -18,7 +18,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         // The driver listens only through a pool; this one is for one connection, and for this attempt.
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
-        let pool = pool.acquire_timeout(ECHO).connect_lazy_with(shared.pool.options().clone());
+        let pool = pool.acquire_timeout(ECHO).connect_lazy_with(shared.pool.options().preferred().clone());
         match listen(&shared, &pool, &mut pause).await {
             Ok(()) => tracing::info!(name: "watch.listener_silent", "the listening connection is silent, and replaced"),
             Err(error) => tracing::warn!(name: "watch.listener_failed", error = %error, "cannot listen for changes"),

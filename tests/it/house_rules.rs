@@ -56,7 +56,17 @@ fn each_foreign_crate_has_its_place() {
         ("refinery_core", &["migrate/"]),
         (
             "sqlx",
-            &["store/", "migrate/", "pool/", "watch/listener.rs", "demo/", "cli/connect.rs", "cli/error.rs", "lib.rs"],
+            &[
+                "store/",
+                "migrate/",
+                "pool/",
+                "watch/listener.rs",
+                "demo/",
+                "cli/connect.rs",
+                "connect/",
+                "cli/error.rs",
+                "lib.rs",
+            ],
         ),
         ("deadpool", &["pool/"]),
         ("clap", &["cli/"]),

@@ -7,6 +7,7 @@ mod builds;
 mod chats;
 mod cli;
 mod compile_fail;
+mod connect;
 mod contention;
 mod crash;
 

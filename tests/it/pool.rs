@@ -121,7 +121,7 @@ async fn a_server_that_refuses_says_so_at_once_and_one_that_is_not_there_until_t
     let absent = PgConnectOptions::new().host("127.0.0.1").port(1);
     let pool = Pool::new(absent, Settings { deadline: Duration::from_millis(100), ..settings(1) });
     let text = pool.get().await.expect_err("nobody listens").to_string();
-    assert!(text.contains("cannot connect: ") && text.contains("refused"), "{text}");
+    assert!(text.contains("cannot connect to ") && text.contains("refused"), "{text}");
 }
 
 #[tokio::test]

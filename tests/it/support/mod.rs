@@ -4,6 +4,7 @@ pub mod proxy;
 pub mod states;
 
 use std::{
+    fs,
     future::Future,
     sync::{
         OnceLock,
@@ -168,8 +169,25 @@ pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let settings = Settings::throw_away().supervisor(CODERDB);
-        Server::open(&settings, |notice| eprintln!("{notice}")).expect("a PostgreSQL server for the tests")
+        let server =
+            Server::open(&settings, |notice| eprintln!("{notice}")).expect("a PostgreSQL server for the tests");
+        let rules = server.data_dir().join("data/pg_hba.conf");
+        let trusting = fs::read_to_string(&rules).expect("the rules of the server");
+        fs::write(&rules, format!("local all +with_password scram-sha-256\n{trusting}")).expect("one more rule");
+        server
     })
+}
+
+/// A role that the server asks for its password, which the others need not have.
+pub async fn role_with_password(conn: &mut PgConnection, name: &str, password: &str) {
+    let role = format!(
+        "DO $$ BEGIN CREATE ROLE with_password; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+         CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE with_password; SELECT pg_reload_conf()"
+    );
+    sqlx::raw_sql(AssertSqlSafe(role)).execute(conn).await.expect("a role");
+    let without = server().url("postgres").replace("postgres@", &format!("{name}@"));
+    // The reload reaches new connections in its own time.
+    while PgConnection::connect(&without).await.is_ok() {}
 }
 
 async fn execute(database: &str, sql: &str) {

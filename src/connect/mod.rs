@@ -1,0 +1,440 @@
+//! How to connect: where the server is, how to enter, and what holds for the session.
+//!
+//! [`Options`] read what libpq reads (a URL with one host or several, `PG…` variables, a service file, a password file),
+//! and more strictly than the driver: what is misspelt is an error, because a connection without the encryption that was
+//! asked for is worse than none. No password is shown by any error, and none by `Debug`.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), coderdb::connect::Error> {
+//! use std::time::Duration;
+//! use coderdb::connect::Options;
+//!
+//! let url = "postgres://coder@db1.example.com,db2.example.com/coder?sslmode=verify-full&target_session_attrs=read-write";
+//! let options: Options = url.parse()?;
+//! let connection = options.application_name("reaper").lock_timeout(Duration::from_secs(5)).connect().await?;
+//! # drop(connection);
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod parameters;
+mod password_file;
+
+use std::{
+    fmt::{self, Write as _},
+    path::Path,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sqlx::{
+    Connection as _, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+pub use error::Error;
+pub use parameters::configured;
+use parameters::{Parameters, Value, read};
+
+/// How long an attempt to reach one host may take, unless `connect_timeout` says something else.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After so long without an answer of one host, the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Where and how to connect. A clone shares the knowledge of which host was the right one.
+#[derive(Clone)]
+pub struct Options {
+    hosts: Vec<PgConnectOptions>,
+    /// The host that was the right one last time.
+    last: Arc<AtomicUsize>,
+    target: Target,
+    timeout: Duration,
+    session: Session,
+}
+
+/// What is set for the session after it has begun, in milliseconds or seconds as the server counts them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Session {
+    statement_timeout: Option<Duration>,
+    lock_timeout: Option<Duration>,
+    idle_in_transaction_timeout: Option<Duration>,
+    keepalive: Option<Duration>,
+}
+
+/// Which of several servers is the right one: libpq's `target_session_attrs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Target {
+    /// Any that answers.
+    #[default]
+    Any,
+    /// One that takes writes.
+    ReadWrite,
+    /// One that takes none.
+    ReadOnly,
+    /// One that is not in recovery.
+    Primary,
+    /// One that is in recovery.
+    Standby,
+}
+
+impl Target {
+    const ALL: [Self; 5] = [Self::Any, Self::ReadWrite, Self::ReadOnly, Self::Primary, Self::Standby];
+
+    /// libpq's word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::ReadWrite => "read-write",
+            Self::ReadOnly => "read-only",
+            Self::Primary => "primary",
+            Self::Standby => "standby",
+        }
+    }
+
+    const fn fits(self, in_recovery: bool, read_only: bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::ReadWrite => !read_only,
+            Self::ReadOnly => read_only,
+            Self::Primary => !in_recovery,
+            Self::Standby => in_recovery,
+        }
+    }
+}
+
+impl Options {
+    /// What `DATABASE_URL` says, and libpq's variables and service file for what it leaves out; `None` when nothing of
+    /// this is set.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for anything that is there and cannot be understood.
+    pub fn from_environment() -> Result<Option<Self>, Error> {
+        if configured().is_none() {
+            return Ok(None);
+        }
+        let url = parameters::variable("DATABASE_URL")?.filter(|url| !url.is_empty());
+        Self::read(url.as_deref(), "DATABASE_URL").map(Some)
+    }
+
+    fn read(url: Option<&str>, origin: &str) -> Result<Self, Error> {
+        let mut parameters = Parameters::default();
+        if let Some(url) = url {
+            parameters.add_url(url, origin)?;
+        }
+        parameters.add_service()?;
+        parameters.add_environment()?;
+        Self::from_parameters(&parameters)
+    }
+
+    fn from_parameters(parameters: &Parameters) -> Result<Self, Error> {
+        let seconds = |value: &Value| {
+            read(value, "connect_timeout", "a number of seconds", |text| text.parse().ok()).map(|seconds| match seconds
+            {
+                0 => Duration::MAX,
+                seconds => Duration::from_secs(seconds),
+            })
+        };
+        let target = |value: &Value| {
+            let words = Target::ALL.map(Target::as_str).join(", ");
+            let find = |text: &str| Target::ALL.into_iter().find(|target| target.as_str() == text);
+            read(value, "target_session_attrs", format!("one of {words}"), find)
+        };
+        if let Some(mode) = parameters.get("sslmode") {
+            let modes = "disable, allow, prefer, require, verify-ca or verify-full";
+            read(mode, "sslmode", modes, |text| text.parse::<PgSslMode>().ok())?;
+        }
+        Ok(Self {
+            hosts: hosts(parameters)?,
+            last: Arc::default(),
+            target: parameters.get("target_session_attrs").map_or(Ok(Target::Any), target)?,
+            timeout: parameters.get("connect_timeout").map_or(Ok(CONNECT_TIMEOUT), seconds)?,
+            session: Session::default(),
+        })
+    }
+
+    /// What the server shows as the name of the program, 63 bytes at most: `coderdb` if nothing is said.
+    #[must_use]
+    pub fn application_name(mut self, name: &str) -> Self {
+        self.hosts = self.hosts.into_iter().map(|host| host.application_name(name)).collect();
+        self
+    }
+
+    /// How long one statement may take; the server cancels it with SQLSTATE 57014.
+    #[must_use]
+    pub const fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.session.statement_timeout = Some(timeout);
+        self
+    }
+
+    /// How long one statement may wait for one lock; the server cancels it with SQLSTATE 55P03.
+    #[must_use]
+    pub const fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.session.lock_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a transaction may wait for its next statement; the server ends the session.
+    #[must_use]
+    pub const fn idle_in_transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.session.idle_in_transaction_timeout = Some(timeout);
+        self
+    }
+
+    /// After how long without a sign of this client the server asks whether it is still there, three times. It ends the
+    /// session, and frees its locks, after four times as long. Of TCP connections; the driver cannot ask the other way
+    /// round.
+    #[must_use]
+    pub const fn keepalive(mut self, idle: Duration) -> Self {
+        self.session.keepalive = Some(idle);
+        self
+    }
+
+    /// How long an attempt to reach one host may take: [`CONNECT_TIMEOUT`] if nothing is said.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Which of several servers is the right one.
+    #[must_use]
+    pub const fn target(mut self, target: Target) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Logs no statements, also not slow ones.
+    #[must_use]
+    pub fn disable_statement_logging(mut self) -> Self {
+        self.hosts = self.hosts.into_iter().map(sqlx::ConnectOptions::disable_statement_logging).collect();
+        self
+    }
+
+    /// The host that was the right one last time, for what connects by itself: the listening connection.
+    #[cfg(feature = "watch")]
+    pub(crate) fn preferred(&self) -> &PgConnectOptions {
+        &self.hosts[self.last.load(Ordering::Relaxed) % self.hosts.len()]
+    }
+
+    /// Connects: to the host that was the right one last time, and to the others when that one fails, is not the right
+    /// one any more, or has not answered within 250 ms.
+    ///
+    /// One round trip more than the server asks for when there are time-outs to set or a kind of server to find.
+    ///
+    /// # Errors
+    /// The error of the last host that failed.
+    pub async fn connect(&self) -> Result<PgConnection, Error> {
+        let last = self.last.load(Ordering::Relaxed);
+        let mut waiting = (last..last + self.hosts.len()).map(|index| index % self.hosts.len());
+        let mut attempts = FuturesUnordered::new();
+        let mut failure = None;
+        loop {
+            let has_next = waiting.len() > 0;
+            if let Some(index) = waiting.next() {
+                attempts.push(async move { (index, self.connect_to(&self.hosts[index]).await) });
+            }
+            // The head start of this host; without others to try, as long as it takes.
+            let answer = match tokio::time::timeout(HEAD_START, attempts.next()).await {
+                Err(_) if has_next => continue,
+                Err(_) => attempts.next().await,
+                Ok(answer) => answer,
+            };
+            match answer {
+                Some((index, Ok(connection))) => {
+                    self.last.store(index, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Some((_, Err(error))) => {
+                    // That a host is not the primary says less than that another one refuses the password.
+                    let is_weak = matches!(error, Error::OtherTarget { .. });
+                    let error = failure.take().filter(|_| is_weak).unwrap_or(error);
+                    if attempts.is_empty() && waiting.len() == 0 {
+                        return Err(error);
+                    }
+                    failure = Some(error);
+                }
+                None => {}
+            }
+        }
+    }
+
+    async fn connect_to(&self, host: &PgConnectOptions) -> Result<PgConnection, Error> {
+        let attempt = async {
+            let mut connection = PgConnection::connect_with(host).await?;
+            let mut fits = true;
+            let settings = self.session.statements();
+            if self.target != Target::Any || !settings.is_empty() {
+                let ask = "SELECT pg_is_in_recovery()::text, current_setting('transaction_read_only')";
+                let row = sqlx::raw_sql(sqlx::AssertSqlSafe(settings + ask)).fetch_one(&mut connection).await?;
+                fits = self.target.fits(row.try_get::<&str, _>(0)? == "true", row.try_get::<&str, _>(1)? == "on");
+            }
+            Ok(fits.then_some(connection))
+        };
+        let place = || place(host);
+        match tokio::time::timeout(self.timeout, attempt).await {
+            Ok(Ok(Some(connection))) => Ok(connection),
+            Ok(Ok(None)) => Err(Error::OtherTarget { place: place(), wanted: self.target.as_str() }),
+            Ok(Err(source)) => Err(Error::Failed { place: place(), source }),
+            Err(_) => Err(Error::NoAnswer { place: place(), waited: self.timeout }),
+        }
+    }
+}
+
+impl Session {
+    /// As a message before the first statement of the caller, not as a parameter of the startup, which poolers refuse.
+    fn statements(self) -> String {
+        // 0 would switch a time-out off.
+        let millis = |duration: Duration| duration.as_millis().clamp(1, i32::MAX as u128);
+        let seconds = |duration: Duration| duration.as_secs().clamp(1, i32::MAX as u64);
+        let mut sql = String::new();
+        for (name, duration) in [
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout),
+        ] {
+            if let Some(duration) = duration {
+                let _ = write!(sql, "SET {name} = {};", millis(duration));
+            }
+        }
+        if let Some(idle) = self.keepalive.map(seconds) {
+            let _ = write!(
+                sql,
+                "SET tcp_keepalives_idle = {idle}; SET tcp_keepalives_interval = {idle}; SET tcp_keepalives_count = 3;"
+            );
+        }
+        sql
+    }
+}
+
+/// A URL, as libpq reads it, with its variables and files for what the URL leaves out.
+impl FromStr for Options {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self, Error> {
+        Self::read(Some(url), "the URL")
+    }
+}
+
+/// What the caller has read elsewhere.
+impl From<PgConnectOptions> for Options {
+    fn from(options: PgConnectOptions) -> Self {
+        Self {
+            hosts: vec![options],
+            last: Arc::default(),
+            target: Target::Any,
+            timeout: CONNECT_TIMEOUT,
+            session: Session::default(),
+        }
+    }
+}
+
+/// Where it connects to: databases, hosts and ports, and nothing secret.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hosts.iter().map(place).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts: Vec<_> = self.hosts.iter().map(place).collect();
+        f.debug_struct("Options")
+            .field("hosts", &hosts)
+            .field("last", &self.last)
+            .field("target", &self.target)
+            .field("timeout", &self.timeout)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The driver's options for each host.
+fn hosts(parameters: &Parameters) -> Result<Vec<PgConnectOptions>, Error> {
+    let (names, addresses, ports) = (parameters.list("host"), parameters.list("hostaddr"), parameters.list("port"));
+    let count = names.len().max(addresses.len()).max(1);
+    let port = |index: usize| -> Result<u16, Error> {
+        let Some(value) = parameters.get("port") else { return Ok(5432) };
+        if ports.len() != 1 && ports.len() != count {
+            return read(value, "port", format!("one port or {count}"), |_| None);
+        }
+        match ports[index % ports.len()] {
+            "" => Ok(5432),
+            port => read(value, "port", "a port", |_| port.parse().ok().filter(|port| *port > 0)),
+        }
+    };
+    if let (Some(value), true) = (parameters.get("hostaddr"), names.len() > 1 && names.len() != addresses.len()) {
+        return read(value, "hostaddr", format!("a list of {} addresses", names.len()), |_| None);
+    }
+    let at = |list: &[&str], index: usize| list.get(index).copied().filter(|host| !host.is_empty()).map(str::to_owned);
+    (0..count)
+        .map(|index| {
+            let port = port(index)?;
+            let host = at(&addresses, index).or_else(|| at(&names, index)).unwrap_or_else(|| default_host(port));
+            driver_options(parameters, &host, port)
+        })
+        .collect()
+}
+
+/// Where a server listens on this machine, if nothing is said.
+fn default_host(port: u16) -> String {
+    let socket = format!(".s.PGSQL.{port}");
+    let mut directories = ["/var/run/postgresql", "/tmp"].into_iter();
+    directories.find(|directory| Path::new(directory).join(&socket).exists()).unwrap_or("localhost").to_owned()
+}
+
+/// Through the driver's own parser: for some settings there is no other way in.
+fn driver_options(parameters: &Parameters, host: &str, port: u16) -> Result<PgConnectOptions, Error> {
+    let port = port.to_string();
+    let user = parameters
+        .text("user")
+        .map_or_else(|| PgConnectOptions::new_without_pgpass().get_username().to_owned(), str::to_owned);
+    let database = parameters.text("dbname").unwrap_or(&user);
+    // libpq looks for local servers under this name.
+    let name = if host.starts_with('/') { "localhost" } else { host };
+    let password = parameters.text("password").map(str::to_owned);
+    let password = password
+        .or_else(|| password_file::password(parameters.text("passfile"), [name, &port, database, &user]))
+        .unwrap_or_default();
+    let mut url = "postgres:///?".to_owned();
+    let mut add = |keyword: &str, text: &str| {
+        let _ = write!(url, "{keyword}={}&", utf8_percent_encode(text, NON_ALPHANUMERIC));
+    };
+    // The password in any case, if only an empty one: else the driver looks for it, and logs lines that it cannot read.
+    for (keyword, text) in
+        [("host", host), ("port", &port), ("user", &user), ("dbname", database), ("password", &password)]
+    {
+        add(keyword, text);
+    }
+    add("application_name", parameters.text("application_name").unwrap_or("coderdb"));
+    for keyword in ["sslmode", "sslrootcert", "sslcert", "sslkey"] {
+        if let Some(value) = parameters.get(keyword) {
+            add(keyword, value.text.trim());
+        }
+    }
+    // The driver reads the variable itself.
+    if let Some(options) = parameters.get("options").filter(|options| options.origin != "PGOPTIONS") {
+        add("options", &options.text);
+    }
+    PgConnectOptions::from_str(&url)
+        // Poolers refuse it; servers since version 12 send the shortest digits that are exact without it.
+        .map(|options| options.extra_float_digits(None))
+        .map_err(|source| Error::Failed { place: format!("port {port} of {host}"), source })
+}
+
+/// The host, port and database of the options, and nothing secret.
+fn place(options: &PgConnectOptions) -> String {
+    let at = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    format!("database {:?} at {at}", options.get_database().unwrap_or(options.get_username()))
+}

@@ -1,0 +1,224 @@
+//! How to connect: what libpq reads, several hosts, and what holds for the session.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
+
+use coderdb::{
+    connect::{Error, Options, Target},
+    sqlx::{self, PgConnection, postgres::PgConnectOptions},
+};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::support::{self, Database, fails, run};
+
+async fn setting(conn: &mut PgConnection, name: &str) -> String {
+    sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(conn).await.expect("a setting")
+}
+
+/// The test server's directory, as a host of a URL.
+fn socket() -> String {
+    let url = support::server().url("postgres");
+    url.split_once("?host=").expect("a private server has a socket").1.to_owned()
+}
+
+fn url(database: &Database, hosts: &str, more: &str) -> String {
+    let name = database.url().rsplit_once('/').expect("a path").1.split('?').next().expect("a name");
+    format!("postgres://postgres@{hosts}/{name}?{more}")
+}
+
+#[tokio::test]
+async fn what_is_set_for_the_session_holds_and_the_server_knows_the_name() {
+    let database = support::empty_database().await;
+    let mut conn = options_of(&database)
+        .application_name("reaper")
+        .statement_timeout(Duration::from_millis(1_500))
+        .lock_timeout(Duration::from_micros(1))
+        .idle_in_transaction_timeout(Duration::from_mins(1))
+        .keepalive(Duration::from_secs(30))
+        .connect()
+        .await
+        .expect("a connection");
+    for (name, value) in [
+        ("statement_timeout", "1500ms"),
+        ("lock_timeout", "1ms"),
+        ("idle_in_transaction_session_timeout", "1min"),
+        ("application_name", "reaper"),
+    ] {
+        assert_eq!(setting(&mut conn, name).await, value, "{name}");
+    }
+    let mut conn = options_of(&database).connect().await.expect("a connection");
+    assert_eq!(setting(&mut conn, "application_name").await, "coderdb");
+    assert_eq!(setting(&mut conn, "statement_timeout").await, "0");
+}
+
+fn options_of(database: &Database) -> Options {
+    database.url().parse().expect("a URL")
+}
+
+#[tokio::test]
+async fn of_several_hosts_the_one_that_takes_writes_is_found_wherever_it_stands_and_tried_first_from_then_on() {
+    let database = support::empty_database().await;
+    // One that refuses, one that never answers, and the server.
+    let black_hole = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent = black_hole.local_addr().expect("an address");
+    let hosts = format!("127.0.0.1:1,{silent},{}", socket());
+    let options: Options = url(&database, &hosts, "target_session_attrs=read-write").parse().expect("a URL");
+    let mut conn = options.connect().await.expect("the third host");
+    assert_eq!(setting(&mut conn, "transaction_read_only").await, "off");
+    assert!(format!("{options:?}").contains("last: 2"), "{options:?}");
+    drop(black_hole);
+}
+
+#[tokio::test]
+async fn a_server_of_the_wrong_kind_is_not_taken() {
+    let database = support::empty_database().await;
+    for (target, fits) in [
+        (Target::Any, true),
+        (Target::ReadWrite, true),
+        (Target::Primary, true),
+        (Target::ReadOnly, false),
+        (Target::Standby, false),
+    ] {
+        let connected = options_of(&database).target(target).connect().await;
+        match connected {
+            Ok(_) => assert!(fits, "{target:?}"),
+            Err(error @ Error::OtherTarget { .. }) => {
+                assert!(!fits && error.is_passing(), "{target:?}");
+                assert!(error.to_string().ends_with(&format!("is not {}", target.as_str())), "{error}");
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    let more = "target_session_attrs=read-write&options=-c%20default_transaction_read_only%3Don";
+    let read_only: Options = url(&database, &socket(), more).parse().expect("a URL");
+    assert!(matches!(read_only.connect().await, Err(Error::OtherTarget { .. })));
+}
+
+#[tokio::test]
+async fn a_host_that_never_answers_is_given_up_after_the_time_out() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let _silent = UnixListener::bind(directory.path().join(".s.PGSQL.5432")).expect("a socket");
+    let options = Options::from(PgConnectOptions::new().socket(directory.path()).database("db"));
+    let began = Instant::now();
+    let error = options.connect_timeout(Duration::from_millis(300)).connect().await.expect_err("nobody answers");
+    assert!(matches!(error, Error::NoAnswer { .. }) && error.is_passing(), "{error:?}");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert!(
+        error.to_string().contains("database \"db\" at ") && error.to_string().ends_with("within 300ms"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_a_url_means_is_what_libpq_reads_out_of_it() {
+    for (url, places) in [
+        ("postgres://u@h/db?port=6000", "database \"db\" at h:6000"),
+        ("postgresql://u:p%40ss@h:6000/d%20b", "database \"d b\" at h:6000"),
+        ("postgres://u@[::1]:6000/db", "database \"db\" at ::1:6000"),
+        (
+            "postgres://u@a,b:2,[::1]:3/db?sslmode=disable",
+            "database \"db\" at a:5432, database \"db\" at b:2, database \"db\" at ::1:3",
+        ),
+        ("postgres://u@%2Frun%2Fpg/db", "database \"db\" at /run/pg"),
+        ("postgres://u@localhost/db?host=/run/pg", "database \"db\" at /run/pg"),
+        ("postgres://u@localhost?host=a,b&port=7", "database \"u\" at a:7, database \"u\" at b:7"),
+        ("postgres:///db?host=h&user=u&password=p%2Bp", "database \"db\" at h:5432"),
+        ("postgres://u@h/db?hostaddr=10.0.0.1", "database \"db\" at 10.0.0.1:5432"),
+    ] {
+        assert_eq!(url.parse::<Options>().expect(url).to_string(), places, "{url}");
+    }
+}
+
+#[test]
+fn what_a_url_cannot_mean_is_said_without_what_may_be_a_secret() {
+    for (url, problem) in [
+        ("mysql://u:s3cret@h/db", "begins with postgres://"),
+        ("s3cret", "begins with postgres://"),
+        ("postgres://u:s3cret@h:x/db", "not a port"),
+        ("postgres://u:s3cret@h:70000/db", "not a port"),
+        ("postgres://u:s3cret@h:0/db", "not a port"),
+        ("postgres://u:1/s3cret@h/db", "%2F"),
+        ("postgres://u:1,2/s3cret@h/db", "%2F"),
+        ("postgres://u:1#s3cret@h/db", "%23"),
+        ("postgres://u:1?s3cret@h/db", "not supported; use host, "),
+        ("postgres://u@h/db?s3cret=1", "not supported"),
+        ("postgres://u@h/db?password=s3cret%00", "NUL character in password"),
+        ("postgres://u:%ff@h/db", "UTF-8"),
+        ("postgres://u@h/db?sslmode=verify_full", "sslmode that is not disable, allow"),
+        ("postgres://u@h/db?target_session_attrs=prefer-standby", "not one of any, read-write, "),
+        ("postgres://u@h/db?connect_timeout=soon", "not a number of seconds"),
+        ("postgres://u@a,b,c/db?port=1,2", "not one port or 3"),
+        ("postgres://u@a,b/db?hostaddr=10.0.0.1", "not a list of 2 addresses"),
+    ] {
+        let error = url.parse::<Options>().expect_err(url);
+        let shown = format!("{error} {error:?}");
+        assert!(matches!(error, Error::Invalid { .. }) && !error.is_passing(), "{url}: {error:?}");
+        assert!(error.to_string().starts_with("the URL ") && error.to_string().contains(problem), "{url}: {error}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}
+
+#[test]
+fn options_show_no_password() {
+    let options: Options = "postgres://u:s3cret@a,b/db".parse().expect("a URL");
+    let shown = format!("{options:?} {options:#?} {options}");
+    assert!(shown.contains("database \\\"db\\\" at a:5432") && !shown.contains("s3cret"), "{shown}");
+}
+
+/// The program with a service file, and with nothing else that says where the database is.
+fn with_service(text: &str) -> (assert_cmd::Command, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("services.conf");
+    fs::write(&file, text).expect("the service file");
+    let mut coderdb = support::coderdb();
+    coderdb.env("PGSERVICEFILE", file).env("PGSERVICE", "production").args(["migrate", "status"]);
+    (coderdb, directory)
+}
+
+#[tokio::test]
+async fn a_service_file_says_what_the_url_leaves_out_and_variables_what_both_do() {
+    let database = support::empty_database().await;
+    let name = database.url().rsplit_once('/').expect("a path").1.split('?').next().expect("a name").to_owned();
+    let host = socket().replace("%2F", "/");
+    let service = format!("# comment\n[other]\nhost=/nowhere\n\n[production]\n host = {host}\ndbname={name}\n");
+    let (mut coderdb, _directory) = with_service(&service);
+    assert_eq!(run(coderdb.env("PGUSER", "postgres").env("PGDATABASE", "nowhere")).code, 0);
+    fails(coderdb.env("DATABASE_URL", "postgres:///elsewhere"), 2, &["elsewhere", "does not exist"]);
+    fails(
+        coderdb.env("DATABASE_URL", "postgres:///?service=absent"),
+        2,
+        &["DATABASE_URL names the service \"absent\", which is not in ", "services.conf"],
+    );
+    for (line, problem) in [
+        ("hots=x", "line 2 of "),
+        ("hots=x", "a parameter that is not supported"),
+        ("port=x", "has a port that is not a port"),
+        ("service=other", "a service inside of a service"),
+        ("s3cret", "is not keyword=value"),
+    ] {
+        let (mut coderdb, _directory) = with_service(&format!("[production]\n{line}\n"));
+        fails(&mut coderdb, 2, &[problem]);
+        assert!(!run(&mut coderdb).stderr.contains("s3cret"));
+    }
+}
+
+#[tokio::test]
+async fn a_password_file_is_read_and_ignored_when_others_may_read_it() {
+    let database = support::empty_database().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("pgpass");
+    fs::write(&file, "s3cret malformed line\nlocalhost:*:*:reader:pass\\:word\n").expect("the file");
+    let mut conn = database.connect().await;
+    support::role_with_password(&mut conn, "reader", "pass:word").await;
+    let url = database.url().replace("postgres@", "reader@");
+    let mut coderdb = support::coderdb();
+    coderdb.env("DATABASE_URL", url).env("PGPASSFILE", &file).args(["migrate", "status"]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the mode");
+    assert_eq!(run(&mut coderdb).code, 0);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("the mode");
+    fails(&mut coderdb, 2, &["refused the connection", "password"]);
+    assert!(!run(&mut coderdb).stderr.contains("s3cret"));
+}
