@@ -401,6 +401,16 @@ impl World {
         })
     }
 
+    /// Waits until it runs, and measures pauses from there.
+    async fn mark(&self) -> Value {
+        let enough = self.acknowledged.get() + 500;
+        while self.acknowledged.get() < enough {
+            self.noted.notified().await;
+        }
+        self.longest.take();
+        json!({"acknowledged": self.acknowledged.get()})
+    }
+
     /// The last verification, when nobody works any more: what hangs then hangs because an answer was lost.
     async fn totals(&self) -> Value {
         let reaped = self.reap_once(now() + jobs::HUNG_AFTER + Duration::from_secs(1)).await;
@@ -527,10 +537,7 @@ async fn run(options: Options) -> Result<(), Box<dyn StdError>> {
     let mut input = input();
     while let Some(line) = input.recv().await {
         let answer = match line.split_once(' ').unwrap_or((&line, "")) {
-            ("mark", _) => {
-                world.longest.take();
-                json!({})
-            }
+            ("mark", _) => world.mark().await,
             ("killed", at) => world.resumed(at.parse()?).await,
             ("verify", _) => world.verify().await,
             ("stop", _) => {
