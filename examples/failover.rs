@@ -235,7 +235,8 @@ impl World {
 
     /// Works on jobs, one after the other, until there are no more.
     async fn work(&self, daemon: DaemonId, queue: Rc<Mutex<mpsc::Receiver<()>>>) {
-        let permit = RunJobs::check(&Actor::system(System::ProvisionerDaemon), organization(), daemon).expect("a daemon");
+        let permit =
+            RunJobs::check(&Actor::system(System::ProvisionerDaemon), organization(), daemon).expect("a daemon");
         let tags = Tags::default();
         let capabilities = Capabilities { provisioners: &[ProvisionerType::Echo], tags: &tags };
         let acquire = async |conn: &mut PgConnection| jobs::acquire(conn, &permit, capabilities, now()).await;
@@ -258,7 +259,8 @@ impl World {
         if let Some(before) = before {
             self.twice(format!("{id}: given to {before}, and then to {daemon}"));
         }
-        let reader = ReadWorkspaces::check(&Actor::system(System::ProvisionerDaemon), organization()).expect("a daemon");
+        let reader =
+            ReadWorkspaces::check(&Actor::system(System::ProvisionerDaemon), organization()).expect("a daemon");
         let by_job = async |conn: &mut PgConnection| store::builds::by_job(conn, &reader, id).await;
         let build = match self.insist("builds::by_job", by_job).await.0 {
             Ok(build) => build,
@@ -342,7 +344,7 @@ impl World {
         let mut found = HashMap::new();
         let (rows, broken) = loop {
             let Ok(mut connection) = self.pool.get().await else { continue };
-            if let Ok(Ok(read)) = timeout(Duration::from_secs(60), stored(&mut connection)).await {
+            if let Ok(Ok(read)) = timeout(Duration::from_mins(1), stored(&mut connection)).await {
                 break read;
             }
         };
@@ -357,9 +359,9 @@ impl World {
                 row.build == Some(build) && number.is_none_or(|number| row.number == Some(number))
             }) && known.taken_by.is_none_or(|daemon| row.worker == Some(daemon))
                 && (!known.quota_committed || row.cost == Some(COST))
-                && (1..=2).filter(|n| known.lines & 1 << n != 0).all(|n| {
-                    known.taken_by.is_some_and(|daemon| row.lines.contains(&format!("{n} {daemon}")))
-                })
+                && (1..=2)
+                    .filter(|n| known.lines & 1 << n != 0)
+                    .all(|n| known.taken_by.is_some_and(|daemon| row.lines.contains(&format!("{n} {daemon}"))))
                 && match known.ended {
                     None => true,
                     Some(Ended::Succeeded) => row.completed && row.error.is_none() && row.state == job.0.as_bytes(),
@@ -378,7 +380,8 @@ impl World {
         }
         let mut over: Vec<String> = Vec::new();
         for n in 0..OWNERS {
-            let permit = ReadQuota::check(&Actor::system(System::Operator), owner(n), organization()).expect("an operator");
+            let permit =
+                ReadQuota::check(&Actor::system(System::Operator), owner(n), organization()).expect("an operator");
             let usage = async |conn: &mut PgConnection| store::quota::usage(conn, &permit).await;
             let quota = self.insist("quota::usage", usage).await.0.expect("it is tried until it is answered");
             if quota.credits_consumed > quota.budget {
@@ -423,15 +426,15 @@ impl World {
         totals
     }
 
-    /// The first answer to a write that was sent after that.
+    /// How long after that moment a write was answered that was sent after it; null when none is within a minute.
     async fn resumed(&self, killed: f64) -> Value {
-        loop {
-            let noted = self.noted.notified();
-            if self.newest.get() > killed {
-                return json!({"resumed": seconds(Duration::from_secs_f64((unix_seconds() - killed).max(0.0)))});
+        let resumed = timeout(Duration::from_mins(1), async {
+            while self.newest.get() <= killed {
+                self.noted.notified().await;
             }
-            noted.await;
-        }
+            unix_seconds() - killed
+        });
+        json!({"resumed": resumed.await.ok().map(|elapsed| (elapsed * 100.0).round() / 100.0)})
     }
 }
 
