@@ -15,6 +15,9 @@ use sqlx::{Connection as _, PgConnection};
 use super::{Settings, Shared};
 use crate::connect::{self, Options};
 
+/// How long a server that could not be reached is left alone, by all callers together.
+pub(super) const RETRY: Duration = Duration::from_millis(50);
+
 /// A connection of a pool; it goes back when this is dropped.
 pub struct Connection {
     /// Always there, but for the moment of going back.
@@ -86,44 +89,64 @@ pub(super) struct Manager {
     pub options: Options,
     pub settings: Settings,
     pub shared: Arc<Shared>,
-    pub failure: Mutex<Option<String>>,
+    pub failure: Mutex<Option<Failure>>,
+}
+
+/// What came of the last attempt to connect.
+pub(super) struct Failure {
+    why: String,
+    /// Until then, nobody tries again.
+    until: Option<Instant>,
+}
+
+/// Why a connection was not opened.
+pub(super) enum NotOpened {
+    Connect(connect::Error),
+    /// An attempt failed a moment ago.
+    TooSoon,
 }
 
 impl Manager {
     /// Why the last attempt to connect came to nothing, if none has succeeded since.
     pub fn last_failure(&self) -> Option<String> {
-        self.failure().clone()
+        self.failure().as_ref().map(|failure| failure.why.clone())
     }
 
-    fn failure(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn failure(&self) -> std::sync::MutexGuard<'_, Option<Failure>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl managed::Manager for Manager {
     type Type = Pooled;
-    type Error = connect::Error;
+    type Error = NotOpened;
 
-    async fn create(&self) -> Result<Pooled, connect::Error> {
-        let mut pause = Duration::from_millis(20);
-        loop {
-            match self.options.connect().await {
-                Ok(connection) => {
-                    *self.failure() = None;
-                    self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);
-                    let broken = self.shared.broken.load(Ordering::Relaxed);
-                    return Ok(Pooled { connection, used: Instant::now(), unsettled: false, broken });
-                }
-                Err(error) if error.is_passing() => *self.failure() = Some(connect_failure(&error)),
-                Err(error) => return Err(error),
+    async fn create(&self) -> Result<Pooled, NotOpened> {
+        match &mut *self.failure() {
+            Some(failure) if failure.until.is_some_and(|until| Instant::now() < until) => {
+                return Err(NotOpened::TooSoon);
             }
-            // Bounded by the deadline of whoever waits.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
+            Some(_) => {}
+            // Said by whoever gives up before there is an answer.
+            none => *none = Some(Failure { why: format!("no answer yet from {}", self.options), until: None }),
+        }
+        match self.options.connect().await {
+            Ok(connection) => {
+                *self.failure() = None;
+                self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);
+                let broken = self.shared.broken.load(Ordering::Relaxed);
+                Ok(Pooled { connection, used: Instant::now(), unsettled: false, broken })
+            }
+            Err(error) => {
+                // A refusal is everybody's answer, and costs no waiting.
+                let until = error.is_passing().then(|| Instant::now() + RETRY);
+                *self.failure() = Some(Failure { why: connect_failure(&error), until });
+                Err(NotOpened::Connect(error))
+            }
         }
     }
 
-    async fn recycle(&self, pooled: &mut Pooled, metrics: &managed::Metrics) -> RecycleResult<connect::Error> {
+    async fn recycle(&self, pooled: &mut Pooled, metrics: &managed::Metrics) -> RecycleResult<NotOpened> {
         let counters = &self.shared.counters;
         let fit = if metrics.age() > self.settings.max_lifetime {
             false

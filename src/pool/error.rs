@@ -36,16 +36,6 @@ pub struct Holder {
     pub held: Duration,
 }
 
-impl From<deadpool::managed::PoolError<connect::Error>> for Error {
-    fn from(error: deadpool::managed::PoolError<connect::Error>) -> Self {
-        match error {
-            deadpool::managed::PoolError::Backend(error) => Self::Connect(error),
-            // Time-outs and hooks of the pool below are not used.
-            _ => Self::Closed,
-        }
-    }
-}
-
 fn timeout(waited: Duration, max_size: usize, holders: &[Holder], last: Option<&str>) -> String {
     let why = last.map_or_else(String::new, |last| format!(": {last}"));
     // By place: a leak shows as many connections of one.

@@ -40,7 +40,7 @@ use deadpool::managed;
 
 use crate::connect::Options;
 pub use connection::Connection;
-use connection::Manager;
+use connection::{Manager, NotOpened, RETRY};
 pub use error::{Error, Holder};
 
 /// How a pool behaves.
@@ -150,17 +150,32 @@ impl Pool {
         async move {
             let began = Instant::now();
             let counters = &self.shared.counters;
-            let Ok(object) = tokio::time::timeout(self.settings.deadline, self.objects.get()).await else {
+            let Ok(object) = tokio::time::timeout(self.settings.deadline, self.object()).await else {
                 counters.timed_out.fetch_add(1, Ordering::Relaxed);
                 return Err(self.timeout());
             };
-            let object = object.map_err(Error::from)?;
+            let object = object?;
             let now = Instant::now();
             let waited = u64::try_from((now - began).as_nanos()).unwrap_or(u64::MAX);
             counters.waited_nanos.fetch_add(waited, Ordering::Relaxed);
             let ticket = counters.taken.fetch_add(1, Ordering::Relaxed);
             self.shared.holders().insert(ticket, (now, caller));
             Ok(Connection::new(object, self.shared.clone(), ticket))
+        }
+    }
+
+    /// One that is there, or else a new one: of a server that has no room, only those that come back are to be had.
+    async fn object(&self) -> Result<managed::Object<Manager>, Error> {
+        loop {
+            match self.objects.get().await {
+                Ok(object) => return Ok(object),
+                Err(managed::PoolError::Backend(NotOpened::Connect(error))) if !error.is_passing() => {
+                    return Err(Error::Connect(error));
+                }
+                Err(managed::PoolError::Backend(_)) => tokio::time::sleep(RETRY).await,
+                // Time-outs and hooks of the pool below are not used.
+                Err(_) => return Err(Error::Closed),
+            }
         }
     }
 

@@ -1,11 +1,15 @@
 //! What this process tells the others: many changes in few words.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Change, Shared};
+use super::{Change, Shared, pause};
 use crate::{
     model::{JobId, OrganizationId},
     store,
@@ -16,9 +20,11 @@ const PER_TEXT: usize = store::changes::MAX_TEXT / 64;
 
 /// Sends what has gathered, and again what could not be sent.
 pub(super) async fn run(shared: Arc<Shared>) {
+    let mut took = Duration::ZERO;
     loop {
         shared.send.notified().await;
-        sleep(shared.settings.gather).await;
+        sleep(pause(shared.settings.gather, took)).await;
+        let began = Instant::now();
         let changes: Vec<Change> = mem::take(&mut shared.state().outgoing).into_iter().collect();
         if changes.is_empty() {
             continue;
@@ -34,6 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             sleep(Duration::from_millis(250)).await;
             shared.send.notify_one();
         }
+        took = began.elapsed();
     }
 }
 

@@ -115,8 +115,7 @@ async fn a_wrong_password_is_refused_and_never_printed() {
 
     let with = |password: &str| {
         let mut coderdb = support::coderdb();
-        let url = database.url().replace("postgres@", &format!("canary:{password}@"));
-        coderdb.env("DATABASE_URL", url).args(["migrate", "status"]);
+        coderdb.env("DATABASE_URL", database.url_as("canary", password)).args(["migrate", "status"]);
         run(&mut coderdb)
     };
     let refused = with("wr0ng-s3cret");

@@ -25,8 +25,7 @@ fn socket() -> String {
 }
 
 fn url(database: &Database, hosts: &str, more: &str) -> String {
-    let name = database.url().rsplit_once('/').expect("a path").1.split('?').next().expect("a name");
-    format!("postgres://postgres@{hosts}/{name}?{more}")
+    format!("postgres://postgres@{hosts}/{}?{more}", database.name())
 }
 
 #[tokio::test]
@@ -204,9 +203,9 @@ fn with_service(text: &str) -> (assert_cmd::Command, tempfile::TempDir) {
 #[tokio::test]
 async fn a_service_file_says_what_the_url_leaves_out_and_variables_what_both_do() {
     let database = support::empty_database().await;
-    let name = database.url().rsplit_once('/').expect("a path").1.split('?').next().expect("a name").to_owned();
     let host = socket().replace("%2F", "/");
-    let service = format!("# comment\n[other]\nhost=/nowhere\n\n[production]\n host = {host}\ndbname={name}\n");
+    let service =
+        format!("# comment\n[other]\nhost=/nowhere\n\n[production]\n host = {host}\ndbname={}\n", database.name());
     let (mut coderdb, _directory) = with_service(&service);
     assert_eq!(run(coderdb.env("PGUSER", "postgres").env("PGDATABASE", "nowhere")).code, 0);
     fails(coderdb.env("DATABASE_URL", "postgres:///elsewhere"), 2, &["elsewhere", "does not exist"]);
@@ -236,7 +235,7 @@ async fn a_password_file_is_read_and_ignored_when_others_may_read_it() {
     fs::write(&file, "s3cret malformed line\nlocalhost:*:*:reader:pass\\:word\n").expect("the file");
     let mut conn = database.connect().await;
     support::role_with_password(&mut conn, "reader", "pass:word").await;
-    let url = database.url().replace("postgres@", "reader@");
+    let url = database.url_as("reader", "");
     let mut coderdb = support::coderdb();
     coderdb.env("DATABASE_URL", url).env("PGPASSFILE", &file).args(["migrate", "status"]);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the mode");

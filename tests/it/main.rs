@@ -36,6 +36,7 @@ mod readme;
 mod round_trips;
 mod runner;
 mod schema;
+mod secrets;
 mod service;
 mod settings;
 mod support;

@@ -14,7 +14,10 @@ use coderdb::{
 };
 use tokio::task::JoinSet;
 
-use crate::support::{self, Database};
+use crate::support::{
+    self, Database,
+    proxy::{Cut, Proxy},
+};
 
 fn options(database: &Database) -> PgConnectOptions {
     PgConnectOptions::from_str(database.url()).expect("a URL")
@@ -71,6 +74,87 @@ async fn a_connection_is_used_again_and_there_are_never_more_than_the_limit() {
     assert!(metrics.opened <= 2 && metrics.size <= 2, "{metrics:?}");
     assert_eq!((metrics.taken, metrics.checked), (52, 0));
     assert_eq!((metrics.in_use, metrics.waiting, metrics.timed_out), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn to_take_a_connection_and_to_give_it_back_costs_no_round_trip() {
+    let database = support::database().await;
+    let proxy = Proxy::to(&database);
+    let pool = Pool::new(proxy.options().clone(), settings(1));
+    drop(pool.get().await.expect("a connection"));
+    proxy.take();
+    for _ in 0..10 {
+        drop(pool.get().await.expect("a connection"));
+    }
+    assert_eq!(proxy.take(), 0);
+    for _ in 0..10 {
+        pid(&mut pool.get().await.expect("a connection")).await;
+    }
+    assert_eq!(proxy.take(), 11, "one for each statement, and one to prepare it");
+}
+
+#[tokio::test]
+async fn a_cut_at_any_message_is_one_error_and_the_next_borrower_finds_a_clean_session() {
+    let database = support::database().await;
+    let proxy = Proxy::to(&database);
+    let pool = Pool::new(proxy.options().clone(), settings(1));
+    let work = async || -> sqlx::Result<()> {
+        let mut connection = pool.get().await.expect("a connection");
+        let mut transaction = connection.begin().await?;
+        sqlx::query("CREATE TABLE left_behind ()").execute(&mut *transaction).await?;
+        sqlx::query("SELECT 1").execute(&mut *transaction).await?;
+        transaction.rollback().await
+    };
+    work().await.expect("no cut yet");
+    proxy.take();
+    work().await.expect("no cut yet");
+    let messages = proxy.take();
+    assert!(messages >= 4, "{messages}");
+    for cut in (1..=messages).flat_map(|n| [Cut::BeforeItIsSent(n), Cut::BeforeItsAnswer(n)]) {
+        // The statements are prepared, so that the messages are those that were counted.
+        work().await.expect("no cut yet");
+        proxy.cut(cut);
+        work().await.expect_err("the cut");
+        assert!(proxy.was_cut(), "{cut:?}");
+        assert!(is_clean(&mut pool.get().await.expect("a connection"), 1).await, "{cut:?}");
+    }
+}
+
+#[tokio::test]
+async fn out_of_a_black_hole_comes_an_error_that_says_so_and_after_it_everything_works() {
+    let database = support::database().await;
+    let proxy = Proxy::to(&database);
+    let brief = Duration::from_millis(100);
+    let settings = Settings { deadline: brief * 3, check_timeout: brief, ..settings(1) };
+    let pool = Pool::new(proxy.options().clone(), settings);
+    assert!(is_clean(&mut pool.get().await.expect("a connection"), 1).await);
+    proxy.black_hole(true);
+    let lost = async { is_clean(&mut pool.get().await.expect("a connection that looks good"), 1).await };
+    assert!(tokio::time::timeout(brief, lost).await.is_err(), "nobody answers");
+    let text = pool.get().await.expect_err("nobody answers").to_string();
+    assert!(text.starts_with("no connection within 300ms: no answer yet from database "), "{text}");
+    proxy.black_hole(false);
+    assert!(is_clean(&mut pool.get().await.expect("a new connection"), 1).await);
+}
+
+#[tokio::test]
+async fn when_the_server_has_no_room_the_connections_that_there_are_go_round() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    sqlx::raw_sql("CREATE ROLE few LOGIN CONNECTION LIMIT 2").execute(&mut conn).await.expect("a role");
+    let options = PgConnectOptions::from_str(&database.url_as("few", "")).expect("a URL");
+    let pool = Pool::new(options.clone(), Settings { deadline: Duration::from_mins(1), ..settings(5) });
+    let mut tasks = JoinSet::new();
+    for n in 0..50 {
+        let pool = pool.clone();
+        tasks.spawn(async move { is_clean(&mut pool.get().await.expect("a connection"), n).await });
+    }
+    assert_eq!(tasks.join_all().await, [true; 50]);
+    assert!(pool.metrics().opened <= 2, "{:?}", pool.metrics());
+    let _both = (pool.get().await.expect("one"), pool.get().await.expect("the other"));
+    let pool = Pool::new(options, Settings { deadline: Duration::from_millis(100), ..settings(5) });
+    let text = pool.get().await.expect_err("no room").to_string();
+    assert!(text.contains("too many connections for role \"few\""), "{text}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! One throw-away server per test run, one migrated template on it, and a clone of that for every test.
 
 pub mod proxy;
+pub mod secrets;
 pub mod states;
 
 use std::{
@@ -40,6 +41,15 @@ impl Database {
         &self.url
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The URL, for somebody else.
+    pub fn url_as(&self, user: &str, password: &str) -> String {
+        server().url(&self.name).replace("postgres@", &format!("{user}:{password}@"))
+    }
+
     /// A database with the same in it. Nobody may be connected to this one.
     pub async fn copy(&self) -> Self {
         copy_of(&self.name).await
@@ -55,9 +65,12 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let drop_database = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        let (name, drop_database) = (self.name.clone(), format!("DROP DATABASE {} WITH (FORCE)", self.name));
         // Nobody waits for it: the server looks only ten times a second whether the last connection is gone.
-        on_a_thread(async move { execute("postgres", &drop_database).await });
+        on_a_thread(async move {
+            secrets::check("pg_stat_activity", &sessions(&name).await);
+            execute("postgres", &drop_database).await;
+        });
     }
 }
 
@@ -107,6 +120,9 @@ pub fn run(command: &mut assert_cmd::Command) -> Outcome {
     let output = command.output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     let code = output.status.code().expect("no signal");
+    for stream in [&output.stdout, &output.stderr] {
+        secrets::check("the output of the program", &String::from_utf8_lossy(stream));
+    }
     Outcome { code, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
@@ -157,7 +173,8 @@ async fn create(options: &str) -> Database {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     execute("postgres", &format!("CREATE DATABASE {name} {options}")).await;
-    Database { url: server().url(&name), name }
+    let url = server().url(&name).replace("postgres@", &format!("postgres:{}@", secrets::CANARY));
+    Database { name, url }
 }
 
 fn server_major() -> i32 {
@@ -168,6 +185,7 @@ fn server_major() -> i32 {
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
+        secrets::watch();
         let settings = Settings::throw_away().supervisor(CODERDB);
         let server =
             Server::open(&settings, |notice| eprintln!("{notice}")).expect("a PostgreSQL server for the tests");
@@ -188,6 +206,13 @@ pub async fn role_with_password(conn: &mut PgConnection, name: &str, password: &
     let without = server().url("postgres").replace("postgres@", &format!("{name}@"));
     // The reload reaches new connections in its own time.
     while PgConnection::connect(&without).await.is_ok() {}
+}
+
+/// All that the server shows of the sessions in a database.
+pub async fn sessions(database: &str) -> String {
+    let mut conn = PgConnection::connect(&server().url("postgres")).await.expect("the test server takes connections");
+    let shown = "SELECT coalesce(string_agg(s::text, E'\n'), '') FROM pg_stat_activity AS s WHERE datname = $1";
+    sqlx::query_scalar(shown).bind(database).fetch_one(&mut conn).await.expect("the sessions")
 }
 
 async fn execute(database: &str, sql: &str) {

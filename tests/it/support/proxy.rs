@@ -3,11 +3,11 @@
 use std::{
     path::PathBuf,
     str::FromStr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use coderdb::sqlx::{
-    Connection, PgConnection,
+    Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
 use tokio::{
@@ -37,51 +37,91 @@ struct Wire {
     answered: usize,
     cut: Option<Cut>,
     was_cut: bool,
+    is_black_hole: bool,
+}
+
+/// A way to the server of a database, for any number of connections.
+pub struct Proxy {
+    options: PgConnectOptions,
+    wire: Arc<Mutex<Wire>>,
+    _socket: tempfile::TempDir,
 }
 
 /// A connection through a proxy.
 pub struct Proxied {
     pub conn: PgConnection,
-    wire: Arc<Mutex<Wire>>,
-    _socket: tempfile::TempDir,
+    proxy: Proxy,
 }
 
 impl Proxied {
     pub async fn connect(database: &Database) -> Self {
+        let proxy = Proxy::to(database);
+        let conn = PgConnection::connect_with(proxy.options()).await.expect("the proxy answers");
+        Self { conn, proxy }
+    }
+}
+
+impl std::ops::Deref for Proxied {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.proxy
+    }
+}
+
+impl Proxy {
+    pub fn to(database: &Database) -> Self {
         let options = PgConnectOptions::from_str(database.url()).expect("a URL");
         let server: PathBuf = options.get_socket().expect("a private server has a socket").join(SOCKET);
         let socket = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(socket.path().join(SOCKET)).expect("a socket");
         let wire = Arc::new(Mutex::new(Wire::default()));
+        let options = options.socket(socket.path()).ssl_mode(PgSslMode::Disable);
         let of_task = wire.clone();
         tokio::spawn(async move {
-            let (client, _) = listener.accept().await.expect("the client");
-            let server = UnixStream::connect(server).await.expect("the server");
-            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            // Whichever ends first, a side that hangs up or a cut, takes all four ends with it.
-            tokio::select! {
-                _ = ask(from_client, to_server, &of_task) => {}
-                _ = answer(from_server, to_client, &of_task) => {}
+            loop {
+                let (client, _) = listener.accept().await.expect("a client");
+                let server = UnixStream::connect(&server).await.expect("the server");
+                let wire = of_task.clone();
+                tokio::spawn(async move {
+                    let ((from_client, to_client), (from_server, to_server)) =
+                        (client.into_split(), server.into_split());
+                    // Whichever ends first, a side that hangs up or a cut, takes all four ends with it.
+                    tokio::select! {
+                        _ = ask(from_client, to_server, &wire) => {}
+                        _ = answer(from_server, to_client, &wire) => {}
+                    }
+                });
             }
         });
-        let conn = PgConnection::connect_with(&options.socket(socket.path()).ssl_mode(PgSslMode::Disable))
-            .await
-            .expect("the proxy answers");
-        Self { conn, wire, _socket: socket }
+        Self { options, wire, _socket: socket }
+    }
+
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
     }
 
     /// The round trips since the last call.
     pub fn take(&self) -> usize {
-        std::mem::take(&mut *self.wire.lock().expect("the wire")).answered
+        std::mem::take(&mut *self.wire()).answered
     }
 
     /// Ends the connection there, counted from here.
     pub fn cut(&self, cut: Cut) {
-        *self.wire.lock().expect("the wire") = Wire { cut: Some(cut), ..Wire::default() };
+        *self.wire() = Wire { cut: Some(cut), ..Wire::default() };
     }
 
     pub fn was_cut(&self) -> bool {
-        self.wire.lock().expect("the wire").was_cut
+        self.wire().was_cut
+    }
+
+    /// From now on, whatever is sent is lost, and nobody learns of it; or no longer, for new connections.
+    pub fn black_hole(&self, is_one: bool) {
+        self.wire().is_black_hole = is_one;
+    }
+
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().expect("the wire")
     }
 }
 
@@ -89,10 +129,12 @@ impl Proxied {
 async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex<Wire>) -> io::Result<()> {
     // Only the first message has no kind.
     let startup = message(&mut client, false).await?;
+    lose(wire).await;
     server.write_all(&startup).await?;
     let mut batch = Vec::new();
     loop {
         let message = message(&mut client, true).await?;
+        lose(wire).await;
         batch.extend_from_slice(&message);
         // A Sync or a simple query ends a batch; the server answers each with one ReadyForQuery.
         if matches!(message[0], b'S' | b'Q') {
@@ -129,6 +171,13 @@ async fn answer(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, wire: &Mu
             }
         }
         client.write_all(&message).await?;
+    }
+}
+
+/// In a black hole, nothing goes on.
+async fn lose(wire: &Mutex<Wire>) {
+    if wire.lock().expect("the wire").is_black_hole {
+        std::future::pending::<()>().await;
     }
 }
 
