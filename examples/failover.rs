@@ -124,6 +124,8 @@ struct World {
     acknowledged: Cell<u64>,
     /// Lost answers, by operation.
     unknown: RefCell<BTreeMap<&'static str, u64>>,
+    /// How many jobs the reaper ended.
+    reaped: Cell<u64>,
     /// What must not be, in words.
     twice: RefCell<Vec<String>>,
     surprises: RefCell<Vec<String>>,
@@ -279,6 +281,9 @@ impl World {
             | (Err(store::Error::NotFound { .. }), Asked { before: true, at }) => {
                 return self.note(id, at, |known| known.ended = Some(Ended::OverQuota));
             }
+            (Ok(QuotaStep::Failed { error, .. }), _) => {
+                return self.surprise(format!("{id}: {error}{}", source(&error)));
+            }
             other => return self.twice(format!("{id}: quota of {daemon}: {other:?}")),
         }
         // What a provisioner does takes time: jobs are running when the primary is killed.
@@ -326,16 +331,15 @@ impl World {
         }
     }
 
-    /// How many jobs it ended.
-    async fn reap_once(&self, now: OffsetDateTime) -> u64 {
+    async fn reap_once(&self, now: OffsetDateTime) {
         let permit = ReapJobs::check(&Actor::system(System::Reaper)).expect("a reaper");
         let candidates = async |conn: &mut PgConnection| jobs::reap_candidates(conn, &permit, now, 1_000).await;
-        let mut reaped = 0;
         for stuck in self.insist("jobs::reap_candidates", candidates).await.0.unwrap_or_default() {
             let reap = async |conn: &mut PgConnection| jobs::reap(conn, &permit, stuck.id, now).await;
-            reaped += u64::from(matches!(self.insist("jobs::reap", reap).await.0, Ok(ReapOutcome::Reaped { .. })));
+            if let Ok(ReapOutcome::Reaped { .. }) = self.insist("jobs::reap", reap).await.0 {
+                self.reaped.set(self.reaped.get() + 1);
+            }
         }
-        reaped
     }
 
     /// Compares what was noted with what is there, while the others go on.
@@ -416,7 +420,8 @@ impl World {
 
     /// The last verification, when nobody works any more: what hangs then hangs because an answer was lost.
     async fn totals(&self) -> Value {
-        let reaped = self.reap_once(now() + jobs::HUNG_AFTER + Duration::from_secs(1)).await;
+        self.reap_once(now() + jobs::HUNG_AFTER + Duration::from_secs(1)).await;
+        let reaped = self.reaped.get();
         let lost = self.unknown.borrow().get("jobs::acquire").copied().unwrap_or_default();
         if reaped > lost {
             self.twice(format!("{reaped} jobs hang, but only {lost} answers to acquisitions were lost"));
@@ -511,6 +516,7 @@ async fn run(options: Options) -> Result<(), Box<dyn StdError>> {
         known: RefCell::default(),
         acknowledged: Cell::default(),
         unknown: RefCell::default(),
+        reaped: Cell::default(),
         twice: RefCell::default(),
         surprises: RefCell::default(),
         last: Cell::new(Instant::now()),
