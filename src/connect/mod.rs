@@ -22,6 +22,7 @@ mod parameters;
 mod password_file;
 
 use std::{
+    collections::VecDeque,
     fmt::{self, Write as _},
     path::Path,
     str::FromStr,
@@ -226,7 +227,8 @@ impl Options {
     }
 
     /// Connects: to the host that was the right one last time, and to the others when that one fails, is not the right
-    /// one any more, or has not answered within 250 ms.
+    /// one any more, or has not answered within 250 ms. As long as one is silent, the others are asked again: one of them
+    /// may be about to take over.
     ///
     /// One round trip more than the server asks for when there are time-outs to set or a kind of server to find.
     ///
@@ -234,30 +236,30 @@ impl Options {
     /// The error of the last host that failed.
     pub async fn connect(&self) -> Result<PgConnection, Error> {
         let last = self.last.load(Ordering::Relaxed);
-        let mut waiting = (last..last + self.hosts.len()).map(|index| index % self.hosts.len());
+        let mut waiting: VecDeque<_> = (last..last + self.hosts.len()).map(|index| index % self.hosts.len()).collect();
         let mut attempts = FuturesUnordered::new();
-        let mut failure = None;
+        let (mut again, mut failure) = (Vec::new(), None);
         loop {
-            let has_next = waiting.len() > 0;
-            if let Some(index) = waiting.next() {
+            if let Some(index) = waiting.pop_front() {
                 attempts.push(async move { (index, self.connect_to(&self.hosts[index]).await) });
             }
-            // The head start of this host; without others to try, as long as it takes.
-            let answer = match tokio::time::timeout(HEAD_START, attempts.next()).await {
-                Err(_) if has_next => continue,
-                Err(_) => attempts.next().await,
-                Ok(answer) => answer,
+            let Ok(answer) = tokio::time::timeout(HEAD_START, attempts.next()).await else {
+                waiting.extend(again.drain(..));
+                continue;
             };
             match answer {
                 Some((index, Ok(connection))) => {
                     self.last.store(index, Ordering::Relaxed);
                     return Ok(connection);
                 }
-                Some((_, Err(error))) => {
+                Some((index, Err(error))) => {
+                    if error.is_passing() {
+                        again.push(index);
+                    }
                     // That a host is not the primary says less than that another one refuses the password.
                     let is_weak = matches!(error, Error::OtherTarget { .. });
                     let error = failure.take().filter(|_| is_weak).unwrap_or(error);
-                    if attempts.is_empty() && waiting.len() == 0 {
+                    if attempts.is_empty() && waiting.is_empty() {
                         return Err(error);
                     }
                     failure = Some(error);

@@ -72,6 +72,29 @@ async fn of_several_hosts_the_one_that_takes_writes_is_found_wherever_it_stands_
 }
 
 #[tokio::test]
+async fn while_a_host_is_silent_another_one_may_become_the_right_one() {
+    let database = support::empty_database().await;
+    let mut conn = database.connect().await;
+    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut conn).await.expect("a name");
+    let alter = async |conn: &mut PgConnection, change: &str| {
+        let sql = format!("ALTER DATABASE {name} {change}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.expect("the change");
+    };
+    alter(&mut conn, "SET default_transaction_read_only = on").await;
+    let black_hole = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let hosts = format!("{},{}", socket(), black_hole.local_addr().expect("an address"));
+    let more = "target_session_attrs=read-write&connect_timeout=60";
+    let options: Options = url(&database, &hosts, more).parse().expect("a URL");
+    let connecting = tokio::spawn(async move { options.connect().await });
+    // The first one has said no when the second one is asked.
+    let _silent = black_hole.accept().await.expect("somebody asks");
+    alter(&mut conn, "RESET default_transaction_read_only").await;
+    let connected = tokio::time::timeout(Duration::from_secs(20), connecting).await.expect("it is asked again");
+    let mut connection = connected.expect("the task").expect("a connection");
+    assert_eq!(setting(&mut connection, "transaction_read_only").await, "off");
+}
+
+#[tokio::test]
 async fn a_server_of_the_wrong_kind_is_not_taken() {
     let database = support::empty_database().await;
     for (target, fits) in [
