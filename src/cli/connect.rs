@@ -1,6 +1,6 @@
 //! Which database: the configured one, else a private server.
 
-use std::{error::Error as _, ops::DerefMut};
+use std::{error::Error as _, io::ErrorKind, ops::DerefMut};
 
 use sqlx::{Connection, PgConnection, postgres::PgDatabaseError};
 
@@ -68,8 +68,12 @@ impl From<connect::Error> for CliError {
         let Some(database) = source.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) else {
             let reason = chain(source.source().unwrap_or(&source));
             return match source {
-                sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
+                sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) | sqlx::Error::Tls(_) => {
                     Self::new(USAGE, format!("cannot connect to {place}: {reason}"))
+                }
+                sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
+                    Self::new(USAGE, format!("cannot trust {place}: {reason}"))
+                        .next("check its certificate, sslrootcert, and the host that DATABASE_URL or PGHOST names")
                 }
                 _ => Self::new(UNREACHABLE, format!("cannot reach {place}: {reason}")).next(elsewhere),
             };

@@ -1,6 +1,6 @@
 //! Why there is no connection.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 /// Why [`Options`](super::Options) could not be read, or gave no connection. It never shows a password.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,10 @@ impl Error {
         match self {
             Self::Invalid { .. } => false,
             Self::NoAnswer { .. } | Self::OtherTarget { .. } => true,
-            Self::Failed { source: sqlx::Error::Io(error), .. } => error.kind() != std::io::ErrorKind::NotFound,
+            // No such socket; a certificate that is not to be trusted.
+            Self::Failed { source: sqlx::Error::Io(error), .. } => {
+                !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData)
+            }
             Self::Failed { source, .. } => {
                 let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
                 // cannot_connect_now, admin_shutdown, crash_shutdown, too_many_connections; a pooler without a server

@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::Write as _,
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt as _},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -76,6 +79,25 @@ impl Node {
         writeln!(keeper.stdin.take()?, "{signal}").expect("the shell listens");
         keeper.wait().expect("its end");
         Some(())
+    }
+
+    /// Lets it take encrypted connections, and no others, at these addresses of this machine from its next start on.
+    pub fn serve_tls(&self, addresses: &[&str], certificate: &str, key: &str) {
+        let (uid, gid) = server_user();
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data.join(name);
+            fs::write(&path, text).expect("the file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).expect("its owner");
+        }
+        let add = |file: &str, text: &str| {
+            let path = self.data.join(file);
+            // Of the rules, the first one that fits counts.
+            fs::write(&path, text.to_owned() + &fs::read_to_string(&path).expect("the settings"))
+                .expect("the settings");
+        };
+        add("postgresql.auto.conf", &format!("listen_addresses = '{}'\nssl = on\n", addresses.join(",")));
+        add("pg_hba.conf", "hostnossl all all all reject\nhostssl all all all trust\n");
     }
 
     pub fn options(&self) -> PgConnectOptions {
