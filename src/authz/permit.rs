@@ -41,15 +41,15 @@ pub(super) use permit;
     message = "what `{Self}` opens must not lag behind the primary",
     note = "read it on a connection of `Cluster::primary`"
 )]
-pub trait MayLag: sealed::Sealed {}
+pub trait MayLag: sealed::OfReads {}
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait OfReads {}
 }
 
 macro_rules! may_lag {
     ($($permit:ty),* $(,)?) => {$(
-        impl sealed::Sealed for $permit {}
+        impl sealed::OfReads for $permit {}
         impl MayLag for $permit {}
     )*};
 }

@@ -4,7 +4,7 @@
 //! that carries it sees that write, wherever it is answered: the connection that it gets has proved that its server has
 //! replayed so far. A read that would wait too long for that goes to the primary, and so does one that a standby fails.
 //!
-//! Only what the type of its permit lets lag, [`MayLag`](crate::authz::MayLag), goes to a standby. Claims, quota, what
+//! Only what the type of its permit lets lag, [`MayLag`], goes to a standby. Claims, quota, what
 //! somebody may do, and everything else that a write depends on have the primary: [`Cluster::primary`].
 //!
 //! ```no_run
@@ -18,7 +18,8 @@
 //! # let (organization, now) = (OrganizationId::from(uuid::Uuid::nil()), time::OffsetDateTime::UNIX_EPOCH);
 //!
 //! let permit = CancelJobs::check(operator, organization)?;
-//! let (_outcome, token) = cluster.write(|conn| boxed(store::jobs::cancel(conn, &permit, job, now))).await?;
+//! let cancel = cluster.write(|conn| boxed(store::jobs::cancel(conn, &permit, job, None, now)));
+//! let (_outcome, token) = cancel.await?;
 //! // Wherever this is answered, the job is canceled. The token may have come in a cookie: `token.to_string()`.
 //! let permit = ReadJobs::check(operator, organization)?;
 //! let details = cluster.read(&permit, Some(token), |conn| boxed(store::jobs::get(conn, &permit, job))).await?;

@@ -390,6 +390,33 @@ async fn a_standby_that_falls_silent_in_the_middle_of_a_read_is_left() {
 }
 
 #[tokio::test]
+async fn what_one_connection_has_seen_is_not_believed_of_another_one() {
+    let streaming = streaming(2, 1).await;
+    // A name that leads to one standby and then to another one, which does not replay; to that one only new connections.
+    let name = tempfile::tempdir().expect("a directory");
+    let lead_to = |standby: &Node| {
+        let socket = name.path().join(".s.PGSQL.5432");
+        let _ = std::fs::remove_file(&socket);
+        std::os::unix::fs::symlink(standby.socket(), socket).expect("a link");
+    };
+    lead_to(&streaming.standbys[0]);
+    let anew = pool::Settings { max_lifetime: Duration::ZERO, ..pool::Settings::default() };
+    let settings = Settings { deadline: Duration::from_millis(300), ..Settings::default() };
+    let standby = Pool::new(streaming.standbys[0].options().socket(name.path()), anew);
+    let cluster = Cluster::start(pool(&streaming.primary), [standby], settings);
+    until_read_by_standby(&cluster, None).await;
+    streaming.standbys[1].run(&["SELECT pg_wal_replay_pause()"]).await;
+    streaming.standbys[1].until("SELECT pg_get_wal_replay_pause_state() = 'paused'").await;
+    lead_to(&streaming.standbys[1]);
+    let (before, token) = (cluster.metrics(), write(&cluster, 1, 1).await.expect("the write"));
+    assert_eq!(read(&cluster, 1, Some(token)).await.expect("the job"), 1);
+    assert_eq!(since(&cluster, before), LATE);
+    let before = cluster.metrics();
+    assert_eq!(read(&cluster, 1, None).await.expect("the job"), 0, "it is read where the name leads to");
+    assert_eq!(since(&cluster, before), BY_STANDBY);
+}
+
+#[tokio::test]
 async fn a_conflict_with_recovery_sends_the_read_to_the_primary() {
     let mut streaming = streaming(1, 1).await;
     streaming.standby().set("max_standby_streaming_delay = 0").await;

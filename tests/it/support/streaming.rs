@@ -100,6 +100,11 @@ impl Node {
         add("pg_hba.conf", "hostnossl all all all reject\nhostssl all all all trust\n");
     }
 
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.data.join(".s.PGSQL.5432")
+    }
+
     pub fn options(&self) -> PgConnectOptions {
         PgConnectOptions::new().socket(&self.data).port(5432).username("postgres").database("postgres")
     }
@@ -122,9 +127,9 @@ impl Node {
     }
 
     /// Waits until the statement gives true.
-    pub async fn until(&self, sql: &'static str) {
+    pub async fn until(&self, sql: &str) {
         let mut conn = self.connect().await;
-        while !sqlx::query_scalar::<_, bool>(sql).fetch_one(&mut conn).await.expect("an answer") {
+        while !sqlx::query_scalar::<_, bool>(AssertSqlSafe(sql)).fetch_one(&mut conn).await.expect("an answer") {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -169,6 +174,12 @@ impl Streaming {
             let mut standby = Node { data, keeper: None };
             standby.follow(&this.primary);
             standby.restart().await;
+            // A commit behind it takes it there.
+            let all = "SELECT pg_current_wal_insert_lsn()::text";
+            let mut conn = this.primary.connect().await;
+            let all: String = sqlx::query_scalar(all).fetch_one(&mut conn).await.expect("its position");
+            this.primary.run(&["SELECT pg_current_xact_id()"]).await;
+            standby.until(&format!("SELECT pg_last_wal_replay_lsn() >= '{all}'")).await;
             this.standbys.push(standby);
         }
         this
