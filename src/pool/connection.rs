@@ -106,7 +106,7 @@ impl managed::Manager for Manager {
     async fn create(&self) -> sqlx::Result<Pooled> {
         let mut pause = Duration::from_millis(20);
         loop {
-            match PgConnection::connect_with(&self.options).await {
+            match self.settings.pooler.connect(&self.options).await {
                 Ok(connection) => {
                     *self.failure() = None;
                     self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);

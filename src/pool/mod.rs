@@ -43,6 +43,8 @@ pub use connection::Connection;
 use connection::Manager;
 pub use error::{Error, Holder};
 
+use crate::pooler::{self, Pooler};
+
 /// How a pool behaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -56,9 +58,12 @@ pub struct Settings {
     pub check_timeout: Duration,
     /// How old a connection may get; then it is replaced, so that a pool follows where its name points to.
     pub max_lifetime: Duration,
+    /// What lends the server's sessions, if anything does.
+    pub pooler: Pooler,
 }
 
-/// 10 connections, 5 seconds to get one, checked after 30 idle seconds for at most one, replaced after 30 minutes.
+/// 10 connections, 5 seconds to get one, checked after 30 idle seconds for at most one, replaced after 30 minutes; each
+/// with a session of its own.
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -67,6 +72,7 @@ impl Default for Settings {
             check_after: Duration::from_secs(30),
             check_timeout: Duration::from_secs(1),
             max_lifetime: Duration::from_mins(30),
+            pooler: Pooler::Session,
         }
     }
 }
@@ -130,6 +136,7 @@ impl Pool {
     #[expect(clippy::missing_panics_doc, reason = "only time-outs of the pool below need a runtime, and it has none")]
     pub fn new(options: PgConnectOptions, settings: Settings) -> Self {
         let shared = Arc::new(Shared::default());
+        let options = pooler::options_for_poolers(options);
         let manager = Manager { options, settings, shared: shared.clone(), failure: Mutex::default() };
         let builder = managed::Pool::builder(manager).max_size(settings.max_size.max(1));
         let objects = builder.build().expect("no time-outs");
@@ -178,6 +185,11 @@ impl Pool {
     #[cfg(feature = "watch")]
     pub(crate) fn options(&self) -> &PgConnectOptions {
         &self.objects.manager().options
+    }
+
+    #[cfg(feature = "watch")]
+    pub(crate) fn pooler(&self) -> Pooler {
+        self.settings.pooler
     }
 
     /// What it has done, and what it holds.
