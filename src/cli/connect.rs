@@ -9,7 +9,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection,
+    ConnectOptions, Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
 };
 
@@ -17,7 +17,10 @@ use super::{
     error::{CliError, UNREACHABLE, USAGE, chain},
     output::note,
 };
-use crate::postgres::{DATABASE, Server, Settings};
+use crate::{
+    pooler::Pooler,
+    postgres::{DATABASE, Server, Settings},
+};
 
 /// libpq's variables that say where a database is or how to enter it. One of them is a configuration.
 const LIBPQ: &[&str] = &[
@@ -97,7 +100,7 @@ pub(super) async fn connect() -> Result<Database, CliError> {
         }
     };
     let options = options.application_name("coderdb").disable_statement_logging();
-    let attempt = tokio::time::timeout(connect_timeout()?, PgConnection::connect_with(&options)).await;
+    let attempt = tokio::time::timeout(connect_timeout()?, pooler()?.connect(&options)).await;
     let connection = match attempt {
         Ok(connected) => connected.map_err(|error| refused(&options, &error))?,
         Err(_) => return Err(unreachable(&options, "no answer in time")),
@@ -157,6 +160,17 @@ fn check_environment() -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// What lends the sessions of the configured database.
+pub(super) fn pooler() -> Result<Pooler, CliError> {
+    match env::var("CODERDB_POOLER") {
+        // The private server is reached directly.
+        Ok(mode) if !mode.is_empty() && configured().is_some() => {
+            mode.parse().map_err(|_| CliError::new(USAGE, "CODERDB_POOLER is not session or transaction"))
+        }
+        _ => Ok(Pooler::Session),
+    }
 }
 
 fn connect_timeout() -> Result<Duration, CliError> {

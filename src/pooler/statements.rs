@@ -81,7 +81,7 @@ impl Statements {
                 let name = &start[portal..statement - 1];
                 self.prepare(name, output)?;
                 output.push(kind);
-                output.extend_from_slice(&length_to_send(length - 1 - name.len())?);
+                output.extend_from_slice(&length_to_send(length - name.len())?);
                 output.extend_from_slice(&start[..portal]);
                 output.push(0);
                 rest = &rest[HEADER + statement..];
@@ -160,8 +160,7 @@ impl Statements {
         parse.extend_from_slice(&length_to_send(HEADER + rest.len())?);
         parse.extend_from_slice(rest);
         output.extend_from_slice(&parse);
-        let statement =
-            Arc::new(Statement { name: name.into(), parse: parse.into(), description: OnceLock::new() });
+        let statement = Arc::new(Statement { name: name.into(), parse: parse.into(), description: OnceLock::new() });
         self.prepared.insert(name.into(), statement.clone());
         self.unnamed = Some(statement.clone());
         self.expected.push_back(Expected::Parsed { statement, by_driver: true });

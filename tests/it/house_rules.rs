@@ -43,7 +43,8 @@ fn modules_depend_on_each_other_in_one_direction_only() {
     for (module, may_use) in allowed {
         for (file, text) in files(&format!("src/{module}")) {
             for other in modules.clone().filter(|other| other != module && !may_use.contains(other)) {
-                assert!(!text.contains(&format!("crate::{other}")), "src/{module}/{file} uses {other}");
+                let uses = text.split(&format!("crate::{other}")).skip(1).any(|rest| rest.starts_with([':', ';', ',']));
+                assert!(!uses, "src/{module}/{file} uses {other}");
             }
         }
     }
@@ -57,7 +58,17 @@ fn each_foreign_crate_has_its_place() {
         ("refinery_core", &["migrate/"]),
         (
             "sqlx",
-            &["store/", "migrate/", "pool/", "pooler/", "watch/listener.rs", "demo/", "cli/connect.rs", "cli/error.rs", "lib.rs"],
+            &[
+                "store/",
+                "migrate/",
+                "pool/",
+                "pooler/",
+                "watch/listener.rs",
+                "demo/",
+                "cli/connect.rs",
+                "cli/error.rs",
+                "lib.rs",
+            ],
         ),
         ("deadpool", &["pool/"]),
         ("clap", &["cli/"]),

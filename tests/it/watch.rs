@@ -1,15 +1,12 @@
 //! Waiting: woken by announcements, by the poll, and after every cut.
 
-use std::{
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use coderdb::{
     authz::{ReadJobLogs, ReadJobs},
     model::{JobId, JobLog, JobState, JobStatus, LogLevel, LogSource, NewJobLog, OrganizationId},
     pool::{self, Pool},
-    sqlx::{self, PgConnection, postgres::PgConnectOptions},
+    sqlx::{self, PgConnection},
     store,
     watch::{Change, Changed, Error, Settings, Watcher},
 };
@@ -26,7 +23,7 @@ const LONG: Duration = Duration::from_secs(30);
 const DAEMON: u128 = 7;
 
 fn pool(rows: &Rows) -> Pool {
-    Pool::new(PgConnectOptions::from_str(rows.database.url()).expect("a URL"), pool::Settings::default())
+    rows.database.pool(pool::Settings::default())
 }
 
 /// A watcher that learns of changes by announcements only.

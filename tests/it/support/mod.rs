@@ -1,10 +1,15 @@
 //! One throw-away server per test run, one migrated template on it, and a clone of that for every test.
+//!
+//! With `CODERDB_TEST_POOLER` set to `session` or `transaction`, every test works through a PgBouncer in front of the
+//! server, but for what a pooler takes away by its nature: that is done on [`Database::directly`].
 
+pub mod pgbouncer;
 pub mod proxy;
 pub mod states;
 
 use std::{
     future::Future,
+    str::FromStr,
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -16,10 +21,13 @@ use coderdb::{
     authz::{Actor, LoadActors, ReadJobs, ReadOrganizations, ReadQuota, System},
     migrate,
     model::{OrganizationId, UserId},
+    pool::{self, Pool},
+    pooler::Pooler,
     postgres::{Server, Settings},
-    sqlx::{self, AssertSqlSafe, Connection, PgConnection},
+    sqlx::{self, AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions},
     store,
 };
+use pgbouncer::PgBouncer;
 
 /// The program under test.
 pub const CODERDB: &str = env!("CARGO_BIN_EXE_coderdb");
@@ -28,19 +36,45 @@ pub const CODERDB: &str = env!("CARGO_BIN_EXE_coderdb");
 pub struct Database {
     name: String,
     url: String,
+    pooler: Pooler,
+    owned: bool,
 }
 
 impl Database {
     pub async fn connect(&self) -> PgConnection {
-        PgConnection::connect(&self.url).await.expect("the test server takes connections")
+        self.pooler.connect(&self.options()).await.expect("the test server takes connections")
     }
 
     pub fn url(&self) -> &str {
         &self.url
     }
 
+    pub fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::from_str(&self.url).expect("a URL")
+    }
+
+    /// What is between the tests and the server.
+    pub fn pooler(&self) -> Pooler {
+        self.pooler
+    }
+
+    /// A pool of connections to it.
+    pub fn pool(&self, settings: pool::Settings) -> Pool {
+        Pool::new(self.options(), pool::Settings { pooler: self.pooler, ..settings })
+    }
+
+    /// The same database without a pooler, which only this one drops.
+    pub fn directly(&self) -> Self {
+        Self { name: self.name.clone(), url: server().url(&self.name), pooler: Pooler::Session, owned: false }
+    }
+
     /// A database with the same in it. Nobody may be connected to this one.
     pub async fn copy(&self) -> Self {
+        if pgbouncer().is_some() {
+            // It keeps its sessions for the next client.
+            let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname =";
+            execute("postgres", &format!("{end} '{}'", self.name)).await;
+        }
         copy_of(&self.name).await
     }
 
@@ -48,12 +82,18 @@ impl Database {
     pub fn coderdb(&self) -> assert_cmd::Command {
         let mut command = coderdb();
         command.env("DATABASE_URL", &self.url);
+        if self.pooler == Pooler::Transaction {
+            command.env("CODERDB_POOLER", "transaction");
+        }
         command
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         let drop_database = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         // Nobody waits for it: the server looks only ten times a second whether the last connection is gone.
         on_a_thread(async move { execute("postgres", &drop_database).await });
@@ -156,7 +196,27 @@ async fn create(options: &str) -> Database {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     execute("postgres", &format!("CREATE DATABASE {name} {options}")).await;
-    Database { url: server().url(&name), name }
+    let (url, pooler) = match pgbouncer() {
+        Some(pgbouncer) => (pgbouncer.url(&name), pgbouncer.mode),
+        None => (server().url(&name), Pooler::Session),
+    };
+    Database { name, url, pooler, owned: true }
+}
+
+/// Whether there is one between the tests and the server.
+pub fn is_pooled() -> bool {
+    pgbouncer().is_some()
+}
+
+/// The one in front of every database, where the environment asks for it.
+fn pgbouncer() -> Option<&'static PgBouncer> {
+    static PGBOUNCER: OnceLock<Option<PgBouncer>> = OnceLock::new();
+    let start = || match std::env::var("CODERDB_TEST_POOLER").ok()?.parse().expect("session or transaction") {
+        // A test waits for what it does itself on another connection.
+        Pooler::Session => Some(PgBouncer::start(Pooler::Session, 50)),
+        Pooler::Transaction => Some(PgBouncer::start(Pooler::Transaction, 4)),
+    };
+    PGBOUNCER.get_or_init(start).as_ref()
 }
 
 fn server_major() -> i32 {

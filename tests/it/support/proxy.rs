@@ -2,14 +2,10 @@
 
 use std::{
     path::PathBuf,
-    str::FromStr,
     sync::{Arc, Mutex},
 };
 
-use coderdb::sqlx::{
-    Connection, PgConnection,
-    postgres::{PgConnectOptions, PgSslMode},
-};
+use coderdb::sqlx::{PgConnection, postgres::PgSslMode};
 use tokio::{
     io::{self, AsyncReadExt, AsyncWriteExt},
     net::{
@@ -48,7 +44,7 @@ pub struct Proxied {
 
 impl Proxied {
     pub async fn connect(database: &Database) -> Self {
-        let options = PgConnectOptions::from_str(database.url()).expect("a URL");
+        let options = database.options();
         let server: PathBuf = options.get_socket().expect("a private server has a socket").join(SOCKET);
         let socket = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(socket.path().join(SOCKET)).expect("a socket");
@@ -64,9 +60,8 @@ impl Proxied {
                 _ = answer(from_server, to_client, &of_task) => {}
             }
         });
-        let conn = PgConnection::connect_with(&options.socket(socket.path()).ssl_mode(PgSslMode::Disable))
-            .await
-            .expect("the proxy answers");
+        let options = options.socket(socket.path()).ssl_mode(PgSslMode::Disable);
+        let conn = database.pooler().connect(&options).await.expect("the proxy answers");
         Self { conn, wire, _socket: socket }
     }
 
