@@ -52,7 +52,8 @@ async fn is_clean(conn: &mut PgConnection, marker: i32) -> bool {
 
 #[tokio::test]
 async fn a_connection_is_used_again_and_there_are_never_more_than_the_limit() {
-    let database = support::database().await;
+    // The server's process is the same only with a session.
+    let database = support::database().await.with_sessions();
     let pool = database.pool(settings(2));
     let first = pid(&mut pool.get().await.expect("a connection")).await;
     assert_eq!(pid(&mut pool.get().await.expect("a connection")).await, first);
@@ -132,7 +133,6 @@ async fn a_transaction_that_is_dropped_ends_at_once_not_at_the_next_use() {
     let pool = database.pool(settings(1));
     let mut watcher = database.connect().await;
     let mut connection = pool.get().await.expect("a connection");
-    let pid = pid(&mut connection).await;
     let mut transaction = connection.begin().await.expect("a transaction");
     sqlx::query("LOCK TABLE users").execute(&mut *transaction).await.expect("the lock");
     drop(transaction);
@@ -143,8 +143,7 @@ async fn a_transaction_that_is_dropped_ends_at_once_not_at_the_next_use() {
     other.rollback().await.expect("the rollback");
     let mut connection = pool.get().await.expect("a connection");
     assert!(is_clean(&mut connection, 1).await);
-    let same: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await.expect("a session");
-    assert_eq!((same, pool.metrics().replaced), (pid, 0));
+    assert_eq!((pool.metrics().opened, pool.metrics().replaced), (1, 0));
 }
 
 #[tokio::test]
@@ -204,7 +203,8 @@ async fn a_transaction_whose_begin_was_dropped_on_its_way_is_ended() {
 
 #[tokio::test]
 async fn after_a_cut_one_borrower_sees_an_error_and_the_others_get_fresh_connections() {
-    let database = support::database().await;
+    // A pooler for transactions hides the end of a session that nobody is using.
+    let database = support::database().await.with_sessions();
     let pool = database.pool(settings(5));
     let all = async || {
         let mut held = Vec::new();

@@ -1,7 +1,8 @@
 //! One throw-away server per test run, one migrated template on it, and a clone of that for every test.
 //!
 //! With `CODERDB_TEST_POOLER` set to `session` or `transaction`, every test works through a PgBouncer in front of the
-//! server, but for what a pooler takes away by its nature: that is done on [`Database::directly`].
+//! server, but for what a pooler takes away by its nature: that is done [`Database::directly`] or
+//! [`Database::with_sessions`], each time with the reason.
 
 pub mod pgbouncer;
 pub mod proxy;
@@ -37,12 +38,15 @@ pub struct Database {
     name: String,
     url: String,
     pooler: Pooler,
-    owned: bool,
 }
 
 impl Database {
     pub async fn connect(&self) -> PgConnection {
         self.pooler.connect(&self.options()).await.expect("the test server takes connections")
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn url(&self) -> &str {
@@ -63,9 +67,32 @@ impl Database {
         Pool::new(self.options(), pool::Settings { pooler: self.pooler, ..settings })
     }
 
-    /// The same database without a pooler, which only this one drops.
-    pub fn directly(&self) -> Self {
-        Self { name: self.name.clone(), url: server().url(&self.name), pooler: Pooler::Session, owned: false }
+    /// The same database without a pooler.
+    pub fn directly(mut self) -> Self {
+        (self.url, self.pooler) = (server().url(&self.name), Pooler::Session);
+        self
+    }
+
+    /// The same database, over connections that keep their session.
+    pub fn with_sessions(self) -> Self {
+        if self.pooler == Pooler::Session { self } else { self.directly() }
+    }
+
+    /// A connection that keeps its session.
+    pub async fn connect_with_session(&self) -> PgConnection {
+        Pooler::Session.connect(&self.options_with_session()).await.expect("the test server takes connections")
+    }
+
+    /// A pool of connections that keep their sessions.
+    pub fn pool_with_sessions(&self, settings: pool::Settings) -> Pool {
+        Pool::new(self.options_with_session(), settings)
+    }
+
+    fn options_with_session(&self) -> PgConnectOptions {
+        match self.pooler {
+            Pooler::Session => self.options(),
+            Pooler::Transaction => PgConnectOptions::from_str(&server().url(&self.name)).expect("a URL"),
+        }
     }
 
     /// A database with the same in it. Nobody may be connected to this one.
@@ -91,9 +118,6 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if !self.owned {
-            return;
-        }
         let drop_database = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         // Nobody waits for it: the server looks only ten times a second whether the last connection is gone.
         on_a_thread(async move { execute("postgres", &drop_database).await });
@@ -132,6 +156,17 @@ pub async fn site_owner(conn: &mut PgConnection) -> Actor {
     let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
     let id = UserId(ID.parse().expect("an id"));
     store::actors::load(conn, &permit, id).await.expect("the owner")
+}
+
+/// Waits until so many sessions of the database wait for a lock, or the task is done.
+pub async fn settled<T>(task: &tokio::task::JoinHandle<T>, conn: &mut PgConnection, waiting: i64) {
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0";
+    while !task.is_finished()
+        && sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut *conn).await.expect("a count") < waiting
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// What a command did.
@@ -200,7 +235,7 @@ async fn create(options: &str) -> Database {
         Some(pgbouncer) => (pgbouncer.url(&name), pgbouncer.mode),
         None => (server().url(&name), Pooler::Session),
     };
-    Database { name, url, pooler, owned: true }
+    Database { name, url, pooler }
 }
 
 /// Whether there is one between the tests and the server.
