@@ -320,12 +320,12 @@ async fn give_up<T>(future: impl Future<Output = T>, polls: usize, at_once: bool
     .await
 }
 
-/// What the server thinks that the other sessions of the database do.
+/// What the server thinks that the other sessions of the database do; a pooler may have given its only one to this.
 async fn left_behind(observer: &mut PgConnection) -> String {
     // Serializable transactions are remembered a little longer.
-    let left = "SELECT string_agg(DISTINCT format('%s, %s locks', a.state, (
+    let left = "SELECT coalesce(string_agg(DISTINCT format('%s, %s locks', a.state, (
                     SELECT count(*) FROM pg_locks AS l WHERE l.pid = a.pid AND l.mode <> 'SIReadLock'
-                )), '; ') FROM pg_stat_activity AS a
+                )), '; '), 'idle, 0 locks') FROM pg_stat_activity AS a
                 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()";
     sqlx::query_scalar(left).fetch_one(observer).await.expect("the sessions")
 }

@@ -96,12 +96,12 @@ async fn whoever_waits_first_is_served_first() {
 #[tokio::test]
 async fn the_error_after_the_deadline_says_who_holds_the_connections() {
     let database = support::database().await;
-    let pool = database.pool(Settings { deadline: Duration::from_millis(50), ..settings(2) });
+    let pool = database.pool(Settings { deadline: Duration::from_millis(500), ..settings(2) });
     let _one = pool.get().await.expect("a connection");
     let _other = pool.get().await.expect("a connection");
     let error = pool.get().await.expect_err("none is left");
     let text = error.to_string();
-    assert!(text.starts_with("no connection within 50ms; 2 of 2 are held: 1 by tests/it/pool.rs:"), "{text}");
+    assert!(text.starts_with("no connection within 500ms; 2 of 2 are held: 1 by tests/it/pool.rs:"), "{text}");
     let Error::Timeout { holders, .. } = error else { panic!("{error:?}") };
     assert_eq!(holders.iter().map(|holder| holder.at.file()).collect::<Vec<_>>(), ["tests/it/pool.rs"; 2]);
     assert_eq!(pool.metrics().timed_out, 1);
