@@ -241,3 +241,141 @@ fn nul(bytes: &[u8], from: usize) -> Option<usize> {
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
+        [&[kind], &length[..], body].concat()
+    }
+
+    fn startup() -> Vec<u8> {
+        b"\0\0\0\x08\0\x03\0\0".to_vec()
+    }
+
+    /// What the driver says to prepare two statements and use them, in turn.
+    fn session() -> Vec<u8> {
+        let mut said = startup();
+        for name in ["one", "two"] {
+            said.extend(message(b'P', format!("{name}\0SELECT '{name}'\0\0\0").as_bytes()));
+            said.extend(message(b'D', format!("S{name}\0").as_bytes()));
+            said.extend(message(b'S', b""));
+        }
+        for name in ["one", "two", "one"] {
+            said.extend(message(b'B', &[b"\0", name.as_bytes(), b"\0", &[7; 300]].concat()));
+            said.extend(message(b'E', b"\0\0\0\0\0"));
+            said.extend(message(b'C', b"P\0"));
+            said.extend(message(b'S', b""));
+        }
+        said.extend(message(b'Q', b"SELECT 1\0"));
+        said.extend(message(b'C', b"Sone\0"));
+        said.extend(message(b'S', b""));
+        said
+    }
+
+    fn kinds(mut messages: &[u8]) -> String {
+        let mut kinds = String::new();
+        while let Some((kind, length)) = header(messages).expect("a message") {
+            kinds.push(char::from(kind));
+            messages = &messages[length..];
+        }
+        kinds
+    }
+
+    /// As it comes out when it goes in by pieces of these lengths.
+    fn by_pieces(said: &[u8], mut length: impl FnMut() -> usize) -> Vec<u8> {
+        let mut statements = Statements::default();
+        let (mut input, mut output, mut rest) = (Vec::new(), Vec::new(), said);
+        while !rest.is_empty() {
+            let (piece, later) = rest.split_at(length().clamp(1, rest.len()));
+            input.extend_from_slice(piece);
+            rest = later;
+            let done = statements.requests(&input, &mut output).expect("fine messages");
+            input.drain(..done);
+        }
+        assert!(input.is_empty());
+        output
+    }
+
+    #[test]
+    fn every_use_brings_its_statement_along_and_no_name() {
+        let sent = by_pieces(&session(), || usize::MAX);
+        let (first, rest) = sent.split_at(8);
+        assert_eq!(first, startup());
+        assert_eq!(kinds(rest), ["PDS", "PDS", "PDBECS", "PDBECS", "PDBECS", "Q", "CS"].concat());
+        assert!(!rest.windows(5).any(|window| window == b"one\0S" || window == b"\0one\0"), "no name");
+    }
+
+    #[test]
+    fn it_does_not_matter_how_the_bytes_come() {
+        let whole = by_pieces(&session(), || usize::MAX);
+        for n in 1..40 {
+            assert_eq!(by_pieces(&session(), || n), whole, "by {n}");
+        }
+    }
+
+    #[test]
+    fn the_answers_to_what_the_driver_did_not_ask_go_no_further() {
+        let mut statements = Statements::default();
+        let (mut sent, mut seen) = (Vec::new(), Vec::new());
+        statements.requests(&session(), &mut sent).expect("fine messages");
+        let row = message(b'T', b"\0\0");
+        let described = [message(b'1', b""), message(b't', b"\0\0"), row.clone()].concat();
+        let ready = message(b'Z', b"I");
+        let used =
+            [message(b'2', b""), message(b'D', b"\0\0"), message(b'C', b"SELECT 1\0"), message(b'3', b"")].concat();
+        let error = message(b'E', b"\0");
+        let said = [
+            [message(b'R', b"\0\0\0\0"), ready.clone()].concat(),
+            [&described[..], &ready].concat(),
+            // The second one cannot be prepared, so nobody knows it when it is used.
+            [&error[..], &ready].concat(),
+            [&described[..], &used, &ready].concat(),
+            [&error[..], &ready].concat(),
+            [&described[..], &error, &ready].concat(),
+            // The columns of a simple query are the driver's.
+            [&row[..], &message(b'C', b"\0"), &ready].concat(),
+            [message(b'3', b""), ready.clone()].concat(),
+        ]
+        .concat();
+        assert_eq!(statements.answers(&said, &mut seen).expect("fine answers"), said.len());
+        assert_eq!(kinds(&seen), ["RZ", "1tTZ", "EZ", "2DC3Z", "EZ", "EZ", "TCZ", "3Z"].concat());
+        assert!(statements.expected.is_empty());
+        assert!(statements.prepared.is_empty(), "one was closed, and two was never there");
+    }
+
+    #[test]
+    fn nothing_malformed_panics_or_grows() {
+        let mut seed = 1_u64;
+        let mut random = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(seed >> 40).expect("24 bits")
+        };
+        let fine = session();
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            let mut broken = fine.clone();
+            for _ in 0..=random() % 3 {
+                let at = random() % broken.len();
+                broken[at] = u8::try_from(random() % 256).expect("a byte");
+            }
+            let mut statements = Statements::default();
+            let mut output = Vec::new();
+            refused += usize::from(statements.requests(&broken, &mut output).is_err());
+            assert!(output.len() < 8 * fine.len());
+            refused += usize::from(statements.answers(&broken[8..], &mut output).is_err());
+        }
+        assert!(refused > 1_000, "{refused}");
+        for long in [[b'B', 0x3f, 0, 0, 0], [b'1', 0, 0, 0, 3], [b'Z', 0xff, 0, 0, 0]] {
+            let mut input = [&startup()[..], &long, &[1; 5_000]].concat();
+            let refused = if long[0] == b'B' {
+                Statements::default().requests(&input, &mut Vec::new())
+            } else {
+                Statements::default().answers(&input.split_off(8), &mut Vec::new())
+            };
+            assert!(refused.is_err(), "{long:?}");
+        }
+    }
+}
