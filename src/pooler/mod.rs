@@ -55,14 +55,14 @@ impl Pooler {
     pub async fn connect(self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
         let options = options_for_poolers(options.clone());
         match self {
-            Self::Session => PgConnection::connect_with(&options).await,
+            Self::Session => Box::pin(PgConnection::connect_with(&options)).await,
             Self::Transaction => match socket(&options) {
-                Some(path) => through(UnixStream::connect(path).await?, options).await,
+                Some(path) => Box::pin(through(UnixStream::connect(path).await?, options)).await,
                 None if matches!(options.get_ssl_mode(), PgSslMode::Disable) => {
                     let host = options.get_host().trim_matches(['[', ']']);
                     let upstream = TcpStream::connect((host, options.get_port())).await?;
                     upstream.set_nodelay(true)?;
-                    through(upstream, options).await
+                    Box::pin(through(upstream, options)).await
                 }
                 None => Err(sqlx::Error::Configuration(
                     "through a transaction pooler, sslmode must be disable, or the pooler reached over a socket".into(),

@@ -58,7 +58,7 @@ async fn sum(conn: &mut PgConnection, a: i32, b: i32) -> i32 {
 }
 
 fn code(error: &sqlx::Error) -> String {
-    error.as_database_error().and_then(|error| error.code()).map_or_else(|| error.to_string(), Into::into)
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).map_or_else(|| error.to_string(), Into::into)
 }
 
 /// Uses a statement on one session, and again when only the other one is free.
@@ -75,9 +75,9 @@ async fn moved(database: &Database, pooler: Pooler) -> sqlx::Result<i32> {
     let taken = sqlx::raw_sql(pid).fetch_one(&mut *one).await?;
     let text = |row| sqlx::Row::get::<String, _>(&row, 0);
     if text(taken) == text(mine) {
-        other.rollback().await?
+        other.rollback().await?;
     } else {
-        one.rollback().await?
+        one.rollback().await?;
     }
     sqlx::query_scalar(STATEMENT).bind(2).fetch_one(&mut conn).await
 }
@@ -389,7 +389,7 @@ async fn a_pool_gets_over_a_pooler_that_is_restarted() {
     assert!(matches!(lost, sqlx::Error::Io(_) | sqlx::Error::Database(_)), "{lost:?}");
     drop(held);
     for n in 0..10 {
-        assert_eq!(sum(&mut *pool.get().await.expect("a connection"), n, 2).await, n + 2);
+        assert_eq!(sum(&mut pool.get().await.expect("a connection"), n, 2).await, n + 2);
     }
     drop(pgbouncer);
 }
@@ -497,10 +497,8 @@ async fn a_watcher_does_not_listen_but_hears_by_the_poll_and_is_heard() {
     while sqlx::query_scalar::<_, i64>(listeners).fetch_one(&mut direct).await.expect("a count") != 1 {
         tokio::task::yield_now().await;
     }
-    let waiters = [deaf.clone(), hears].map(|watcher| {
-        let permit = permit.clone();
-        tokio::spawn(async move { watcher.wait(&permit, job, LONG).await.expect("the job").status })
-    });
+    let waiters = [deaf.clone(), hears]
+        .map(|watcher| tokio::spawn(async move { watcher.wait(&permit, job, LONG).await.expect("the job").status }));
     let [deaf_one, other] = waiters;
     sqlx::raw_sql("UPDATE provisioner_jobs SET completed_at = now()").execute(&mut direct).await.expect("an update");
     assert_eq!(deaf_one.await.expect("the task"), JobStatus::Succeeded);
