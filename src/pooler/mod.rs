@@ -176,8 +176,8 @@ struct PrivateDir(PathBuf);
 impl PrivateDir {
     fn create() -> io::Result<Self> {
         loop {
-            let name = format!("coderdb-{:016x}", RandomState::new().hash_one(std::process::id()));
-            let path = env::temp_dir().join(name);
+            let random = RandomState::new().hash_one(());
+            let path = env::temp_dir().join(format!("coderdb-{}-{random:016x}", std::process::id()));
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Self(path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

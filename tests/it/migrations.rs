@@ -1,4 +1,4 @@
-//! Migrating: once, by one runner, completely or not at all.
+//! Migrating: once, by one runner, completely or not at all. Directly: a runner's lock is that of its session.
 
 use std::time::Duration;
 

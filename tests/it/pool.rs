@@ -203,8 +203,8 @@ async fn a_transaction_whose_begin_was_dropped_on_its_way_is_ended() {
 
 #[tokio::test]
 async fn after_a_cut_one_borrower_sees_an_error_and_the_others_get_fresh_connections() {
-    // A pooler for transactions hides the end of a session that nobody is using.
-    let database = support::database().await.with_sessions();
+    // Behind a pooler there is no session before the first statement, so none to cut.
+    let database = support::database().await.directly();
     let pool = database.pool(settings(5));
     let all = async || {
         let mut held = Vec::new();

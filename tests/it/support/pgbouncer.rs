@@ -53,7 +53,7 @@ impl PgBouncer {
         fs::write(directory.join("users"), "\"postgres\" \"\"\n").expect("the users");
         let mut command = Command::new("sh");
         // It ends when the pipe does, which is when this process does, however that ends.
-        let script = "trap '' INT; pgbouncer -q \"$0/ini\" 2>/dev/null & cat; kill $!; wait; rm -rf \"$0\"";
+        let script = "trap '' INT TERM HUP; pgbouncer -q \"$0/ini\" 2>/dev/null & cat; kill $!; wait; rm -rf \"$0\"";
         command.args(["-c", script]).arg(&directory).stdin(Stdio::piped()).stdout(Stdio::null());
         command.env("PATH", format!("{}:/usr/sbin:/usr/local/sbin", env::var("PATH").unwrap_or_default()));
         // It refuses to be root, like the server, whose user it becomes.
