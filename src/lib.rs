@@ -11,6 +11,8 @@ pub mod migrate;
 pub mod model;
 #[cfg(feature = "pool")]
 pub mod pool;
+#[cfg(feature = "pool")]
+pub mod pooler;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "replica")]

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     connect::{self, Options},
+    pooler::Pooler,
     postgres::{DATABASE, Server, Settings},
 };
 
@@ -52,6 +53,11 @@ pub(super) async fn connect() -> Result<Database, CliError> {
     };
     let connection = options.disable_statement_logging().connect().await?;
     Ok(Database { connection, server })
+}
+
+/// Whether a transaction pooler lends the sessions of the configured database.
+pub(super) fn is_pooled() -> Result<bool, CliError> {
+    Ok(Options::from_environment()?.is_some_and(|options| options.get_pooler() == Pooler::Transaction))
 }
 
 impl From<connect::Error> for CliError {

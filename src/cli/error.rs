@@ -19,7 +19,8 @@ const SQL: u8 = 10;
 const PARTLY_APPLIED: u8 = 11;
 /// The migration history does not fit.
 pub(super) const HISTORY: u8 = 12;
-const UNFIT: u8 = 14;
+/// The connection is not one that migrations can use.
+pub(super) const UNFIT: u8 = 14;
 
 /// What went wrong, what to do next, and the exit code.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    connect::connect,
-    error::{CliError, HISTORY, PENDING},
+    connect::{connect, is_pooled},
+    error::{CliError, HISTORY, PENDING, UNFIT},
     output::{Output, note, print, print_json, table},
 };
 use crate::{
@@ -83,6 +83,13 @@ pub(super) async fn up(conn: &mut PgConnection, options: &Options) -> Result<Vec
             note(&format!("V{version:04}: no table lock in attempt {attempt}; trying again"));
         }
     };
+    if is_pooled()? && !migrate::status(conn).await?.is_current() {
+        return Err(CliError::new(
+            UNFIT,
+            "a migration holds a lock of its session, and a transaction pooler lends it none",
+        )
+        .next("migrate over a direct connection, without CODERDB_POOLER"));
+    }
     Ok(migrate::up(conn, options, say).await?)
 }
 

@@ -36,16 +36,23 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{
-    Connection as _, PgConnection, Row as _,
+    PgConnection, Row as _,
     postgres::{PgConnectOptions, PgSslMode},
 };
 
 pub use error::Error;
+use error::invalid;
 pub use parameters::configured;
 use parameters::{Parameters, Value, read};
 
+#[cfg(feature = "pool")]
+use crate::pooler::Pooler;
+
 /// How long an attempt to reach one host may take, unless `connect_timeout` says something else.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(feature = "pool")]
+const POOLER: &str = "CODERDB_POOLER";
 
 /// After so long without an answer of one host, the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -59,6 +66,8 @@ pub struct Options {
     target: Target,
     timeout: Duration,
     session: Session,
+    #[cfg(feature = "pool")]
+    pooler: Pooler,
 }
 
 /// What is set for the session after it has begun, in milliseconds or seconds as the server counts them.
@@ -114,7 +123,7 @@ impl Target {
 
 impl Options {
     /// What `DATABASE_URL` says, and libpq's variables and service file for what it leaves out; `None` when nothing of
-    /// this is set.
+    /// this is set. `CODERDB_POOLER` is `session` or `transaction`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for anything that is there and cannot be understood.
@@ -123,7 +132,13 @@ impl Options {
             return Ok(None);
         }
         let url = parameters::variable("DATABASE_URL")?.filter(|url| !url.is_empty());
-        Self::read(url.as_deref(), "DATABASE_URL").map(Some)
+        let options = Self::read(url.as_deref(), "DATABASE_URL")?;
+        #[cfg(feature = "pool")]
+        let options = match parameters::variable(POOLER)?.filter(|mode| !mode.is_empty()) {
+            Some(mode) => options.pooler(mode.parse().map_err(|_| invalid(POOLER, "is not session or transaction"))?),
+            None => options,
+        };
+        Ok(Some(options))
     }
 
     fn read(url: Option<&str>, origin: &str) -> Result<Self, Error> {
@@ -159,6 +174,8 @@ impl Options {
             target: parameters.get("target_session_attrs").map_or(Ok(Target::Any), target)?,
             timeout: parameters.get("connect_timeout").map_or(Ok(CONNECT_TIMEOUT), seconds)?,
             session: Session::default(),
+            #[cfg(feature = "pool")]
+            pooler: Pooler::default(),
         })
     }
 
@@ -213,6 +230,22 @@ impl Options {
         self
     }
 
+    /// What lends the server's sessions: [`Pooler::Session`] if nothing is said. Through [`Pooler::Transaction`] there is
+    /// no session to set a time-out for: set them for the role.
+    #[cfg(feature = "pool")]
+    #[must_use]
+    pub const fn pooler(mut self, pooler: Pooler) -> Self {
+        self.pooler = pooler;
+        self
+    }
+
+    /// What lends the server's sessions.
+    #[cfg(feature = "pool")]
+    #[must_use]
+    pub const fn get_pooler(&self) -> Pooler {
+        self.pooler
+    }
+
     /// Logs no statements, also not slow ones.
     #[must_use]
     pub fn disable_statement_logging(mut self) -> Self {
@@ -233,8 +266,13 @@ impl Options {
     /// One round trip more than the server asks for when there are time-outs to set or a kind of server to find.
     ///
     /// # Errors
-    /// The error of the last host that failed.
+    /// The error of the last host that failed; [`Error::Invalid`] for time-outs through a transaction pooler.
     pub async fn connect(&self) -> Result<PgConnection, Error> {
+        #[cfg(feature = "pool")]
+        if self.pooler == Pooler::Transaction && !self.session.statements().is_empty() {
+            let instead = "cannot be set through a transaction pooler: use ALTER ROLE … SET";
+            return Err(invalid("a time-out of the session", instead));
+        }
         let last = self.last.load(Ordering::Relaxed);
         let mut waiting: VecDeque<_> = (last..last + self.hosts.len()).map(|index| index % self.hosts.len()).collect();
         let mut attempts = FuturesUnordered::new();
@@ -271,7 +309,11 @@ impl Options {
 
     async fn connect_to(&self, host: &PgConnectOptions) -> Result<PgConnection, Error> {
         let attempt = async {
-            let mut connection = PgConnection::connect_with(host).await?;
+            #[cfg(feature = "pool")]
+            let connecting = self.pooler.connect(host);
+            #[cfg(not(feature = "pool"))]
+            let connecting = <PgConnection as sqlx::Connection>::connect_with(host);
+            let mut connection = connecting.await?;
             let mut fits = true;
             let settings = self.session.statements();
             if self.target != Target::Any || !settings.is_empty() {
@@ -330,11 +372,14 @@ impl FromStr for Options {
 impl From<PgConnectOptions> for Options {
     fn from(options: PgConnectOptions) -> Self {
         Self {
-            hosts: vec![options],
+            // Poolers refuse the parameter that is left out here, and servers since version 12 do not need it.
+            hosts: vec![options.extra_float_digits(None)],
             last: Arc::default(),
             target: Target::Any,
             timeout: CONNECT_TIMEOUT,
             session: Session::default(),
+            #[cfg(feature = "pool")]
+            pooler: Pooler::default(),
         }
     }
 }

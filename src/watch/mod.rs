@@ -44,6 +44,7 @@ use crate::{
     authz::{Actor, ReadJobs, System, WatchJobs},
     model::{JobId, JobState, JobStatus, OrganizationId},
     pool::{self, Pool},
+    pooler::Pooler,
     store,
 };
 pub use follow::LogFollower;
@@ -55,8 +56,8 @@ pub struct Settings {
     pub poll: Duration,
     /// How long changes are gathered before they are sent, and before they are looked at.
     pub gather: Duration,
-    /// Whether to listen. Not through a pooler that lends connections per transaction: there, only the poll works, and
-    /// announcements reach this process alone.
+    /// Whether to listen, and to announce to others; without, announcements reach this process alone. Through a pooler
+    /// that lends sessions per transaction nobody can listen: there, announcements are sent, and the poll is what hears.
     pub listen: bool,
 }
 
@@ -167,7 +168,7 @@ impl Watcher {
             send: Notify::new(),
         });
         let mut tasks = vec![tokio::spawn(look(shared.clone())), tokio::spawn(announcer::run(shared.clone()))];
-        if settings.listen {
+        if settings.listen && pool.options().get_pooler() == Pooler::Session {
             tasks.push(tokio::spawn(listener::run(shared.clone())));
         }
         Self { shared, _tasks: Arc::new(Tasks(tasks)) }

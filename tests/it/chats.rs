@@ -161,17 +161,12 @@ async fn a_workspace_that_goes_while_it_is_bound_is_not_there() {
     let mut other = database.connect().await;
     let mut tx = other.begin().await.expect("a transaction");
     sqlx::query("DELETE FROM workspaces WHERE id = u(103)").execute(&mut *tx).await.expect("deleted");
-    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await.expect("a number");
     let bind = tokio::spawn(async move {
         let result = store::chats::bind(&mut conn, &chat_daemon(), CHAT, binding(Some(103), None, None)).await;
         (result, conn)
     });
     // The check of the foreign key waits for the other transaction.
-    let waits = "SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = $1";
-    let mut watcher = database.connect().await;
-    while !sqlx::query_scalar::<_, bool>(waits).bind(pid).fetch_one(&mut watcher).await.expect("a row") {
-        tokio::task::yield_now().await;
-    }
+    support::settled(&bind, &mut database.connect().await, 1).await;
     tx.commit().await.expect("committed");
     let (result, mut conn) = bind.await.expect("the task");
     let error = result.expect_err("gone");

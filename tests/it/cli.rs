@@ -86,7 +86,8 @@ fn a_configuration_that_cannot_be_understood_is_a_usage_error_and_keeps_the_secr
 #[tokio::test]
 async fn a_variable_that_cannot_be_read_does_not_lead_to_another_database_or_to_less_encryption() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
-    let database = support::empty_database().await;
+    // A pooler refuses PGOPTIONS in words of its own.
+    let database = support::empty_database().await.directly();
     let wrong: [(&str, &[u8]); 4] =
         [("PGSSLMODE", b"verify_full"), ("PGPORT", b"5432x"), ("PGPORT", b"70000"), ("PGDATABASE", b"a\xff")];
     for (name, value) in wrong {
@@ -109,7 +110,8 @@ async fn me_is_whom_the_variable_names_also_in_the_error() {
 
 #[tokio::test]
 async fn a_wrong_password_is_refused_and_never_printed() {
-    let database = support::database().await;
+    // A pooler asks for passwords itself, and knows no roles that a test creates.
+    let database = support::database().await.directly();
     let mut conn = database.connect().await;
     support::role_with_password(&mut conn, "canary", "right").await;
 
@@ -170,7 +172,8 @@ async fn a_configured_database_is_used_and_no_server_is_started_beside_it() {
 
 #[tokio::test]
 async fn work_goes_on_when_nobody_reads_standard_error() {
-    let database = support::empty_database().await;
+    // Migrations need a session.
+    let database = support::empty_database().await.directly();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut coderdb = std::process::Command::new(support::CODERDB);
@@ -206,7 +209,8 @@ async fn the_demo_keeps_its_hands_off_a_database_of_something_else() {
 
 #[tokio::test]
 async fn the_demo_does_not_migrate_a_database_with_rows_of_others() {
-    let database = support::empty_database().await;
+    // Migrations need a session.
+    let database = support::empty_database().await.with_sessions();
     let mut conn = database.connect().await;
     assert_eq!(run(database.coderdb().args(["migrate", "up", "--target", "1"])).code, 0);
     let organization = "INSERT INTO organizations (id, name, description, created_at, updated_at, display_name) \

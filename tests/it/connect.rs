@@ -8,6 +8,7 @@ use std::{
 
 use coderdb::{
     connect::{Error, Options, Target},
+    pooler::Pooler,
     sqlx::{self, PgConnection, postgres::PgConnectOptions},
 };
 use tokio::net::{TcpListener, UnixListener};
@@ -30,7 +31,7 @@ fn url(database: &Database, hosts: &str, more: &str) -> String {
 
 #[tokio::test]
 async fn what_is_set_for_the_session_holds_and_the_server_knows_the_name() {
-    let database = support::empty_database().await;
+    let database = support::empty_database().await.with_sessions();
     let mut conn = options_of(&database)
         .application_name("reaper")
         .statement_timeout(Duration::from_millis(1_500))
@@ -51,6 +52,13 @@ async fn what_is_set_for_the_session_holds_and_the_server_knows_the_name() {
     let mut conn = options_of(&database).connect().await.expect("a connection");
     assert_eq!(setting(&mut conn, "application_name").await, "coderdb");
     assert_eq!(setting(&mut conn, "statement_timeout").await, "0");
+}
+
+#[tokio::test]
+async fn a_time_out_that_a_pooler_would_not_keep_is_refused() {
+    let options = options_of(&support::empty_database().await).pooler(Pooler::Transaction);
+    let error = options.lock_timeout(Duration::from_secs(1)).connect().await.expect_err("there is no session");
+    assert!(error.to_string().ends_with("through a transaction pooler: use ALTER ROLE … SET"), "{error}");
 }
 
 fn options_of(database: &Database) -> Options {

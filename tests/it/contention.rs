@@ -321,23 +321,6 @@ async fn all_writers_at_once_are_never_told_of_a_deadlock_and_break_no_invariant
     conn.close().await.unwrap();
 }
 
-/// Whether this is done, or waits for a lock.
-async fn settled<T>(task: &tokio::task::JoinHandle<T>, watcher: &mut PgConnection, pid: i32) {
-    let waits = "SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = $1";
-    while !task.is_finished() {
-        // A task that is done takes its connection with it.
-        let waits = sqlx::query_scalar(waits).bind(pid).fetch_optional(&mut *watcher).await.unwrap();
-        if waits == Some(true) {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-async fn pid(conn: &mut PgConnection) -> i32 {
-    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(conn).await.unwrap()
-}
-
 fn new_build(n: u32, workspace: u32) -> NewBuild {
     NewBuild {
         id: WorkspaceBuildId(u(n)),
@@ -366,25 +349,25 @@ async fn a_stale_prebuild_that_somebody_builds_in_this_moment_is_passed_over_and
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
              $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;
          CREATE TRIGGER \"A\" AFTER INSERT ON workspace_builds
-             FOR EACH ROW WHEN (new.transition = 'stop') EXECUTE FUNCTION hold();
-         SELECT pg_advisory_lock(1)",
+             FOR EACH ROW WHEN (new.transition = 'stop') EXECUTE FUNCTION hold()",
     )
     .await;
+    let mut held = gate.begin().await.unwrap();
+    sql(&mut held, "SELECT pg_advisory_xact_lock(1)").await;
     let (mut building, mut canceling) = (database.connect().await, database.connect().await);
-    let (builder, canceler) = (pid(&mut building).await, pid(&mut canceling).await);
     let build = tokio::spawn(async move {
         let permit = BuildWorkspaces::check(&owner, ORGANIZATION).unwrap();
         store::builds::create(&mut building, &permit, &new_build(100, 11), NOW).await
     });
-    settled(&build, &mut watcher, builder).await;
+    support::settled(&build, &mut watcher, 1).await;
     let cancel = tokio::spawn(async move {
         let permit = MaintainPrebuilds::check(&Actor::system(System::PrebuildReconciler), ORGANIZATION).unwrap();
         let ids: Vec<_> = (200..210).map(|n| (WorkspaceBuildId(u(n)), JobId(u(n)))).collect();
         let stale = store::jobs::STALE_INTERVAL;
         store::prebuilds::cancel_stale_pending(&mut canceling, &permit, PresetId(u(1)), &ids, NOW, stale).await
     });
-    settled(&cancel, &mut watcher, canceler).await;
-    sql(&mut gate, "SELECT pg_advisory_unlock(1)").await;
+    support::settled(&cancel, &mut watcher, 2).await;
+    held.commit().await.unwrap();
     assert_eq!(build.await.unwrap().unwrap(), 2);
     assert_eq!(cancel.await.unwrap().unwrap().len(), 2, "all but the one that is built");
 }

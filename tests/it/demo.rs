@@ -113,7 +113,8 @@ async fn broken_references(conn: &mut PgConnection) -> Vec<String> {
 async fn the_demo_is_the_same_in_every_database() {
     for scale in [None, Some(CALM), Some(STORM)] {
         let (one, other) = (support::database().await, support::database().await);
-        let (mut one, mut other) = (one.connect().await, other.connect().await);
+        // SET is for the session.
+        let (mut one, mut other) = (one.connect().await, other.connect_with_session().await);
         execute(&mut other, "SET timezone = 'America/New_York'; SET datestyle = 'SQL, DMY'").await;
         loaded(&mut one, scale).await;
         loaded(&mut other, scale).await;

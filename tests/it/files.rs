@@ -73,15 +73,12 @@ async fn uploads_of_the_same_content_at_once_agree_on_one_file() {
         let mut first = one.begin().await.unwrap();
         let stored = store::files::insert(&mut first, &permit, &file(10, "abc"), NOW).await.unwrap();
         assert_eq!(stored, FileOutcome::Stored);
-        let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut other).await.unwrap();
         let second =
             tokio::spawn(
                 async move { store::files::insert(&mut other, &permit, &file(11, "abc"), NOW).await.unwrap() },
             );
-        let waits = "SELECT cardinality(pg_blocking_pids($1)) > 0";
-        while !sqlx::query_scalar::<_, bool>(waits).bind(pid).fetch_one(&mut conn).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
+        support::settled(&second, &mut conn, 1).await;
+        assert!(!second.is_finished());
         if keeps {
             first.commit().await.unwrap();
             assert_eq!(second.await.unwrap(), FileOutcome::Known(FileId(u(10))));

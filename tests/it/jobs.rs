@@ -673,7 +673,8 @@ fn only_daemons_run_jobs_and_only_the_reaper_reaps() {
 #[tokio::test]
 async fn a_locked_job_keeps_one_reader_waiting_and_looks_like_none_to_the_other() {
     let mut rows = Rows::new().await;
-    let mut other = rows.database.connect().await;
+    // SET is for the session.
+    let mut other = rows.database.connect_with_session().await;
     let job = JobId(id(1));
     sqlx::raw_sql("SET lock_timeout = '100ms'").execute(&mut other).await.expect("a setting");
     let mut transaction = rows.conn.begin().await.expect("a transaction");

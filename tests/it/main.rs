@@ -26,6 +26,7 @@ mod model;
 mod operations;
 mod plans;
 mod pool;
+mod pooler;
 mod postgres;
 mod prebuilds;
 mod queries;

@@ -1,4 +1,4 @@
-//! Migrating: once, by one runner, completely or not at all.
+//! Migrating: once, by one runner, completely or not at all. Directly: a runner's lock is that of its session.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ where
 }
 
 async fn empty() -> (Database, PgConnection) {
-    let database = support::empty_database().await;
+    let database = support::empty_database().await.directly();
     let conn = database.connect().await;
     (database, conn)
 }
@@ -97,7 +97,7 @@ async fn runner_processes_that_start_together_all_succeed() {
 
 #[tokio::test]
 async fn nothing_to_do_needs_no_lock() {
-    let database = support::database().await;
+    let database = support::database().await.directly();
     let (mut holder, mut conn) = (database.connect().await, database.connect().await);
     run(&mut holder, RUNNER_LOCK).await;
     assert_eq!(up(&mut conn).await.unwrap(), Vec::<i64>::new());
@@ -306,7 +306,7 @@ async fn a_history_that_does_not_fit_is_an_error_that_names_the_migration() {
         ),
         ("UPDATE refinery_schema_history SET checksum = 'x' WHERE version = 3", "malformed at version 3"),
     ] {
-        let database = support::database().await;
+        let database = support::database().await.directly();
         let mut conn = database.connect().await;
         run(&mut conn, change).await;
         support::fails(database.coderdb().args(["migrate", "up"]), 12, &[problem]);
@@ -342,7 +342,7 @@ async fn a_version_that_does_not_exist_is_a_usage_error() {
 
 #[tokio::test]
 async fn refinerys_own_tools_can_read_the_history() {
-    let database = support::database().await;
+    let database = support::database().await.directly();
     let mut conn = database.connect().await;
     let columns = "SELECT string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns \
                    WHERE table_name = 'refinery_schema_history'";

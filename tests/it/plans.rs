@@ -107,7 +107,8 @@ fn suspicious<'a>(plan: &'a [String], first_columns: &HashMap<String, String>) -
 #[tokio::test]
 async fn no_statement_scans_or_sorts_a_table_that_grows() {
     let database = support::database().await;
-    let mut conn = database.connect().await;
+    // SET and PREPARE are for the session.
+    let mut conn = database.connect_with_session().await;
     // What still shows up has no index that could serve it: without bitmap scans, none hides behind an unfit one.
     let settings = "SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off;
                     SET plan_cache_mode = force_generic_plan";

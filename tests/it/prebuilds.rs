@@ -405,12 +405,9 @@ async fn reconcilers_that_ensure_an_organization_at_once_make_one_group() {
         } else {
             assert_eq!(ensure(&mut first, 1, 60).await.unwrap(), SetOutcome::Changed);
         }
-        let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut other).await.unwrap();
         let second = tokio::spawn(async move { ensure(&mut other, 1, 61).await.unwrap() });
-        let waits = "SELECT cardinality(pg_blocking_pids($1)) > 0";
-        while !sqlx::query_scalar::<_, bool>(waits).bind(pid).fetch_one(&mut conn).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
+        support::settled(&second, &mut conn, 1).await;
+        assert!(!second.is_finished());
         if keeps {
             first.commit().await.unwrap();
         } else {

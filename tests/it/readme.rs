@@ -24,7 +24,8 @@ fn is_current(path: &str, expected: &str, comparable: impl Fn(&str) -> String) {
 
 #[tokio::test]
 async fn the_readme_and_its_picture_show_what_the_demo_prints() {
-    let database = support::empty_database().await;
+    // Migrations need a session.
+    let database = support::empty_database().await.with_sessions();
     let demo = run(database.coderdb().arg("demo"));
     assert_eq!(demo.code, 0, "{}", demo.stderr);
 

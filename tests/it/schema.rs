@@ -1041,7 +1041,8 @@ async fn the_prebuilds_user_exists_is_a_system_user_and_may_be_updated() {
 
 #[tokio::test]
 async fn no_later_version_rewrites_the_jobs_table() {
-    let database = support::empty_database().await;
+    // Migrations need a session.
+    let database = support::empty_database().await.with_sessions();
     let mut conn = database.connect().await;
     migrate::up(&mut conn, &migrate::Options { target: Some(1), ..Default::default() }, |_| {})
         .await
@@ -1059,7 +1060,8 @@ async fn no_later_version_rewrites_the_jobs_table() {
 
 #[tokio::test]
 async fn a_stored_error_code_that_no_version_knows_stops_the_upgrade_and_is_named() {
-    let database = support::empty_database().await;
+    // Migrations need a session.
+    let database = support::empty_database().await.with_sessions();
     let mut conn = database.connect().await;
     migrate::up(&mut conn, &migrate::Options { target: Some(3), ..Default::default() }, |_| {})
         .await

@@ -1,15 +1,12 @@
 //! Waiting: woken by announcements, by the poll, and after every cut.
 
-use std::{
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use coderdb::{
     authz::{ReadJobLogs, ReadJobs},
     model::{JobId, JobLog, JobState, JobStatus, LogLevel, LogSource, NewJobLog, OrganizationId},
     pool::{self, Pool},
-    sqlx::{self, PgConnection, postgres::PgConnectOptions},
+    sqlx::{self, PgConnection},
     store,
     watch::{Change, Changed, Error, Settings, Watcher},
 };
@@ -26,12 +23,17 @@ const LONG: Duration = Duration::from_secs(30);
 const DAEMON: u128 = 7;
 
 fn pool(rows: &Rows) -> Pool {
-    Pool::new(PgConnectOptions::from_str(rows.database.url()).expect("a URL"), pool::Settings::default())
+    rows.database.pool(pool::Settings::default())
+}
+
+/// A pool that one can listen with, which takes a session.
+fn listening_pool(rows: &Rows) -> Pool {
+    rows.database.pool_with_sessions(pool::Settings::default())
 }
 
 /// A watcher that learns of changes by announcements only.
 fn listens(rows: &Rows) -> Watcher {
-    Watcher::start(&pool(rows), Settings { poll: FOREVER, ..Settings::default() })
+    Watcher::start(&listening_pool(rows), Settings { poll: FOREVER, ..Settings::default() })
 }
 
 /// A watcher that learns of changes by the poll only.
@@ -181,7 +183,7 @@ async fn a_thousand_waiters_cost_one_statement_per_poll() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_missed_while_the_listening_connection_was_cut_is_seen_when_it_is_back() {
     let mut rows = taken(20).await;
-    let pool = pool(&rows);
+    let pool = listening_pool(&rows);
     let watcher = Watcher::start(&pool, Settings { poll: FOREVER, ..Settings::default() });
     for n in 1..=20 {
         listeners(&mut rows.conn, 1).await;

@@ -1,5 +1,10 @@
 //! One throw-away server per test run, one migrated template on it, and a clone of that for every test.
+//!
+//! With `CODERDB_TEST_POOLER` set to `session` or `transaction`, every test works through a PgBouncer in front of the
+//! server, but for what a pooler takes away by its nature: that is done [`Database::directly`] or
+//! [`Database::with_sessions`], each time with the reason.
 
+pub mod pgbouncer;
 pub mod proxy;
 pub mod secrets;
 pub mod states;
@@ -8,6 +13,7 @@ pub mod streaming;
 use std::{
     fs,
     future::Future,
+    str::FromStr,
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -17,12 +23,16 @@ use std::{
 
 use coderdb::{
     authz::{Actor, LoadActors, ReadJobs, ReadOrganizations, ReadQuota, System},
+    connect::Options,
     migrate,
     model::{OrganizationId, UserId},
+    pool::{self, Pool},
+    pooler::Pooler,
     postgres::{Server, Settings},
-    sqlx::{self, AssertSqlSafe, Connection, PgConnection},
+    sqlx::{self, AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions},
     store,
 };
+use pgbouncer::PgBouncer;
 
 /// The program under test.
 pub const CODERDB: &str = env!("CARGO_BIN_EXE_coderdb");
@@ -31,19 +41,20 @@ pub const CODERDB: &str = env!("CARGO_BIN_EXE_coderdb");
 pub struct Database {
     name: String,
     url: String,
+    pooler: Pooler,
 }
 
 impl Database {
     pub async fn connect(&self) -> PgConnection {
-        PgConnection::connect(&self.url).await.expect("the test server takes connections")
-    }
-
-    pub fn url(&self) -> &str {
-        &self.url
+        self.pooler.connect(&self.options()).await.expect("the test server takes connections")
     }
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// The URL, for somebody else.
@@ -51,8 +62,55 @@ impl Database {
         server().url(&self.name).replace("postgres@", &format!("{user}:{password}@"))
     }
 
+    pub fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::from_str(&self.url).expect("a URL")
+    }
+
+    /// What is between the tests and the server.
+    pub fn pooler(&self) -> Pooler {
+        self.pooler
+    }
+
+    /// A pool of connections to it.
+    pub fn pool(&self, settings: pool::Settings) -> Pool {
+        Pool::new(Options::from(self.options()).pooler(self.pooler), settings)
+    }
+
+    /// The same database without a pooler.
+    pub fn directly(mut self) -> Self {
+        (self.url, self.pooler) = (server().url(&self.name), Pooler::Session);
+        self
+    }
+
+    /// The same database, over connections that keep their session.
+    pub fn with_sessions(self) -> Self {
+        if self.pooler == Pooler::Session { self } else { self.directly() }
+    }
+
+    /// A connection that keeps its session.
+    pub async fn connect_with_session(&self) -> PgConnection {
+        Pooler::Session.connect(&self.options_with_session()).await.expect("the test server takes connections")
+    }
+
+    /// A pool of connections that keep their sessions.
+    pub fn pool_with_sessions(&self, settings: pool::Settings) -> Pool {
+        Pool::new(self.options_with_session(), settings)
+    }
+
+    fn options_with_session(&self) -> PgConnectOptions {
+        match self.pooler {
+            Pooler::Session => self.options(),
+            Pooler::Transaction => PgConnectOptions::from_str(&server().url(&self.name)).expect("a URL"),
+        }
+    }
+
     /// A database with the same in it. Nobody may be connected to this one.
     pub async fn copy(&self) -> Self {
+        if pgbouncer().is_some() {
+            // It keeps its sessions for the next client.
+            let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname =";
+            execute("postgres", &format!("{end} '{}'", self.name)).await;
+        }
         copy_of(&self.name).await
     }
 
@@ -60,6 +118,9 @@ impl Database {
     pub fn coderdb(&self) -> assert_cmd::Command {
         let mut command = coderdb();
         command.env("DATABASE_URL", &self.url);
+        if self.pooler == Pooler::Transaction {
+            command.env("CODERDB_POOLER", "transaction");
+        }
         command
     }
 }
@@ -107,6 +168,17 @@ pub async fn site_owner(conn: &mut PgConnection) -> Actor {
     let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
     let id = UserId(ID.parse().expect("an id"));
     store::actors::load(conn, &permit, id).await.expect("the owner")
+}
+
+/// Waits until so many sessions of the database wait for a lock, or the task is done.
+pub async fn settled<T>(task: &tokio::task::JoinHandle<T>, conn: &mut PgConnection, waiting: i64) {
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0";
+    while !task.is_finished()
+        && sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut *conn).await.expect("a count") < waiting
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// What a command did.
@@ -174,8 +246,28 @@ async fn create(options: &str) -> Database {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     execute("postgres", &format!("CREATE DATABASE {name} {options}")).await;
-    let url = server().url(&name).replace("postgres@", &format!("postgres:{}@", secrets::CANARY));
-    Database { name, url }
+    let (url, pooler) = match pgbouncer() {
+        Some(pgbouncer) => (pgbouncer.url(&name), pgbouncer.mode),
+        None => (server().url(&name), Pooler::Session),
+    };
+    let url = url.replace("postgres@", &format!("postgres:{}@", secrets::CANARY));
+    Database { name, url, pooler }
+}
+
+/// Whether there is one between the tests and the server.
+pub fn is_pooled() -> bool {
+    pgbouncer().is_some()
+}
+
+/// The one in front of every database, where the environment asks for it.
+fn pgbouncer() -> Option<&'static PgBouncer> {
+    static PGBOUNCER: OnceLock<Option<PgBouncer>> = OnceLock::new();
+    let start = || match std::env::var("CODERDB_TEST_POOLER").ok()?.parse().expect("session or transaction") {
+        // A test waits for what it does itself on another connection.
+        Pooler::Session => Some(PgBouncer::start(Pooler::Session, 50)),
+        Pooler::Transaction => Some(PgBouncer::start(Pooler::Transaction, 4)),
+    };
+    PGBOUNCER.get_or_init(start).as_ref()
 }
 
 fn server_major() -> i32 {

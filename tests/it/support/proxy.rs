@@ -2,12 +2,11 @@
 
 use std::{
     path::PathBuf,
-    str::FromStr,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use coderdb::sqlx::{
-    Connection as _, PgConnection,
+    PgConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
 use tokio::{
@@ -56,7 +55,7 @@ pub struct Proxied {
 impl Proxied {
     pub async fn connect(database: &Database) -> Self {
         let proxy = Proxy::to(database);
-        let conn = PgConnection::connect_with(proxy.options()).await.expect("the proxy answers");
+        let conn = database.pooler().connect(proxy.options()).await.expect("the proxy answers");
         Self { conn, proxy }
     }
 }
@@ -71,7 +70,7 @@ impl std::ops::Deref for Proxied {
 
 impl Proxy {
     pub fn to(database: &Database) -> Self {
-        let options = PgConnectOptions::from_str(database.url()).expect("a URL");
+        let options = database.options();
         let server: PathBuf = options.get_socket().expect("a private server has a socket").join(SOCKET);
         let socket = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(socket.path().join(SOCKET)).expect("a socket");
