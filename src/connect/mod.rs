@@ -41,6 +41,7 @@ use sqlx::{
 };
 
 pub use error::Error;
+#[cfg(feature = "pool")]
 use error::invalid;
 pub use parameters::configured;
 use parameters::{Parameters, Value, read};

@@ -97,9 +97,9 @@ async fn hundreds_of_clients_share_two_sessions_and_each_gets_its_own_answers() 
     let database = support::database().await;
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let options = options(&database);
+        // One after the other: no socket keeps so many waiting.
+        let mut conn = connect(&database).await;
         clients.spawn(async move {
-            let mut conn = Pooler::Transaction.connect(&options).await.expect("a connection");
             for round in 0..12 {
                 // The same names for different statements, of different types, some of them without a name.
                 let (kind, n) = ((client + round) % 4, client * 100 + round);
