@@ -47,7 +47,7 @@ pub use parameters::configured;
 use parameters::{Parameters, Value, read};
 
 #[cfg(feature = "pool")]
-use crate::pooler::Pooler;
+use crate::pooler::{Pooler, Trust};
 
 /// How long an attempt to reach one host may take, unless `connect_timeout` says something else.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,6 +69,9 @@ pub struct Options {
     session: Session,
     #[cfg(feature = "pool")]
     pooler: Pooler,
+    /// Whom a pooler may be signed by, where that is known.
+    #[cfg(feature = "pool")]
+    trust: Option<Trust>,
 }
 
 /// What is set for the session after it has begun, in milliseconds or seconds as the server counts them.
@@ -177,6 +180,8 @@ impl Options {
             session: Session::default(),
             #[cfg(feature = "pool")]
             pooler: Pooler::default(),
+            #[cfg(feature = "pool")]
+            trust: trust(parameters),
         })
     }
 
@@ -311,7 +316,7 @@ impl Options {
     async fn connect_to(&self, host: &PgConnectOptions) -> Result<PgConnection, Error> {
         let attempt = async {
             #[cfg(feature = "pool")]
-            let connecting = self.pooler.connect(host);
+            let connecting = self.pooler.connect_trusting(host, self.trust.as_ref());
             #[cfg(not(feature = "pool"))]
             let connecting = <PgConnection as sqlx::Connection>::connect_with(host);
             let mut connection = connecting.await?;
@@ -381,6 +386,8 @@ impl From<PgConnectOptions> for Options {
             session: Session::default(),
             #[cfg(feature = "pool")]
             pooler: Pooler::default(),
+            #[cfg(feature = "pool")]
+            trust: None,
         }
     }
 }
@@ -430,6 +437,13 @@ fn hosts(parameters: &Parameters) -> Result<Vec<PgConnectOptions>, Error> {
             driver_options(parameters, &host, port)
         })
         .collect()
+}
+
+/// A pooler cannot be shown a certificate of ours.
+#[cfg(feature = "pool")]
+fn trust(parameters: &Parameters) -> Option<Trust> {
+    let root_certificates = parameters.text("sslrootcert").map(Into::into);
+    (parameters.text("sslcert").is_none() && parameters.text("sslkey").is_none()).then_some(Trust { root_certificates })
 }
 
 /// Where a server listens on this machine, if nothing is said.

@@ -5,6 +5,7 @@
 //! and prepares each statement again in the batch that uses it: see [`Pooler::connect`].
 
 mod statements;
+mod tls;
 
 use std::{
     env,
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 use statements::Statements;
+pub(crate) use tls::Trust;
 
 /// How much is read at once. Four of these per connection.
 const CHUNK: usize = 16 << 10;
@@ -46,31 +48,58 @@ impl Pooler {
     /// Connects. Takes one round trip more than the authentication needs, as a connection of the driver does.
     ///
     /// Through [`Pooler::Transaction`], a task of the current runtime stands between the connection and the pooler, and
-    /// ends with either. It prepares a statement anew with each use, in the same round trip. It encrypts nothing:
-    /// over TCP, `sslmode` must be `disable`. When the columns of a statement have changed since the connection used it
+    /// ends with either. It prepares a statement anew with each use, in the same round trip. Over TCP, `sslmode` must be
+    /// `disable` here; [`Options`](crate::connect::Options) know more, and can do `verify-full`, too. When the columns of a statement have changed since the connection used it
     /// first, the connection ends.
     ///
     /// # Errors
     /// Those of the driver; [`sqlx::Error::Configuration`] for a TLS mode that is not possible.
     pub async fn connect(self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+        self.connect_trusting(options, None).await
+    }
+
+    /// As [`Self::connect`], and encrypted where the options ask for it and somebody is trusted.
+    pub(crate) async fn connect_trusting(
+        self,
+        options: &PgConnectOptions,
+        trust: Option<&Trust>,
+    ) -> sqlx::Result<PgConnection> {
         // PgBouncer refuses this parameter, and servers since version 12 do not need it.
         let options = options.clone().extra_float_digits(None);
         match self {
             Self::Session => Box::pin(PgConnection::connect_with(&options)).await,
-            Self::Transaction => match socket(&options) {
-                Some(path) => Box::pin(through(UnixStream::connect(path).await?, options)).await,
-                None if matches!(options.get_ssl_mode(), PgSslMode::Disable) => {
-                    let host = options.get_host().trim_matches(['[', ']']);
-                    let upstream = TcpStream::connect((host, options.get_port())).await?;
-                    upstream.set_nodelay(true)?;
-                    Box::pin(through(upstream, options)).await
-                }
-                None => Err(sqlx::Error::Configuration(
-                    "through a transaction pooler, sslmode must be disable, or the pooler reached over a socket".into(),
-                )),
-            },
+            Self::Transaction => {
+                let (host, mode) = (options.get_host().trim_matches(['[', ']']), options.get_ssl_mode());
+                let upstream: Box<dyn Upstream> = match (socket(&options), mode, trust) {
+                    (Some(path), ..) => Box::new(UnixStream::connect(path).await?),
+                    (None, PgSslMode::Disable, _) => Box::new(tcp(host, &options).await?),
+                    (None, PgSslMode::VerifyFull, Some(trust)) => {
+                        let upstream = tcp(host, &options).await?;
+                        Box::new(Box::pin(tls::encrypt(upstream, host, trust)).await?)
+                    }
+                    _ => {
+                        return Err(sqlx::Error::Configuration(
+                            "through a transaction pooler, sslmode must be disable or verify-full, without a client's \
+                             certificate, or the pooler reached over a socket"
+                                .into(),
+                        ));
+                    }
+                };
+                Box::pin(through(upstream, options)).await
+            }
         }
     }
+}
+
+/// The way to a pooler.
+trait Upstream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Upstream for S {}
+
+async fn tcp(host: &str, options: &PgConnectOptions) -> io::Result<TcpStream> {
+    let upstream = TcpStream::connect((host, options.get_port())).await?;
+    upstream.set_nodelay(true)?;
+    Ok(upstream)
 }
 
 /// As `CODERDB_POOLER` says it.
@@ -105,10 +134,7 @@ fn socket_name(options: &PgConnectOptions) -> String {
 /// A connection of the driver to a task that passes its messages on.
 ///
 /// The driver takes a path, and no stream: the socket is in a directory of our own, and gone once it is connected.
-async fn through<S>(upstream: S, options: PgConnectOptions) -> sqlx::Result<PgConnection>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn through(upstream: Box<dyn Upstream>, options: PgConnectOptions) -> sqlx::Result<PgConnection> {
     let private = PrivateDir::create()?;
     let listener = UnixListener::bind(private.0.join(socket_name(&options)))?;
     let options = options.socket(&private.0).ssl_mode(PgSslMode::Disable);
@@ -123,10 +149,7 @@ where
 }
 
 /// Until one of them hangs up; then the other is, too.
-async fn pass_on<S>(client: UnixStream, upstream: S)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn pass_on(client: UnixStream, upstream: Box<dyn Upstream>) {
     let statements = Mutex::new(Statements::default());
     let locked = || statements.lock().unwrap_or_else(PoisonError::into_inner);
     let (from_client, to_client) = client.into_split();

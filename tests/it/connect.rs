@@ -254,7 +254,7 @@ async fn a_password_file_is_read_and_ignored_when_others_may_read_it() {
 }
 
 /// Who signs certificates, as a file; and a certificate with its key for this address.
-fn certificates(directory: &std::path::Path, address: &str) -> (String, String, String) {
+pub fn certificates(directory: &std::path::Path, address: &str) -> (String, String, String) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -24,6 +24,7 @@ use coderdb::{
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
+    connect::certificates,
     jobs::{Rows, id},
     support::{self, Database, fails, pgbouncer::PgBouncer},
 };
@@ -462,6 +463,37 @@ async fn what_is_not_possible_is_refused_in_words_that_say_what_is() {
     let options = PgConnectOptions::new().host("127.0.0.1").port(1).ssl_mode(PgSslMode::Disable);
     let error = Pooler::Transaction.connect(&options).await.expect_err("nobody listens");
     assert!(matches!(&error, sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused), "{error:?}");
+}
+
+#[tokio::test]
+async fn over_tcp_it_is_encrypted_with_whom_the_certificate_names_and_with_nobody_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = std::process::id();
+    // Addresses of this machine that no other run of the tests has.
+    let [here, there] = [3, 4].map(|n| format!("127.{}.{}.{n}", pid >> 8 & 0xff, pid & 0xff));
+    let (trusted, certificate, key) = certificates(directory.path(), &here);
+    let (stranger, ..) = certificates(directory.path(), "stranger.example");
+    let _pgbouncer = PgBouncer::start_with_tls(&format!("{here},{there}"), &certificate, &key);
+    let database = support::empty_database().await;
+    let connect = async |host: &str, tls: &str| {
+        let url = format!("postgres://postgres@{host}/{}?{tls}", database.name());
+        url.parse::<Options>().expect("a URL").pooler(Pooler::Transaction).connect().await
+    };
+    let verify = format!("sslmode=verify-full&sslrootcert={trusted}");
+    let mut conn = connect(&here, &verify).await.expect("a connection");
+    assert_eq!(sum(&mut conn, 1, 2).await, 3);
+    for (host, tls, says) in [
+        (&*there, verify.clone(), "NotValidForName"),
+        (&*here, format!("sslmode=verify-full&sslrootcert={stranger}"), "InvalidCertificate"),
+        (&*here, "sslmode=verify-full".to_owned(), "UnknownIssuer"),
+        (&*here, "sslmode=verify-full&sslrootcert=/nowhere".to_owned(), "/nowhere"),
+        (&*here, format!("{verify}&sslcert={trusted}"), "without a client's certificate"),
+        (&*here, "sslmode=require".to_owned(), "sslmode must be disable or verify-full"),
+        (&*here, "sslmode=disable".to_owned(), "SSL required"),
+    ] {
+        let error = connect(host, &tls).await.expect_err(&tls);
+        assert!(format!("{error:?}").contains(says), "{tls}: {error:?}");
+    }
 }
 
 #[tokio::test]
