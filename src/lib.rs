@@ -14,6 +14,8 @@ pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod store;
+#[cfg(feature = "tools")]
+pub mod tools;
 #[cfg(feature = "watch")]
 pub mod watch;
 
