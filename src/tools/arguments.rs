@@ -10,7 +10,7 @@ use super::operations::Parameter;
 
 /// The arguments of `create_workspace`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "an object with the arguments of create_workspace")]
+#[serde(deny_unknown_fields)]
 pub struct CreateWorkspace {
     /// The id of the template to make the workspace from. Use `list_templates` to find one.
     #[schemars(required, extend("format" = "uuid"))]
@@ -26,7 +26,7 @@ pub struct CreateWorkspace {
 
 /// The arguments of `start_workspace`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "an object with the arguments of start_workspace")]
+#[serde(deny_unknown_fields)]
 pub struct StartWorkspace {
     /// Values for parameters of the template, by name. Those that are left out stay as they are.
     pub parameters: Option<BTreeMap<String, String>>,
@@ -40,10 +40,14 @@ pub(super) fn parameters(given: Option<BTreeMap<String, String>>) -> Vec<Paramet
 /// The arguments, or which of them is wrong and what is expected.
 pub(super) fn parse<T: DeserializeOwned>(arguments: Value) -> Result<T, String> {
     // Some agents send no object when they have nothing to say.
-    let arguments = if arguments.is_null() { Value::Object(Map::new()) } else { arguments };
-    serde_path_to_error::deserialize(arguments).map_err(|error| match error.path().to_string().as_str() {
-        "." => format!("invalid arguments: {}", error.inner()),
-        field => format!("invalid {field}: {}", error.inner()),
+    let arguments = match arguments {
+        Value::Null => Value::Object(Map::new()),
+        arguments @ Value::Object(_) => arguments,
+        // The parser would take a list as the fields in their order.
+        _ => return Err("invalid arguments: expected an object".to_owned()),
+    };
+    serde_path_to_error::deserialize(arguments).map_err(|error: serde_path_to_error::Error<serde_json::Error>| {
+        format!("invalid {}: {}", error.path(), error.inner())
     })
 }
 

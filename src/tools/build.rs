@@ -2,9 +2,7 @@
 
 use std::{error::Error as StdError, iter};
 
-use super::{
-    BuildFailure, CancellationToken, ErrorCode, QuotaFailure, Toolbox, Unavailable, chat_daemon,
-};
+use super::{BuildFailure, CancellationToken, ErrorCode, QuotaFailure, Toolbox, Unavailable, chat_daemon};
 use crate::{
     authz::{Actor, Denied, LoadActors, ReadQuota, ReadWorkspaces},
     model::{JobErrorCode, JobStatus, OrganizationId, Quota, WorkspaceBuildId},
@@ -238,7 +236,8 @@ mod tests {
                 assert!(keys.get("build_id").is_none() && keys.get("quota").is_none(), "{keys}");
             }
             // The text alone says nothing.
-            for code in [None, Some(JobErrorCode::MissingTemplateParameter), Some(JobErrorCode::Other("X".to_owned()))] {
+            for code in [None, Some(JobErrorCode::MissingTemplateParameter), Some(JobErrorCode::Other("X".to_owned()))]
+            {
                 let answer = failure(action, Some(build), context, &failed(code), Some(quota));
                 assert_eq!(answer, Failure::Other(BuildFailure { error: text.to_owned(), build_id: Some(build) }));
             }

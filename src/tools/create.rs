@@ -15,8 +15,8 @@ use super::{
 use crate::{
     authz::{Actor, FindTemplates, ReadChatSettings, ReadTemplates},
     model::{
-        AgentStatus, ChatBinding, JobStatus, PresetId, TemplateId, TemplateRules, Transition, Workspace, WorkspaceAgent,
-        WorkspaceBuild,
+        AgentStatus, ChatBinding, JobStatus, PresetId, TemplateId, TemplateRules, Transition, Workspace,
+        WorkspaceAgent, WorkspaceBuild,
     },
     store,
 };
@@ -44,7 +44,9 @@ impl Toolbox {
             template.parse().map_err(|error| format!("invalid template_id: {error}; expected a UUID"))?;
         let allowed = self.allowed_templates.as_ref().map(|allowed| allowed()).unwrap_or_default();
         if !allowed.is_empty() && !allowed.contains(&template) {
-            return Err("template not available for chat workspaces; use list_templates to find allowed templates".to_owned());
+            return Err(
+                "template not available for chat workspaces; use list_templates to find allowed templates".to_owned()
+            );
         }
         let _turn = self.take_turn(cancel).await?;
         for _ in 0..MAX_LOOKS {
@@ -79,9 +81,11 @@ impl Toolbox {
                 .to_owned());
         }
         if self.has_external_agent(&owner, &rules).await {
-            return Err("template has external agents, which somebody must start by hand, so chats cannot use it; use \
+            return Err(
+                "template has external agents, which somebody must start by hand, so chats cannot use it; use \
                         list_templates to find another one"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let ttl = self.chat_workspace_ttl().await;
         let preset = match arguments.preset_id.as_deref().map(str::trim) {
@@ -185,7 +189,8 @@ impl Toolbox {
             tracing::warn!(name: "tools.bad_ttl", "how long workspaces of chats live is not a duration such as 8h");
         }
         // The API counts milliseconds.
-        ttl.map(|ttl| Duration::from_millis(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))).filter(|ttl| !ttl.is_zero())
+        ttl.map(|ttl| Duration::from_millis(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)))
+            .filter(|ttl| !ttl.is_zero())
     }
 
     /// Looks whether the chat has a workspace that can be used, or will have in a moment.
@@ -334,7 +339,8 @@ mod tests {
         ] {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text:?}");
         }
-        for text in ["h", "1", "1x", "1h1", "one hour", "1h ", " 1h", "1..5h", "-", ".", "1e3s", "9999999999999999999h"] {
+        for text in ["h", "1", "1x", "1h1", "one hour", "1h ", " 1h", "1..5h", "-", ".", "1e3s", "9999999999999999999h"]
+        {
             assert_eq!(duration(text), None, "{text:?}");
         }
     }

@@ -275,7 +275,8 @@ async fn template_for_new(conn: &mut PgConnection, owner: &Actor, new: &NewChatW
         return Err(refused(404, &format!("The template {name:?} was deleted.")).into());
     }
     if let Some(reason) = &template.deprecated {
-        let refused = refused(400, &format!("The template {name:?} is deprecated: no new workspaces can be made from it."));
+        let refused =
+            refused(400, &format!("The template {name:?} is deprecated: no new workspaces can be made from it."));
         return Err(ApiError { detail: Some(reason.clone()), ..refused }.into());
     }
     Ok(template)
@@ -322,9 +323,7 @@ fn name_taken(new: &NewChatWorkspace) -> OperationError {
 /// What the agent could change, as a refusal.
 fn as_refusal(error: Error) -> OperationError {
     match error {
-        Error::Invalid { field: "options", expected } => {
-            invalid("parameters", &format!("Expected {expected}.")).into()
-        }
+        Error::Invalid { field: "options", expected } => invalid("parameters", &format!("Expected {expected}.")).into(),
         error => error.into(),
     }
 }

@@ -1,12 +1,9 @@
 //! `start_workspace` (domain 12.3).
 
 use super::{
-    AgentReadiness, ApiFailure, BuildError, CancellationToken, MAX_LOOKS, OperationError, Operations, StartChatWorkspace,
-    StartWorkspace, StartWorkspaceReply, StartedReply, Toolbox,
-    agent::Agents,
-    arguments::parameters,
-    build::Action,
-    chat_daemon,
+    AgentReadiness, ApiFailure, BuildError, CancellationToken, MAX_LOOKS, OperationError, Operations,
+    StartChatWorkspace, StartWorkspace, StartWorkspaceReply, StartedReply, Toolbox, agent::Agents,
+    arguments::parameters, build::Action, chat_daemon,
 };
 use crate::{
     authz::Actor,
@@ -126,8 +123,7 @@ impl Toolbox {
         if let Err(error) = self.wait_for_build(who, workspace.organization_id, started.build, cancel).await {
             let context = "workspace start build failed";
             let organization = workspace.organization_id;
-            let failure =
-                self.build_failure(who, organization, Action::Start, started.build, context, error).await;
+            let failure = self.build_failure(who, organization, Action::Start, started.build, context, error).await;
             return Ok(Some(failure.into()));
         }
         let mut reply = self.started(who, workspace, Some(started.build), cancel).await;

@@ -15,11 +15,10 @@ use std::{
 use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, FindTemplates,
-        InsertJobs,
-        LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings, ReadDaemons,
-        ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings, ReadQuota,
-        ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats, WatchJobs,
-        WriteLicenses, WritePrebuildsSettings,
+        InsertJobs, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings,
+        ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings,
+        ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats,
+        WatchJobs, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,

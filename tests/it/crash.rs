@@ -75,12 +75,8 @@ transaction::retry               : nothing left to do
 const SEVERAL: &[&str] = &["runner::commit_quota", "runner::commit_quota over budget"];
 
 /// These leave nothing but a lock.
-const LOCKS: &[&str] = &[
-    "chats::get_with_lock",
-    "jobs::get_for_update_skip_locked",
-    "jobs::get_with_lock",
-    "workspaces::get_with_lock",
-];
+const LOCKS: &[&str] =
+    &["chats::get_with_lock", "jobs::get_for_update_skip_locked", "jobs::get_with_lock", "workspaces::get_with_lock"];
 
 async fn that_write() -> Vec<Operation> {
     operations::all().await.into_iter().filter(|operation| operation.writes).collect()
@@ -305,7 +301,7 @@ async fn whatever_is_cut_in_a_transaction_has_happened_or_not() {
 }
 
 /// Polls the future so many times, and drops it when it is not ready by then: at once, or when it could go on.
-async fn give_up<T>(future: impl Future<Output = T>, polls: usize, at_once: bool) -> Option<T> {
+pub async fn give_up<T>(future: impl Future<Output = T>, polls: usize, at_once: bool) -> Option<T> {
     let (mut future, mut polled) = (pin!(future), 0);
     poll_fn(|cx| {
         if polled == polls {
