@@ -21,6 +21,7 @@ pub struct CreateWorkspace {
     /// Values for parameters of the template, by name. Those that are left out have the template's defaults.
     pub parameters: Option<BTreeMap<String, String>>,
     /// The id of a preset of the template's active version, which gives values to parameters.
+    #[schemars(extend("format" = "uuid"))]
     pub preset_id: Option<String>,
 }
 

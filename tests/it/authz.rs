@@ -400,7 +400,7 @@ impl Line {
             // A daemon that is not there is made, where there is an organization; another one's is not taken over.
             "daemons::upsert" => at.organization != MISSING && (at.home == at.organization || at.home == MISSING),
             // Nobody is a member of a deleted organization any more; the chat daemon is of none.
-            "chats::bind" | "chats::bind_build_agent" | "chats::get" => {
+            "chats::bind" | "chats::bind_build_agent" | "chats::get" | "chats::get_with_lock" => {
                 there && (at.organization != 3 || who.user.is_none())
             }
             // Nothing new in a deleted organization.
