@@ -96,7 +96,7 @@ impl Toolbox {
             }
         };
         let given = arguments.name.as_deref().unwrap_or_default().trim();
-        let seed = if given.is_empty() { rules.template.name.as_str() } else { given };
+        let base = if given.is_empty() { rules.template.name.as_str() } else { given };
         let mut new = NewChatWorkspace {
             chat: self.chat,
             seen,
@@ -105,7 +105,7 @@ impl Toolbox {
             template,
             ttl,
             preset,
-            name: given.parse().unwrap_or_else(|_| name::generate(seed)),
+            name: given.parse().unwrap_or_else(|_| name::generate(base)),
             parameters: parameters(arguments.parameters.clone()),
         };
         let mut created = operations.create(&owner, &new).await;
@@ -113,7 +113,7 @@ impl Toolbox {
             && error.status == 409
             && error.validations.iter().any(|validation| validation.field == "name")
         {
-            new.name = name::generate(seed);
+            new.name = name::generate(base);
             created = operations.create(&owner, &new).await;
         }
         match created {

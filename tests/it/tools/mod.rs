@@ -3,6 +3,9 @@
 //! Every reply of every test is checked against the published schema of its tool, and the whole replies are those in
 //! `golden/replies.json`.
 
+#[path = "../../../examples/agent.rs"]
+#[expect(dead_code, reason = "its main function is for people")]
+mod agent;
 mod create;
 mod existing;
 mod once;

@@ -103,3 +103,36 @@ async fn the_text_without_the_code_is_a_plain_failure() {
         assert_eq!(fails_over_quota(&world, code, "SELECT").await, expected);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_of_the_example_deletes_a_workspace_and_starts_again() {
+    let mut world = World::after(&format!("{FULL} SELECT has(5, 'stop', 'succeeded')")).await;
+    let daemon = async {
+        let over = world.daemon(Ending::Costs(1)).await;
+        let deleted = world.daemon(Ending::Succeeds(&[])).await;
+        let started = world.daemon(Ending::Succeeds(&[])).await;
+        [over.id, deleted.id, started.id]
+    };
+    let (reply, [_, deleted, started]) = tokio::join!(agent::run(&world.pool, ChatId(id(1)), "workspace8"), daemon);
+    let build = |job| format!("SELECT transition || ' ' || workspace_id FROM workspace_builds WHERE job_id = '{job}'");
+    let (deleted, started) = (build(deleted), build(started));
+    assert_eq!(world.one(&deleted).await, format!("delete {}", id(8)));
+    assert_eq!(world.one(&started).await, format!("start {}", id(5)));
+    assert_eq!(keys(&reply.expect("a reply"))["started"], true);
+}
+
+#[tokio::test]
+async fn whoever_acts_as_the_owner_already_needs_no_roles_for_the_numbers() {
+    let world = World::new().await;
+    let (toolbox, mut conn) = (world.toolbox(), world.rows.database.connect().await);
+    let (reply, ()) = tokio::join!(create(&toolbox), async {
+        world.until_told().await;
+        let fail = "UPDATE users SET status = 'suspended';
+                    UPDATE provisioner_jobs SET started_at = now(), completed_at = now(), error = 'insufficient quota',
+                        error_code = 'INSUFFICIENT_QUOTA' WHERE type = 'workspace_build'";
+        let job = take(&mut conn).await;
+        sqlx::raw_sql(fail).execute(&mut conn).await.expect("failed");
+        world.watcher.announce(Change { job: job.id, organization: job.organization_id });
+    });
+    assert_eq!(keys(&reply)["quota"], json!({ "credits_consumed": 0, "budget": 40 }));
+}
