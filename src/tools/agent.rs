@@ -185,3 +185,62 @@ impl Toolbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::WorkspaceAgentId;
+
+    fn agent(id: u128, display_order: i32, name: &str) -> WorkspaceAgent {
+        WorkspaceAgent {
+            id: WorkspaceAgentId(Uuid::from_u128(id)),
+            parent_id: None,
+            name: name.to_owned(),
+            created_at: datetime!(2026-05-07 12:00 UTC),
+            first_connected_at: None,
+            last_connected_at: None,
+            disconnected_at: None,
+            connection_timeout_seconds: 0,
+            lifecycle_state: AgentLifecycle::Ready,
+            started_at: None,
+            ready_at: None,
+            operating_system: String::new(),
+            architecture: String::new(),
+            expanded_directory: String::new(),
+            display_order,
+            logs_length: 0,
+            logs_overflowed: false,
+        }
+    }
+
+    fn below(parent: u128, agent: WorkspaceAgent) -> WorkspaceAgent {
+        WorkspaceAgent { parent_id: Some(WorkspaceAgentId(Uuid::from_u128(parent))), ..agent }
+    }
+
+    #[test]
+    fn the_first_agent_is_chosen_by_order_name_and_id_or_the_one_for_chats() {
+        let chosen = |agents: &[WorkspaceAgent]| choose_agent(agents).map(|agent| agent.id.0.as_u128());
+        assert_eq!(chosen(&[agent(1, 2, "a"), agent(2, 1, "b")]), Ok(2));
+        assert_eq!(chosen(&[agent(1, 1, "b"), agent(2, 1, "A")]), Ok(2));
+        assert_eq!(chosen(&[agent(1, 1, "a"), agent(2, 1, "A")]), Ok(2));
+        assert_eq!(chosen(&[agent(2, 1, "a"), agent(1, 1, "a")]), Ok(1));
+        assert_eq!(chosen(&[agent(1, 1, "a"), agent(2, 9, "z-CODERD-chat")]), Ok(2));
+        assert_eq!(chosen(&[agent(1, 9, "a"), below(1, agent(2, 1, "b-coderd-chat"))]), Ok(1));
+        assert_eq!(chosen(&[agent(1, 1, "coderd-chat-a"), agent(2, 2, "b")]), Ok(1));
+    }
+
+    #[test]
+    fn none_and_several_for_chats_are_errors_that_say_so() {
+        let error = |agents: &[WorkspaceAgent]| choose_agent(agents).expect_err("no agent").to_string();
+        for none in [vec![], vec![below(1, agent(2, 1, "a"))]] {
+            assert_eq!(error(&none), "no eligible workspace agents found");
+        }
+        let several = [agent(1, 2, "a-coderd-chat"), agent(2, 1, "b-Coderd-Chat"), agent(3, 0, "c")];
+        let expected = "multiple agents match the chat suffix \"-coderd-chat\": b-Coderd-Chat, a-coderd-chat; only one \
+                        agent should use this suffix";
+        assert_eq!(error(&several), expected);
+    }
+}

@@ -34,8 +34,9 @@ pub struct StartWorkspace {
 }
 
 /// As a list, in the order of the names.
-pub(super) fn parameters(given: Option<BTreeMap<String, String>>) -> Vec<Parameter> {
-    given.unwrap_or_default().into_iter().map(|(name, value)| Parameter { name, value }).collect()
+pub(super) fn parameters(given: Option<&BTreeMap<String, String>>) -> Vec<Parameter> {
+    let parameter = |(name, value): (&String, &String)| Parameter { name: name.clone(), value: value.clone() };
+    given.into_iter().flatten().map(parameter).collect()
 }
 
 /// The arguments, or which of them is wrong and what is expected.

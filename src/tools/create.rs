@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     AgentReadiness, CancellationToken, CreateWorkspace, CreateWorkspaceReply, Created, CreatedReply, ExistsReply,
-    ExistsStatus, MAX_LOOKS, NewChatWorkspace, OperationError, Operations, Toolbox, Unavailable,
+    ExistsStatus, MAX_LOOKS, NewChatWorkspace, OperationError, Operations, TextError, Toolbox, Unavailable,
     agent::{Dial, choose_agent},
     arguments::parameters,
     build::Action,
@@ -30,22 +30,26 @@ enum Existing {
 }
 
 impl Toolbox {
-    pub(super) async fn create_workspace(
+    /// `create_workspace`, with types; see [`Toolbox::call`].
+    ///
+    /// # Errors
+    /// What the agent is told as an error, and not as a reply.
+    pub async fn create_workspace(
         &self,
-        arguments: CreateWorkspace,
+        arguments: &CreateWorkspace,
         cancel: &CancellationToken,
-    ) -> Result<CreateWorkspaceReply, String> {
+    ) -> Result<CreateWorkspaceReply, TextError> {
         let operations = self.operations.as_deref().ok_or("workspace creator is not configured")?;
         let template = arguments.template_id.as_deref().unwrap_or_default().trim();
         if template.is_empty() {
-            return Err("template_id is required; use list_templates to find one".to_owned());
+            return Err("template_id is required; use list_templates to find one".into());
         }
         let template: TemplateId =
             template.parse().map_err(|error| format!("invalid template_id: {error}; expected a UUID"))?;
         let allowed = self.allowed_templates.as_ref().map(|allowed| allowed()).unwrap_or_default();
         if !allowed.is_empty() && !allowed.contains(&template) {
             return Err(
-                "template not available for chat workspaces; use list_templates to find allowed templates".to_owned()
+                "template not available for chat workspaces; use list_templates to find allowed templates".into()
             );
         }
         let _turn = self.take_turn(cancel).await?;
@@ -53,13 +57,13 @@ impl Toolbox {
             match self.check_existing(&chat_daemon(), cancel).await? {
                 Existing::Answer(reply) => return Ok(reply),
                 Existing::Nothing(seen) => {
-                    if let Some(reply) = self.create(operations, seen, template, &arguments, cancel).await? {
+                    if let Some(reply) = self.create(operations, seen, template, arguments, cancel).await? {
                         return Ok(reply);
                     }
                 }
             }
         }
-        Err("the workspace of the chat changes all the time; try again later".to_owned())
+        Err("the workspace of the chat changes all the time; try again later".into())
     }
 
     /// Creates a workspace; `None` when somebody else gave the chat one in the same moment.
@@ -70,7 +74,7 @@ impl Toolbox {
         template: TemplateId,
         arguments: &CreateWorkspace,
         cancel: &CancellationToken,
-    ) -> Result<Option<CreateWorkspaceReply>, String> {
+    ) -> Result<Option<CreateWorkspaceReply>, TextError> {
         // From here on the owner acts.
         let owner = self.load_owner().await?;
         let rules = self.find_template(&owner, template).await;
@@ -78,13 +82,13 @@ impl Toolbox {
         if rules.template.organization_id != self.organization {
             return Err("template belongs to a different organization than this chat; use list_templates to find \
                         templates in the correct organization"
-                .to_owned());
+                .into());
         }
         if self.has_external_agent(&owner, &rules).await {
             return Err(
                 "template has external agents, which somebody must start by hand, so chats cannot use it; use \
                         list_templates to find another one"
-                    .to_owned(),
+                    .into(),
             );
         }
         let ttl = self.chat_workspace_ttl().await;
@@ -106,7 +110,7 @@ impl Toolbox {
             ttl,
             preset,
             name: given.parse().unwrap_or_else(|_| name::generate(base)),
-            parameters: parameters(arguments.parameters.clone()),
+            parameters: parameters(arguments.parameters.as_ref()),
         };
         let mut created = operations.create(&owner, &new).await;
         if let Err(OperationError::Api(error)) = &created
@@ -120,7 +124,7 @@ impl Toolbox {
             Ok(created) => self.finish(&owner, created, cancel).await.map(Some),
             Err(OperationError::Changed) => Ok(None),
             Err(OperationError::Api(error)) => Ok(Some(CreateWorkspaceReply::Refused(error.into()))),
-            Err(OperationError::Other(error)) => Err(error.to_string()),
+            Err(OperationError::Other(error)) => Err(error.to_string().into()),
         }
     }
 
@@ -130,7 +134,7 @@ impl Toolbox {
         owner: &Actor,
         created: Created,
         cancel: &CancellationToken,
-    ) -> Result<CreateWorkspaceReply, String> {
+    ) -> Result<CreateWorkspaceReply, TextError> {
         let Created { workspace, build, chat } = created;
         let build = build.filter(|id| !id.0.is_nil());
         match &chat {
@@ -194,7 +198,7 @@ impl Toolbox {
     }
 
     /// Looks whether the chat has a workspace that can be used, or will have in a moment.
-    async fn check_existing(&self, who: &Actor, cancel: &CancellationToken) -> Result<Existing, String> {
+    async fn check_existing(&self, who: &Actor, cancel: &CancellationToken) -> Result<Existing, TextError> {
         let chat = self.load_chat(who).await.map_err(|error| format!("load chat: {error}"))?;
         let nothing = Existing::Nothing(chat.binding);
         let Some(bound) = chat.binding.workspace_id else { return Ok(nothing) };

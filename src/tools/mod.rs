@@ -35,7 +35,6 @@ mod start;
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -245,17 +244,16 @@ impl Toolbox {
     /// A call that is canceled stops waiting and says how far it came. What it began goes on: a build is not canceled, and
     /// the next call finds it. The same holds for a call that is dropped.
     pub async fn call(&self, tool: Tool, arguments: Value, cancel: &CancellationToken) -> Reply {
-        let reply = match tool {
+        match tool {
             Tool::CreateWorkspace => match arguments::parse(arguments) {
-                Ok(arguments) => structured(self.create_workspace(arguments, cancel).await),
-                Err(text) => Err(text),
+                Ok(arguments) => Reply::from_typed(self.create_workspace(&arguments, cancel).await),
+                Err(error) => Reply::Error(error),
             },
             Tool::StartWorkspace => match arguments::parse(arguments) {
-                Ok(arguments) => structured(self.start_workspace(arguments, cancel).await),
-                Err(text) => Err(text),
+                Ok(arguments) => Reply::from_typed(self.start_workspace(&arguments, cancel).await),
+                Err(error) => Reply::Error(error),
             },
-        };
-        reply.map_or_else(Reply::Error, Reply::Structured)
+        }
     }
 }
 
@@ -266,11 +264,21 @@ impl fmt::Debug for Toolbox {
     }
 }
 
-fn structured(reply: Result<impl Serialize, String>) -> Result<Map<String, Value>, String> {
-    reply.map(|reply| match serde_json::to_value(reply) {
-        Ok(Value::Object(keys)) => keys,
-        _ => Map::new(),
-    })
+/// What a reply says that is flagged as an error: what the call needs is not there, or something is broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TextError(String);
+
+impl From<String> for TextError {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for TextError {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
 }
 
 /// Why something could not be read or written.
@@ -295,20 +303,20 @@ fn chat_daemon() -> Actor {
 
 /// What both tools do. No connection is held from one of these to the next.
 impl Toolbox {
-    async fn take_turn(&self, cancel: &CancellationToken) -> Result<MutexGuard<'_, ()>, String> {
+    async fn take_turn(&self, cancel: &CancellationToken) -> Result<MutexGuard<'_, ()>, TextError> {
         tokio::select! {
             turn = self.turn.lock() => Ok(turn),
-            () = cancel.cancelled() => Err("canceled while another call of this chat was under way".to_owned()),
+            () = cancel.cancelled() => Err("canceled while another call of this chat was under way".into()),
         }
     }
 
     /// The owner, with the roles of the moment.
-    async fn load_owner(&self) -> Result<Actor, String> {
+    async fn load_owner(&self) -> Result<Actor, TextError> {
         let load = async {
             let permit = LoadActors::check(&chat_daemon())?;
             Ok::<_, Unavailable>(store::actors::load(&mut *self.pool.get().await?, &permit, self.owner).await?)
         };
-        load.await.map_err(|error| format!("load user authorization: {error}"))
+        load.await.map_err(|error| format!("load user authorization: {error}").into())
     }
 
     async fn load_chat(&self, who: &Actor) -> Result<Chat, Unavailable> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    build,
+    TextError, build,
     operations::{ApiError, Validation},
 };
 use crate::model::{AgentLifecycle, Quota, TemplateId, WorkspaceBuildId};
@@ -23,6 +23,15 @@ pub enum Reply {
 }
 
 impl Reply {
+    pub(super) fn from_typed(reply: Result<impl Serialize, TextError>) -> Self {
+        match reply.map(serde_json::to_value) {
+            Ok(Ok(Value::Object(keys))) => Self::Structured(keys),
+            // Replies are objects with keys that are texts.
+            Ok(_) => Self::Structured(Map::new()),
+            Err(error) => Self::Error(error.to_string()),
+        }
+    }
+
     /// Whether it is flagged as an error.
     #[must_use]
     pub const fn is_error(&self) -> bool {

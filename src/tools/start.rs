@@ -2,7 +2,7 @@
 
 use super::{
     AgentReadiness, ApiFailure, BuildError, CancellationToken, MAX_LOOKS, OperationError, Operations,
-    StartChatWorkspace, StartWorkspace, StartWorkspaceReply, StartedReply, Toolbox, agent::Agents,
+    StartChatWorkspace, StartWorkspace, StartWorkspaceReply, StartedReply, TextError, Toolbox, agent::Agents,
     arguments::parameters, build::Action, chat_daemon,
 };
 use crate::{
@@ -14,22 +14,26 @@ const UPDATED: &str = "Workspace started and was updated to the active template 
                        active versions.";
 
 impl Toolbox {
-    pub(super) async fn start_workspace(
+    /// `start_workspace`, with types; see [`Toolbox::call`].
+    ///
+    /// # Errors
+    /// What the agent is told as an error, and not as a reply.
+    pub async fn start_workspace(
         &self,
-        arguments: StartWorkspace,
+        arguments: &StartWorkspace,
         cancel: &CancellationToken,
-    ) -> Result<StartWorkspaceReply, String> {
+    ) -> Result<StartWorkspaceReply, TextError> {
         let operations = self.operations.as_deref().ok_or("workspace starter is not configured")?;
         let _turn = self.take_turn(cancel).await?;
         let who = chat_daemon();
-        let parameters = parameters(arguments.parameters);
+        let parameters = parameters(arguments.parameters.as_ref());
         for _ in 0..MAX_LOOKS {
             let chat = self.load_chat(&who).await.map_err(|error| format!("load chat: {error}"))?;
             let bound = chat.binding.workspace_id.ok_or("chat has no workspace; use create_workspace first")?;
             let workspace = self.load_workspace(&who, chat.organization_id, bound).await;
             let workspace = workspace.map_err(|error| format!("load workspace: {error}"))?;
             if workspace.deleted {
-                return Err("workspace was deleted; use create_workspace to make a new one".to_owned());
+                return Err("workspace was deleted; use create_workspace to make a new one".into());
             }
             let build = self.latest_build(&who, &workspace).await;
             let build = build.map_err(|error| format!("get latest build: {error}"))?;
@@ -64,7 +68,7 @@ impl Toolbox {
                 }
             }
         }
-        Err("start workspace: it changes all the time; try again later".to_owned())
+        Err("start workspace: it changes all the time; try again later".into())
     }
 
     /// Waits for a start that is under way.
@@ -104,7 +108,7 @@ impl Toolbox {
         before: &WorkspaceBuild,
         start: &StartChatWorkspace,
         cancel: &CancellationToken,
-    ) -> Result<Option<StartWorkspaceReply>, String> {
+    ) -> Result<Option<StartWorkspaceReply>, TextError> {
         let owner = self.load_owner().await?;
         let started = match operations.start(&owner, start).await {
             Ok(started) => started,
@@ -114,7 +118,7 @@ impl Toolbox {
                 let template_id = template.filter(|id| !id.0.is_nil());
                 return Ok(Some(StartWorkspaceReply::Refused(ApiFailure { template_id, ..error.into() })));
             }
-            Err(OperationError::Other(error)) => return Err(format!("start workspace: {error}")),
+            Err(OperationError::Other(error)) => return Err(format!("start workspace: {error}").into()),
         };
         match &started.chat {
             Some(chat) => self.tell(chat),

@@ -4,7 +4,10 @@ use coderdb::tools::Tool;
 use serde_json::json;
 
 use super::*;
-use crate::crash::give_up;
+use crate::{
+    crash::give_up,
+    support::proxy::{Cut, Proxy},
+};
 
 impl World {
     /// The tools of the same chat in another process: with a pool and a watcher of its own.
@@ -146,4 +149,50 @@ async fn a_workspace_that_somebody_else_builds_in_the_same_moment_is_looked_at_a
     let (reply, _) = tokio::join!(waiting, world.daemon(Ending::Succeeds(&["main"])));
     assert_golden("started", &reply, id(6));
     assert_eq!(world.counts().await, "1 2 2");
+}
+
+/// Calls the tool over a connection that is cut at each of its round trips in turn, as the server sees it when a process is
+/// killed; then again, while a daemon builds what there is to build. Says how often it was cut.
+async fn cut_everywhere(tool: Tool, before: &str, after: &str) -> usize {
+    let mut world = World::new().await;
+    let reset = format!(
+        "UPDATE chats SET workspace_id = NULL, build_id = NULL; DELETE FROM workspaces;
+         DELETE FROM provisioner_jobs WHERE type = 'workspace_build'; {before}"
+    );
+    let arguments = match tool {
+        Tool::CreateWorkspace => template(1),
+        Tool::StartWorkspace => json!({}),
+    };
+    let mut cuts = 0;
+    for cut in (1..).flat_map(|n| [Cut::BeforeItIsSent(n), Cut::BeforeItsAnswer(n)]) {
+        world.rows.run(&reset).await;
+        let proxy = Proxy::to(&world.rows.database);
+        let pool = Pool::new(proxy.options().clone(), pool::Settings { max_size: 1, ..pool::Settings::default() });
+        let impatient = Settings { build_timeout: Duration::from_millis(30), ..SETTINGS };
+        let toolbox = Toolbox::new(pool, world.watcher.clone(), ChatId(id(1)), id(1).into(), id(1).into());
+        proxy.cut(cut);
+        let _left = call(&toolbox.settings(impatient), tool, arguments.clone()).await;
+        if !proxy.was_cut() {
+            break;
+        }
+        cuts += 1;
+        let (reply, _) = world.built(&world.toolbox(), tool, arguments.clone(), Ending::Succeeds(&["main"])).await;
+        assert!(!reply.is_error() && keys(&reply).get("error").is_none(), "{tool:?}, {cut:?}: {reply:?}");
+        assert_eq!(world.counts().await, after, "{tool:?}, {cut:?}: {reply:?}");
+        let build = world.newest_build().await.to_string();
+        assert!(world.binding().await.ends_with(&build), "{tool:?}, {cut:?}: {reply:?}");
+    }
+    cuts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_a_process_is_killed_the_next_call_finds_or_makes_the_one_workspace() {
+    let cuts = cut_everywhere(Tool::CreateWorkspace, "SELECT", "1 1 1").await;
+    assert!(cuts > 30, "{cuts} cuts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_a_process_is_killed_the_next_call_finds_or_makes_the_one_build() {
+    let cuts = cut_everywhere(Tool::StartWorkspace, "SELECT has(5, 'stop', 'succeeded')", "1 2 2").await;
+    assert!(cuts > 30, "{cuts} cuts");
 }
