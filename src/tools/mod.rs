@@ -355,9 +355,11 @@ impl Toolbox {
         }
     }
 
-    /// Tells of the chat as it is now, if it can be read.
+    /// Tells of the chat as it is now, if it can be read and there is somebody to tell.
     async fn refresh(&self, who: &Actor) {
-        if let Ok(chat) = self.load_chat(who).await {
+        if self.on_chat_updated.is_some()
+            && let Ok(chat) = self.load_chat(who).await
+        {
             self.tell(&chat);
         }
     }
