@@ -30,7 +30,13 @@ async fn two_processes_that_create_a_workspace_for_one_chat_make_one() {
     for round in 1..=ROUNDS {
         // The one of the round before is of no use.
         world.rows.run("UPDATE workspaces SET deleted = true").await;
-        let (one, other, _) = tokio::join!(create(&here), create(&there), world.daemon(Ending::Succeeds(&["main"])));
+        // Each with a name of its own: one name for both would keep them apart, too.
+        let unnamed = || json!({ "template_id": id(1) });
+        let (one, other, _) = tokio::join!(
+            call(&here, Tool::CreateWorkspace, unnamed()),
+            call(&there, Tool::CreateWorkspace, unnamed()),
+            world.daemon(Ending::Succeeds(&["main"])),
+        );
         let replies = [keys(&one), keys(&other)];
         assert_eq!(world.counts().await, format!("{round} {round} {round}"), "{replies:#?}");
         let build = world.newest_build().await.to_string();
