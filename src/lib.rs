@@ -18,6 +18,8 @@ pub mod postgres;
 #[cfg(feature = "replica")]
 pub mod replica;
 pub mod store;
+#[cfg(feature = "tools")]
+pub mod tools;
 #[cfg(feature = "watch")]
 pub mod watch;
 

@@ -30,6 +30,25 @@ impl ReadTemplates {
     }
 }
 
+/// May read a template wherever it is: in all organizations, or in those that one is a member of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct FindTemplates {
+    only: Option<Vec<OrganizationId>>,
+}
+
+impl FindTemplates {
+    /// Whoever may read the templates of an organization, in each of them.
+    pub fn of(actor: &Actor) -> Self {
+        Self { only: (!ReadTemplates::POLICY.grants(actor)).then(|| actor.organizations()) }
+    }
+
+    /// The only organizations that the permit reaches; `None` for all.
+    pub(crate) fn only(&self) -> Option<Vec<uuid::Uuid>> {
+        self.only.as_ref().map(|only| only.iter().map(|organization| organization.0).collect())
+    }
+}
+
 permit! {
     /// May read workspaces of one organization: all of them, or those of one owner.
     ReadWorkspaces {

@@ -67,6 +67,9 @@ pub struct Workspace {
     pub owner_name: String,
     /// What it is made from.
     pub template_id: TemplateId,
+    /// Whether it is gone; old jobs and chats keep naming a deleted workspace.
+    #[serde(skip)]
+    pub deleted: bool,
 }
 
 /// What a user consumes and may consume in an organization, in credits (domain 7.1).

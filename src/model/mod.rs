@@ -14,6 +14,7 @@ mod job_logs;
 mod license;
 mod settings;
 mod tags;
+mod template;
 mod workspace;
 
 pub use chat::*;
@@ -29,4 +30,5 @@ pub use job_logs::*;
 pub use license::*;
 pub use settings::*;
 pub use tags::*;
+pub use template::*;
 pub use workspace::*;

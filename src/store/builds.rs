@@ -1,6 +1,6 @@
 //! Builds of workspaces (domain 4.16, 7.2).
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -195,6 +195,29 @@ pub async fn latest(
         .await
         .map(|found| found.map(Into::into))
         .map_err(|e| Error::from_sqlx("builds/latest", e))
+}
+
+/// What the job of the build was given beside its subject, as [`NewBuild::options`] has it, such as the values of its
+/// parameters; nothing where what is stored is no JSON object. One round trip.
+///
+/// # Errors
+/// As [`get`].
+#[tracing::instrument(name = "db.builds.options", skip_all)]
+pub async fn options(
+    conn: &mut PgConnection,
+    permit: &BuildWorkspaces,
+    id: WorkspaceBuildId,
+) -> Result<Map<String, Value>> {
+    let owner = permit.owner().map(|owner| owner.0);
+    let stored = sqlx::query_file_scalar!("queries/builds/options.sql", permit.organization().0, owner, id.0)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("builds/options", e))?
+        .ok_or_else(|| Error::not_found("workspace build", id))?;
+    Ok(match stored.0 {
+        Some(Value::Object(options)) => options,
+        _ => Map::new(),
+    })
 }
 
 /// Sets when the workspace of a build stops by itself, and how far that may be moved; `None` for never and without a

@@ -22,6 +22,21 @@ pub async fn get(conn: &mut PgConnection, permit: &UseChats, id: ChatId) -> Resu
         .ok_or_else(|| Error::not_found("chat", id))
 }
 
+/// The chat with this id, locked until the caller's transaction ends, so that nobody else changes what it works with. One
+/// round trip; waits for whoever holds the row.
+///
+/// # Errors
+/// As [`get`].
+#[tracing::instrument(name = "db.chats.get_with_lock", skip_all)]
+pub async fn get_with_lock(conn: &mut PgConnection, permit: &UseChats, id: ChatId) -> Result<Chat> {
+    sqlx::query_file_as!(ChatRow, "queries/chats/get_with_lock.sql", id.0, permit.owner().map(|owner| owner.0))
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("chats/get_with_lock", e))?
+        .map(Chat::from)
+        .ok_or_else(|| Error::not_found("chat", id))
+}
+
 /// Overwrites what the chat works with, workspace, build and agent at once; `None` clears (domain 7.4). Returns the
 /// chat as it is now; `updated_at` is the time of the database. One round trip; locks the row of the chat.
 ///

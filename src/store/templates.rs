@@ -1,11 +1,15 @@
-//! Templates (domain 4.13), as far as listings name them.
+//! Templates and their versions (domain 4.13, 4.14), as far as listings name them and workspaces are made from them.
+
+use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Error, Result, input};
+use super::{Error, Result, StoredJson, input};
 use crate::{
-    authz::ReadTemplates,
-    model::{NameOrId, Template, TemplateId},
+    authz::{FindTemplates, ReadTemplates},
+    model::{
+        JobStatus, NameOrId, OrganizationId, Template, TemplateId, TemplateRules, TemplateVersion, TemplateVersionId,
+    },
 };
 
 /// The template with this id in the organization, also a deleted one. One round trip.
@@ -48,4 +52,78 @@ pub async fn resolve(
         NameOrId::Id(id) => get(conn, permit, *id).await,
         NameOrId::Name(name) => by_name(conn, permit, name).await,
     }
+}
+
+struct RulesRow {
+    id: TemplateId,
+    name: String,
+    display_name: String,
+    organization_id: OrganizationId,
+    deleted: bool,
+    deprecated: String,
+    active_version_id: TemplateVersionId,
+    default_ttl: i64,
+    allow_user_autostop: bool,
+    require_active_version: bool,
+}
+
+/// The template with this id, also a deleted one, in whichever organization the permit reaches, and what it says of its
+/// workspaces. One round trip.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is none in an organization that is not deleted and that the permit reaches.
+#[tracing::instrument(name = "db.templates.find", skip_all)]
+pub async fn find(conn: &mut PgConnection, permit: &FindTemplates, id: TemplateId) -> Result<TemplateRules> {
+    let only = permit.only();
+    let row = sqlx::query_file_as!(RulesRow, "queries/templates/find.sql", id.0, only.as_deref() as _)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("templates/find", e))?
+        .ok_or_else(|| Error::not_found("template", id))?;
+    let RulesRow { id, name, display_name, organization_id, .. } = row;
+    Ok(TemplateRules {
+        template: Template { id, name, display_name, organization_id },
+        deleted: row.deleted,
+        deprecated: Some(row.deprecated).filter(|reason| !reason.is_empty()),
+        active_version_id: row.active_version_id,
+        default_ttl: u64::try_from(row.default_ttl).ok().filter(|ttl| *ttl > 0).map(Duration::from_nanos),
+        allow_user_autostop: row.allow_user_autostop,
+        require_active_version: row.require_active_version,
+    })
+}
+
+struct VersionRow {
+    id: TemplateVersionId,
+    name: String,
+    archived: bool,
+    has_external_agent: Option<bool>,
+    job_status: JobStatus,
+    tags: StoredJson,
+}
+
+/// A version of a template of the organization, and how its import stands. One round trip.
+///
+/// # Errors
+/// [`Error::NotFound`] when the template has no such version, or belongs to another organization.
+#[tracing::instrument(name = "db.templates.version", skip_all)]
+pub async fn version(
+    conn: &mut PgConnection,
+    permit: &ReadTemplates,
+    template: TemplateId,
+    id: TemplateVersionId,
+) -> Result<TemplateVersion> {
+    let organization = permit.organization().0;
+    let row = sqlx::query_file_as!(VersionRow, "queries/templates/version.sql", organization, template.0, id.0)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("templates/version", e))?
+        .ok_or_else(|| Error::not_found("template version", id))?;
+    Ok(TemplateVersion {
+        id: row.id,
+        name: row.name,
+        archived: row.archived,
+        job_status: row.job_status,
+        tags: row.tags.0.unwrap_or_default().into(),
+        has_external_agent: row.has_external_agent,
+    })
 }

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{Error, Result, input};
 use crate::{
-    authz::{CreateWorkspaces, ReadWorkspaces},
+    authz::{BuildWorkspaces, CreateWorkspaces, ReadWorkspaces},
     model::{InvalidWorkspaceName, NewWorkspace, Workspace, WorkspaceId, WorkspaceName},
 };
 
@@ -64,6 +64,22 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadWorkspaces, id: Workspace
         .await
         .map_err(|e| Error::from_sqlx("workspaces/get", e))?
         .filter(|workspace| permit.reaches(workspace.owner_id))
+        .ok_or_else(|| Error::not_found("workspace", id))
+}
+
+/// The workspace with this id in the organization, also a deleted one, locked until the caller's transaction ends, so that
+/// only one at a time decides on its next build. One round trip; waits for whoever holds the row.
+///
+/// # Errors
+/// As [`get`].
+#[tracing::instrument(name = "db.workspaces.get_with_lock", skip_all)]
+pub async fn get_with_lock(conn: &mut PgConnection, permit: &BuildWorkspaces, id: WorkspaceId) -> Result<Workspace> {
+    let owner = permit.owner().map(|owner| owner.0);
+    let organization = permit.organization().0;
+    sqlx::query_file_as!(Workspace, "queries/workspaces/get_with_lock.sql", organization, owner, id.0)
+        .fetch_optional(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("workspaces/get_with_lock", e))?
         .ok_or_else(|| Error::not_found("workspace", id))
 }
 

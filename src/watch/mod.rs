@@ -24,6 +24,7 @@
 //! ```
 
 mod announcer;
+mod build;
 mod follow;
 mod listener;
 
@@ -193,18 +194,22 @@ impl Watcher {
     /// [`Error::Deadline`]; [`Error::Store`] with [`store::Error::NotFound`] when the permit's organization has no such
     /// job.
     pub async fn wait(&self, permit: &ReadJobs, id: JobId, deadline: Duration) -> Result<JobState, Error> {
+        self.wait_in(permit.organization(), id, deadline).await
+    }
+
+    async fn wait_in(&self, organization: OrganizationId, id: JobId, deadline: Duration) -> Result<JobState, Error> {
         let mut seen = self.register(id);
         let ended = seen.wait_for(|seen| match seen {
             Seen::NotYet => false,
             Seen::Missing => true,
-            Seen::There(state) => state.organization_id != permit.organization() || is_final(state),
+            Seen::There(state) => state.organization_id != organization || is_final(state),
         });
         let ended = match timeout(deadline, ended).await {
             Ok(seen) => seen.map(|seen| seen.clone()).ok(),
             Err(_) => None,
         };
         match ended {
-            Some(Seen::There(state)) if state.organization_id == permit.organization() => Ok(state),
+            Some(Seen::There(state)) if state.organization_id == organization => Ok(state),
             Some(_) => Err(store::Error::not_found("provisioner job", id).into()),
             None => {
                 let status = match &*seen.borrow() {

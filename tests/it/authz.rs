@@ -14,11 +14,11 @@ use std::{
 
 use coderdb::{
     authz::{
-        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, InsertJobs,
-        LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings, ReadDaemons,
-        ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings, ReadQuota,
-        ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats, WatchJobs,
-        WriteLicenses, WritePrebuildsSettings,
+        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, FindTemplates,
+        InsertJobs, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings,
+        ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings,
+        ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats,
+        WatchJobs, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
@@ -57,6 +57,7 @@ builds::by_number                owned        : owner template-admin auditor @ad
 builds::create                   owned        : owner @admin member
 builds::get                      owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 builds::latest                   owned-found  : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
+builds::options                  owned        : owner @admin member
 builds::state                    thing        : owner template-admin @admin @template-admin
 builds::state_of_job             thing        : daemon
 builds::update_deadline          owned        : owner @admin member
@@ -67,6 +68,7 @@ changes::of_jobs                 site         : watcher
 chats::bind                      own          : self chats
 chats::bind_build_agent          own          : self chats
 chats::get                       own          : self chats
+chats::get_with_lock             own          : self chats
 daemons::delete_old              site         : reaper operator
 daemons::eligible                found        : owner template-admin auditor @admin @template-admin @auditor reconciler operator
 daemons::heartbeat               thing        : daemon
@@ -122,14 +124,17 @@ settings::chat_workspace_ttl     site         : owner auditor chats operator
 settings::prebuilds              site         : owner auditor reconciler operator
 settings::set_prebuilds          site         : owner operator
 templates::by_name               thing        : owner template-admin auditor member daemon chats reconciler operator
+templates::find                  organization : owner template-admin auditor member daemon chats reconciler operator
 templates::get                   thing        : owner template-admin auditor member daemon chats reconciler operator
 templates::resolve               thing        : owner template-admin auditor member daemon chats reconciler operator
+templates::version               thing        : owner template-admin auditor member daemon chats reconciler operator
 users::by_username               user         : owner template-admin user-admin auditor self authenticator daemon chats operator
 users::get                       user         : owner template-admin user-admin auditor self authenticator daemon chats operator
 users::resolve                   user         : owner template-admin user-admin auditor self authenticator daemon chats operator
 workspaces::by_name              owned-found  : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 workspaces::create               quota        : owner @admin self
 workspaces::get                  owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
+workspaces::get_with_lock        owned        : owner @admin member
 ";
 
 /// What has no scope of its own: it is made of operations that have, or repeats what somebody else asks for.
@@ -144,6 +149,7 @@ pub const WRITES: &[&str] = &[
     "builds::update_state",
     "chats::bind",
     "chats::bind_build_agent",
+    "chats::get_with_lock",
     "daemons::delete_old",
     "daemons::heartbeat",
     "daemons::upsert",
@@ -169,6 +175,7 @@ pub const WRITES: &[&str] = &[
     "quota::commit",
     "settings::set_prebuilds",
     "workspaces::create",
+    "workspaces::get_with_lock",
 ];
 
 /// What has happened to every job before some operations can do anything: its daemon took it, it builds a prebuilt
@@ -393,7 +400,7 @@ impl Line {
             // A daemon that is not there is made, where there is an organization; another one's is not taken over.
             "daemons::upsert" => at.organization != MISSING && (at.home == at.organization || at.home == MISSING),
             // Nobody is a member of a deleted organization any more; the chat daemon is of none.
-            "chats::bind" | "chats::bind_build_agent" | "chats::get" => {
+            "chats::bind" | "chats::bind_build_agent" | "chats::get" | "chats::get_with_lock" => {
                 there && (at.organization != 3 || who.user.is_none())
             }
             // Nothing new in a deleted organization.
@@ -505,6 +512,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let permit = ReadWorkspaces::check(who, organization)?;
             usize::from(store::builds::latest(conn, &permit, workspace).await?.is_some_and(|found| found.id == build))
         }
+        "builds::options" => {
+            let permit = BuildWorkspaces::check(who, organization)?;
+            usize::from(store::builds::options(conn, &permit, build).await?.is_empty())
+        }
         "builds::state" => {
             let permit = ProvisionerStates::check(who, organization)?;
             usize::from(store::builds::state(conn, &permit, build).await?.is_some_and(|state| state == b"state"))
@@ -542,6 +553,9 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(bound.id == chat)
         }
         "chats::get" => usize::from(store::chats::get(conn, &UseChats::check(who)?, chat).await?.id == chat),
+        "chats::get_with_lock" => {
+            usize::from(store::chats::get_with_lock(conn, &UseChats::check(who)?, chat).await?.id == chat)
+        }
         "daemons::delete_old" => {
             let later = NOW + Duration::from_hours(30 * 24);
             let deleted = store::daemons::delete_old(conn, &MaintainDaemons::check(who)?, later).await?;
@@ -811,6 +825,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let (permit, name) = (ReadTemplates::check(who, organization)?, format!("template-{}", at.home));
             usize::from(store::templates::by_name(conn, &permit, &name).await?.id == template)
         }
+        "templates::find" => {
+            let found = store::templates::find(conn, &FindTemplates::of(who), template).await?;
+            usize::from(found.template.organization_id == organization)
+        }
         "templates::get" => {
             let permit = ReadTemplates::check(who, organization)?;
             usize::from(store::templates::get(conn, &permit, template).await?.id == template)
@@ -818,6 +836,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "templates::resolve" => {
             let permit = ReadTemplates::check(who, organization)?;
             usize::from(store::templates::resolve(conn, &permit, &NameOrId::Id(template)).await?.id == template)
+        }
+        "templates::version" => {
+            let permit = ReadTemplates::check(who, organization)?;
+            usize::from(store::templates::version(conn, &permit, template, version).await?.id == version)
         }
         "users::by_username" => {
             let name = format!("user-{}", at.user);
@@ -844,6 +866,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "workspaces::get" => {
             let permit = ReadWorkspaces::check(who, organization)?;
             usize::from(store::workspaces::get(conn, &permit, workspace).await?.id == workspace)
+        }
+        "workspaces::get_with_lock" => {
+            let permit = BuildWorkspaces::check(who, organization)?;
+            usize::from(store::workspaces::get_with_lock(conn, &permit, workspace).await?.id == workspace)
         }
         other => panic!("{other} is in POLICY, but no arm of `run` in tests/it/authz.rs calls it"),
     })

@@ -39,6 +39,7 @@ builds::update_deadline          : the same answer
 builds::update_state             : the same answer
 chats::bind                      : the same answer
 chats::bind_build_agent          : the same answer
+chats::get_with_lock             : the same answer
 daemons::delete_old              : nothing left to do
 daemons::heartbeat               : the same answer
 daemons::upsert                  : the same answer
@@ -64,6 +65,7 @@ prebuilds::set_status            : nothing left to do
 quota::commit                    : the same answer
 settings::set_prebuilds          : nothing left to do
 workspaces::create               : conflict
+workspaces::get_with_lock        : the same answer
 runner::commit_quota             : done twice
 runner::commit_quota over budget : not_found
 transaction::retry               : nothing left to do
@@ -73,7 +75,8 @@ transaction::retry               : nothing left to do
 const SEVERAL: &[&str] = &["runner::commit_quota", "runner::commit_quota over budget"];
 
 /// These leave nothing but a lock.
-const LOCKS: &[&str] = &["jobs::get_for_update_skip_locked", "jobs::get_with_lock"];
+const LOCKS: &[&str] =
+    &["chats::get_with_lock", "jobs::get_for_update_skip_locked", "jobs::get_with_lock", "workspaces::get_with_lock"];
 
 async fn that_write() -> Vec<Operation> {
     operations::all().await.into_iter().filter(|operation| operation.writes).collect()
@@ -305,7 +308,7 @@ async fn whatever_is_cut_in_a_transaction_has_happened_or_not() {
 }
 
 /// Polls the future so many times, and drops it when it is not ready by then: at once, or when it could go on.
-async fn give_up<T>(future: impl Future<Output = T>, polls: usize, at_once: bool) -> Option<T> {
+pub async fn give_up<T>(future: impl Future<Output = T>, polls: usize, at_once: bool) -> Option<T> {
     let (mut future, mut polled) = (pin!(future), 0);
     poll_fn(|cx| {
         if polled == polls {

@@ -42,5 +42,6 @@ mod secrets;
 mod service;
 mod settings;
 mod support;
+mod tools;
 mod watch;
 mod workspaces;

@@ -19,6 +19,7 @@ builds::by_number                : 1
 builds::create                   : 1
 builds::get                      : 1
 builds::latest                   : 1
+builds::options                  : 1
 builds::state                    : 1
 builds::state_of_job             : 1
 builds::update_deadline          : 1
@@ -29,6 +30,7 @@ changes::of_jobs                 : 1
 chats::bind                      : 1
 chats::bind_build_agent          : 1
 chats::get                       : 1
+chats::get_with_lock             : 1
 daemons::delete_old              : 1
 daemons::eligible                : 1
 daemons::heartbeat               : 1
@@ -84,14 +86,17 @@ settings::chat_workspace_ttl     : 1
 settings::prebuilds              : 1
 settings::set_prebuilds          : 1
 templates::by_name               : 1
+templates::find                  : 1
 templates::get                   : 1
 templates::resolve               : 1
+templates::version               : 1
 users::by_username               : 1
 users::get                       : 1
 users::resolve                   : 1
 workspaces::by_name              : 1
 workspaces::create               : 1
 workspaces::get                  : 1
+workspaces::get_with_lock        : 1
 runner::commit_quota             : 2
 runner::commit_quota over budget : 3
 transaction::retry               : 1

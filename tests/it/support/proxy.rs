@@ -5,9 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use coderdb::sqlx::{
-    PgConnection,
-    postgres::{PgConnectOptions, PgSslMode},
+use coderdb::{
+    connect::Options,
+    pooler::Pooler,
+    sqlx::{
+        PgConnection,
+        postgres::{PgConnectOptions, PgSslMode},
+    },
 };
 use tokio::{
     io::{self, AsyncReadExt, AsyncWriteExt},
@@ -42,6 +46,7 @@ struct Wire {
 /// A way to the server of a database, for any number of connections.
 pub struct Proxy {
     options: PgConnectOptions,
+    pooler: Pooler,
     wire: Arc<Mutex<Wire>>,
     _socket: tempfile::TempDir,
 }
@@ -93,11 +98,16 @@ impl Proxy {
                 });
             }
         });
-        Self { options, wire, _socket: socket }
+        Self { options, pooler: database.pooler(), wire, _socket: socket }
     }
 
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
+    }
+
+    /// With what is between the tests and the server.
+    pub fn connect_options(&self) -> Options {
+        Options::from(self.options.clone()).pooler(self.pooler)
     }
 
     /// The round trips since the last call.
