@@ -49,8 +49,8 @@ impl Pooler {
     ///
     /// Through [`Pooler::Transaction`], a task of the current runtime stands between the connection and the pooler, and
     /// ends with either. It prepares a statement anew with each use, in the same round trip. Over TCP, `sslmode` must be
-    /// `disable` here; `connect::Options` know more, and can do `verify-full`, too. When the columns of a statement have changed since the connection used it
-    /// first, the connection ends.
+    /// `disable` here; `connect::Options` know more, and can do `verify-full`, too. When the columns of a statement have
+    /// changed since the connection used it first, the connection ends.
     ///
     /// # Errors
     /// Those of the driver; [`sqlx::Error::Configuration`] for a TLS mode that is not possible.
