@@ -364,7 +364,8 @@ impl Organization {
 
 /// Looks at what has changed, and at everything once in a while.
 async fn look(shared: Arc<Shared>) {
-    let mut poll = interval(shared.settings.poll);
+    // An interval of nothing is a panic.
+    let mut poll = interval(shared.settings.poll.max(Duration::from_millis(1)));
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut digests: HashMap<OrganizationId, String> = HashMap::new();
     let mut took = Duration::ZERO;
