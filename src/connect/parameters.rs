@@ -37,6 +37,21 @@ const KEYWORDS: &[(&str, &str)] = &[
 /// Those that say where a database is or how to enter it, and not just how to talk to it.
 const NOT_A_PLACE: &[&str] = &["PGAPPNAME", "PGCONNECT_TIMEOUT", "PGTARGETSESSIONATTRS"];
 
+/// libpq's variables for protection that there is not here.
+const PROTECTION: &[&str] = &[
+    "PGCHANNELBINDING",
+    "PGGSSENCMODE",
+    "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGREQUIRESSL",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLMINPROTOCOLVERSION",
+];
+
+/// What they may say: that none is asked for, or what holds anyway.
+const NO_PROTECTION: &[&str] = &["", "0", "disable", "prefer", "TLSv1", "TLSv1.1", "TLSv1.2"];
+
 /// A value, and where it stands.
 pub(super) struct Value {
     pub text: String,
@@ -184,6 +199,11 @@ impl Parameters {
 
     /// What libpq's variables say of all keywords.
     pub fn add_environment(&mut self) -> Result<(), Error> {
+        for name in PROTECTION {
+            if variable(name)?.is_some_and(|value| !NO_PROTECTION.contains(&value.as_str())) {
+                return Err(invalid(name, "asks for a protection that is not supported"));
+            }
+        }
         self.add_variables(&KEYWORDS.iter().map(|(keyword, _)| *keyword).collect::<Vec<_>>())
     }
 

@@ -263,6 +263,24 @@ async fn a_service_file_says_what_the_url_leaves_out_and_variables_what_both_do(
     }
 }
 
+#[tokio::test]
+async fn protection_that_there_is_not_is_refused_and_not_passed_over() {
+    let database = support::empty_database().await;
+    for (variable, value, code) in [
+        ("PGCHANNELBINDING", "require", 2),
+        ("PGREQUIREPEER", "postgres", 2),
+        ("PGREQUIRESSL", "1", 2),
+        ("PGSSLCRL", "/etc/crl.pem", 2),
+        ("PGSSLMINPROTOCOLVERSION", "TLSv1.3", 2),
+        ("PGCHANNELBINDING", "prefer", 0),
+        ("PGSSLMINPROTOCOLVERSION", "TLSv1.2", 0),
+    ] {
+        let ran = run(database.coderdb().env(variable, value).args(["migrate", "status"]));
+        assert_eq!(ran.code, code, "{variable}={value}: {}", ran.stderr);
+        assert_eq!(ran.stderr.contains(&format!("{variable} asks for a protection")), code == 2, "{}", ran.stderr);
+    }
+}
+
 #[test]
 fn a_service_file_that_cannot_be_read_is_not_taken_for_one_without_the_service() {
     let (mut coderdb, directory) = with_service("");
