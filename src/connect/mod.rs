@@ -30,7 +30,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -266,8 +266,8 @@ impl Options {
     }
 
     /// Connects: to the host that was the right one last time, and to the others when that one fails, is not the right
-    /// one any more, or has not answered within 250 ms. As long as one is silent, the others are asked again: one of them
-    /// may be about to take over.
+    /// one any more, or has not answered within 250 ms. As long as one is silent, the others are asked again, until the
+    /// time-out for one host is over: one of them may be about to take over.
     ///
     /// One round trip more than the server asks for when there are time-outs to set or a kind of server to find.
     ///
@@ -279,6 +279,7 @@ impl Options {
             let instead = "cannot be set through a transaction pooler: use ALTER ROLE … SET";
             return Err(invalid("a time-out of the session", instead));
         }
+        let began = Instant::now();
         let last = self.last.load(Ordering::Relaxed);
         let mut waiting: VecDeque<_> = (last..last + self.hosts.len()).map(|index| index % self.hosts.len()).collect();
         let mut attempts = FuturesUnordered::new();
@@ -288,7 +289,10 @@ impl Options {
                 attempts.push(async move { (index, self.connect_to(&self.hosts[index]).await) });
             }
             let Ok(answer) = tokio::time::timeout(HEAD_START, attempts.next()).await else {
-                waiting.extend(again.drain(..));
+                // Two that are slow would take turns for ever.
+                if began.elapsed() < self.timeout {
+                    waiting.extend(again.drain(..));
+                }
                 continue;
             };
             match answer {
@@ -433,8 +437,10 @@ fn hosts(parameters: &Parameters) -> Result<Vec<PgConnectOptions>, Error> {
     (0..count)
         .map(|index| {
             let port = port(index)?;
-            let host = at(&addresses, index).or_else(|| at(&names, index)).unwrap_or_else(|| default_host(port));
-            driver_options(parameters, &host, port)
+            let (address, name) = (at(&addresses, index), at(&names, index));
+            let host = address.clone().or_else(|| name.clone()).unwrap_or_else(|| default_host(port));
+            let name = name.or(address).unwrap_or_else(|| host.clone());
+            driver_options(parameters, &host, &name, port)
         })
         .collect()
 }
@@ -446,22 +452,25 @@ fn trust(parameters: &Parameters) -> Option<Trust> {
     (parameters.text("sslcert").is_none() && parameters.text("sslkey").is_none()).then_some(Trust { root_certificates })
 }
 
+/// Where servers have their sockets, if nothing is said.
+const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
 /// Where a server listens on this machine, if nothing is said.
 fn default_host(port: u16) -> String {
     let socket = format!(".s.PGSQL.{port}");
-    let mut directories = ["/var/run/postgresql", "/tmp"].into_iter();
+    let mut directories = SOCKETS.into_iter();
     directories.find(|directory| Path::new(directory).join(&socket).exists()).unwrap_or("localhost").to_owned()
 }
 
-/// Through the driver's own parser: for some settings there is no other way in.
-fn driver_options(parameters: &Parameters, host: &str, port: u16) -> Result<PgConnectOptions, Error> {
+/// Through the driver's own parser: for some settings there is no other way in. The name is that of the password file.
+fn driver_options(parameters: &Parameters, host: &str, name: &str, port: u16) -> Result<PgConnectOptions, Error> {
     let port = port.to_string();
     let user = parameters
         .text("user")
         .map_or_else(|| PgConnectOptions::new_without_pgpass().get_username().to_owned(), str::to_owned);
     let database = parameters.text("dbname").unwrap_or(&user);
-    // libpq looks for local servers under this name.
-    let name = if host.starts_with('/') { "localhost" } else { host };
+    // libpq looks for these under this name, and for other sockets under their directory.
+    let name = if SOCKETS.contains(&name) { "localhost" } else { name };
     let password = parameters.text("password").map(str::to_owned);
     let password = password
         .or_else(|| password_file::password(parameters.text("passfile"), [name, &port, database, &user]))
@@ -477,7 +486,15 @@ fn driver_options(parameters: &Parameters, host: &str, port: u16) -> Result<PgCo
         add(keyword, text);
     }
     add("application_name", parameters.text("application_name").unwrap_or("coderdb"));
-    for keyword in ["sslmode", "sslrootcert", "sslcert", "sslkey"] {
+    match parameters.text("sslmode").map(str::trim) {
+        // As with libpq: nothing is encrypted on a socket, whatever is asked for, and the server would refuse to.
+        _ if host.starts_with('/') => add("sslmode", "disable"),
+        // As with libpq: who says which authority to trust does not want to be encrypted to anybody.
+        Some("require") if parameters.get("sslrootcert").is_some() => add("sslmode", "verify-ca"),
+        Some(mode) => add("sslmode", mode),
+        None => {}
+    }
+    for keyword in ["sslrootcert", "sslcert", "sslkey"] {
         if let Some(value) = parameters.get(keyword) {
             add(keyword, value.text.trim());
         }

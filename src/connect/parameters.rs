@@ -5,6 +5,7 @@ use std::{
     env::{self, VarError},
     fmt::Display,
     fs,
+    io::ErrorKind,
     path::PathBuf,
 };
 
@@ -35,6 +36,21 @@ const KEYWORDS: &[(&str, &str)] = &[
 
 /// Those that say where a database is or how to enter it, and not just how to talk to it.
 const NOT_A_PLACE: &[&str] = &["PGAPPNAME", "PGCONNECT_TIMEOUT", "PGTARGETSESSIONATTRS"];
+
+/// libpq's variables for protection that there is not here.
+const PROTECTION: &[&str] = &[
+    "PGCHANNELBINDING",
+    "PGGSSENCMODE",
+    "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGREQUIRESSL",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLMINPROTOCOLVERSION",
+];
+
+/// What they may say: that none is asked for, or what holds anyway.
+const NO_PROTECTION: &[&str] = &["", "0", "disable", "prefer", "TLSv1", "TLSv1.1", "TLSv1.2"];
 
 /// A value, and where it stands.
 pub(super) struct Value {
@@ -98,7 +114,10 @@ impl Parameters {
         let (mut names, mut ports) = (Vec::new(), Vec::new());
         for host in hosts.split(',') {
             let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-                Some((address, port)) => (address, port.strip_prefix(':').unwrap_or(port)),
+                // What stands between the bracket and the colon is no port, either.
+                Some((address, port)) => {
+                    (address, if port.is_empty() { port } else { port.strip_prefix(':').unwrap_or("?") })
+                }
                 None => host.rsplit_once(':').unwrap_or((host, "")),
             };
             if !port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -138,7 +157,11 @@ impl Parameters {
         let Some(service) = self.text("service").map(str::to_owned) else { return Ok(()) };
         let files = self.service_files();
         for file in &files {
-            let Ok(text) = fs::read_to_string(file) else { continue };
+            let text = match fs::read_to_string(file) {
+                Ok(text) => text,
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                Err(error) => return Err(invalid(&file.display().to_string(), format!("cannot be read: {error}"))),
+            };
             let mut found = false;
             let (mut section, origin) = (None, |line| format!("line {line} of {}", file.display()));
             for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -176,6 +199,11 @@ impl Parameters {
 
     /// What libpq's variables say of all keywords.
     pub fn add_environment(&mut self) -> Result<(), Error> {
+        for name in PROTECTION {
+            if variable(name)?.is_some_and(|value| !NO_PROTECTION.contains(&value.as_str())) {
+                return Err(invalid(name, "asks for a protection that is not supported"));
+            }
+        }
         self.add_variables(&KEYWORDS.iter().map(|(keyword, _)| *keyword).collect::<Vec<_>>())
     }
 

@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf};
 /// The password of the first line that fits, from the given file or the one in the home directory.
 pub(super) fn password(file: Option<&str>, wanted: [&str; 4]) -> Option<String> {
     let path = file.map(PathBuf::from).or_else(|| env::home_dir().map(|home| home.join(".pgpass")))?;
-    let text = fs::read_to_string(&path).ok()?;
+    let text = fs::read(&path).ok()?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,10 @@ pub(super) fn password(file: Option<&str>, wanted: [&str; 4]) -> Option<String> 
             return None;
         }
     }
-    text.lines().filter(|line| !line.starts_with('#')).find_map(|line| fits(line, wanted))
+    // One line in another encoding hides no other.
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
+    let lines = lines.map(|line| line.strip_suffix('\r').unwrap_or(line));
+    lines.filter(|line| !line.starts_with('#')).find_map(|line| fits(line, wanted))
 }
 
 /// The password of a line `host:port:database:user:password`, in which `*` fits anything and `\` escapes.

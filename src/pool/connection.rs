@@ -44,6 +44,13 @@ impl Connection {
         Self { object: Some(object), shared, ticket }
     }
 
+    /// Ends the connection instead of giving it back: after what the pool cannot notice. That is `SET`, and a `COPY` that
+    /// was refused, or whose future or stream was dropped before its end: the next borrowers would get each other's answers.
+    pub fn discard(mut self) {
+        self.shared.holders().remove(&self.ticket);
+        drop(self.object.take().map(Object::take));
+    }
+
     /// What is remembered of this connection for the next borrowers. One that is opened anew has nothing.
     #[cfg(feature = "replica")]
     pub(crate) fn replayed(&mut self) -> &mut Option<(u32, u64)> {
@@ -75,11 +82,13 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.holders().remove(&self.ticket);
         let Some(mut object) = self.object.take() else { return };
+        // Of the answer to the end of a COPY that was dropped, the driver does not know.
+        let has_to_send = object.connection.should_flush();
         // The driver knows whether it has something to send or an answer to come. What it has to send, say the rollback
         // of a transaction that was dropped, is on its way now, and not only when the connection is used again.
         let flushed = pin!(object.connection.flush()).poll(&mut Context::from_waker(Waker::noop()));
         match flushed {
-            Poll::Ready(Ok(())) => object.unsettled = object.connection.is_in_transaction(),
+            Poll::Ready(Ok(())) => object.unsettled = has_to_send || object.connection.is_in_transaction(),
             Poll::Pending => object.unsettled = true,
             Poll::Ready(Err(_)) => {
                 self.shared.broken.fetch_add(1, Ordering::Relaxed);
@@ -166,25 +175,36 @@ impl managed::Manager for Manager {
         let counters = &self.shared.counters;
         let fit = if metrics.age() > self.settings.max_lifetime {
             false
-        } else if pooled.unsettled {
-            counters.checked.fetch_add(1, Ordering::Relaxed);
-            matches!(
-                tokio::time::timeout(self.settings.check_timeout, settle(&mut pooled.connection)).await,
-                Ok(Ok(()))
-            )
-        } else if pooled.used.elapsed() > self.settings.check_after
-            || pooled.broken != self.shared.broken.load(Ordering::Relaxed)
-        {
-            counters.checked.fetch_add(1, Ordering::Relaxed);
-            matches!(tokio::time::timeout(self.settings.check_timeout, pooled.connection.ping()).await, Ok(Ok(())))
         } else {
-            true
+            let is_doubtful = pooled.unsettled
+                || pooled.used.elapsed() > self.settings.check_after
+                || pooled.broken != self.shared.broken.load(Ordering::Relaxed);
+            !is_doubtful || self.answers(pooled).await
         };
         if fit {
             return Ok(());
         }
         counters.replaced.fetch_add(1, Ordering::Relaxed);
         Err(RecycleError::message("replaced"))
+    }
+}
+
+impl Manager {
+    /// Whether the connection answers in time, and is clean then. After one that did not, those that have not been used
+    /// since are not asked: to wait for one after the other would take longer than their borrower has.
+    async fn answers(&self, pooled: &mut Pooled) -> bool {
+        if self.shared.silent().is_some_and(|silent| pooled.used < silent) {
+            return false;
+        }
+        self.shared.counters.checked.fetch_add(1, Ordering::Relaxed);
+        let check = async {
+            if pooled.unsettled { settle(&mut pooled.connection).await } else { pooled.connection.ping().await }
+        };
+        let answer = tokio::time::timeout(self.settings.check_timeout, check).await;
+        if answer.is_err() {
+            *self.shared.silent() = Some(Instant::now());
+        }
+        matches!(answer, Ok(Ok(())))
     }
 }
 

@@ -87,6 +87,8 @@ struct Shared {
     holders: Mutex<BTreeMap<u64, (Instant, &'static Location<'static>)>>,
     /// How many connections broke. One that was idle meanwhile is checked before it is handed out.
     broken: AtomicU64,
+    /// When a connection was last found not to answer.
+    silent: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -227,6 +229,10 @@ impl Shared {
     fn holders(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, (Instant, &'static Location<'static>)>> {
         // Nothing that holds it can panic half-way.
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

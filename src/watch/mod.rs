@@ -333,7 +333,8 @@ impl State {
                 organization.tell(state, announced);
             }
         }
-        for id in missing {
+        // Who came while the answer was on its way has been asked for again, and may have come later than the job.
+        for id in missing.into_iter().filter(|id| !self.changed.contains_key(id)) {
             if let Some(sender) = self.jobs.get(id) {
                 sender.send_if_modified(|seen| mem::replace(seen, Seen::Missing) != Seen::Missing);
             }
@@ -368,7 +369,8 @@ impl Organization {
 
 /// Looks at what has changed, and at everything once in a while.
 async fn look(shared: Arc<Shared>) {
-    let mut poll = interval(shared.settings.poll);
+    // An interval of nothing is a panic.
+    let mut poll = interval(shared.settings.poll.max(Duration::from_millis(1)));
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut digests: HashMap<OrganizationId, String> = HashMap::new();
     let mut took = Duration::ZERO;
@@ -416,7 +418,9 @@ async fn look_at(
 ) -> Result<(), Error> {
     let organizations = {
         let state = shared.state();
-        digests.retain(|id, _| state.organizations.contains_key(id));
+        // One that was forgotten, and is watched again since, has not been looked at.
+        let is_known = |organization: &Organization| organization.active.borrow().is_some();
+        digests.retain(|id, _| state.organizations.get(id).is_some_and(is_known));
         // Between two polls, only those that have not been looked at.
         let due = |id: &&OrganizationId| everywhere || !digests.contains_key(id);
         state.organizations.keys().filter(due).copied().collect::<Vec<_>>()
@@ -462,4 +466,23 @@ async fn pooled<'c>(
         *connection = Some(shared.pool.get().await?);
     }
     Ok(connection.as_mut().expect("it was just put there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_while_the_answer_was_on_its_way_is_not_told_that_the_job_is_missing() {
+        let (mut state, id) = (State::default(), JobId(uuid::Uuid::nil()));
+        let seen = state.jobs.entry(id).or_insert_with(|| watch::Sender::new(Seen::NotYet)).subscribe();
+        let asked = HashMap::from([(id, false)]);
+        // The answer is older than the second question.
+        state.changed.insert(id, false);
+        state.tell(&asked, Vec::new());
+        assert_eq!(*seen.borrow(), Seen::NotYet);
+        state.changed.clear();
+        state.tell(&asked, Vec::new());
+        assert_eq!(*seen.borrow(), Seen::Missing);
+    }
 }

@@ -103,6 +103,33 @@ async fn while_a_host_is_silent_another_one_may_become_the_right_one() {
 }
 
 #[tokio::test]
+async fn hosts_that_are_all_silent_are_asked_once_each_and_do_not_take_turns() {
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(TcpListener::bind("127.0.0.1:0").await.expect("a port"));
+    }
+    let hosts: Vec<_> = silent.iter().map(|host| host.local_addr().expect("an address").to_string()).collect();
+    let options: Options = format!("postgres://u@{}/db?connect_timeout=1", hosts.join(",")).parse().expect("a URL");
+    let connecting = tokio::time::timeout(Duration::from_secs(30), options.connect());
+    let error = connecting.await.expect("an end").expect_err("nobody answers");
+    assert!(matches!(error, Error::NoAnswer { .. }), "{error:?}");
+    for host in silent {
+        let _first = host.accept().await.expect("the attempt");
+        let second = tokio::time::timeout(Duration::from_millis(10), host.accept()).await;
+        assert!(second.is_err(), "asked again");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_is_not_encrypted_whatever_is_asked_for() {
+    let database = support::empty_database().await;
+    for mode in ["require", "verify-full"] {
+        let options: Options = url(&database, &socket(), &format!("sslmode={mode}")).parse().expect("a URL");
+        options.connect().await.expect(mode);
+    }
+}
+
+#[tokio::test]
 async fn a_server_of_the_wrong_kind_is_not_taken() {
     let database = support::empty_database().await;
     for (target, fits) in [
@@ -170,6 +197,7 @@ fn what_a_url_cannot_mean_is_said_without_what_may_be_a_secret() {
         ("postgres://u:s3cret@h:x/db", "not a port"),
         ("postgres://u:s3cret@h:70000/db", "not a port"),
         ("postgres://u:s3cret@h:0/db", "not a port"),
+        ("postgres://u:s3cret@[::1]5432/db", "not a port"),
         ("postgres://u:1/s3cret@h/db", "%2F"),
         ("postgres://u:1,2/s3cret@h/db", "%2F"),
         ("postgres://u:1#s3cret@h/db", "%23"),
@@ -236,11 +264,39 @@ async fn a_service_file_says_what_the_url_leaves_out_and_variables_what_both_do(
 }
 
 #[tokio::test]
+async fn protection_that_there_is_not_is_refused_and_not_passed_over() {
+    let database = support::empty_database().await;
+    for (variable, value, code) in [
+        ("PGCHANNELBINDING", "require", 2),
+        ("PGREQUIREPEER", "postgres", 2),
+        ("PGREQUIRESSL", "1", 2),
+        ("PGSSLCRL", "/etc/crl.pem", 2),
+        ("PGSSLMINPROTOCOLVERSION", "TLSv1.3", 2),
+        ("PGCHANNELBINDING", "prefer", 0),
+        ("PGSSLMINPROTOCOLVERSION", "TLSv1.2", 0),
+    ] {
+        let ran = run(database.coderdb().env(variable, value).args(["migrate", "status"]));
+        assert_eq!(ran.code, code, "{variable}={value}: {}", ran.stderr);
+        assert_eq!(ran.stderr.contains(&format!("{variable} asks for a protection")), code == 2, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_service_file_that_cannot_be_read_is_not_taken_for_one_without_the_service() {
+    let (mut coderdb, directory) = with_service("");
+    fs::write(directory.path().join("services.conf"), b"[production]\nuser=\xe4\n").expect("the service file");
+    fails(&mut coderdb, 2, &["services.conf cannot be read: ", "UTF-8"]);
+}
+
+#[tokio::test]
 async fn a_password_file_is_read_and_ignored_when_others_may_read_it() {
     let database = support::empty_database().await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("pgpass");
-    fs::write(&file, "s3cret malformed line\nlocalhost:*:*:reader:pass\\:word\n").expect("the file");
+    // Under libpq's name for a socket that is not in the usual place.
+    let host = socket().replace("%2F", "/");
+    let lines = format!("localhost:*:*:reader:wrong\ns3cret malformed line\n{host}:*:*:reader:pass\\:word\r\n");
+    fs::write(&file, [b"# \xe4\n", lines.as_bytes()].concat()).expect("the file");
     let mut conn = database.connect().await;
     support::role_with_password(&mut conn, "reader", "pass:word").await;
     let url = database.url_as("reader", "");
@@ -297,6 +353,7 @@ async fn verify_full_takes_no_server_that_cannot_prove_its_name() {
     for (host, tls, says) in [
         (&there, format!("sslmode=verify-full&sslrootcert={trusted}"), "not valid for name"),
         (&here, format!("sslmode=verify-full&sslrootcert={stranger}"), "certificate"),
+        (&here, format!("sslmode=require&sslrootcert={stranger}"), "certificate"),
         (&here, "sslmode=verify-full".to_owned(), "certificate"),
         (&here, "sslmode=disable".to_owned(), "no encryption"),
     ] {

@@ -291,6 +291,50 @@ async fn a_transaction_whose_begin_was_dropped_on_its_way_is_ended() {
 }
 
 #[tokio::test]
+async fn a_copy_that_is_dropped_gives_nobody_the_answer_of_somebody_else() {
+    let database = support::database().await;
+    let pool = database.pool(settings(1));
+    let mut connection = pool.get().await.expect("a connection");
+    sqlx::raw_sql("CREATE TABLE copied (i int)").execute(&mut *connection).await.expect("a table");
+    let mut copy = connection.copy_in_raw("COPY copied FROM STDIN").await.expect("a copy");
+    copy.send(&b"1\n"[..]).await.expect("a line");
+    drop(copy);
+    drop(connection);
+    for n in 0..3 {
+        assert!(is_clean(&mut pool.get().await.expect("a connection"), n * 10).await);
+    }
+    // The pool has no way to know of these.
+    let mut connection = pool.get().await.expect("a connection");
+    assert!(connection.copy_out_raw("COPY nowhere TO STDOUT").await.is_err());
+    connection.discard();
+    for n in 0..3 {
+        assert!(is_clean(&mut pool.get().await.expect("a connection"), n * 10).await);
+    }
+    let metrics = pool.metrics();
+    assert_eq!((metrics.opened, metrics.replaced, metrics.in_use, metrics.size), (3, 1, 0, 1));
+}
+
+#[tokio::test]
+async fn many_that_do_not_answer_cost_the_next_borrower_one_check() {
+    let database = support::database().await.with_sessions();
+    let deadline = Duration::from_secs(6);
+    let pool = database.pool(Settings { deadline, ..settings(8) });
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(pool.get().await.expect("a connection"));
+    }
+    for connection in &mut held {
+        let sleep = sqlx::raw_sql("SELECT pg_sleep(20)").execute(&mut **connection);
+        assert!(dropped_after(1, sleep).await.is_none());
+    }
+    drop(held);
+    // At a second each, the checks alone would take longer than the deadline.
+    assert!(is_clean(&mut pool.get().await.expect("a connection"), 1).await);
+    let metrics = pool.metrics();
+    assert_eq!((metrics.checked, metrics.replaced, metrics.timed_out), (1, 8, 0));
+}
+
+#[tokio::test]
 async fn after_a_cut_one_borrower_sees_an_error_and_the_others_get_fresh_connections() {
     // Behind a pooler there is no session before the first statement, so none to cut.
     let database = support::database().await.directly();

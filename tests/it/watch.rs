@@ -10,7 +10,10 @@ use coderdb::{
     store,
     watch::{Change, Changed, Error, Settings, Watcher},
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     jobs::{NOW, Rows, daemon, id},
@@ -290,6 +293,22 @@ async fn until(changes: &mut coderdb::watch::Changes, n: u128, status: JobStatus
             Changed::Missed(missed) => panic!("{missed} missed"),
         }
     }
+}
+
+#[tokio::test]
+async fn an_organization_that_was_forgotten_is_looked_at_when_it_is_watched_again() {
+    let mut rows = taken(1).await;
+    let settings = Settings { poll: FOREVER, gather: Duration::from_millis(500), ..Settings::default() };
+    let watcher = Watcher::start(&listening_pool(&rows), settings);
+    listeners(&mut rows.conn, 1).await;
+    drop(timeout(LONG, watcher.changes(&may_read())).await.expect("a look"));
+    let pid = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    let cut = format!("SELECT pg_terminate_backend(pid, 10000) FROM ({pid}) AS l");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(cut)).execute(&mut rows.conn).await.expect("the cut");
+    // When it is back, those that nobody watches are forgotten; the look comes later, to gather more.
+    listeners(&mut rows.conn, 1).await;
+    sleep(Duration::from_millis(100)).await;
+    timeout(LONG, watcher.changes(&may_read())).await.expect("a look");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
