@@ -128,14 +128,14 @@ impl Parameters {
             names.push(name);
             ports.push(port);
         }
-        let join = |list: Vec<&str>| if list.concat().is_empty() { String::new() } else { list.join(",") };
-        let (hosts, ports) = (join(names), join(ports));
+        // Of several hosts, those without a port have the usual one, and not that of a variable.
+        let (hosts, ports) = (names.join(","), ports.join(","));
         let fixed = [
             ("user", user),
             ("password", password),
             ("host", &hosts),
             ("port", &ports),
-            ("dbname", path.trim_start_matches('/')),
+            ("dbname", path.strip_prefix('/').unwrap_or(path)),
         ];
         let query = query.split('&').filter(|pair| !pair.is_empty());
         let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));

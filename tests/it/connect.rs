@@ -182,6 +182,7 @@ fn what_a_url_means_is_what_libpq_reads_out_of_it() {
         ("postgres://u@%2Frun%2Fpg/db", "database \"db\" at /run/pg"),
         ("postgres://u@localhost/db?host=/run/pg", "database \"db\" at /run/pg"),
         ("postgres://u@localhost?host=a,b&port=7", "database \"u\" at a:7, database \"u\" at b:7"),
+        ("postgres://u@h//db", "database \"/db\" at h:5432"),
         ("postgres:///db?host=h&user=u&password=p%2Bp", "database \"db\" at h:5432"),
         ("postgres://u@h/db?hostaddr=10.0.0.1", "database \"db\" at 10.0.0.1:5432"),
     ] {
@@ -278,6 +279,16 @@ async fn protection_that_there_is_not_is_refused_and_not_passed_over() {
         let ran = run(database.coderdb().env(variable, value).args(["migrate", "status"]));
         assert_eq!(ran.code, code, "{variable}={value}: {}", ran.stderr);
         assert_eq!(ran.stderr.contains(&format!("{variable} asks for a protection")), code == 2, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn of_several_hosts_those_without_a_port_have_the_usual_one() {
+    let mut coderdb = support::coderdb();
+    coderdb.env("PGPORT", "1").env("PGCONNECT_TIMEOUT", "5").args(["migrate", "status"]);
+    for (hosts, port) in [("h.invalid,h.invalid", 5432), ("h.invalid", 1)] {
+        let ran = run(coderdb.env("DATABASE_URL", format!("postgres://u@{hosts}/db")));
+        assert!(ran.stderr.contains(&format!("h.invalid:{port}")), "{}", ran.stderr);
     }
 }
 
