@@ -47,6 +47,7 @@ use crate::{
     pool::{self, Pool},
     store,
 };
+pub use build::BuildFollower;
 pub use follow::LogFollower;
 
 /// How a watcher behaves.
