@@ -58,7 +58,8 @@ pub(super) async fn connect() -> Result<Database, CliError> {
 #[cfg(feature = "mcp")]
 pub(super) async fn connect_to_configured() -> Result<(Options, Database), CliError> {
     let options = Options::from_environment()?.ok_or_else(|| {
-        CliError::new(USAGE, "no database is configured").next("set DATABASE_URL, or the variables of libpq (PGHOST, …)")
+        CliError::new(USAGE, "no database is configured")
+            .next("set DATABASE_URL, or the variables of libpq (PGHOST, …)")
     })?;
     let options = options.disable_statement_logging();
     let connection = options.connect().await?;

@@ -55,7 +55,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let (options, mut database) = connect_to_configured().await?;
     if migrate::status(&mut database).await?.migrations.iter().any(|entry| entry.state == State::Pending) {
-        return Err(CliError::new(PENDING, "the database schema is missing or too old").next("run `coderdb migrate up`"));
+        return Err(
+            CliError::new(PENDING, "the database schema is missing or too old").next("run `coderdb migrate up`")
+        );
     }
     let chat = store::chats::get(&mut database, &UseChats::check(&CHAT_DAEMON)?, args.chat).await?;
     if let Some(owner) = &args.owner {

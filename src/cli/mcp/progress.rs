@@ -76,7 +76,12 @@ impl Progress {
         let mut logs = Logs::default();
         loop {
             let now = self.describe(&state, &mut logs).await?;
-            text.send_if_modified(|told| *told != now && { *told = now; true });
+            text.send_if_modified(|told| {
+                *told != now && {
+                    *told = now;
+                    true
+                }
+            });
             sleep(GAP).await;
             tokio::select! {
                 next = follower.next() => match next {
@@ -91,7 +96,9 @@ impl Progress {
     async fn describe(&self, state: &JobState, logs: &mut Logs) -> Result<String, Unknown> {
         Ok(match state.status {
             JobStatus::Pending => match self.place(state.id).await? {
-                QueueState::Ranked { position, size } => format!("build pending: place {position} of {size} in the queue"),
+                QueueState::Ranked { position, size } => {
+                    format!("build pending: place {position} of {size} in the queue")
+                }
                 QueueState::NoEligibleWorker => "build pending: no provisioner that can take it is online".to_owned(),
                 QueueState::NotQueued => "build pending".to_owned(),
             },
