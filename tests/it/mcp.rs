@@ -438,6 +438,7 @@ async fn the_reference_client_lists_and_calls_the_tools() {
     }
     assert!(client.wait().await.expect("an end").success());
     let [first, second] = sessions.as_slice() else { panic!("{sessions:?}") };
+    assert_eq!([&first["version"], &second["version"]], ["2025-11-25", "2026-07-28"]);
     for session in [first, second] {
         let tools =
             json!([["create_workspace", "Create workspace", true], ["start_workspace", "Start workspace", true]]);

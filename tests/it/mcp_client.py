@@ -29,6 +29,7 @@ async def session(server, mode, template):
         except Exception as error:
             unknown = str(error)
         return {
+            "version": client.protocol_version,
             "tools": [[tool.name, tool.title, tool.output_schema is not None] for tool in tools],
             "bad": [bad.is_error, bad.content[0].text],
             "created": [created.is_error, created.structured_content, created.content[0].text],
