@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{Error, Seen, Watcher, is_final};
 use crate::{
     authz::ReadWorkspaces,
-    model::{JobId, JobState, OrganizationId, WorkspaceBuildId},
+    model::{JobState, OrganizationId, WorkspaceBuild, WorkspaceBuildId},
     store,
 };
 
@@ -25,7 +25,7 @@ impl Watcher {
         deadline: Duration,
     ) -> Result<JobState, Error> {
         let began = Instant::now();
-        let job = self.job_of(permit, id).await?;
+        let job = self.build(permit, id).await?.job_id;
         self.wait_in(permit.organization(), job, deadline.saturating_sub(began.elapsed())).await
     }
 
@@ -35,21 +35,22 @@ impl Watcher {
     /// # Errors
     /// [`Error::Pool`]; [`Error::Store`] with [`store::Error::NotFound`] when the permit does not reach such a build.
     pub async fn follow_build(&self, permit: &ReadWorkspaces, id: WorkspaceBuildId) -> Result<BuildFollower, Error> {
-        let job = self.job_of(permit, id).await?;
-        let mut seen = self.register(job);
+        let build = self.build(permit, id).await?;
+        let mut seen = self.register(build.job_id);
         // What somebody else has seen of the job is news here.
         seen.mark_changed();
-        Ok(BuildFollower { organization: permit.organization(), seen, is_over: false, _watcher: self.clone() })
+        Ok(BuildFollower { build, organization: permit.organization(), seen, is_over: false, _watcher: self.clone() })
     }
 
-    async fn job_of(&self, permit: &ReadWorkspaces, id: WorkspaceBuildId) -> Result<JobId, Error> {
+    async fn build(&self, permit: &ReadWorkspaces, id: WorkspaceBuildId) -> Result<WorkspaceBuild, Error> {
         let mut connection = self.shared.pool.get().await?;
-        Ok(store::builds::get(&mut connection, permit, id).await?.job_id)
+        Ok(store::builds::get(&mut connection, permit, id).await?)
     }
 }
 
 /// How the job of one build stands, from [`Watcher::follow_build`].
 pub struct BuildFollower {
+    build: WorkspaceBuild,
     organization: OrganizationId,
     seen: watch::Receiver<Seen>,
     is_over: bool,
@@ -57,6 +58,12 @@ pub struct BuildFollower {
 }
 
 impl BuildFollower {
+    /// The build as it was at first.
+    #[must_use]
+    pub const fn build(&self) -> &WorkspaceBuild {
+        &self.build
+    }
+
     /// How the job stands now, the first time; then as soon as it stands elsewhere or has logged something, without what
     /// the caller was too slow for. `None` after it has ended, and when it is gone. Nothing is lost when it is dropped.
     pub async fn next(&mut self) -> Option<JobState> {

@@ -265,17 +265,17 @@ async fn who_waits_is_told_of_the_place_in_the_queue_and_of_the_last_line_of_the
         assert_eq!(text, expected);
         counts.push(count);
     };
-    told("build pending: no provisioner that can take it is online").await;
+    told("start build pending: no provisioner that can take it is online").await;
     world.rows.run(&format!("SELECT add_job(60); {ONLINE}")).await;
-    told("build pending: place 2 of 2 in the queue").await;
+    told("start build pending: place 2 of 2 in the queue").await;
     let before = take(&mut daemon).await;
     assert_eq!(before.id, id(60).into());
-    told("build pending: place 1 of 1 in the queue").await;
+    told("start build pending: place 1 of 1 in the queue").await;
 
     let job = take(&mut daemon).await;
     let change = Change { job: job.id, organization: job.organization_id };
     world.watcher.announce(change);
-    told("build running").await;
+    told("start build running").await;
     // Of lines that come faster than anybody reads, the last one counts.
     for output in ["first", "second"] {
         let line = NewJobLog {
@@ -289,12 +289,12 @@ async fn who_waits_is_told_of_the_place_in_the_queue_and_of_the_last_line_of_the
         assert!(matches!(appended, ByWorker::Done(_)));
     }
     world.watcher.announce(change);
-    told("build running: Planning: second").await;
+    told("start build running: Planning: second").await;
     // An agent that still runs its start-up scripts.
     end(&mut daemon, &job, Ending::Succeeds(&["main"])).await;
     world.rows.run("UPDATE workspace_agents SET lifecycle_state = 'starting'").await;
     world.watcher.announce(change);
-    told("build succeeded: waiting for the agent").await;
+    told("start build succeeded: waiting for the agent").await;
     world.rows.run("UPDATE workspace_agents SET lifecycle_state = 'ready'").await;
 
     let reply = client.reply(call).await;
@@ -420,7 +420,8 @@ async fn the_reference_client_lists_and_calls_the_tools() {
     let (template, chat) = (id(1).to_string(), id(1).to_string());
     let mut command = Command::new(python);
     command.env_clear().env("DATABASE_URL", world.rows.database.url()).kill_on_drop(true);
-    command.args([script, &template, support::CODERDB, "mcp", "--chat", &chat]).stdout(Stdio::piped());
+    command.args([script, &template, support::CODERDB, "mcp", "--chat", &chat]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut client = command.spawn().expect("Python");
     let mut lines = BufReader::new(client.stdout.take().expect("a pipe")).lines();
     let mut next = async || {
@@ -428,7 +429,7 @@ async fn the_reference_client_lists_and_calls_the_tools() {
         Some(serde_json::from_str::<Value>(&line).expect("JSON"))
     };
     let told = next().await.expect("what the first call waits for");
-    assert_eq!(told, json!({ "told": [1.0, "build pending: no provisioner that can take it is online"] }));
+    assert_eq!(told, json!({ "told": [1.0, "start build pending: no provisioner that can take it is online"] }));
     world.daemon(Ending::Succeeds(&["main"])).await;
     let mut sessions = Vec::new();
     while let Some(line) = next().await {
@@ -436,7 +437,8 @@ async fn the_reference_client_lists_and_calls_the_tools() {
             sessions.push(line);
         }
     }
-    assert!(client.wait().await.expect("an end").success());
+    let output = client.wait_with_output().await.expect("an end");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let [first, second] = sessions.as_slice() else { panic!("{sessions:?}") };
     assert_eq!([&first["version"], &second["version"]], ["2025-11-25", "2026-07-28"]);
     for session in [first, second] {

@@ -297,6 +297,7 @@ async fn a_build_is_followed_by_who_may_see_it_until_it_has_ended() {
     let watcher = listens(&rows);
     let may_read = ReadWorkspaces::check(&support::operator(), id(1).into()).expect("an operator");
     let mut follower = watcher.follow_build(&may_read, id(1).into()).await.expect("the build");
+    assert_eq!(follower.build().job_id, job(1));
     let mut next = async || timeout(LONG, follower.next()).await.expect("in time");
     let first = next().await.expect("where it stands");
     assert_eq!((first.id, first.status, first.last_log_id), (job(1), JobStatus::Running, None));

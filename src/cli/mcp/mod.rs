@@ -36,8 +36,8 @@ const CHAT_DAEMON: Actor = Actor::system(System::ChatDaemon);
 
 /// Serve the tools of a chat to its agent, with the Model Context Protocol over standard input and output
 ///
-/// The tools are create_workspace and start_workspace. Who can run this can use the workspace of the chat in the name of
-/// its owner; it ends with its input. Needs a configured database.
+/// The tools are `create_workspace` and `start_workspace`. Whoever can run this uses the workspace of the chat in the name
+/// of its owner. It ends with its input. It needs a configured database, and starts none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb mcp --chat c0de0000-0012-4000-8000-000000000001\n  coderdb mcp --chat \
                         c0de0000-0012-4000-8000-000000000001 --owner alice\n\nIn the configuration of an agent:\n  \
@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let server = Server { toolbox, progress, closed: closed.clone() };
 
     note(&format!("serving the tools of the chat {} on standard input and output", chat.id));
-    match serve_server(server, Stdio::new(closed)).await {
+    match Box::pin(serve_server(server, Stdio::new(closed))).await {
         Ok(running) => match running.waiting().await {
             Ok(QuitReason::Closed | QuitReason::Cancelled) => Ok(ExitCode::SUCCESS),
             Ok(reason) => Err(CliError::new(FAILED, format!("the server broke down: {reason:?}"))),

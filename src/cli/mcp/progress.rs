@@ -1,6 +1,6 @@
 //! What a call waits for, in words.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{convert::Infallible, future::pending, mem, time::Duration};
 
 use time::OffsetDateTime;
 use tokio::{sync::watch, time::sleep};
@@ -8,7 +8,10 @@ use tokio::{sync::watch, time::sleep};
 use super::{super::resolve::OPERATOR, CHAT_DAEMON};
 use crate::{
     authz::{Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces},
-    model::{JobId, JobLog, JobState, JobStatus, OrganizationId, QueueState, UserId, WorkspaceBuildId},
+    model::{
+        JobId, JobLog, JobState, JobStatus, JobWithQueue, OrganizationId, QueueState, Transition, UserId,
+        WorkspaceBuildId,
+    },
     pool::{self, Pool},
     store::{self, jobs::STALE_INTERVAL},
     watch::{self as watching, Watcher},
@@ -73,15 +76,12 @@ impl Progress {
         let mut follower = self.watcher.follow_build(&permit, build).await?;
         // Nobody waits for one that is over already.
         let Some(mut state) = follower.next().await.filter(|state| !is_over(state.status)) else { return Ok(()) };
-        let mut logs = Logs::default();
+        let transition = follower.build().transition;
+        let mut log = Log::default();
         loop {
-            let now = self.describe(&state, &mut logs).await?;
-            text.send_if_modified(|told| {
-                *told != now && {
-                    *told = now;
-                    true
-                }
-            });
+            let stands = self.describe(transition, &state, &mut log).await;
+            let now = format!("{transition} build {stands}");
+            text.send_if_modified(|told| mem::replace(told, now.clone()) != now);
             sleep(GAP).await;
             tokio::select! {
                 next = follower.next() => match next {
@@ -93,21 +93,31 @@ impl Progress {
         }
     }
 
-    async fn describe(&self, state: &JobState, logs: &mut Logs) -> Result<String, Unknown> {
-        Ok(match state.status {
-            JobStatus::Pending => match self.place(state.id).await? {
-                QueueState::Ranked { position, size } => {
-                    format!("build pending: place {position} of {size} in the queue")
+    /// How the build stands, with what can be found out about it at the moment.
+    async fn describe(&self, transition: Transition, state: &JobState, log: &mut Log) -> String {
+        match state.status {
+            JobStatus::Pending => match self.place(state.id).await {
+                Ok(QueueState::Ranked { position, size }) => {
+                    format!("pending: place {position} of {size} in the queue")
                 }
-                QueueState::NoEligibleWorker => "build pending: no provisioner that can take it is online".to_owned(),
-                QueueState::NotQueued => "build pending".to_owned(),
+                Ok(QueueState::NoEligibleWorker) => "pending: no provisioner that can take it is online".to_owned(),
+                Ok(QueueState::NotQueued) => "pending".to_owned(),
+                Err(error) => {
+                    tracing::debug!(name: "mcp.no_place", job = %state.id, error = %error, "no place in the queue");
+                    "pending".to_owned()
+                }
             },
-            JobStatus::Succeeded => "build succeeded: waiting for the agent".to_owned(),
-            status => match self.last_line(state, logs).await? {
-                Some(line) => format!("build {status}: {line}"),
-                None => format!("build {status}"),
-            },
-        })
+            JobStatus::Succeeded if transition == Transition::Start => "succeeded: waiting for the agent".to_owned(),
+            status => {
+                if let Err(error) = self.read(state, log).await {
+                    tracing::debug!(name: "mcp.no_log", job = %state.id, error = %error, "no line of the log");
+                }
+                match &log.line {
+                    Some(line) => format!("{status}: {line}"),
+                    None => status.to_string(),
+                }
+            }
+        }
     }
 
     /// The place of the job in the queue. The chat daemon and members may not read jobs; whoever runs this program may,
@@ -118,32 +128,31 @@ impl Progress {
         let now = OffsetDateTime::now_utc();
         let jobs =
             store::jobs::by_ids_with_queue_position(&mut connection, &permit, &[job], now, STALE_INTERVAL).await?;
-        Ok(jobs.first().map_or(QueueState::NotQueued, |job| job.queue_state()))
+        Ok(jobs.first().map_or(QueueState::NotQueued, JobWithQueue::queue_state))
     }
 
-    /// The last line of the build's log, as its owner.
-    async fn last_line<'l>(&self, state: &JobState, logs: &'l mut Logs) -> Result<Option<&'l str>, Unknown> {
-        if let Some(last) = state.last_log_id.filter(|last| *last > logs.seen) {
-            let mut connection = self.pool.get().await?;
-            if logs.permit.is_none() {
-                let load = LoadActors::check(&CHAT_DAEMON)?;
-                let owner = store::actors::load(&mut connection, &load, self.owner).await?;
-                logs.permit = Some(ReadJobLogs::check(&owner, self.organization)?);
-            }
-            if let Some(permit) = &logs.permit {
-                let lines = store::job_logs::after(&mut connection, permit, state.id, last - 1).await?;
-                if let Some(line) = lines.last() {
-                    (logs.seen, logs.line) = (line.id, Some(in_words(line)));
-                }
-            }
+    /// Reads the last line of the build's log, as its owner, unless it is known.
+    async fn read(&self, state: &JobState, log: &mut Log) -> Result<(), Unknown> {
+        let Some(last) = state.last_log_id.filter(|last| *last > log.seen) else { return Ok(()) };
+        log.seen = last;
+        let mut connection = self.pool.get().await?;
+        if log.permit.is_none() {
+            let load = LoadActors::check(&CHAT_DAEMON)?;
+            let owner = store::actors::load(&mut connection, &load, self.owner).await?;
+            log.permit = Some(ReadJobLogs::check(&owner, self.organization)?);
         }
-        Ok(logs.line.as_deref())
+        let Some(permit) = &log.permit else { return Ok(()) };
+        let lines = store::job_logs::after(&mut connection, permit, state.id, last - 1).await?;
+        if let Some(line) = lines.last() {
+            (log.seen, log.line) = (line.id, Some(in_words(line)));
+        }
+        Ok(())
     }
 }
 
 /// What is known of the log of a build.
 #[derive(Default)]
-struct Logs {
+struct Log {
     permit: Option<ReadJobLogs>,
     seen: i64,
     line: Option<String>,

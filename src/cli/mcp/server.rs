@@ -57,7 +57,7 @@ impl ServerHandler for Server {
         };
         let arguments = request.arguments.map_or(Value::Null, Value::Object);
         let cancel = self.closed.child_token();
-        let call = async {
+        let call = Box::pin(async {
             let call = self.toolbox.call(tool, arguments, &cancel);
             tokio::pin!(call);
             tokio::select! {
@@ -67,7 +67,7 @@ impl ServerHandler for Server {
                     call.await
                 }
             }
-        };
+        });
         let reply = match context.meta.get_progress_token() {
             Some(token) => self.with_progress(call, &context.peer, token).await,
             None => call.await,
