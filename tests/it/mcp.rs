@@ -301,8 +301,11 @@ async fn who_waits_is_told_of_the_place_in_the_queue_and_of_the_last_line_of_the
     assert_eq!(structured(Tool::StartWorkspace, &reply)["started"], true);
     assert_eq!(client.told, Vec::<Value>::new());
     assert!(counts.windows(2).all(|pair| pair[0] < pair[1]), "{counts:?}");
-    // Where nothing is waited for, nothing is told, not even of the build before.
+    // A build that has ended before is not told of, however long the call takes.
+    world.rows.run("UPDATE workspace_agents SET lifecycle_state = 'starting'").await;
     let again = client.call_and_ask("start_workspace", json!({}), "u").await;
+    assert!(timeout(Duration::from_secs(1), client.next()).await.is_err(), "there is nothing to tell");
+    world.rows.run("UPDATE workspace_agents SET lifecycle_state = 'ready'").await;
     let reply = client.reply(again).await;
     assert_eq!(structured(Tool::StartWorkspace, &reply)["no_build"], true);
     assert_eq!(client.told, Vec::<Value>::new());
