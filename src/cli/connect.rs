@@ -60,6 +60,18 @@ pub(super) fn is_pooled() -> Result<bool, CliError> {
     Ok(Options::from_environment()?.is_some_and(|options| options.get_pooler() == Pooler::Transaction))
 }
 
+/// Connects to the configured database and nothing else, and says how, for more connections.
+#[cfg(feature = "mcp")]
+pub(super) async fn connect_to_configured() -> Result<(Options, Database), CliError> {
+    let options = Options::from_environment()?.ok_or_else(|| {
+        CliError::new(USAGE, "no database is configured")
+            .next("set DATABASE_URL, or the variables of libpq (PGHOST, …)")
+    })?;
+    let options = options.disable_statement_logging();
+    let connection = options.connect().await?;
+    Ok((options, Database { connection, server: None }))
+}
+
 impl From<connect::Error> for CliError {
     fn from(error: connect::Error) -> Self {
         use connect::Error as E;

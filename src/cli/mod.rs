@@ -4,6 +4,8 @@ mod connect;
 mod demo;
 mod error;
 mod jobs;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod migrate;
 mod output;
 mod postgres;
@@ -41,6 +43,8 @@ enum Command {
     /// See what users consume and may consume
     #[command(subcommand)]
     Quota(quota::Command),
+    #[cfg(feature = "mcp")]
+    Mcp(mcp::Args),
     /// The private server that is used when no database is configured
     #[command(subcommand)]
     Postgres(postgres::Command),
@@ -63,6 +67,8 @@ pub fn main() -> ExitCode {
             Command::Migrate(command) => migrate::run(command).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
             Command::Quota(command) => quota::run(command).await,
+            #[cfg(feature = "mcp")]
+            Command::Mcp(args) => mcp::run(args).await,
             Command::Postgres(command) => postgres::run(command),
         }
     };

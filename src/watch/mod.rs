@@ -48,6 +48,7 @@ use crate::{
     pooler::Pooler,
     store,
 };
+pub use build::BuildFollower;
 pub use follow::LogFollower;
 
 /// How a watcher behaves.

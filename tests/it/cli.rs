@@ -143,6 +143,7 @@ async fn every_command_explains_itself_with_an_example() {
         &["demo"][..],
         &["migrate", "up"],
         &["migrate", "status"],
+        &["mcp"],
         &["provisioner", "jobs", "list"],
         &["quota", "show"],
         &["postgres", "url"],

@@ -21,6 +21,7 @@ mod job_timings;
 mod jobs;
 mod licenses;
 mod listing;
+mod mcp;
 mod migrations;
 mod model;
 mod operations;

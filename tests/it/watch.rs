@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coderdb::{
-    authz::{ReadJobLogs, ReadJobs},
+    authz::{ReadJobLogs, ReadJobs, ReadWorkspaces},
     model::{JobId, JobLog, JobState, JobStatus, LogLevel, LogSource, NewJobLog, OrganizationId},
     pool::{self, Pool},
     sqlx::{self, PgConnection},
@@ -281,6 +281,60 @@ async fn a_follower_of_what_it_may_not_read_gets_an_error() {
     for (organization, n) in [(2, 1), (1, 404)] {
         let error = watcher.follow(logs(organization), job(n), 0).next().await.expect_err("out of reach");
         assert_eq!(error.to_string(), format!("provisioner job not found: {}", job(n)));
+    }
+}
+
+/// A line in the log of job 1.
+async fn log(conn: &mut PgConnection) {
+    let line = NewJobLog {
+        created_at: NOW,
+        source: LogSource::Provisioner,
+        level: LogLevel::Info,
+        stage: "Planning".into(),
+        output: "a line".into(),
+    };
+    let _ = store::job_logs::append(conn, &daemon(1, DAEMON), job(1), &[line]).await.expect("the job");
+}
+
+#[tokio::test]
+async fn a_build_is_followed_by_who_may_see_it_until_it_has_ended() {
+    let mut rows = taken(1).await;
+    let watcher = listens(&rows);
+    let may_read = ReadWorkspaces::check(&support::operator(), id(1).into()).expect("an operator");
+    let mut follower = watcher.follow_build(&may_read, id(1).into()).await.expect("the build");
+    assert_eq!(follower.build().job_id, job(1));
+    let mut next = async || timeout(LONG, follower.next()).await.expect("in time");
+    let first = next().await.expect("where it stands");
+    assert_eq!((first.id, first.status, first.last_log_id), (job(1), JobStatus::Running, None));
+    // Another one learns at once what the first one knows.
+    let mut second = watcher.follow_build(&may_read, id(1).into()).await.expect("the build");
+    assert_eq!(timeout(LONG, second.next()).await.expect("in time"), Some(first));
+
+    log(&mut rows.conn).await;
+    watcher.announce(change(1));
+    let logged = next().await.expect("where it stands");
+    assert!(logged.status == JobStatus::Running && logged.last_log_id.is_some(), "{logged:?}");
+    complete(&mut rows.conn, 1).await;
+    watcher.announce(change(1));
+    assert_eq!(next().await.map(|state| state.status), Some(JobStatus::Succeeded));
+    assert_eq!((next().await, next().await), (None, None));
+    // Who was too slow learns only the end.
+    assert_eq!(second.next().await.map(|state| state.status), Some(JobStatus::Succeeded));
+    assert_eq!(second.next().await, None);
+}
+
+#[tokio::test]
+async fn a_build_out_of_reach_is_not_followed() {
+    let mut rows = taken(1).await;
+    let watcher = listens(&rows);
+    let member = rows.user(2, "{}", "{}").await;
+    let permits = [
+        ReadWorkspaces::check(&member, id(1).into()).expect("a member"),
+        ReadWorkspaces::check(&support::operator(), id(2).into()).expect("an operator"),
+    ];
+    for permit in permits {
+        let error = watcher.follow_build(&permit, id(1).into()).await.err().expect("an error");
+        assert!(matches!(error, Error::Store(store::Error::NotFound { .. })), "{error:?}");
     }
 }
 

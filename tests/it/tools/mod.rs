@@ -89,7 +89,7 @@ $$;
 
 /// How a build ends, and which agents it makes.
 #[derive(Clone, Copy)]
-enum Ending {
+pub enum Ending {
     /// With these agents, which are there and ready.
     Succeeds(&'static [&'static str]),
     Fails(&'static str),
@@ -97,15 +97,15 @@ enum Ending {
     Costs(i32),
 }
 
-struct World {
-    rows: Rows,
+pub struct World {
+    pub rows: Rows,
     pool: Pool,
-    watcher: Watcher,
+    pub watcher: Watcher,
     told: Arc<Mutex<Vec<Chat>>>,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let mut rows = Rows::new().await;
         rows.run(ROWS).await;
         let pool = pool_of(&rows);
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// A world in which this has happened.
-    async fn after(sql: &str) -> Self {
+    pub async fn after(sql: &str) -> Self {
         let mut world = Self::new().await;
         world.rows.run(sql).await;
         world
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Takes the next job, as soon as there is one, and carries it out.
-    async fn daemon(&self, ending: Ending) -> Job {
+    pub async fn daemon(&self, ending: Ending) -> Job {
         let mut conn = self.rows.database.connect().await;
         let job = take(&mut conn).await;
         end(&mut conn, &job, ending).await;
@@ -170,12 +170,12 @@ impl World {
         }
     }
 
-    async fn one(&mut self, sql: &str) -> String {
+    pub async fn one(&mut self, sql: &str) -> String {
         self.rows.one(sql).await
     }
 
     /// Workspaces, builds, and jobs of builds.
-    async fn counts(&mut self) -> String {
+    pub async fn counts(&mut self) -> String {
         let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM workspaces), (SELECT count(*) FROM workspace_builds),
                           (SELECT count(*) FROM provisioner_jobs WHERE type = 'workspace_build'))";
         self.one(counts).await
@@ -197,11 +197,11 @@ fn pool_of(rows: &Rows) -> Pool {
     rows.database.pool(pool::Settings::default())
 }
 
-fn runs() -> RunJobs {
+pub fn runs() -> RunJobs {
     daemon(1, DAEMON)
 }
 
-async fn take(conn: &mut PgConnection) -> Job {
+pub async fn take(conn: &mut PgConnection) -> Job {
     let (provisioners, tags) = ([ProvisionerType::Echo], Tags::from_iter([("scope", "organization"), ("owner", "")]));
     let offer = Capabilities { provisioners: &provisioners, tags: &tags };
     loop {
@@ -213,7 +213,7 @@ async fn take(conn: &mut PgConnection) -> Job {
     }
 }
 
-async fn end(conn: &mut PgConnection, job: &Job, ending: Ending) {
+pub async fn end(conn: &mut PgConnection, job: &Job, ending: Ending) {
     let now = OffsetDateTime::now_utc();
     match ending {
         Ending::Succeeds(names) => {
@@ -268,7 +268,7 @@ async fn start(toolbox: &Toolbox) -> Reply {
     call(toolbox, Tool::StartWorkspace, json!({})).await
 }
 
-fn template(n: u128) -> Value {
+pub fn template(n: u128) -> Value {
     json!({ "template_id": id(n), "name": "dev" })
 }
 

@@ -1,0 +1,95 @@
+//! `coderdb mcp`: the tools of one chat over the Model Context Protocol.
+
+mod progress;
+mod server;
+mod transport;
+
+use std::{process::ExitCode, sync::Arc};
+
+use rmcp::{
+    serve_server,
+    service::{QuitReason, ServerInitializeError},
+};
+use tokio::sync::watch;
+
+use super::{
+    connect::connect_to_configured,
+    error::{CliError, FAILED, PENDING, USAGE},
+    output::note,
+    resolve,
+};
+use crate::{
+    authz::{Actor, System, UseChats},
+    migrate::{self, State},
+    model::{ChatId, UserRef},
+    pool::{self, Pool},
+    store,
+    tools::{CancellationToken, Toolbox},
+    watch::{self as watching, Watcher},
+};
+use progress::Progress;
+use server::Server;
+use transport::Stdio;
+
+/// Who acts for the chat where nothing is done in the name of its owner.
+const CHAT_DAEMON: Actor = Actor::system(System::ChatDaemon);
+
+/// Serve the tools of a chat to its agent, with the Model Context Protocol over standard input and output
+///
+/// The tools are `create_workspace` and `start_workspace`. Whoever can run this uses the workspace of the chat in the name
+/// of its owner. It ends with its input. It needs a configured database, and starts none.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coderdb mcp --chat c0de0000-0012-4000-8000-000000000001\n  coderdb mcp --chat \
+                        c0de0000-0012-4000-8000-000000000001 --owner alice\n\nIn the configuration of an agent:\n  \
+                        {\"mcpServers\": {\"workspace\": {\"command\": \"coderdb\", \"args\": [\"mcp\", \"--chat\", \
+                        \"<ID>\"],\n    \"env\": {\"DATABASE_URL\": \"postgres://…\"}}}}")]
+pub(super) struct Args {
+    /// The chat whose workspace this is
+    #[arg(long, value_name = "ID")]
+    chat: ChatId,
+    /// Only if this is the owner of the chat: an id, a username, or `me`
+    #[arg(long, value_name = "USER")]
+    owner: Option<UserRef>,
+}
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let (options, mut database) = connect_to_configured().await?;
+    if migrate::status(&mut database).await?.migrations.iter().any(|entry| entry.state == State::Pending) {
+        return Err(
+            CliError::new(PENDING, "the database schema is missing or too old").next("run `coderdb migrate up`")
+        );
+    }
+    let chat = store::chats::get(&mut database, &UseChats::check(&CHAT_DAEMON)?, args.chat).await?;
+    if let Some(owner) = &args.owner {
+        let owner = resolve::user(&mut database, "owner", owner).await?;
+        if owner.id != chat.owner_id {
+            let error = format!("the chat {} belongs to somebody else than {}", chat.id, owner.username);
+            return Err(CliError::new(USAGE, error).next("name the owner of the chat, or leave --owner out"));
+        }
+    }
+    database.close().await;
+
+    let pool = Pool::new(options, pool::Settings::default());
+    let watcher = Watcher::start(&pool, watching::Settings::default());
+    let (bound, builds) = watch::channel(None);
+    let toolbox = Toolbox::new(pool.clone(), watcher.clone(), chat.id, chat.owner_id, chat.organization_id)
+        .on_chat_updated(Arc::new(move |chat| {
+            let build = chat.binding.build_id;
+            bound.send_if_modified(|bound| std::mem::replace(bound, build) != build);
+        }));
+    let progress = Progress { pool, watcher, owner: chat.owner_id, organization: chat.organization_id, builds };
+    let closed = CancellationToken::new();
+    let server = Server { toolbox, progress, closed: closed.clone() };
+
+    note(&format!("serving the tools of the chat {} on standard input and output", chat.id));
+    match Box::pin(serve_server(server, Stdio::new(closed))).await {
+        Ok(running) => match running.waiting().await {
+            Ok(QuitReason::Closed | QuitReason::Cancelled) => Ok(ExitCode::SUCCESS),
+            Ok(reason) => Err(CliError::new(FAILED, format!("the server broke down: {reason:?}"))),
+            Err(error) => Err(CliError::new(FAILED, format!("the server broke down: {error}"))),
+        },
+        // A client that has gone away before it said anything.
+        Err(ServerInitializeError::ConnectionClosed(_)) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(CliError::new(FAILED, format!("the client does not begin as the protocol says: {error}"))),
+    }
+}

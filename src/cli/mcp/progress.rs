@@ -1,0 +1,170 @@
+//! What a call waits for, in words.
+
+use std::{convert::Infallible, future::pending, mem, time::Duration};
+
+use time::OffsetDateTime;
+use tokio::{sync::watch, time::sleep};
+
+use super::{super::resolve::OPERATOR, CHAT_DAEMON};
+use crate::{
+    authz::{Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces},
+    model::{
+        JobId, JobLog, JobState, JobStatus, JobWithQueue, OrganizationId, QueueState, Transition, UserId,
+        WorkspaceBuildId,
+    },
+    pool::{self, Pool},
+    store::{self, jobs::STALE_INTERVAL},
+    watch::{self as watching, Watcher},
+};
+
+/// From one text to the next: logs may be written faster than anybody reads.
+const GAP: Duration = Duration::from_millis(250);
+
+/// From one look at the queue to the next: nobody announces that it moves on.
+const QUEUE_POLL: Duration = Duration::from_secs(2);
+
+/// Where to look for what a call waits for.
+pub(super) struct Progress {
+    pub(super) pool: Pool,
+    pub(super) watcher: Watcher,
+    pub(super) owner: UserId,
+    pub(super) organization: OrganizationId,
+    /// The build that the chat is bound to: a tool binds it before it waits for it.
+    pub(super) builds: watch::Receiver<Option<WorkspaceBuildId>>,
+}
+
+/// Why there is nothing to tell.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    #[error(transparent)]
+    Watch(#[from] watching::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Pool(#[from] pool::Error),
+}
+
+impl From<Denied> for Unknown {
+    fn from(denied: Denied) -> Self {
+        Self::Store(denied.into())
+    }
+}
+
+impl Progress {
+    /// Tells of every build that the chat is bound to, while it is under way.
+    pub(super) async fn follow(&self, text: &watch::Sender<String>) -> Infallible {
+        let mut builds = self.builds.clone();
+        loop {
+            let build = *builds.borrow_and_update();
+            let told = async {
+                if let Some(build) = build
+                    && let Err(error) = self.tell(build, text).await
+                {
+                    tracing::debug!(name: "mcp.no_progress", %build, error = %error, "cannot tell how a build stands");
+                }
+                pending::<Infallible>().await
+            };
+            tokio::select! {
+                never = told => match never {},
+                changed = builds.changed() => if changed.is_err() { return pending().await },
+            }
+        }
+    }
+
+    async fn tell(&self, build: WorkspaceBuildId, text: &watch::Sender<String>) -> Result<(), Unknown> {
+        let permit = ReadWorkspaces::check(&CHAT_DAEMON, self.organization)?;
+        let mut follower = self.watcher.follow_build(&permit, build).await?;
+        // Nobody waits for one that is over already.
+        let Some(mut state) = follower.next().await.filter(|state| !is_over(state.status)) else { return Ok(()) };
+        let transition = follower.build().transition;
+        let mut log = Log::default();
+        loop {
+            let stands = self.describe(transition, &state, &mut log).await;
+            let now = format!("{transition} build {stands}");
+            text.send_if_modified(|told| mem::replace(told, now.clone()) != now);
+            sleep(GAP).await;
+            tokio::select! {
+                next = follower.next() => match next {
+                    Some(next) => state = next,
+                    None => return Ok(()),
+                },
+                () = sleep(QUEUE_POLL), if state.status == JobStatus::Pending => {}
+            }
+        }
+    }
+
+    /// How the build stands, with what can be found out about it at the moment.
+    async fn describe(&self, transition: Transition, state: &JobState, log: &mut Log) -> String {
+        match state.status {
+            JobStatus::Pending => match self.place(state.id).await {
+                Ok(QueueState::Ranked { position, size }) => {
+                    format!("pending: place {position} of {size} in the queue")
+                }
+                Ok(QueueState::NoEligibleWorker) => "pending: no provisioner that can take it is online".to_owned(),
+                Ok(QueueState::NotQueued) => "pending".to_owned(),
+                Err(error) => {
+                    tracing::debug!(name: "mcp.no_place", job = %state.id, error = %error, "no place in the queue");
+                    "pending".to_owned()
+                }
+            },
+            JobStatus::Succeeded if transition == Transition::Start => "succeeded: waiting for the agent".to_owned(),
+            status => {
+                if let Err(error) = self.read(state, log).await {
+                    tracing::debug!(name: "mcp.no_log", job = %state.id, error = %error, "no line of the log");
+                }
+                match &log.line {
+                    Some(line) => format!("{status}: {line}"),
+                    None => status.to_string(),
+                }
+            }
+        }
+    }
+
+    /// The place of the job in the queue. The chat daemon and members may not read jobs; whoever runs this program may,
+    /// and the build is one that the tools wait for.
+    async fn place(&self, job: JobId) -> Result<QueueState, Unknown> {
+        let permit = ReadJobs::check(&OPERATOR, self.organization)?;
+        let mut connection = self.pool.get().await?;
+        let now = OffsetDateTime::now_utc();
+        let jobs =
+            store::jobs::by_ids_with_queue_position(&mut connection, &permit, &[job], now, STALE_INTERVAL).await?;
+        Ok(jobs.first().map_or(QueueState::NotQueued, JobWithQueue::queue_state))
+    }
+
+    /// Reads the last line of the build's log, as its owner, unless it is known.
+    async fn read(&self, state: &JobState, log: &mut Log) -> Result<(), Unknown> {
+        let Some(last) = state.last_log_id.filter(|last| *last > log.seen) else { return Ok(()) };
+        log.seen = last;
+        let mut connection = self.pool.get().await?;
+        if log.permit.is_none() {
+            let load = LoadActors::check(&CHAT_DAEMON)?;
+            let owner = store::actors::load(&mut connection, &load, self.owner).await?;
+            log.permit = Some(ReadJobLogs::check(&owner, self.organization)?);
+        }
+        let Some(permit) = &log.permit else { return Ok(()) };
+        let lines = store::job_logs::after(&mut connection, permit, state.id, last - 1).await?;
+        if let Some(line) = lines.last() {
+            (log.seen, log.line) = (line.id, Some(in_words(line)));
+        }
+        Ok(())
+    }
+}
+
+/// What is known of the log of a build.
+#[derive(Default)]
+struct Log {
+    permit: Option<ReadJobLogs>,
+    seen: i64,
+    line: Option<String>,
+}
+
+fn in_words(line: &JobLog) -> String {
+    match line.output.trim() {
+        "" => line.stage.clone(),
+        output => format!("{}: {output}", line.stage),
+    }
+}
+
+fn is_over(status: JobStatus) -> bool {
+    matches!(status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled)
+}
