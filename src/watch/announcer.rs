@@ -1,15 +1,11 @@
 //! What this process tells the others: many changes in few words.
 
-use std::{
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Change, Shared, pause};
+use super::{Change, Shared};
 use crate::{
     model::{JobId, OrganizationId},
     store,
@@ -20,11 +16,9 @@ const PER_TEXT: usize = store::changes::MAX_TEXT / 64;
 
 /// Sends what has gathered, and again what could not be sent.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut took = Duration::ZERO;
     loop {
         shared.send.notified().await;
-        sleep(pause(shared.settings.gather, took)).await;
-        let began = Instant::now();
+        sleep(shared.settings.gather).await;
         let changes: Vec<Change> = mem::take(&mut shared.state().outgoing).into_iter().collect();
         if changes.is_empty() {
             continue;
@@ -40,7 +34,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
             sleep(Duration::from_millis(250)).await;
             shared.send.notify_one();
         }
-        took = began.elapsed();
     }
 }
 

@@ -32,7 +32,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -374,7 +374,6 @@ async fn look(shared: Arc<Shared>) {
     let mut poll = interval(shared.settings.poll.max(Duration::from_millis(1)));
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut digests: HashMap<OrganizationId, String> = HashMap::new();
-    let mut took = Duration::ZERO;
     loop {
         let everywhere = tokio::select! {
             _ = poll.tick() => true,
@@ -383,22 +382,14 @@ async fn look(shared: Arc<Shared>) {
         if everywhere {
             shared.state().mark_all();
         } else {
-            sleep(pause(shared.settings.gather, took)).await;
+            sleep(shared.settings.gather).await;
         }
-        let began = Instant::now();
         if let Err(error) = look_once(&shared, &mut digests, everywhere).await {
             tracing::warn!(name: "watch.look_failed", error = %error, "cannot look at the jobs that are waited for");
             sleep(shared.settings.poll.min(Duration::from_millis(250))).await;
             shared.look_at_everything();
         }
-        took = began.elapsed();
     }
-}
-
-/// How long to gather what comes next, after something that took so long: the more there is to do, the longer, so that
-/// the work of those who wait stays a small part of what the server does; up to twice what a waiter never notices.
-fn pause(gather: Duration, took: Duration) -> Duration {
-    gather.max((took * 8).min(gather * 2))
 }
 
 async fn look_once(
