@@ -52,7 +52,7 @@ impl Client {
     /// Before it has said anything.
     fn silent(world: &World) -> Self {
         let mut command = Command::new(support::CODERDB);
-        command.env_clear().env("DATABASE_URL", world.rows.database.url());
+        command.env_clear().envs(world.rows.database.environment());
         command.args(["mcp", "--chat", &id(1).to_string(), "--owner", "user1"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
@@ -388,7 +388,8 @@ async fn what_cannot_be_served_is_said_before_anything_is() {
     fails(support::coderdb().args(serve), 2, &["no database is configured", "DATABASE_URL"]);
     let elsewhere = "postgres://nobody:s3cret@127.0.0.1:1/db";
     fails(support::coderdb().env("DATABASE_URL", elsewhere).args(serve), 4, &["cannot reach"]);
-    let empty = support::empty_database().await;
+    // It migrates.
+    let empty = support::empty_database().await.with_sessions();
     fails(empty.coderdb().args(serve), 3, &["schema is missing or too old", "coderdb migrate up"]);
     run_up_to(&empty, "13");
     fails(empty.coderdb().args(serve), 3, &["schema is missing or too old", "coderdb migrate up"]);
@@ -430,7 +431,7 @@ async fn the_reference_client_lists_and_calls_the_tools() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/mcp_client.py");
     let (template, chat) = (id(1).to_string(), id(1).to_string());
     let mut command = Command::new(python);
-    command.env_clear().env("DATABASE_URL", world.rows.database.url()).kill_on_drop(true);
+    command.env_clear().envs(world.rows.database.environment()).kill_on_drop(true);
     command.args([script, &template, support::CODERDB, "mcp", "--chat", &chat]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut client = command.spawn().expect("Python");

@@ -40,7 +40,7 @@ async def session(server, mode, template):
 
 async def main():
     template, command, *arguments = sys.argv[1:]
-    server = StdioServerParameters(command=command, args=arguments, env={"DATABASE_URL": os.environ["DATABASE_URL"]})
+    server = StdioServerParameters(command=command, args=arguments, env=dict(os.environ))
     for mode in ["legacy", "auto"]:
         print(json.dumps(await session(server, mode, template)), flush=True)
 

@@ -117,11 +117,14 @@ impl Database {
     /// The program, with this database and nothing else of the environment that could change what it does.
     pub fn coderdb(&self) -> assert_cmd::Command {
         let mut command = coderdb();
-        command.env("DATABASE_URL", &self.url);
-        if self.pooler == Pooler::Transaction {
-            command.env("CODERDB_POOLER", "transaction");
-        }
+        command.envs(self.environment());
         command
+    }
+
+    /// The variables that lead a program to it.
+    pub fn environment(&self) -> Vec<(&'static str, &str)> {
+        let pooler = (self.pooler == Pooler::Transaction).then_some(("CODERDB_POOLER", "transaction"));
+        pooler.into_iter().chain([("DATABASE_URL", self.url.as_str())]).collect()
     }
 }
 
