@@ -263,3 +263,11 @@ closed_sets! {
         Timeout = "timeout",
     }
 }
+
+impl JobStatus {
+    /// Whether nothing more happens to a job that stands there (domain 8.1).
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
+    }
+}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{Error, Seen, Watcher, is_final};
+use super::{Error, Seen, Watcher};
 use crate::{
     authz::ReadWorkspaces,
     model::{JobState, OrganizationId, WorkspaceBuild, WorkspaceBuildId},
@@ -71,7 +71,7 @@ impl BuildFollower {
             self.is_over = self.seen.changed().await.is_err();
             match &*self.seen.borrow_and_update() {
                 Seen::There(state) if state.organization_id == self.organization => {
-                    self.is_over |= is_final(state);
+                    self.is_over |= state.status.is_final();
                     return Some(state.clone());
                 }
                 Seen::NotYet => {}

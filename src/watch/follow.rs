@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::{Error, Seen, Watcher, is_final};
+use super::{Error, Seen, Watcher};
 use crate::{
     authz::ReadJobLogs,
     model::{JobId, JobLog},
@@ -37,7 +37,7 @@ impl LogFollower {
         while !self.is_over {
             // First whether it is over, then the lines: the last ones are there when it is.
             let (last, is_over) = match &*self.seen.borrow_and_update() {
-                Seen::There(state) => (state.last_log_id, is_final(state)),
+                Seen::There(state) => (state.last_log_id, state.status.is_final()),
                 Seen::NotYet | Seen::Missing => (Some(i64::MAX), false),
             };
             if is_over || last > Some(self.after) {

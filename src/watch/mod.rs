@@ -203,7 +203,7 @@ impl Watcher {
         let ended = seen.wait_for(|seen| match seen {
             Seen::NotYet => false,
             Seen::Missing => true,
-            Seen::There(state) => state.organization_id != organization || is_final(state),
+            Seen::There(state) => state.organization_id != organization || state.status.is_final(),
         });
         let ended = match timeout(deadline, ended).await {
             Ok(seen) => seen.map(|seen| seen.clone()).ok(),
@@ -258,11 +258,6 @@ impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watcher").field("settings", &self.shared.settings).finish_non_exhaustive()
     }
-}
-
-/// Whether nothing more happens to the job.
-const fn is_final(state: &JobState) -> bool {
-    matches!(state.status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled)
 }
 
 /// The changes of jobs of an organization.
@@ -344,7 +339,7 @@ impl State {
 }
 
 fn is_over(sender: &watch::Sender<Seen>) -> bool {
-    matches!(&*sender.borrow(), Seen::There(state) if is_final(state))
+    matches!(&*sender.borrow(), Seen::There(state) if state.status.is_final())
 }
 
 impl Organization {
@@ -353,7 +348,7 @@ impl Organization {
         let mut is_news = announced;
         self.active.send_if_modified(|active| {
             if let Some(active) = active {
-                is_news |= if is_final(&state) {
+                is_news |= if state.status.is_final() {
                     active.remove(&state.id).is_some()
                 } else {
                     active.insert(state.id, state.status) != Some(state.status)

@@ -352,8 +352,8 @@ fn the_end_of_a_client_closes_its_pipes_and_its_ctrl_c_stays_with_it() {
     let mut starter = sandbox.client();
     let mut stderr = starter.child.stderr.take().unwrap();
     let second = sandbox.client();
-    // As a terminal does: to the whole process group.
-    signal("INT", &format!("-{}", starter.child.id()));
+    // As a terminal does with Ctrl-C: to the whole process group. Not INT, which whatever is run in the background ignores.
+    signal("TERM", &format!("-{}", starter.child.id()));
     let mut stdout = std::mem::replace(&mut starter.stdout, BufReader::new(second_pipe()));
     soon("the end of the client's output", move || {
         stdout.read_to_string(&mut String::new()).unwrap();

@@ -75,7 +75,7 @@ impl Progress {
         let permit = ReadWorkspaces::check(&CHAT_DAEMON, self.organization)?;
         let mut follower = self.watcher.follow_build(&permit, build).await?;
         // Nobody waits for one that is over already.
-        let Some(mut state) = follower.next().await.filter(|state| !is_over(state.status)) else { return Ok(()) };
+        let Some(mut state) = follower.next().await.filter(|state| !state.status.is_final()) else { return Ok(()) };
         let transition = follower.build().transition;
         let mut log = Log::default();
         loop {
@@ -163,8 +163,4 @@ fn in_words(line: &JobLog) -> String {
         "" => line.stage.clone(),
         output => format!("{}: {output}", line.stage),
     }
-}
-
-fn is_over(status: JobStatus) -> bool {
-    matches!(status, JobStatus::Succeeded | JobStatus::Failed | JobStatus::Canceled)
 }
