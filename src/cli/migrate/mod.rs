@@ -1,0 +1,27 @@
+//! `coderdb migrate`.
+
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{connect::connect, error::CliError};
+pub(super) use up::{report, up};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Up(up::Args),
+    Status(status::Args),
+}
+
+pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
+    let mut database = connect().await?;
+    let code = match command {
+        Command::Up(args) => up::run(&mut database, &args).await?,
+        Command::Status(args) => status::run(&mut database, &args).await?,
+    };
+    database.close().await;
+    Ok(code)
+}
