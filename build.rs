@@ -1,4 +1,13 @@
-//! Refuses to build with migrations that refinery would skip in silence, or fail on only when they run.
+//! Refuses to build with migrations that would be skipped in silence, or fail only when they run.
+
+#[path = "src/duration.rs"]
+mod duration;
+#[path = "src/migrate/names.rs"]
+#[expect(dead_code, reason = "the library uses all of it")]
+mod names;
+#[path = "src/migrate/statements.rs"]
+#[expect(dead_code, reason = "the library uses all of it")]
+mod statements;
 
 use std::{collections::BTreeMap, env, fs, path::Path, process::ExitCode};
 
@@ -11,14 +20,22 @@ fn main() -> ExitCode {
     for entry in fs::read_dir(&dir).expect("the migrations directory") {
         let file = entry.expect("a directory entry").file_name().into_string().expect("UTF-8");
         let Some(stem) = file.strip_suffix(".sql") else { continue };
-        let Some(version) = version(stem) else {
-            problems.push(format!("{file}: expected V0001__lower_case_name.sql"));
+        let Some((version, _)) = names::parse(stem) else {
+            problems.push(format!("{file}: the name is not like {}", names::EXPECTED));
             continue;
         };
         let sql = fs::read_to_string(dir.join(&file)).expect("UTF-8");
-        if sql.contains(['\r', '\0']) {
-            problems.push(format!("{file}: holds a carriage return or a NUL byte"));
+        if sql.contains('\r') {
+            problems.push(format!("{file}: holds a carriage return"));
         }
+        for problem in statements::problems(&sql) {
+            let (line, column) = statements::line_and_column(&sql, problem.at);
+            problems.push(format!("{file}:{line}:{column}: {}", problem.text));
+        }
+        problems.extend(
+            statements::wrong_directive(&sql, |value| duration::parse(value).is_some())
+                .map(|wrong| format!("{file}: {wrong}")),
+        );
         if let Some(other) = versions.insert(version, file.clone()) {
             problems.push(format!("{file}: has the version of {other}"));
         }
@@ -33,11 +50,4 @@ fn main() -> ExitCode {
         println!("cargo:error=migrations/{problem}");
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// `V0001__name`: refinery ignores a name with other characters, and never applies it.
-fn version(stem: &str) -> Option<u32> {
-    let (version, name) = stem.strip_prefix('V')?.split_once("__")?;
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    (version.len() == 4 && !name.is_empty() && name.chars().all(word)).then(|| version.parse().ok()).flatten()
 }

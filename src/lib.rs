@@ -7,6 +7,7 @@ pub mod cli;
 pub mod connect;
 #[cfg(feature = "cli")]
 pub mod demo;
+mod duration;
 pub mod migrate;
 pub mod model;
 #[cfg(feature = "pool")]

@@ -1,8 +1,9 @@
 //! Which database: the configured one, else a private server.
 
-use std::{error::Error as _, io::ErrorKind, ops::DerefMut};
+use std::{error::Error as _, io::ErrorKind, ops::DerefMut, time::Duration};
 
 use sqlx::{Connection, PgConnection, postgres::PgDatabaseError};
+use tokio::time::{Instant, sleep};
 
 use super::{
     error::{CliError, UNREACHABLE, USAGE, chain},
@@ -14,9 +15,13 @@ use crate::{
     postgres::{DATABASE, Server, Settings},
 };
 
+/// From one attempt to connect to the next.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// A connection, and the hold on the private server that it goes to, if it does.
 pub(super) struct Database {
     connection: PgConnection,
+    options: Options,
     server: Option<Server>,
 }
 
@@ -35,6 +40,11 @@ impl DerefMut for Database {
 }
 
 impl Database {
+    /// How it was connected to, for more connections.
+    pub(super) const fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Says goodbye to the server, so that it does not log a lost connection, and lets go of a private one.
     pub(super) async fn close(self) {
         // The work is done and answered; a server that is gone by now changes nothing.
@@ -45,14 +55,35 @@ impl Database {
 
 /// Connects to the configured database, or else to the private server, which it starts.
 pub(super) async fn connect() -> Result<Database, CliError> {
+    connect_within(Duration::ZERO).await
+}
+
+/// Connects, and waits so long for a database that starts, restarts or has no room.
+pub(super) async fn connect_within(wait: Duration) -> Result<Database, CliError> {
     let (options, server) = if let Some(options) = Options::from_environment()? {
         (options, None)
     } else {
         let server = Server::open(&Settings::development()?, |notice| note(&notice.to_string()))?;
         (server.url(DATABASE).parse()?, Some(server))
     };
-    let connection = options.disable_statement_logging().connect().await?;
-    Ok(Database { connection, server })
+    let options = options.disable_statement_logging();
+    let deadline = Instant::now() + wait;
+    let mut is_told = false;
+    let connection = loop {
+        let error = match options.connect().await {
+            Ok(connection) => break connection,
+            Err(error) => error,
+        };
+        if !error.is_passing() || Instant::now() >= deadline {
+            return Err(error.into());
+        }
+        if !is_told {
+            note(&format!("waiting for the database: {}", chain(&error)));
+            is_told = true;
+        }
+        sleep(PAUSE.min(deadline - Instant::now())).await;
+    };
+    Ok(Database { connection, options, server })
 }
 
 /// Whether a transaction pooler lends the sessions of the configured database.
@@ -62,14 +93,14 @@ pub(super) fn is_pooled() -> Result<bool, CliError> {
 
 /// Connects to the configured database and nothing else, and says how, for more connections.
 #[cfg(feature = "mcp")]
-pub(super) async fn connect_to_configured() -> Result<(Options, Database), CliError> {
+pub(super) async fn connect_to_configured() -> Result<Database, CliError> {
     let options = Options::from_environment()?.ok_or_else(|| {
         CliError::new(USAGE, "no database is configured")
             .next("set DATABASE_URL, or the variables of libpq (PGHOST, …)")
     })?;
     let options = options.disable_statement_logging();
     let connection = options.connect().await?;
-    Ok((options, Database { connection, server: None }))
+    Ok(Database { connection, options, server: None })
 }
 
 impl From<connect::Error> for CliError {

@@ -19,8 +19,12 @@ const SQL: u8 = 10;
 const PARTLY_APPLIED: u8 = 11;
 /// The migration history does not fit.
 pub(super) const HISTORY: u8 = 12;
+/// The schema is newer than this program can work with.
+pub(super) const TOO_NEW: u8 = 13;
 /// The connection is not one that migrations can use.
 pub(super) const UNFIT: u8 = 14;
+/// Stopped by a signal; the command says by which.
+const STOPPED: u8 = 143;
 
 /// What went wrong, what to do next, and the exit code.
 #[derive(Debug)]
@@ -47,6 +51,15 @@ impl CliError {
             note(&format!("next:  {next}"));
         }
         ExitCode::from(code)
+    }
+
+    /// Whether it was asked to stop.
+    pub(super) const fn is_stop(&self) -> bool {
+        self.code == STOPPED
+    }
+
+    pub(super) fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
     }
 
     fn caused(code: u8, error: &(dyn Error + 'static)) -> Self {
@@ -96,21 +109,43 @@ impl From<migrate::Error> for CliError {
         use migrate::Error as E;
         let again = "run `coderdb migrate up` again";
         match &error {
-            E::UnknownTarget { .. } => Self::new(USAGE, error.to_string()),
-            E::History { .. } | E::MalformedHistory { .. } => Self::new(HISTORY, error.to_string())
-                .next("run the version of coderdb that this database was migrated with, or a newer one"),
+            E::UnknownTarget { .. } | E::Io { .. } | E::File { .. } => Self::caused(USAGE, &error),
+            E::History { .. } | E::MalformedHistory { .. } => Self::new(HISTORY, error.to_string()).next(
+                "run the version of coderdb that this database was migrated with, or a newer one; or `coderdb migrate repair`",
+            ),
+            E::EditedMidway { .. } => {
+                Self::new(HISTORY, error.to_string()).next("put the statement back, and add what is new behind it")
+            }
+            E::TooNew { .. } => {
+                Self::new(TOO_NEW, error.to_string()).next("run a coderdb that knows this migration, or a newer one")
+            }
             E::LockBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
             E::SessionLost => Self::new(UNFIT, error.to_string()),
+            E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
             E::TableLock { .. } => Self::caused(TABLE_LOCK, &error).next(again),
             E::Refused(refusal) => {
-                let code = if refusal.rolled_back { SQL } else { PARTLY_APPLIED };
+                let code = match refusal.state.as_str() {
+                    // No privilege; a standby, or read-only; no room.
+                    "42501" | "25006" | "53100" => UNFIT,
+                    _ if refusal.rolled_back => SQL,
+                    _ => PARTLY_APPLIED,
+                };
                 Self::new(code, error.to_string())
             }
-            E::InvalidIndex { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
+            E::InvalidIndex { .. } | E::Unprovable { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
+            E::LostCommit(_) => Self::caused(UNREACHABLE, &error).next(again),
+            E::Stopped => Self::new(STOPPED, error.to_string()).next(again),
             E::Unavailable(_) => Self::caused(UNREACHABLE, &error).next(again),
+            E::Sql(source) if is_unfit(source) => Self::caused(UNFIT, &error),
             _ => Self::caused(SQL, &error),
         }
     }
+}
+
+/// Whether the server refuses whatever this role or this server may not do.
+fn is_unfit(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["42501", "25006", "53100"].contains(&&*code))
 }
 
 impl From<postgres::Error> for CliError {

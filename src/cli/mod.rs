@@ -35,8 +35,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     /// Bring the database to the schema of this version
-    #[command(subcommand)]
-    Migrate(migrate::Command),
+    Migrate(migrate::Args),
     /// See what the provisioners have to do
     #[command(subcommand, visible_alias = "provisioners")]
     Provisioner(Provisioner),
@@ -64,7 +63,7 @@ pub fn main() -> ExitCode {
     let run = async {
         match command {
             Command::Demo(args) => demo::run(args).await,
-            Command::Migrate(command) => migrate::run(command).await,
+            Command::Migrate(args) => migrate::run(args).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
             Command::Quota(command) => quota::run(command).await,
             #[cfg(feature = "mcp")]

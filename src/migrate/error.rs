@@ -1,10 +1,14 @@
 //! What can go wrong while a database is migrated, and where in which file.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
-use super::{Holder, Problem};
+use super::{
+    Holder, Problem,
+    files::File,
+    statements::{Statement, line_and_column},
+};
 
 /// Why migrating stopped. The migrations before it stay applied.
 #[derive(Debug, thiserror::Error)]
@@ -36,18 +40,32 @@ pub enum Error {
     #[error("the session was moved to another server process; migrate over a direct connection, not through a pooler")]
     SessionLost,
     /// A table lock was not to be had. Nothing changed; trying again may help.
-    #[error("{file}: a table lock was not to be had in {attempts} attempts; nothing changed")]
+    #[error(
+        "{file}: no lock on {} within {}s, in {attempts} attempts{}; nothing changed",
+        tables_or_any(tables),
+        waited.as_secs(),
+        behind(blockers)
+    )]
     TableLock {
         /// The migration's file.
         file: String,
-        /// How often it was tried.
+        /// For how long it was tried.
+        waited: Duration,
+        /// How often it queued for the lock.
         attempts: u32,
-        /// What the driver said.
-        source: sqlx::Error,
+        /// The tables; empty where nobody could look.
+        tables: Vec<String>,
+        /// Who held them, in words; empty where nobody could look.
+        blockers: String,
+        /// What the driver said the last time.
+        source: Option<sqlx::Error>,
     },
     /// The server refused a statement of a migration.
     #[error("{0}")]
     Refused(Box<Refusal>),
+    /// The connection was lost while a migration was committed.
+    #[error("{0}")]
+    LostCommit(#[source] Box<Lost>),
     /// An index was built and is not valid, so that the migration is not recorded. Running again builds it anew.
     #[error("{file}: the index {index} is not valid; run `coderdb migrate up` again")]
     InvalidIndex {
@@ -56,11 +74,58 @@ pub enum Error {
         /// The index.
         index: String,
     },
-    /// A no-transaction file holds something else than one `CREATE INDEX CONCURRENTLY`.
-    #[error("{file}: a no-transaction file holds exactly one CREATE INDEX CONCURRENTLY with a name")]
-    NoTransaction {
+    /// A statement that runs without a transaction, and of which nobody could say afterwards whether it is done.
+    #[error(
+        "{file}: {}expected CREATE [UNIQUE] INDEX CONCURRENTLY name ON table, or DROP INDEX CONCURRENTLY name, with plain \
+         names and without IF NOT EXISTS, which would accept an invalid index",
+        statement.map(|statement| format!("statement {statement}: ")).unwrap_or_default()
+    )]
+    Unprovable {
         /// The migration's file.
         file: String,
+        /// Which statement, from 1.
+        statement: Option<usize>,
+    },
+    /// A no-transaction migration of which a part was done was changed in that part.
+    #[error("{file}: statement {statement} is done, and was another one then")]
+    EditedMidway {
+        /// The migration's file.
+        file: String,
+        /// Which statement, from 1.
+        statement: usize,
+    },
+    /// The database was migrated by a newer version, with a migration that older ones must not run on.
+    #[error("the schema is newer than this coderdb can work with: V{version:04}__{name}")]
+    TooNew {
+        /// The version of that migration.
+        version: i64,
+        /// Its name.
+        name: String,
+    },
+    /// The server is none that can be migrated.
+    #[error("{reason}")]
+    Unfit {
+        /// Why.
+        reason: String,
+    },
+    /// The run was asked to stop; what it did before stays.
+    #[error("stopped before everything was applied")]
+    Stopped,
+    /// A file or a directory cannot be read.
+    #[error("{path} cannot be read")]
+    Io {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is no migration.
+    #[error("{place}: {problem}")]
+    File {
+        /// The file, with line and column where there is one.
+        place: String,
+        /// What is wrong.
+        problem: String,
     },
     /// The history table holds what refinery did not write.
     #[error("the migration history is malformed at version {version}")]
@@ -79,6 +144,39 @@ pub enum Error {
     Sql(#[source] sqlx::Error),
 }
 
+/// A commit without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: the connection was lost during the commit, {outcome}")]
+pub struct Lost {
+    /// The migration's file.
+    pub file: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What the driver said.
+    pub source: sqlx::Error,
+}
+
+/// What became of a commit without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The migration is applied and recorded.
+    Committed,
+    /// Nothing of it is left.
+    RolledBack,
+    /// The server could not be asked.
+    Unknown,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Committed => "which was done: the migration is applied and recorded",
+            Self::RolledBack => "which was rolled back: nothing of the migration is left",
+            Self::Unknown => "and the server cannot be asked what became of it: the next run will know",
+        })
+    }
+}
+
 /// A statement of a migration that the server refused, and where it stands.
 #[derive(Debug)]
 pub struct Refusal {
@@ -92,55 +190,84 @@ pub struct Refusal {
     pub detail: Option<String>,
     /// What the server, or the migration, advises.
     pub hint: Option<String>,
-    /// The position, if the server named one: line and column from 1, and the line itself.
+    /// Line and column from 1, in characters, and the line itself: where the server names a position; else where the
+    /// statement begins.
     pub at: Option<(usize, usize, String)>,
+    /// Which statement of the file, from 1, and of how many; `None` when it was the commit.
+    pub statement: Option<(usize, usize)>,
     /// Whether the migration was one transaction, so that nothing of it is left.
     pub rolled_back: bool,
 }
 
 impl Refusal {
-    pub(super) fn new(file: String, sql: &str, error: &PgDatabaseError, rolled_back: bool) -> Self {
+    /// The refusal of what stands in the file from there on.
+    pub(super) fn new(
+        file: &File,
+        at: usize,
+        statement: Option<(usize, &[Statement<'_>])>,
+        error: &PgDatabaseError,
+    ) -> Self {
+        let sql = file.sql();
+        let named = error.position().and_then(|position| match position {
+            PgErrorPosition::Original(position) => sql[at..].char_indices().nth(position.checked_sub(1)?),
+            PgErrorPosition::Internal { .. } => None,
+        });
+        let begins =
+            statement.and_then(|(number, statements)| statements.get(number - 1)).map(|statement| statement.at);
+        let at = named.map(|(offset, _)| at + offset).or(begins);
         Self {
-            file,
+            file: file.path.clone(),
             state: error.code().to_owned(),
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),
             hint: error.hint().map(str::to_owned),
-            at: error.position().and_then(|position| locate(sql, &position)),
-            rolled_back,
+            at: at.map(|at| {
+                let (line, column) = line_and_column(sql, at);
+                (line, column, sql.lines().nth(line - 1).unwrap_or_default().to_owned())
+            }),
+            statement: statement.map(|(number, statements)| (number, statements.len())),
+            rolled_back: !file.is_stepwise,
         }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, state, message, detail, hint, at, rolled_back } = self;
+        let Self { file, state, message, detail, hint, at, statement, rolled_back } = self;
         write!(f, "[{state}] {message}\n  --> {file}")?;
+        let margin = at.as_ref().map_or(1, |(line, ..)| line.to_string().len());
+        if let Some((line, column, _)) = at {
+            write!(f, ":{line}:{column}")?;
+        }
+        if let Some((number, count)) = statement {
+            write!(f, "   (statement {number} of {count})")?;
+        }
         if let Some((line, column, text)) = at {
-            let margin = line.to_string().len();
-            write!(f, ":{line}:{column}\n{:margin$} |\n{line} | {text}\n{:margin$} | {:>column$}", "", "", "^")?;
+            // Whatever is as wide as on the line above it.
+            let before: String = text.chars().take(column - 1).map(|c| if c == '\t' { c } else { blank(c) }).collect();
+            write!(f, "\n{:margin$} |\n{line} | {text}\n{:margin$} | {before}^", "", "")?;
         }
         if let Some(detail) = detail {
-            write!(f, "\n  = detail: {detail}")?;
+            write!(f, "\n{:margin$} = detail: {detail}", "")?;
         }
         if let Some(hint) = hint {
-            write!(f, "\n  = hint: {hint}")?;
+            write!(f, "\n{:margin$} = hint: {hint}", "")?;
         }
-        f.write_str(if *rolled_back {
-            "\n  = state: rolled back; the migration is not recorded, those before it are"
+        let state = if *rolled_back {
+            "rolled back; the migration is not recorded, those before it are"
         } else {
-            "\n  = state: not recorded; running again resumes it"
-        })
+            "not recorded; running again goes on behind the last statement that is done"
+        };
+        write!(f, "\n{:margin$} = state: {state}", "")
     }
 }
 
-/// Line, column and text of a position, which the server counts in characters from 1.
-fn locate(sql: &str, position: &PgErrorPosition<'_>) -> Option<(usize, usize, String)> {
-    let PgErrorPosition::Original(at) = position else { return None };
-    let before: String = sql.chars().take(at.checked_sub(1)?).collect();
-    let line = before.matches('\n').count();
-    let column = before.chars().rev().take_while(|c| *c != '\n').count();
-    Some((line + 1, column + 1, sql.lines().nth(line)?.to_owned()))
+/// A blank as wide as the character: two columns for what East Asian scripts write.
+fn blank(c: char) -> char {
+    let is_wide = matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe4f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1faff}' | '\u{20000}'..='\u{3fffd}');
+    if is_wide { '\u{3000}' } else { ' ' }
 }
 
 impl From<sqlx::Error> for Error {
@@ -160,6 +287,14 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }
 
+fn tables_or_any(tables: &[String]) -> String {
+    if tables.is_empty() { "a table".to_owned() } else { tables.join(", ") }
+}
+
+fn behind(blockers: &str) -> String {
+    if blockers.is_empty() { String::new() } else { format!(", behind {blockers}") }
+}
+
 fn join(holders: &[Holder]) -> String {
     holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -167,19 +302,6 @@ fn join(holders: &[Holder]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_position_is_counted_in_characters_and_points_at_its_line() {
-        let sql = "-- ü\nCREATE TABLE t (\n  a intt\n);";
-        let at = sql
-            .chars()
-            .take_while(|_| true)
-            .collect::<String>()
-            .find("intt")
-            .map(|byte| sql[..byte].chars().count() + 1);
-        let found = locate(sql, &PgErrorPosition::Original(at.expect("in the text")));
-        assert_eq!(found, Some((3, 5, "  a intt".to_owned())));
-    }
 
     #[test]
     fn the_caret_stands_under_the_column() {
@@ -190,11 +312,18 @@ mod tests {
             detail: None,
             hint: Some("mend it".to_owned()),
             at: Some((3, 5, "  a intt".to_owned())),
+            statement: Some((1, 2)),
             rolled_back: true,
         };
-        let text = "[42704] type \"intt\" does not exist\n  --> migrations/V0001__m.sql:3:5\n  |\n3 |   a intt\n  \
-                    |     ^\n  = hint: mend it\n  = state: rolled back; the migration is not recorded, those before \
-                    it are";
+        let text = concat!(
+            "[42704] type \"intt\" does not exist\n",
+            "  --> migrations/V0001__m.sql:3:5   (statement 1 of 2)\n",
+            "  |\n",
+            "3 |   a intt\n",
+            "  |     ^\n",
+            "  = hint: mend it\n",
+            "  = state: rolled back; the migration is not recorded, those before it are",
+        );
         assert_eq!(refusal.to_string(), text);
     }
 }

@@ -1,13 +1,15 @@
 //! One runner at a time: a session advisory lock, polled.
 
 use std::{
+    collections::hash_map::RandomState,
     fmt,
+    hash::{BuildHasher as _, Hasher as _},
     time::{Duration, Instant},
 };
 
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{Error, Event};
+use super::{Error, Event, Options};
 
 /// Any number that other programs are unlikely to choose; advisory locks are per database. ASCII for `coderdb`.
 const KEY: i64 = 0x0063_6f64_6572_6462;
@@ -21,41 +23,64 @@ pub struct Holder {
     pub application_name: String,
     /// Where it comes from; `local` for a unix socket, `unknown` when the server does not tell this role.
     pub address: String,
+    /// For how many seconds it is connected; `None` when the server does not tell this role.
+    pub seconds: Option<i64>,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid {} ({:?} from {})", self.pid, self.application_name, self.address)
+        write!(f, "pid {} ({:?} from {}", self.pid, self.application_name, self.address)?;
+        match self.seconds {
+            Some(seconds) => write!(f, ", connected for {seconds} s)"),
+            None => f.write_str(")"),
+        }
     }
 }
+
+/// Whether this very backend holds the lock: a transaction pooler may have moved the session to another one.
+pub(super) const IS_HELD: &str = "EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted \
+    AND pid = pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+    AND classid = 6516580 AND objid = 1701995618 AND objsubid = 1)";
+
+/// From one try to the next, at most: a runner that was killed is replaced within two seconds.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// From one word about whom it waits for to the next.
+const TELL: Duration = Duration::from_secs(3);
 
 /// Polls: a session that blocks in `pg_advisory_lock` holds a snapshot, and the holder's concurrent index would wait
 /// for that snapshot while it waits for the holder.
 pub(super) async fn acquire(
     conn: &mut PgConnection,
-    timeout: Duration,
+    options: &Options,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<(), Error> {
     let start = Instant::now();
-    let mut pause = Duration::from_millis(20);
+    let timeout = options.runner_lock_timeout;
+    let (mut pause, mut told) = (Duration::from_millis(20), None::<Instant>);
     loop {
-        let locked = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)")
-            .persistent(false)
-            .bind(KEY)
-            .fetch_one(&mut *conn)
-            .await?;
-        if locked {
+        if options.stop.is_requested() {
+            return Err(Error::Stopped);
+        }
+        let try_lock = format!("SELECT pg_try_advisory_lock({KEY})");
+        let row = sqlx::raw_sql(AssertSqlSafe(try_lock)).fetch_one(&mut *conn).await?;
+        if row.try_get(0)? {
             break;
         }
-        if pause >= Duration::from_secs(1) || start.elapsed() >= timeout {
+        let is_late = start.elapsed() >= timeout;
+        if is_late || told.map_or(start.elapsed() >= PAUSE, |told| told.elapsed() >= TELL) {
             let holders = holders(conn).await?;
-            if start.elapsed() >= timeout {
+            if is_late {
                 return Err(Error::LockBusy { waited: start.elapsed(), holders });
             }
             on_event(Event::Waiting { holders: &holders });
+            told = Some(Instant::now());
         }
-        tokio::time::sleep(pause.min(timeout.saturating_sub(start.elapsed()))).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
+        // Many runners that start together should not go on asking together.
+        let jitter = RandomState::new().build_hasher().finish() % 100;
+        let jittered = pause * u32::try_from(50 + jitter).unwrap_or(100) / 100;
+        options.stop.sleep(jittered.min(timeout.saturating_sub(start.elapsed()))).await;
+        pause = (pause * 2).min(PAUSE);
     }
     // A killed client's statement would otherwise keep the lock until it ends. Not every platform can do it.
     sqlx::raw_sql("DO $$ BEGIN SET client_connection_check_interval = '1s'; EXCEPTION WHEN OTHERS THEN NULL; END $$")
@@ -65,34 +90,37 @@ pub(super) async fn acquire(
 }
 
 pub(super) async fn release(conn: &mut PgConnection) -> Result<(), Error> {
-    sqlx::query("SELECT pg_advisory_unlock($1)").persistent(false).bind(KEY).execute(conn).await?;
+    let unlock = format!("SELECT pg_advisory_unlock({KEY})");
+    sqlx::raw_sql(AssertSqlSafe(unlock)).execute(conn).await?;
     Ok(())
 }
 
-/// Whether this very backend holds the lock: a transaction pooler may have moved the session to another one.
 pub(super) async fn is_held(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid() \
-         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-         AND classid::bigint = $1 >> 32 AND objid::bigint = $1 & 4294967295 AND objsubid = 1)",
-    )
-    .persistent(false)
-    .bind(KEY)
-    .fetch_one(conn)
-    .await
+    let is_held = format!("SELECT {IS_HELD}");
+    sqlx::raw_sql(AssertSqlSafe(is_held)).fetch_one(conn).await?.try_get(0)
 }
 
 async fn holders(conn: &mut PgConnection) -> Result<Vec<Holder>, sqlx::Error> {
     sqlx::query_as(
         "SELECT a.pid, coalesce(a.application_name, '') AS application_name, \
-         coalesce(host(a.client_addr), CASE a.client_port WHEN -1 THEN 'local' ELSE 'unknown' END) AS address \
+         coalesce(host(a.client_addr), CASE a.client_port WHEN -1 THEN 'local' ELSE 'unknown' END) AS address, \
+         extract(epoch FROM clock_timestamp() - a.backend_start)::bigint AS seconds \
          FROM pg_locks AS l INNER JOIN pg_stat_activity AS a ON a.pid = l.pid \
          WHERE l.locktype = 'advisory' AND l.granted \
          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-         AND l.classid::bigint = $1 >> 32 AND l.objid::bigint = $1 & 4294967295 AND l.objsubid = 1",
+         AND l.classid = 6516580 AND l.objid = 1701995618 AND l.objsubid = 1",
     )
     .persistent(false)
-    .bind(KEY)
     .fetch_all(conn)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_halves_of_the_key_are_those_that_the_catalog_shows() {
+        assert_eq!((KEY >> 32, KEY & 0xffff_ffff), (6_516_580, 1_701_995_618));
+    }
 }

@@ -6,45 +6,79 @@
 
 mod driver;
 mod error;
+mod files;
+mod history_table;
 mod lock;
+mod log;
+mod names;
+mod observer;
 mod plan;
+mod repair;
+mod run;
+mod statements;
+mod stop;
 
 use std::time::Duration;
 
 use refinery::{Runner, Target};
-use refinery_core::AsyncMigrate;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
+use crate::connect;
 use driver::Driver;
-pub use error::{Error, Refusal};
+pub use error::{Error, Lost, Outcome, Refusal};
+pub use files::Migrations;
 pub use lock::Holder;
-pub use plan::{Entry, Problem, State, Status};
+pub use log::{Done, history};
+pub use plan::{Entry, Fit, Planned, Problem, State, Status};
+pub use repair::{accept, drop_invalid_indexes, mark_applied};
+use run::Run;
+pub use stop::Stop;
 
-/// refinery's own name for it, so that its tools find it.
-const HISTORY: &str = "refinery_schema_history";
-
-mod embedded {
-    refinery::embed_migrations!("migrations");
-}
+/// The oldest server that can be migrated: it says since when somebody waits for a lock.
+const OLDEST_SERVER: i32 = 140_000;
 
 /// How [`up`] runs.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What to apply.
+    pub migrations: Migrations,
     /// Stop after this version; `None` for the newest.
     pub target: Option<i64>,
     /// How long to wait for another runner to finish.
     pub runner_lock_timeout: Duration,
-    /// How long one attempt may wait for a table lock, and hold up everybody behind it.
+    /// How long others may be delayed because a migration waits for a table; `None` for as long as it waits. Without
+    /// [`second`](Self::second), each wait ends after this time, whether it delays anybody or not.
+    pub max_stall: Option<Duration>,
+    /// How long one attempt may wait for a table, where that delays nobody for longer than `max_stall`, or where only an
+    /// autovacuum is in the way.
     pub lock_timeout: Duration,
+    /// How long to try to get the tables of one migration, before the run gives up.
+    pub patience: Duration,
+    /// How long a statement may run; zero for as long as it takes, whatever the role's default is.
+    pub statement_timeout: Duration,
+    /// How to open a second connection to the same database: for a look at what a migration waits for and whom it delays,
+    /// for canceling, and for finding out what became of a commit. `None` does without.
+    pub second: Option<connect::Options>,
+    /// The name of the machine, for [`history`]; `None` leaves it out.
+    pub host: Option<String>,
+    /// Stops the run from elsewhere.
+    pub stop: Stop,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
+            migrations: Migrations::embedded(),
             target: None,
             runner_lock_timeout: Duration::from_mins(15),
+            max_stall: Some(Duration::from_millis(250)),
             // Not below PostgreSQL's deadlock_timeout of 1 s: only then does an autovacuum step aside.
             lock_timeout: Duration::from_secs(2),
+            patience: Duration::from_mins(1),
+            statement_timeout: Duration::ZERO,
+            second: None,
+            host: None,
+            stop: Stop::default(),
         }
     }
 }
@@ -71,7 +105,27 @@ pub enum Event<'a> {
         version: i64,
         /// How often it has been tried.
         attempt: u32,
+        /// Who had the table, in words; empty where nobody could look.
+        blockers: &'a str,
     },
+    /// An index is being built.
+    Building {
+        /// The version of its migration.
+        version: i64,
+        /// How far it is.
+        progress: &'a Progress,
+    },
+}
+
+/// How far the build of an index is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What the server does, in its own words.
+    pub phase: String,
+    /// How much of that it has done: blocks, or transactions that it waits for.
+    pub done: i64,
+    /// Of how many; 0 when that is unknown.
+    pub total: i64,
 }
 
 /// One migration that [`up`] applied.
@@ -83,36 +137,43 @@ pub struct Applied {
     pub name: String,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
+    /// The longest that it delayed anybody else's statement, in milliseconds; `None` when nobody could look.
+    pub delay_milliseconds: Option<u64>,
 }
 
-/// What is applied, pending and wrong. Writes nothing: a role that may only read is enough. Two round trips.
+/// What is applied, pending and wrong with this version's migrations. Writes nothing: a role that may only read, and a
+/// standby, are enough. One round trip.
 ///
 /// # Errors
 /// [`Error::Unavailable`] and [`Error::Sql`]; what is wrong with the history is part of the answer.
 #[tracing::instrument(name = "migrate.status", skip_all)]
 pub async fn status(conn: &mut PgConnection) -> Result<Status, Error> {
-    let exists = sqlx::query_scalar::<_, bool>("SELECT to_regclass($1) IS NOT NULL")
-        .persistent(false)
-        .bind(HISTORY)
-        .fetch_one(&mut *conn)
-        .await?;
-    let applied = if exists {
-        let mut driver = Driver::reader(conn);
-        match driver.get_applied_migrations(HISTORY).await {
-            Ok(applied) => applied,
-            Err(error) => return Err(driver.into_error(error)),
-        }
-    } else {
-        Vec::new()
-    };
-    Ok(plan::status(&applied, runner().get_migrations()))
+    status_of(conn, &Migrations::embedded()).await
+}
+
+/// What is applied, pending and wrong with other migrations; see [`status`].
+///
+/// # Errors
+/// As [`status`].
+pub async fn status_of(conn: &mut PgConnection, migrations: &Migrations) -> Result<Status, Error> {
+    Ok(plan::status(&history_table::read(conn).await?, &migrations.refinery()))
+}
+
+/// What [`up`] would run, in its order. Writes nothing; one round trip, as [`status`].
+///
+/// # Errors
+/// As [`status`], and [`Error::History`] and [`Error::TooNew`], which would stop it.
+pub async fn plan<'m>(conn: &mut PgConnection, migrations: &'m Migrations) -> Result<Vec<Planned<'m>>, Error> {
+    let pending = status_of(conn, migrations).await?.check()?.pending_up_to(None);
+    Ok(pending.into_iter().filter_map(|version| migrations.get(version)).map(Planned::of).collect())
 }
 
 /// Applies what is pending, in order, and returns what it applied: nothing, without a lock, when nothing is pending.
 ///
 /// Safe when several runners start at once: one applies, the others wait for it and find nothing left to do. Each
-/// migration is one transaction with its history row; a concurrent index is recorded once it is valid. When this
-/// future is dropped, close the connection: it still holds the runner's lock.
+/// migration is one transaction with its history row. One that cannot be, runs statement by statement, each recorded with
+/// what it did; a concurrent index is recorded once it is valid. When this future is dropped, close the connection: it
+/// still holds the runner's lock.
 ///
 /// # Errors
 /// See [`Error`]; whatever fails, the migrations before it stay applied, and running again goes on from there.
@@ -123,19 +184,40 @@ pub async fn up(
     mut on_event: impl FnMut(Event<'_>) + Send,
 ) -> Result<Vec<Applied>, Error> {
     if let Some(target) = options.target
-        && !runner().get_migrations().iter().any(|m| m.version() == target)
+        && options.migrations.get(target).is_none()
     {
-        return Err(Error::UnknownTarget { target, newest: newest() });
+        return Err(Error::UnknownTarget { target, newest: options.migrations.newest() });
     }
-    if status(conn).await?.check()?.pending_up_to(options.target) == 0 {
+    let status = status_of(conn, &options.migrations).await?.check()?;
+    if status.pending_up_to(options.target).is_empty() {
         return Ok(Vec::new());
     }
-    lock::acquire(conn, options.runner_lock_timeout, &mut on_event).await?;
+    fit_to_migrate(conn).await?;
+    lock::acquire(conn, options, &mut on_event).await?;
     let result = locked(conn, options, &mut on_event).await;
+    // A session that is lost has no lock any more.
     let released = lock::release(conn).await;
     let applied = result?;
     released?;
     Ok(applied)
+}
+
+/// Whether anything can be written there, before a lock is waited for.
+async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
+    let server = "SELECT current_setting('server_version_num')::integer, current_setting('server_version'), \
+                  pg_is_in_recovery(), current_setting('transaction_read_only')::boolean";
+    let row = sqlx::raw_sql(server).fetch_one(conn).await?;
+    let (number, name): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    let reason = if number < OLDEST_SERVER {
+        format!("the server is PostgreSQL {name}; migrations need 14 or newer")
+    } else if row.try_get(2)? {
+        "the server is a standby; migrate on the primary".to_owned()
+    } else if row.try_get(3)? {
+        "the session may only read: default_transaction_read_only is on".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Unfit { reason })
 }
 
 async fn locked(
@@ -143,10 +225,22 @@ async fn locked(
     options: &Options,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<Vec<Applied>, Error> {
+    if !lock::is_held(conn).await? {
+        return Err(Error::SessionLost);
+    }
     // Again, because another runner may have finished the work while this one waited.
-    let pending = status(conn).await?.check()?.pending();
-    let runner = runner().set_target(options.target.map_or(Target::Latest, Target::Version));
-    let mut driver = Driver::writer(conn, options.lock_timeout, pending, on_event);
+    let status = status_of(conn, &options.migrations).await?.check()?;
+    let pending = status.pending_up_to(options.target);
+    if pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut runner = Runner::new(&options.migrations.refinery())
+        // A newer version of the library may have applied more.
+        .set_abort_missing(false)
+        .set_target(options.target.map_or(Target::Latest, Target::Version));
+    runner.set_migration_table_name(history_table::TABLE);
+    let run = Run::new(conn, options, on_event).await?;
+    let mut driver = Driver::new(run, &options.migrations, pending);
     match runner.run_async(&mut driver).await {
         Ok(_) => Ok(driver.into_applied()),
         Err(error) => Err(driver.into_error(error)),
@@ -156,11 +250,5 @@ async fn locked(
 /// The newest version that this library knows.
 #[must_use]
 pub fn newest() -> i64 {
-    runner().get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default()
-}
-
-fn runner() -> Runner {
-    let mut runner = embedded::migrations::runner();
-    runner.set_migration_table_name(HISTORY);
-    runner
+    Migrations::embedded().newest()
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use refinery::Migration;
 use serde::Serialize;
 
-use super::Error;
+use super::{Error, files::File, history_table, names, statements::line_and_column};
 
 /// The state of a database's schema, migration by migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,8 +41,12 @@ pub enum State {
     Pending,
     /// The history has its version, with another name or content.
     Changed,
-    /// The history has a version that this library does not know.
+    /// The history has a version that this library does not know, and that is not newer than all it knows.
     Unknown,
+    /// A newer version of the library applied it, and this one can work with it.
+    Newer,
+    /// A newer version of the library applied it, and this one must not run any more.
+    Breaking,
     /// It was never applied, though a later one was.
     Skipped,
 }
@@ -56,6 +60,8 @@ impl State {
             Self::Pending => "pending",
             Self::Changed => "changed",
             Self::Unknown => "unknown",
+            Self::Newer => "newer",
+            Self::Breaking => "breaking",
             Self::Skipped => "skipped",
         }
     }
@@ -71,39 +77,111 @@ impl fmt::Display for Problem {
         write!(f, "V{version:04}__{name}: ")?;
         f.write_str(match state {
             State::Changed => "its file differs from what was applied",
-            State::Unknown => "was applied by a newer or another coderdb",
+            State::Unknown => "was applied by another coderdb",
+            State::Breaking => "was applied by a newer coderdb, and this one cannot work with it",
             State::Skipped => "was never applied, though a later one was",
-            State::Applied | State::Pending => "is fine",
+            State::Applied | State::Pending | State::Newer => "is fine",
         })
     }
+}
+
+/// Whether a schema and this version of the library fit together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[must_use]
+pub enum Fit {
+    /// Every migration is applied, and no other.
+    Current,
+    /// Every migration is applied, and newer ones that leave this version working.
+    Newer,
+    /// Some are not applied yet.
+    Pending,
+    /// A newer migration is applied that this version cannot work with.
+    TooNew,
+    /// The history and the files do not fit together.
+    Diverged,
 }
 
 impl Status {
     /// Whether nothing is pending and nothing is wrong.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.migrations.iter().all(|entry| entry.state == State::Applied)
+        matches!(self.fit(), Fit::Current | Fit::Newer)
+    }
+
+    /// Whether the schema and this version of the library fit together.
+    pub fn fit(&self) -> Fit {
+        let has = |states: &[State]| self.migrations.iter().any(|entry| states.contains(&entry.state));
+        if has(&[State::Changed, State::Unknown, State::Skipped]) {
+            Fit::Diverged
+        } else if has(&[State::Breaking]) {
+            Fit::TooNew
+        } else if has(&[State::Pending]) {
+            Fit::Pending
+        } else if has(&[State::Newer]) {
+            Fit::Newer
+        } else {
+            Fit::Current
+        }
     }
 
     /// What is wrong with the history; empty when the pending migrations can be applied.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
-        let fine = |entry: &&Entry| !matches!(entry.state, State::Applied | State::Pending);
+        let fine = |entry: &&Entry| !matches!(entry.state, State::Applied | State::Pending | State::Newer);
         self.migrations.iter().filter(fine).cloned().map(Problem).collect()
     }
 
+    /// The migrations that are not applied yet, in their order.
+    pub fn pending(&self) -> impl Iterator<Item = &Entry> {
+        self.migrations.iter().filter(|entry| entry.state == State::Pending)
+    }
+
     pub(super) fn check(self) -> Result<Self, Error> {
-        let problems = self.problems();
-        if problems.is_empty() { Ok(self) } else { Err(Error::History { problems }) }
+        match self.fit() {
+            Fit::Diverged => Err(Error::History { problems: self.problems() }),
+            Fit::TooNew => {
+                let breaking = self.migrations.into_iter().find(|entry| entry.state == State::Breaking);
+                let (version, name) = breaking.map(|entry| (entry.version, entry.name)).unwrap_or_default();
+                Err(Error::TooNew { version, name })
+            }
+            Fit::Current | Fit::Newer | Fit::Pending => Ok(self),
+        }
     }
 
-    pub(super) fn pending(self) -> Vec<Entry> {
-        self.migrations.into_iter().filter(|entry| entry.state == State::Pending).collect()
+    pub(super) fn pending_up_to(&self, target: Option<i64>) -> Vec<i64> {
+        let wanted = |version: &i64| target.is_none_or(|target| *version <= target);
+        self.pending().map(|entry| entry.version).filter(wanted).collect()
     }
+}
 
-    pub(super) fn pending_up_to(&self, target: Option<i64>) -> usize {
-        let wanted = |entry: &&Entry| entry.state == State::Pending && target.is_none_or(|t| entry.version <= t);
-        self.migrations.iter().filter(wanted).count()
+/// A migration that is pending, and what it would run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned<'m> {
+    /// Its version.
+    pub version: i64,
+    /// Its name.
+    pub name: &'m str,
+    /// Whether it is one transaction; else it runs statement by statement.
+    pub in_transaction: bool,
+    /// The whole text of its file.
+    pub sql: &'m str,
+    /// Its statements: the line of each, from 1, and its text without comments before it.
+    pub statements: Vec<(usize, &'m str)>,
+}
+
+impl<'m> Planned<'m> {
+    pub(super) fn of(file: &'m File) -> Self {
+        let sql = file.sql();
+        let statements =
+            file.statements().into_iter().map(|statement| (line_and_column(sql, statement.at).0, statement.text));
+        Self {
+            version: file.migration.version(),
+            name: file.migration.name(),
+            in_transaction: !file.is_stepwise,
+            sql,
+            statements: statements.collect(),
+        }
     }
 }
 
@@ -122,17 +200,22 @@ pub(super) fn status(applied: &[Migration], files: &[Migration]) -> Status {
             entry(file, state, history(file.version()))
         })
         .collect();
-    let unknown = applied.iter().filter(|row| !files.iter().any(|file| file.version() == row.version()));
-    migrations.extend(unknown.map(|row| entry(row, State::Unknown, Some(row))));
-    migrations.sort_by_key(|entry| entry.version);
     let newest = files.iter().map(Migration::version).max().unwrap_or_default();
+    let unknown = applied.iter().filter(|row| !files.iter().any(|file| file.version() == row.version()));
+    migrations.extend(unknown.map(|row| {
+        let state = match row.version() > newest {
+            false => State::Unknown,
+            true if names::is_breaking(row.name()) => State::Breaking,
+            true => State::Newer,
+        };
+        entry(row, state, Some(row))
+    }));
+    migrations.sort_by_key(|entry| entry.version);
     Status { version, newest, migrations }
 }
 
-fn entry(named_by: &Migration, state: State, history: Option<&Migration>) -> Entry {
-    let applied_on = history
-        .and_then(Migration::applied_on)
-        .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
+fn entry(named_by: &Migration, state: State, applied: Option<&Migration>) -> Entry {
+    let applied_on = applied.and_then(history_table::applied_on);
     Entry { version: named_by.version(), name: named_by.name().to_owned(), state, applied_on }
 }
 
@@ -154,15 +237,34 @@ mod tests {
 
     #[test]
     fn each_migration_has_exactly_one_state() {
-        use State::{Applied, Changed, Pending, Skipped, Unknown};
+        use State::{Applied, Breaking, Changed, Newer, Pending, Skipped, Unknown};
         let files = [file(1, "a"), file(2, "b"), file(3, "c")];
         let [one, two, three] = [applied(&files[0]), applied(&files[1]), applied(&files[2])];
         assert_eq!(states(&[], &files), [Pending, Pending, Pending]);
         assert_eq!(states(std::slice::from_ref(&one), &files), [Applied, Pending, Pending]);
         assert_eq!(states(&[one.clone(), two, three.clone()], &files), [Applied, Applied, Applied]);
-        assert_eq!(states(&[one.clone(), three], &files), [Applied, Skipped, Applied]);
+        assert_eq!(states(&[one.clone(), three.clone()], &files), [Applied, Skipped, Applied]);
         assert_eq!(states(&[applied(&file(1, "edited"))], &files), [Changed, Pending, Pending]);
-        assert_eq!(states(&[one, applied(&file(9, "z"))], &files[..1]), [Applied, Unknown]);
+        assert_eq!(states(&[one.clone(), applied(&file(9, "z"))], &files[..1]), [Applied, Newer]);
+        assert_eq!(
+            states(&[one.clone(), applied(&file(2, "z")), three], &[file(1, "a"), file(3, "c")]),
+            [Applied, Unknown, Applied]
+        );
+        let breaking = Migration::unapplied("V9__breaking_m", "z").expect("a valid name");
+        assert_eq!(states(&[one, applied(&breaking)], &files[..1]), [Applied, Breaking]);
+    }
+
+    #[test]
+    fn an_older_library_fits_a_newer_schema_unless_that_breaks_it() {
+        let files = [file(1, "a"), file(2, "b")];
+        let [one, two] = [applied(&files[0]), applied(&files[1])];
+        let fit = |history: &[Migration]| status(history, &files).fit();
+        let newer = |name: &str| applied(&Migration::unapplied(name, "z").expect("a valid name"));
+        assert_eq!(fit(&[one.clone(), two.clone()]), Fit::Current);
+        assert_eq!(fit(std::slice::from_ref(&one)), Fit::Pending);
+        assert_eq!(fit(&[one.clone(), two.clone(), newer("V3__m")]), Fit::Newer);
+        assert_eq!(fit(&[one.clone(), two.clone(), newer("V3__breaking_m"), newer("V4__m")]), Fit::TooNew);
+        assert_eq!(fit(&[one, newer("V3__breaking_m")]), Fit::Diverged);
     }
 
     #[test]

@@ -301,8 +301,8 @@ async fn a_history_that_does_not_fit_is_an_error_that_names_the_migration() {
         ),
         ("DELETE FROM refinery_schema_history WHERE version = 2", "was never applied, though a later one was"),
         (
-            "INSERT INTO refinery_schema_history VALUES (99, 'from_the_future', '2026-01-01T00:00:00Z', '1')",
-            "V0099__from_the_future: was applied by a newer or another coderdb",
+            "INSERT INTO refinery_schema_history VALUES (0, 'from_elsewhere', '2026-01-01T00:00:00Z', '1')",
+            "V0000__from_elsewhere: was applied by another coderdb",
         ),
         ("UPDATE refinery_schema_history SET checksum = 'x' WHERE version = 3", "malformed at version 3"),
     ] {
@@ -311,6 +311,21 @@ async fn a_history_that_does_not_fit_is_an_error_that_names_the_migration() {
         run(&mut conn, change).await;
         support::fails(database.coderdb().args(["migrate", "up"]), 12, &[problem]);
     }
+}
+
+#[tokio::test]
+async fn a_newer_schema_fits_unless_a_newer_migration_breaks_this_version() {
+    let database = support::database().await.directly();
+    let mut conn = database.connect().await;
+    run(&mut conn, "INSERT INTO refinery_schema_history VALUES (98, 'more', '2026-01-01T00:00:00Z', '1')").await;
+    for command in ["up", "check"] {
+        assert_eq!(support::run(database.coderdb().args(["migrate", command])).code, 0, "{command}");
+    }
+    run(&mut conn, "INSERT INTO refinery_schema_history VALUES (99, 'breaking_more', '2026-01-01T00:00:00Z', '1')")
+        .await;
+    support::fails(database.coderdb().args(["migrate", "up"]), 13, &["V0099__breaking_more"]);
+    assert_eq!(support::run(database.coderdb().args(["migrate", "check"])).code, 13);
+    assert_eq!(support::run(database.coderdb().args(["migrate", "status", "--exit-code"])).code, 13);
 }
 
 #[tokio::test]

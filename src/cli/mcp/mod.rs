@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     authz::{Actor, System, UseChats},
-    migrate::{self, State},
+    migrate,
     model::{ChatId, UserRef},
     pool::{self, Pool},
     store,
@@ -53,8 +53,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let (options, mut database) = connect_to_configured().await?;
-    if migrate::status(&mut database).await?.migrations.iter().any(|entry| entry.state == State::Pending) {
+    let mut database = connect_to_configured().await?;
+    if migrate::status(&mut database).await?.pending().next().is_some() {
         return Err(
             CliError::new(PENDING, "the database schema is missing or too old").next("run `coderdb migrate up`")
         );
@@ -67,6 +67,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             return Err(CliError::new(USAGE, error).next("name the owner of the chat, or leave --owner out"));
         }
     }
+    let options = database.options().clone();
     database.close().await;
 
     let pool = Pool::new(options, pool::Settings::default());

@@ -1,27 +1,92 @@
 //! `coderdb migrate`.
 
+mod check;
+mod history;
+mod plan;
+mod repair;
+mod signals;
 mod status;
 mod up;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Subcommand;
 
-use super::{connect::connect, error::CliError};
+use super::{
+    connect::{Database, connect_within},
+    error::CliError,
+};
+use crate::{duration, migrate::Migrations};
 pub(super) use up::{report, up};
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    Up(up::Args),
-    Status(status::Args),
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// Work with the files of this directory, and not with those of this version: to try what is not released yet
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    from: Option<PathBuf>,
+    /// How long to wait for a database that starts, restarts or has no room; never for a wrong password
+    #[arg(long, global = true, value_name = "DURATION", env = "CODERDB_WAIT_TIMEOUT", default_value = "60s", value_parser = length)]
+    wait_timeout: Duration,
 }
 
-pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
-    let mut database = connect().await?;
-    let code = match command {
-        Command::Up(args) => up::run(&mut database, &args).await?,
-        Command::Status(args) => status::run(&mut database, &args).await?,
-    };
-    database.close().await;
-    Ok(code)
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Args),
+    Plan(plan::Args),
+    Status(status::Args),
+    Check(check::Args),
+    History(history::Args),
+    #[command(subcommand)]
+    Repair(repair::Command),
 }
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let migrations = match &args.from {
+        Some(directory) => Migrations::read(directory)?,
+        None => Migrations::embedded(),
+    };
+    let command = async {
+        let mut database = connect_within(args.wait_timeout).await?;
+        let code = match args.command {
+            Command::Plan(args) => plan::run(&mut database, &migrations, &args).await?,
+            Command::Status(args) => status::run(&mut database, &migrations, &args).await?,
+            Command::Check(args) => check::run(&mut database, &migrations, &args).await?,
+            Command::History(args) => history::run(&mut database, &args).await?,
+            Command::Repair(command) => repair::run(&mut database, &migrations, &command).await?,
+            // It ends with its signals itself.
+            Command::Up(args) => return Ok(Ran::ToMigrate(database, args)),
+        };
+        database.close().await;
+        Ok::<_, CliError>(Ran::Code(code))
+    };
+    match signals::or_end(command).await? {
+        Ran::Code(code) => Ok(code),
+        Ran::ToMigrate(mut database, args) => {
+            let code = up::run(&mut database, migrations.clone(), &args).await;
+            database.close().await;
+            code
+        }
+    }
+}
+
+enum Ran {
+    Code(ExitCode),
+    ToMigrate(Database, up::Args),
+}
+
+/// A duration such as `250ms` or `1h30m`.
+fn length(text: &str) -> Result<Duration, String> {
+    let length = duration::parse(text).filter(|_| !text.is_empty() && !text.starts_with('-'));
+    length.ok_or_else(|| "expected a duration such as 250ms, 2s or 15m".to_owned())
+}
+
+/// A duration, or `none`.
+fn length_or_none(text: &str) -> Result<Limit, String> {
+    if text == "none" { Ok(Limit(None)) } else { length(text).map(|length| Limit(Some(length))) }
+}
+
+/// A limit that can be lifted.
+#[derive(Debug, Clone, Copy)]
+struct Limit(Option<Duration>);

@@ -2,27 +2,38 @@
 
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use super::super::{
-    error::{CliError, HISTORY, PENDING},
+    error::{CliError, HISTORY, PENDING, TOO_NEW},
     output::{Output, print, print_json, table},
 };
-use crate::{migrate, store::PgConnection};
+use crate::{
+    migrate::{self, Fit, Migrations},
+    store::PgConnection,
+};
 
 /// Show what is applied, pending and wrong; changes nothing
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb migrate status\n  coderdb migrate status --exit-code -o json")]
 pub(in crate::cli) struct Args {
-    /// Exit with 3 when migrations are pending, and with 12 when the history is wrong
+    /// Exit with 3 when migrations are pending, 12 when the history is wrong, 13 when the schema is too new
     #[arg(long)]
     exit_code: bool,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }
 
-pub(super) async fn run(conn: &mut PgConnection, args: &Args) -> Result<ExitCode, CliError> {
-    let status = migrate::status(conn).await?;
+pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: &Args) -> Result<ExitCode, CliError> {
+    let status = migrate::status_of(conn, migrations).await?;
     match args.output {
-        Output::Json => print_json(&status)?,
+        Output::Json => print_json(&json!({
+            "format": 1,
+            "fit": status.fit(),
+            "version": status.version,
+            "newest": status.newest,
+            "migrations": status.migrations,
+        }))?,
         Output::Table => {
             let rows = status.migrations.iter().map(|entry| {
                 [
@@ -35,9 +46,15 @@ pub(super) async fn run(conn: &mut PgConnection, args: &Args) -> Result<ExitCode
             print(&table(&["version", "name", "state", "applied on"], rows))?;
         }
     }
-    Ok(match (args.exit_code, status.is_current(), status.problems().is_empty()) {
-        (false, _, _) | (true, true, _) => ExitCode::SUCCESS,
-        (true, false, true) => ExitCode::from(PENDING),
-        (true, false, false) => ExitCode::from(HISTORY),
-    })
+    Ok(if args.exit_code { code(status.fit()) } else { ExitCode::SUCCESS })
+}
+
+/// The exit code that says how a schema fits.
+pub(super) fn code(fit: Fit) -> ExitCode {
+    match fit {
+        Fit::Current | Fit::Newer => ExitCode::SUCCESS,
+        Fit::Pending => ExitCode::from(PENDING),
+        Fit::TooNew => ExitCode::from(TOO_NEW),
+        Fit::Diverged => ExitCode::from(HISTORY),
+    }
 }

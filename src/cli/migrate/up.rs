@@ -1,70 +1,148 @@
 //! `coderdb migrate up`.
 
-use std::{process::ExitCode, time::Duration};
+use std::{env, fs, process::ExitCode, time::Duration};
 
 use serde_json::json;
 
-use super::super::{
-    connect::is_pooled,
-    error::{CliError, UNFIT},
-    output::{Output, note, print, print_json, table},
+use super::{
+    super::{
+        connect::{Database, is_pooled},
+        error::{CliError, UNFIT},
+        output::{Output, note, print, print_json, table},
+    },
+    Limit, length, length_or_none,
+    signals::Signals,
 };
-use crate::{
-    migrate::{self, Applied, Event, Options},
-    store::PgConnection,
-};
+use crate::migrate::{self, Applied, Event, Migrations, Options, Stop};
 
 /// Apply what is pending
+///
+/// Safe when several start at once: one applies, the others wait for it. On SIGTERM or SIGINT it stops before the next
+/// migration; after the time of grace, or on a second signal, it cancels the statement under way.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  coderdb migrate up\n  coderdb migrate up --target 5\n\nSafe when several start at \
-                        once: one applies, the others wait for it."
+    after_help = "Examples:\n  coderdb migrate up\n  coderdb migrate up --target 5\n  coderdb migrate up --max-stall \
+                        100ms --output json"
 )]
 pub(in crate::cli) struct Args {
     /// Stop after this version
     #[arg(long, value_name = "VERSION")]
     target: Option<i64>,
-    /// How many seconds to wait for another runner to finish
-    #[arg(long, value_name = "SECONDS", env = "CODERDB_RUNNER_LOCK_TIMEOUT", default_value_t = 900)]
-    runner_lock_timeout: u64,
+    /// How long to wait for another runner to finish
+    #[arg(long, value_name = "DURATION", env = "CODERDB_RUNNER_LOCK_TIMEOUT", default_value = "15m", value_parser = seconds)]
+    runner_lock_timeout: Duration,
+    /// How long others may be delayed because a migration waits for a table; `none` for as long as it waits
+    #[arg(long, value_name = "DURATION", env = "CODERDB_MAX_STALL", default_value = "250ms", value_parser = length_or_none)]
+    max_stall: Limit,
+    /// How long one attempt may wait for a table where only an autovacuum is in the way, or where there is no `--max-stall`
+    #[arg(long, value_name = "DURATION", env = "CODERDB_LOCK_TIMEOUT", default_value = "2s", value_parser = length)]
+    lock_timeout: Duration,
+    /// How long to try to get the tables of one migration
+    #[arg(long, value_name = "DURATION", env = "CODERDB_LOCK_PATIENCE", default_value = "60s", value_parser = length)]
+    lock_patience: Duration,
+    /// How long a statement may run; 0 for as long as it takes
+    #[arg(long, value_name = "DURATION", env = "CODERDB_STATEMENT_TIMEOUT", default_value = "0", value_parser = length)]
+    statement_timeout: Duration,
+    /// How long the statement under way may go on after a signal
+    #[arg(long, value_name = "DURATION", env = "CODERDB_GRACE", default_value = "25s", value_parser = length)]
+    grace: Duration,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }
 
-pub(super) async fn run(conn: &mut PgConnection, args: &Args) -> Result<ExitCode, CliError> {
+/// A duration; a bare number is one of seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).or_else(|_| length(text))
+}
+
+pub(super) async fn run(database: &mut Database, migrations: Migrations, args: &Args) -> Result<ExitCode, CliError> {
     let options = Options {
         target: args.target,
-        runner_lock_timeout: Duration::from_secs(args.runner_lock_timeout),
-        ..Options::default()
+        runner_lock_timeout: args.runner_lock_timeout,
+        max_stall: args.max_stall.0,
+        lock_timeout: args.lock_timeout,
+        patience: args.lock_patience,
+        statement_timeout: args.statement_timeout,
+        ..who(migrations)
     };
-    let applied = up(conn, &options).await?;
+    let stop = options.stop.clone();
+    let mut ended_by = None;
+    let result = {
+        let migrating = up(database, options);
+        tokio::pin!(migrating);
+        tokio::select! {
+            result = &mut migrating => result,
+            signal = until_canceled(&stop, args.grace, &mut ended_by) => {
+                signal?;
+                // What is canceled is rolled back; whoever cannot be canceled is left.
+                tokio::time::timeout(Duration::from_secs(3), migrating).await.unwrap_or(Err(stopped()))
+            }
+        }
+    };
+    let applied = match (result, ended_by) {
+        (Ok(applied), _) => applied,
+        (Err(error), Some(signal)) if error.is_stop() => return Err(error.with_code(signal)),
+        (Err(error), _) => return Err(error),
+    };
     match args.output {
-        Output::Json => print_json(&json!({ "applied": applied }))?,
+        Output::Json => print_json(&json!({ "format": 1, "applied": applied }))?,
         Output::Table => print(&report(&applied))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn stopped() -> CliError {
+    migrate::Error::Stopped.into()
+}
+
+/// Asks the run to stop at the first signal, and cancels it at the second one, or after the time of grace.
+async fn until_canceled(stop: &Stop, grace: Duration, ended_by: &mut Option<u8>) -> Result<(), CliError> {
+    let mut signals = Signals::new()?;
+    *ended_by = Some(signals.next().await as u8);
+    note(&format!("stopping before the next migration, at the latest in {} s", grace.as_secs()));
+    stop.request();
+    tokio::select! {
+        _ = signals.next() => {}
+        () = tokio::time::sleep(grace) => {}
+    }
+    note("canceling the statement under way");
+    stop.cancel();
+    Ok(())
+}
+
 /// Migrates, and says on standard error what takes long.
-pub(in crate::cli) async fn up(conn: &mut PgConnection, options: &Options) -> Result<Vec<Applied>, CliError> {
+pub(in crate::cli) async fn up(database: &mut Database, mut options: Options) -> Result<Vec<Applied>, CliError> {
     let say = |event: Event<'_>| match event {
         Event::Waiting { holders } => {
             let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
             note(&format!("waiting for another runner: {}", holders.join(", ")));
         }
         Event::Started { version, name } => note(&format!("applying V{version:04}__{name}")),
-        Event::Retrying { version, attempt } => {
-            note(&format!("V{version:04}: no table lock in attempt {attempt}; trying again"));
+        Event::Retrying { version, attempt, blockers } => {
+            let behind = if blockers.is_empty() { String::new() } else { format!(", behind {blockers}") };
+            note(&format!("V{version:04}: no table lock in attempt {attempt}{behind}; trying again"));
+        }
+        Event::Building { version, progress } => {
+            let migrate::Progress { phase, done, total } = progress;
+            note(&format!("V{version:04}: {phase}, {done} of {total}"));
         }
     };
-    if is_pooled()? && !migrate::status(conn).await?.is_current() {
+    if is_pooled()? && !migrate::status_of(database, &options.migrations).await?.is_current() {
         return Err(CliError::new(
             UNFIT,
             "a migration holds a lock of its session, and a transaction pooler lends it none",
         )
         .next("migrate over a direct connection, without CODERDB_POOLER"));
     }
-    Ok(migrate::up(conn, options, say).await?)
+    options.second = Some(database.options().clone());
+    Ok(migrate::up(database, &options, say).await?)
+}
+
+/// What is said of who runs this.
+pub(in crate::cli) fn who(migrations: Migrations) -> Options {
+    let host = env::var("HOSTNAME").ok().or_else(|| fs::read_to_string("/etc/hostname").ok());
+    let host = host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty());
+    Options { migrations, host, ..Options::default() }
 }
 
 /// What was applied, for people.
@@ -73,7 +151,12 @@ pub(in crate::cli) fn report(applied: &[Applied]) -> String {
         return "The schema is up to date.\n".to_owned();
     }
     let rows = applied.iter().map(|migration| {
-        [format!("V{:04}", migration.version), migration.name.clone(), format!("{} ms", migration.milliseconds)]
+        [
+            format!("V{:04}", migration.version),
+            migration.name.clone(),
+            format!("{} ms", migration.milliseconds),
+            migration.delay_milliseconds.map_or_else(String::new, |delay| format!("{delay} ms")),
+        ]
     });
-    table(&["version", "name", "took"], rows)
+    table(&["version", "name", "took", "delayed others"], rows)
 }

@@ -1,0 +1,84 @@
+//! `coderdb migrate check`.
+
+use std::{process::ExitCode, time::Duration};
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    super::{
+        error::CliError,
+        output::{Output, note, print, print_json},
+    },
+    length,
+    status::code,
+};
+use crate::{
+    migrate::{self, Fit, Migrations},
+    store::PgConnection,
+};
+
+/// From one look to the next.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Say by the exit code whether the schema and this version fit together
+///
+/// For readiness probes and init containers: one round trip, a role that may only read, a standby will do. A schema that is
+/// newer fits, unless one of its newer migrations is `breaking_`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  coderdb migrate check\n  coderdb migrate check --wait 5m\n\nExit codes: 0 fits, 3 \
+                        migrations are pending, 4 unreachable, 12 the history is wrong, 13 the schema is too new."
+)]
+pub(in crate::cli) struct Args {
+    /// Wait so long for pending migrations to be applied by somebody else
+    #[arg(long, value_name = "DURATION", value_parser = length)]
+    wait: Option<Duration>,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: &Args) -> Result<ExitCode, CliError> {
+    let deadline = Instant::now() + args.wait.unwrap_or_default();
+    let mut is_told = false;
+    let status = loop {
+        let status = migrate::status_of(conn, migrations).await?;
+        if status.fit() != Fit::Pending || Instant::now() >= deadline {
+            break status;
+        }
+        if !is_told {
+            note(&format!("waiting for {} migrations that are pending", status.pending().count()));
+            is_told = true;
+        }
+        sleep(POLL.min(deadline - Instant::now())).await;
+    };
+    let fit = status.fit();
+    match args.output {
+        Output::Json => print_json(&json!({
+            "format": 1,
+            "fit": fit,
+            "version": status.version,
+            "newest": status.newest,
+            "pending": status.pending().count(),
+        }))?,
+        Output::Table => {
+            let version = status.version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+            let newest = status.newest;
+            print(&match fit {
+                Fit::Current => format!("fits: the schema is at version {version}\n"),
+                Fit::Newer => {
+                    format!("fits: the schema is at version {version}, newer than {newest}, and compatible\n")
+                }
+                Fit::Pending => {
+                    let count = status.pending().count();
+                    format!("pending: {count} migrations, from version {version} to {newest}\n")
+                }
+                Fit::TooNew | Fit::Diverged => {
+                    let problems: Vec<_> = status.problems().iter().map(ToString::to_string).collect();
+                    format!("does not fit: {}\n", problems.join("; "))
+                }
+            })?;
+        }
+    }
+    Ok(code(fit))
+}

@@ -1,0 +1,200 @@
+//! A second connection that looks, while a migration runs, what it waits for and whom it delays.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use tokio::time::sleep;
+
+use super::{Options, Progress, Stop};
+
+/// From one look to the next.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// So long before the budget is used up, a wait is given up: a look and a cancel take a moment.
+const MARGIN: Duration = Duration::from_millis(60);
+
+/// What was seen of one attempt.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The table locks that it waited for, each as `LOCK TABLE` takes it: the table and the mode.
+    pub(super) waited_for: Vec<(String, String)>,
+    /// Who held it up, the last time it waited.
+    pub(super) blockers: String,
+    /// Whether that was nothing but autovacuum.
+    pub(super) only_autovacuum: bool,
+    /// The longest that anybody was delayed by it.
+    pub(super) delay: Duration,
+    /// Whether it was canceled, because it waited and others waited for it for too long.
+    pub(super) gave_way: bool,
+    /// Whether one before it was: the server may cancel late.
+    pub(super) gave_way_ever: bool,
+    /// Whether it was canceled because the run should stop.
+    pub(super) was_stopped: bool,
+}
+
+/// The second connection, and whom it looks at.
+pub(super) struct Observer {
+    conn: PgConnection,
+    pid: i32,
+}
+
+impl Observer {
+    /// Looks at the backend; `None` where there can be no second connection.
+    pub(super) async fn of(pid: i32, options: &Options) -> Option<Self> {
+        let second = options.second.as_ref()?;
+        match second.connect().await {
+            Ok(conn) => Some(Self { conn, pid }),
+            Err(error) => {
+                tracing::warn!(name: "migrate.no_observer", error = %error, "no second connection: delays are not seen");
+                None
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<Look, sqlx::Error> {
+        let pid = self.pid;
+        let look = format!(
+            "SELECT l.relation::regclass::text, regexp_replace(upper(regexp_replace(l.mode, '([a-z])([A-Z])', '\\1 \\2', 'g')), \
+             ' LOCK$', ''), c.relkind IN ('r', 'p', 'v', 'f'), l.pid IS NOT NULL, \
+             (SELECT string_agg(format('pid %s (%s%s, %s for %s s)', a.pid, a.backend_type, \
+                 CASE WHEN a.application_name <> '' THEN ' ' || quote_literal(a.application_name) END, \
+                 coalesce(a.state, 'at work'), \
+                 extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start))::bigint), ', ') \
+              FROM pg_stat_activity AS a WHERE a.pid = ANY (b.pids)), \
+             (SELECT bool_and(a.backend_type = 'autovacuum worker') FROM pg_stat_activity AS a WHERE a.pid = ANY (b.pids)), \
+             (SELECT max(extract(epoch FROM clock_timestamp() - w.waitstart))::float8 \
+              FROM pg_locks AS w WHERE NOT w.granted AND w.pid <> {pid} AND {pid} = ANY (pg_blocking_pids(w.pid))) \
+             FROM (SELECT pg_blocking_pids({pid}) AS pids) AS b \
+             LEFT JOIN pg_locks AS l ON l.pid = {pid} AND NOT l.granted \
+             LEFT JOIN pg_class AS c ON c.oid = l.relation"
+        );
+        let row = sqlx::raw_sql(AssertSqlSafe(look)).fetch_one(&mut self.conn).await?;
+        let (relation, mode): (Option<String>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        let is_table: Option<bool> = row.try_get(2)?;
+        Ok(Look {
+            waits_for: relation.zip(mode).filter(|_| is_table == Some(true)),
+            waits: row.try_get(3)?,
+            blockers: row.try_get(4)?,
+            only_autovacuum: row.try_get::<Option<bool>, _>(5)?.unwrap_or_default(),
+            delay: Duration::from_secs_f64(row.try_get::<Option<f64>, _>(6)?.unwrap_or_default().max(0.0)),
+        })
+    }
+
+    async fn cancel(&mut self) -> Result<(), sqlx::Error> {
+        let cancel = format!("SELECT pg_cancel_backend({})", self.pid);
+        sqlx::raw_sql(AssertSqlSafe(cancel)).execute(&mut self.conn).await.map(drop)
+    }
+
+    /// Looks again and again. Cancels a wait for a lock before anybody is delayed by more than the budget, and whatever
+    /// runs when the run is canceled. Returns when there is nothing to look with any more.
+    async fn observe(&mut self, seen: &mut Seen, budget: Option<Duration>, stop: &Stop) -> Result<(), sqlx::Error> {
+        loop {
+            tokio::select! {
+                () = stop.canceled(), if !seen.was_stopped => {
+                    seen.was_stopped = true;
+                    self.cancel().await?;
+                }
+                () = sleep(LOOK) => {}
+            }
+            let look = self.look().await?;
+            seen.delay = seen.delay.max(look.delay);
+            if let Some(waits_for) = look.waits_for
+                && !seen.waited_for.contains(&waits_for)
+            {
+                seen.waited_for.push(waits_for);
+            }
+            if let Some(blockers) = look.blockers {
+                seen.blockers = blockers;
+                seen.only_autovacuum = look.only_autovacuum;
+            }
+            if look.waits && !seen.gave_way && budget.is_some_and(|budget| look.delay + MARGIN > budget) {
+                (seen.gave_way, seen.gave_way_ever) = (true, true);
+                self.cancel().await?;
+            }
+        }
+    }
+
+    /// How far the index is that the backend builds.
+    async fn progress(&mut self) -> Result<Option<Progress>, sqlx::Error> {
+        let progress = format!(
+            "SELECT phase, CASE WHEN blocks_total > 0 THEN blocks_done ELSE lockers_done END, \
+             CASE WHEN blocks_total > 0 THEN blocks_total ELSE lockers_total END \
+             FROM pg_stat_progress_create_index WHERE pid = {}",
+            self.pid
+        );
+        let row = sqlx::raw_sql(AssertSqlSafe(progress)).fetch_optional(&mut self.conn).await?;
+        row.map(|row| {
+            Ok(Progress { phase: row.try_get(0)?, done: row.try_get::<i64, _>(1)?, total: row.try_get::<i64, _>(2)? })
+        })
+        .transpose()
+    }
+}
+
+struct Look {
+    waits_for: Option<(String, String)>,
+    waits: bool,
+    blockers: Option<String>,
+    only_autovacuum: bool,
+    delay: Duration,
+}
+
+/// Does the work while the observer looks, if there is one. One that breaks is no more; the work goes on.
+pub(super) async fn observed<T>(
+    observer: &mut Option<Observer>,
+    seen: &mut Seen,
+    budget: Option<Duration>,
+    stop: &Stop,
+    work: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(work);
+    if let Some(looking) = observer {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            broken = looking.observe(seen, budget, stop) => {
+                if let Err(error) = broken {
+                    tracing::warn!(name: "migrate.observer_lost", error = %error, "delays are not seen any more");
+                }
+            }
+        }
+        *observer = None;
+    }
+    work.await
+}
+
+/// Does the work while the observer says how far it is.
+pub(super) async fn progressing<T>(
+    observer: &mut Option<Observer>,
+    stop: &Stop,
+    mut say: impl FnMut(Progress),
+    work: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(work);
+    if let Some(looking) = observer {
+        let mut was_stopped = false;
+        let look = async {
+            loop {
+                tokio::select! {
+                    () = stop.canceled(), if !was_stopped => {
+                        was_stopped = true;
+                        looking.cancel().await?;
+                    }
+                    () = sleep(Duration::from_secs(1)) => {}
+                }
+                if let Some(progress) = looking.progress().await? {
+                    say(progress);
+                }
+            }
+        };
+        let broken: Result<(), sqlx::Error> = tokio::select! {
+            biased;
+            done = &mut work => return done,
+            broken = look => broken,
+        };
+        if let Err(error) = broken {
+            tracing::warn!(name: "migrate.observer_lost", error = %error, "progress is not seen any more");
+        }
+        *observer = None;
+    }
+    work.await
+}

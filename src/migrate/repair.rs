@@ -1,0 +1,125 @@
+//! Mending the history by hand, each time with a row in the log.
+
+use refinery_core::AsyncMigrate as _;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{Error, Options, State, driver::Driver, history_table, lock, log, status_of};
+
+/// Takes the file of a migration for what was applied, though it had another name or content then. Returns what was
+/// repaired: its version and name.
+///
+/// # Errors
+/// [`Error::UnknownTarget`]; otherwise as [`up`](super::up()).
+pub async fn accept(conn: &mut PgConnection, options: &Options, version: i64) -> Result<Vec<String>, Error> {
+    repair(conn, options, async |conn| {
+        let file = options.migrations.get(version).ok_or_else(|| unknown(options, version))?;
+        let status = status_of(conn, &options.migrations).await?;
+        if !status.migrations.iter().any(|entry| entry.version == version && entry.state == State::Changed) {
+            return Ok(Vec::new());
+        }
+        let (name, checksum) = (file.migration.name(), file.migration.checksum());
+        let row = log::New { action: "accepted", checksum: Some(checksum), ..new(options, version, name) };
+        let sql = format!(
+            "BEGIN; UPDATE {} SET name = {}, checksum = '{checksum}' WHERE version = {version}; {}; COMMIT",
+            history_table::TABLE,
+            log::quote(name),
+            row.sql()
+        );
+        batch(conn, &sql).await?;
+        Ok(vec![format!("V{version:04}__{name}")])
+    })
+    .await
+}
+
+/// Records the migrations up to this version as applied without running them. Returns what was repaired: their versions
+/// and names.
+///
+/// # Errors
+/// [`Error::UnknownTarget`]; otherwise as [`up`](super::up()).
+pub async fn mark_applied(conn: &mut PgConnection, options: &Options, version: i64) -> Result<Vec<String>, Error> {
+    repair(conn, options, async |conn| {
+        options.migrations.get(version).ok_or_else(|| unknown(options, version))?;
+        let status = status_of(conn, &options.migrations).await?;
+        let missing = status
+            .migrations
+            .iter()
+            .filter(|entry| entry.version <= version && matches!(entry.state, State::Pending | State::Skipped));
+        let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+        let (mut sql, mut marked) = ("BEGIN; ".to_owned(), Vec::new());
+        for file in missing.filter_map(|entry| options.migrations.get(entry.version)) {
+            let (version, name) = (file.migration.version(), file.migration.name());
+            let checksum = file.migration.checksum();
+            let row = log::New { action: "marked", checksum: Some(checksum), ..new(options, version, name) };
+            sql += &format!(
+                "INSERT INTO {} (version, name, applied_on, checksum) VALUES ({version}, {}, '{now}', '{checksum}'); {}; ",
+                history_table::TABLE,
+                log::quote(name),
+                row.sql()
+            );
+            marked.push(format!("V{version:04}__{name}"));
+        }
+        batch(conn, &(sql + "COMMIT")).await?;
+        Ok(marked)
+    })
+    .await
+}
+
+/// Drops the indexes of the schema that are not valid: what a killed or failed build has left. Returns their names.
+///
+/// # Errors
+/// As [`up`](super::up()).
+pub async fn drop_invalid_indexes(conn: &mut PgConnection, options: &Options) -> Result<Vec<String>, Error> {
+    repair(conn, options, async |conn| {
+        let invalid = "SELECT i.indexrelid::regclass::text FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid \
+                       WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace \
+                       AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.indexrelid) \
+                       ORDER BY 1";
+        let mut dropped = Vec::new();
+        for row in sqlx::raw_sql(invalid).fetch_all(&mut *conn).await? {
+            let index: String = row.try_get(0)?;
+            batch(conn, &format!("DROP INDEX CONCURRENTLY {index}")).await?;
+            let row = log::New { action: "dropped", version: None, ..new(options, 0, &index) };
+            batch(conn, &row.sql()).await?;
+            dropped.push(index);
+        }
+        Ok(dropped)
+    })
+    .await
+}
+
+/// Under the runner's lock, with the tables that the repair writes.
+async fn repair(
+    conn: &mut PgConnection,
+    options: &Options,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<String>, Error>,
+) -> Result<Vec<String>, Error> {
+    super::fit_to_migrate(conn).await?;
+    lock::acquire(conn, options, &mut |_| {}).await?;
+    let tables = format!("{}; {}", Driver::assert_migrations_table_query(history_table::TABLE), log::TABLE);
+    let result = match batch(conn, &tables).await {
+        Ok(()) => work(conn).await,
+        Err(error) => Err(error),
+    };
+    let released = lock::release(conn).await;
+    let repaired = result?;
+    released?;
+    Ok(repaired)
+}
+
+async fn batch(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
+    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *conn).await;
+    if done.is_err() {
+        // Whatever was begun; without a transaction, a warning.
+        let _ = sqlx::raw_sql("ROLLBACK").execute(conn).await;
+    }
+    Ok(done.map(drop)?)
+}
+
+fn new<'a>(options: &'a Options, version: i64, name: &'a str) -> log::New<'a> {
+    log::New { version: Some(version), name, host: options.host.as_deref(), ..log::New::default() }
+}
+
+fn unknown(options: &Options, target: i64) -> Error {
+    Error::UnknownTarget { target, newest: options.migrations.newest() }
+}

@@ -1,0 +1,550 @@
+//! Running one migration: in a transaction with its history row, or statement by statement with a journal.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use refinery::Migration;
+use sqlx::{AssertSqlSafe, Connection as _, Either, PgConnection, Row, postgres::PgDatabaseError};
+
+use super::{
+    Applied, Error, Event, Lost, Options, Outcome, Refusal,
+    files::File,
+    history_table::sqlstate,
+    lock, log,
+    observer::{Observer, Seen, observed, progressing},
+    statements::Statement,
+};
+
+/// From one look whether a table is free to the next. Such a look holds up nobody.
+const PROBE: Duration = Duration::from_millis(50);
+
+/// After so many looks, one attempt queues for the table, because there may always be somebody.
+const PROBES: u32 = 20;
+
+/// An attempt that waits so long makes an autovacuum step aside, whose `deadlock_timeout` is one second.
+const AUTOVACUUM: Duration = Duration::from_millis(1_200);
+
+/// How long to find out what became of a commit.
+const OUTCOME: Duration = Duration::from_secs(30);
+
+type OnEvent<'a> = &'a mut (dyn FnMut(Event<'_>) + Send);
+
+/// The session that migrates.
+pub(super) struct Run<'a> {
+    pub(super) conn: &'a mut PgConnection,
+    options: &'a Options,
+    on_event: OnEvent<'a>,
+    observer: Option<Observer>,
+    /// Puts the settings of the session back to what they were: a migration may have changed them.
+    restore: String,
+}
+
+/// What is done in one transaction: all of a migration, or one statement of it.
+struct Work<'w> {
+    file: &'w File,
+    sql: &'w str,
+    /// Where that begins in the file, in bytes; and which statement it is, if it is one.
+    at: usize,
+    statement: Option<usize>,
+    /// What records it, with what was seen of it.
+    record: &'w (dyn Fn(&Seen) -> String + Sync),
+}
+
+/// Why an attempt failed.
+enum Failure {
+    /// Somebody has the table.
+    Occupied,
+    /// The server refused a statement: how many of the work it had done before.
+    Refused(usize, sqlx::Error),
+    /// What is not part of the migration failed.
+    Broken(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// How an attempt gets at the tables that those before it waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Approach {
+    /// Looks whether they are free.
+    Probe,
+    /// Queues for them, for so long.
+    Queue(Duration),
+}
+
+impl<'a> Run<'a> {
+    pub(super) async fn new(
+        conn: &'a mut PgConnection,
+        options: &'a Options,
+        on_event: OnEvent<'a>,
+    ) -> Result<Self, Error> {
+        let session = "SELECT pg_backend_pid(), current_setting('role'), \
+                       (SELECT coalesce(string_agg(format('; SELECT set_config(%L, %L, false)', name, setting), ''), '') \
+                        FROM pg_settings WHERE source = 'session')";
+        let row = sqlx::raw_sql(session).fetch_one(&mut *conn).await?;
+        let (pid, role, settings): (i32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let role = if role == "none" { "RESET ROLE".to_owned() } else { format!("SET ROLE {}", log::quote(&role)) };
+        let restore = format!("RESET SESSION AUTHORIZATION; {role}; RESET ALL{settings}");
+        let observer = Observer::of(pid, options).await;
+        Ok(Self { conn, options, on_event, observer, restore })
+    }
+
+    pub(super) fn emit(&mut self, event: Event<'_>) {
+        (self.on_event)(event);
+    }
+
+    /// Runs the migration, and records it.
+    pub(super) async fn apply(&mut self, file: &File, record: &str) -> Result<Applied, Error> {
+        let start = Instant::now();
+        let (version, name) = (file.migration.version(), file.migration.name());
+        self.emit(Event::Started { version, name });
+        tracing::info!(name: "migrate.started", version, migration = name, "a migration begins");
+        let mut seen = Seen::default();
+        let (is_observed, options) = (self.observer.is_some(), self.options);
+        let record = move |seen: &Seen| {
+            let row = log::New {
+                action: "applied",
+                version: Some(version),
+                name,
+                milliseconds: Some(millis(start.elapsed())),
+                delay_milliseconds: is_observed.then(|| millis(seen.delay)),
+                host: options.host.as_deref(),
+                ..log::New::default()
+            };
+            format!("{record}; {}", row.sql())
+        };
+        let mut sql = file.sql();
+        if file.is_stepwise {
+            self.stepwise(file, &mut seen).await?;
+            sql = "";
+        }
+        self.transaction(&Work { file, sql, at: 0, statement: None, record: &record }, &mut seen).await?;
+        let applied = Applied {
+            version,
+            name: name.to_owned(),
+            milliseconds: millis(start.elapsed()),
+            delay_milliseconds: self.observer.is_some().then(|| millis(seen.delay)),
+        };
+        tracing::info!(
+            name: "migrate.applied",
+            version,
+            migration = name,
+            milliseconds = applied.milliseconds,
+            delay_milliseconds = applied.delay_milliseconds,
+            "a migration is applied"
+        );
+        Ok(applied)
+    }
+
+    /// The work and its record, together or not at all; again, as long as it fails only for want of a lock.
+    async fn transaction(&mut self, work: &Work<'_>, seen: &mut Seen) -> Result<(), Error> {
+        let start = Instant::now();
+        let version = work.file.migration.version();
+        let (mut attempt, mut probes) = (1, 0);
+        loop {
+            if self.options.stop.is_requested() {
+                return Err(Error::Stopped);
+            }
+            let patience = self.patience(work.file, seen);
+            let approach = if seen.waited_for.is_empty() || seen.only_autovacuum || probes >= PROBES {
+                probes = 0;
+                Approach::Queue(patience)
+            } else {
+                Approach::Probe
+            };
+            let (completed, error) = match self.attempt(work, approach, patience, seen).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Broken(error)) => return Err(error),
+                Err(Failure::Occupied) => {
+                    probes += 1;
+                    if start.elapsed() >= self.options.patience {
+                        return Err(self.no_lock(work, attempt, seen, None));
+                    }
+                    self.options.stop.sleep(PROBE).await;
+                    continue;
+                }
+                Err(Failure::Refused(completed, error)) => (completed, error),
+            };
+            let state = sqlstate(&error);
+            if state == Some("57014") && (seen.was_stopped || self.options.stop.is_requested()) {
+                return Err(Error::Stopped);
+            }
+            let lost_a_race = state.is_some_and(|state| ["55P03", "40P01", "40001"].contains(&state))
+                || (state == Some("57014") && seen.gave_way_ever);
+            if !lost_a_race {
+                return Err(refused(work, completed, error));
+            }
+            if start.elapsed() >= self.options.patience {
+                return Err(self.no_lock(work, attempt, seen, Some(error)));
+            }
+            self.emit(Event::Retrying { version, attempt, blockers: &seen.blockers });
+            tracing::info!(name: "migrate.retrying", version, attempt, blockers = seen.blockers, "no table lock yet");
+            attempt += 1;
+            if seen.waited_for.is_empty() {
+                // Nobody saw what it waits for.
+                let pause = Duration::from_millis(100) * 2_u32.pow(attempt.min(5));
+                self.options.stop.sleep(pause).await;
+            }
+        }
+    }
+
+    /// How long an attempt may wait for a lock.
+    fn patience(&self, file: &File, seen: &Seen) -> Duration {
+        let longest = file.lock_timeout.unwrap_or(self.options.lock_timeout);
+        if seen.only_autovacuum {
+            return longest.max(AUTOVACUUM);
+        }
+        self.options.max_stall.map_or(longest, |budget| budget.min(longest))
+    }
+
+    fn no_lock(&self, work: &Work<'_>, attempts: u32, seen: &Seen, source: Option<sqlx::Error>) -> Error {
+        let tables: Vec<_> = seen.waited_for.iter().map(|(table, _)| table.clone()).collect();
+        Error::TableLock {
+            file: work.file.path.clone(),
+            waited: self.options.patience,
+            attempts,
+            tables,
+            blockers: seen.blockers.clone(),
+            source,
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        work: &Work<'_>,
+        approach: Approach,
+        patience: Duration,
+        seen: &mut Seen,
+    ) -> Result<(), Failure> {
+        let Self { conn, options, observer, restore, .. } = self;
+        seen.gave_way = false;
+        let statement_timeout = work.file.statement_timeout.unwrap_or(options.statement_timeout);
+        let begin = begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for);
+        let budget = options.max_stall.filter(|_| !seen.only_autovacuum);
+        let begun = async {
+            let row = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(&mut **conn).await?;
+            let row = row.last().ok_or(sqlx::Error::RowNotFound)?;
+            Ok::<(bool, String, bool), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+        };
+        let begun = observed(observer, seen, budget, &options.stop, begun).await;
+        let (is_locked, transaction, is_own) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                roll_back(conn).await?;
+                return Err(if is_lost(&error) { Failure::Broken(error.into()) } else { Failure::Refused(0, error) });
+            }
+        };
+        if !is_own {
+            return Err(Failure::Broken(Error::SessionLost));
+        }
+        if !is_locked {
+            roll_back(conn).await?;
+            return Err(Failure::Occupied);
+        }
+        let ran = observed(observer, seen, budget, &options.stop, run(conn, work.sql)).await;
+        if let Err((completed, error)) = ran {
+            if is_lost(&error) {
+                return Err(Failure::Broken(error.into()));
+            }
+            roll_back(conn).await?;
+            return Err(Failure::Refused(completed, error));
+        }
+        // A migration that failed has left its settings behind with its transaction.
+        let record = format!("{restore}; {}", (work.record)(seen));
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(record)).execute(&mut **conn).await {
+            if is_lost(&error) {
+                return Err(Failure::Broken(error.into()));
+            }
+            roll_back(conn).await?;
+            let is_ours = sqlstate(&error) == Some("57014");
+            return Err(if is_ours { Failure::Refused(0, error) } else { Failure::Broken(error.into()) });
+        }
+        match sqlx::raw_sql("COMMIT").execute(&mut **conn).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_lost(&error) => {
+                let outcome = outcome(options, &transaction).await;
+                let lost = Lost { file: work.file.path.clone(), outcome, source: error };
+                Err(Failure::Broken(Error::LostCommit(Box::new(lost))))
+            }
+            // A constraint that is checked last.
+            Err(error) => Err(Failure::Refused(usize::MAX, error)),
+        }
+    }
+
+    /// What cannot share a transaction with its history row: statement by statement. Each is recorded with its own
+    /// transaction, or proves from the catalog that it is done, so that another run goes on behind the last one.
+    async fn stepwise(&mut self, file: &File, seen: &mut Seen) -> Result<(), Error> {
+        let version = file.migration.version();
+        let journal = log::statements(self.conn, version).await?;
+        for (number, statement) in (1..).zip(file.statements()) {
+            if self.options.stop.is_requested() {
+                return Err(Error::Stopped);
+            }
+            let checksum = checksum(statement.text);
+            match journal.iter().find(|(done, _)| *done == number) {
+                Some((_, done)) if *done != checksum => {
+                    return Err(Error::EditedMidway { file: file.path.clone(), statement: number });
+                }
+                Some(_) if !is_concurrent(&statement) => continue,
+                _ => {}
+            }
+            let row = log::New {
+                action: "statement",
+                version: Some(version),
+                name: file.migration.name(),
+                statement: Some(number),
+                checksum: Some(checksum),
+                host: self.options.host.as_deref(),
+                ..log::New::default()
+            };
+            if is_concurrent(&statement) {
+                if !lock::is_held(self.conn).await? {
+                    return Err(Error::SessionLost);
+                }
+                self.concurrently(file, number, &statement).await?;
+                sqlx::raw_sql(AssertSqlSafe(row.sql())).execute(&mut *self.conn).await?;
+            } else {
+                let record = |_: &Seen| row.sql();
+                let work =
+                    Work { file, sql: statement.text, at: statement.at, statement: Some(number), record: &record };
+                self.transaction(&work, seen).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds or drops an index beside its users, unless that is done already.
+    async fn concurrently(&mut self, file: &File, number: usize, statement: &Statement<'_>) -> Result<(), Error> {
+        let work =
+            Work { file, sql: statement.text, at: statement.at, statement: Some(number), record: &|_| String::new() };
+        let Some(index) = Index::of(statement) else {
+            let statement = Some(number);
+            return Err(Error::Unprovable { file: file.path.clone(), statement });
+        };
+        // A build waits for older transactions by taking locks: a time-out would only leave an invalid index.
+        let timeout = file.statement_timeout.unwrap_or(self.options.statement_timeout).as_millis();
+        let limits = format!("SET lock_timeout = 0; SET statement_timeout = {timeout}");
+        sqlx::raw_sql(AssertSqlSafe(limits)).execute(&mut *self.conn).await?;
+        let built = self.index(&work, &index).await;
+        sqlx::raw_sql(AssertSqlSafe(self.restore.clone())).execute(&mut *self.conn).await?;
+        built
+    }
+
+    async fn index(&mut self, work: &Work<'_>, index: &Index) -> Result<(), Error> {
+        let found = index.find(self.conn).await?;
+        let is_done = match (&found, &index.table) {
+            (None, None) | (Some((_, true)), Some(_)) => true,
+            (Some((qualified, false)), Some(_)) => {
+                // What a killed or failed build leaves behind; the name is taken, and nothing uses it.
+                self.alone(work, &format!("DROP INDEX CONCURRENTLY {qualified}")).await?;
+                false
+            }
+            _ => false,
+        };
+        if !is_done {
+            self.alone(work, work.sql).await?;
+        }
+        match (index.find(self.conn).await?, &index.table) {
+            (Some((_, true)), Some(_)) | (None, None) => Ok(()),
+            _ => Err(Error::InvalidIndex { file: work.file.path.clone(), index: index.name.clone() }),
+        }
+    }
+
+    /// Runs a statement that wants no transaction around it, and says how far it is.
+    async fn alone(&mut self, work: &Work<'_>, sql: &str) -> Result<(), Error> {
+        let version = work.file.migration.version();
+        let Self { conn, options, observer, on_event, .. } = self;
+        let say = |progress| on_event(Event::Building { version, progress: &progress });
+        let ran = progressing(observer, &options.stop, say, run(conn, sql)).await;
+        ran.map_err(|(completed, error)| {
+            if sqlstate(&error) == Some("57014") && options.stop.is_requested() {
+                return Error::Stopped;
+            }
+            refused(work, completed, error)
+        })
+    }
+}
+
+/// Opens the transaction, gets at the tables, and says whether it has them, which transaction it is, and whether the
+/// session still has the runner's lock.
+fn begin(
+    approach: Approach,
+    patience: Duration,
+    budget: Option<Duration>,
+    statement_timeout: Duration,
+    tables: &[(String, String)],
+) -> String {
+    let nowait = if approach == Approach::Probe { " NOWAIT" } else { "" };
+    let locks: String =
+        tables.iter().map(|(table, mode)| format!("LOCK TABLE {table} IN {mode} MODE{nowait}; ")).collect();
+    // An autovacuum steps aside after this time, if this role may say so.
+    let deadlock = budget.map_or_else(String::new, |budget| {
+        format!(
+            "BEGIN PERFORM set_config('deadlock_timeout', '{}', true); EXCEPTION WHEN OTHERS THEN NULL; END; ",
+            (budget / 2).as_millis().max(1)
+        )
+    });
+    // In a block of its own, because a table that is not free is no error worth a line in the server's log.
+    format!(
+        "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
+         DO $coderdb$ BEGIN {deadlock}\
+         BEGIN {locks}PERFORM set_config('coderdb.locked', 'true', true); \
+         EXCEPTION WHEN lock_not_available THEN PERFORM set_config('coderdb.locked', 'false', true); \
+         WHEN undefined_table THEN PERFORM set_config('coderdb.locked', 'true', true); END; END $coderdb$; \
+         SELECT current_setting('coderdb.locked')::boolean, pg_current_xact_id()::text, {}",
+        patience.as_millis().max(1),
+        statement_timeout.as_millis(),
+        lock::IS_HELD
+    )
+}
+
+/// Runs statements, and counts those that are done before one is refused.
+async fn run(conn: &mut PgConnection, sql: &str) -> Result<(), (usize, sqlx::Error)> {
+    let mut answers = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(conn);
+    let mut completed = 0;
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(Either::Left(_)) => completed += 1,
+            Ok(Either::Right(_)) => {}
+            Err(error) => return Err((completed, error)),
+        }
+    }
+    Ok(())
+}
+
+async fn roll_back(conn: &mut PgConnection) -> Result<(), Error> {
+    sqlx::raw_sql("ROLLBACK").execute(conn).await.map(drop).map_err(Error::from)
+}
+
+/// What became of a transaction whose commit got no answer.
+async fn outcome(options: &Options, transaction: &str) -> Outcome {
+    let Some(second) = &options.second else { return Outcome::Unknown };
+    let ask = async {
+        loop {
+            if let Ok(mut conn) = second.connect().await {
+                let status = format!("SELECT pg_xact_status({}::xid8)", log::quote(transaction));
+                let status = sqlx::raw_sql(AssertSqlSafe(status)).fetch_one(&mut conn).await;
+                let status = status.and_then(|row| row.try_get::<Option<String>, _>(0));
+                let _ = conn.close().await;
+                match status.as_ref().map(Option::as_deref) {
+                    Ok(Some("committed")) => return Outcome::Committed,
+                    Ok(Some("aborted")) => return Outcome::RolledBack,
+                    // Still under way, or the server starts.
+                    _ => {}
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(OUTCOME, ask).await.unwrap_or(Outcome::Unknown)
+}
+
+fn refused(work: &Work<'_>, completed: usize, error: sqlx::Error) -> Error {
+    let error = match Error::from(error) {
+        Error::Sql(error) => error,
+        unavailable => return unavailable,
+    };
+    let file = work.file;
+    let statements = file.statements();
+    // Where the server names no position, the statement is one.
+    let statement = work.statement.or_else(|| (completed < statements.len()).then_some(completed + 1));
+    match error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
+        Some(refusal) => {
+            let refusal = Refusal::new(file, work.at, statement.map(|n| (n, &*statements)), refusal);
+            Error::Refused(Box::new(refusal))
+        }
+        None => Error::Sql(error),
+    }
+}
+
+fn is_lost(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
+        || sqlstate(error).is_some_and(|state| state.starts_with("57P"))
+}
+
+fn millis(length: Duration) -> u64 {
+    length.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// refinery's checksum of a text.
+fn checksum(text: &str) -> u64 {
+    Migration::unapplied("V1__statement", text).map_or(0, |statement| statement.checksum())
+}
+
+fn is_concurrent(statement: &Statement<'_>) -> bool {
+    statement.words().take(4).any(|word| word == "CONCURRENTLY")
+}
+
+/// An index that a statement builds or drops beside its users.
+#[derive(Debug, PartialEq, Eq)]
+struct Index {
+    name: String,
+    /// What it is built on; `None` when it is dropped.
+    table: Option<String>,
+}
+
+impl Index {
+    /// What the catalog can be asked about. `IF NOT EXISTS` is refused: it would accept an invalid index.
+    fn of(statement: &Statement<'_>) -> Option<Self> {
+        let words: Vec<_> = statement.words().take(8).collect();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let name = |word: &str| {
+            let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            let is_keyword = ["IF", "ON", "ONLY"].contains(&word);
+            (plain && !is_keyword).then(|| word.to_ascii_lowercase())
+        };
+        match words.as_slice() {
+            ["CREATE", "UNIQUE", "INDEX", "CONCURRENTLY", index, "ON", table, ..]
+            | ["CREATE", "INDEX", "CONCURRENTLY", index, "ON", table, ..] => {
+                Some(Self { name: name(index)?, table: Some(name(table)?) })
+            }
+            ["DROP", "INDEX", "CONCURRENTLY", "IF", "EXISTS", index] | ["DROP", "INDEX", "CONCURRENTLY", index] => {
+                Some(Self { name: name(index)?, table: None })
+            }
+            _ => None,
+        }
+    }
+
+    /// The index as SQL names it, and whether it is valid. Another table may have one of this name, too.
+    async fn find(&self, conn: &mut PgConnection) -> Result<Option<(String, bool)>, Error> {
+        let found = sqlx::query_as(
+            "SELECT i.indexrelid::regclass::text, i.indisvalid AND i.indisready AND i.indislive \
+             FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid \
+             WHERE c.relname = $1 AND CASE WHEN $2::text IS NULL THEN c.oid = to_regclass($1) ELSE i.indrelid = to_regclass($2) END",
+        );
+        Ok(found.persistent(false).bind(&self.name).bind(&self.table).fetch_optional(conn).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(sql: &str) -> Option<(String, Option<String>)> {
+        Index::of(&Statement { text: sql, at: 0 }).map(|index| (index.name, index.table))
+    }
+
+    #[test]
+    fn an_index_is_named_where_the_catalog_can_be_asked_about_it() {
+        let built = |name: &str| Some((name.to_owned(), Some("t".to_owned())));
+        assert_eq!(index("CREATE INDEX CONCURRENTLY i -- why\n    ON t (a)"), built("i"));
+        assert_eq!(index("create unique index concurrently I_1 on T (a)"), built("i_1"));
+        assert_eq!(index("DROP INDEX CONCURRENTLY IF EXISTS i"), Some(("i".to_owned(), None)));
+        assert_eq!(index("DROP INDEX CONCURRENTLY i"), Some(("i".to_owned(), None)));
+        for refused in [
+            "CREATE INDEX i ON t (a)",
+            "CREATE INDEX CONCURRENTLY ON t (a)",
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)",
+            "CREATE INDEX CONCURRENTLY i ON ONLY t (a)",
+            "DROP INDEX CONCURRENTLY i, j",
+            "REINDEX INDEX CONCURRENTLY i",
+            "CREATE INDEX CONCURRENTLY \"I\" ON t (a)",
+            "",
+        ] {
+            assert_eq!(index(refused), None, "{refused}");
+        }
+    }
+}
