@@ -100,6 +100,10 @@ impl Migrations {
         self.files.iter().map(|file| (file.migration.version(), file.sql()))
     }
 
+    pub(super) fn files(&self) -> &[File] {
+        &self.files
+    }
+
     pub(super) fn get(&self, version: i64) -> Option<&File> {
         self.files.iter().find(|file| file.migration.version() == version)
     }

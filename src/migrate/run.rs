@@ -474,13 +474,13 @@ fn checksum(text: &str) -> u64 {
     Migration::unapplied("V1__statement", text).map_or(0, |statement| statement.checksum())
 }
 
-fn is_concurrent(statement: &Statement<'_>) -> bool {
+pub(super) fn is_concurrent(statement: &Statement<'_>) -> bool {
     statement.words().take(4).any(|word| word == "CONCURRENTLY")
 }
 
 /// An index that a statement builds or drops beside its users.
 #[derive(Debug, PartialEq, Eq)]
-struct Index {
+pub(super) struct Index {
     name: String,
     /// What it is built on; `None` when it is dropped.
     table: Option<String>,
@@ -488,7 +488,7 @@ struct Index {
 
 impl Index {
     /// What the catalog can be asked about. `IF NOT EXISTS` is refused: it would accept an invalid index.
-    fn of(statement: &Statement<'_>) -> Option<Self> {
+    pub(super) fn of(statement: &Statement<'_>) -> Option<Self> {
         let words: Vec<_> = statement.words().take(8).collect();
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let name = |word: &str| {
@@ -506,6 +506,16 @@ impl Index {
             }
             _ => None,
         }
+    }
+
+    /// The table that it is built on, or that has it.
+    pub(super) async fn table(&self, conn: &mut PgConnection) -> Result<Option<String>, Error> {
+        if self.table.is_some() {
+            return Ok(self.table.clone());
+        }
+        let table =
+            sqlx::query_scalar("SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = to_regclass($1)");
+        Ok(table.persistent(false).bind(&self.name).fetch_optional(conn).await?)
     }
 
     /// The index as SQL names it, and whether it is valid. Another table may have one of this name, too.
