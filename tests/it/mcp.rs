@@ -23,7 +23,11 @@ use tokio::{
 
 use crate::{
     jobs::id,
-    support::{self, fails, secrets},
+    support::{
+        self, fails,
+        proxy::{Cut, Proxy},
+        secrets,
+    },
     tools::{Ending, World, end, runs, take, template},
 };
 
@@ -51,8 +55,12 @@ struct Client {
 impl Client {
     /// Before it has said anything.
     fn silent(world: &World) -> Self {
+        Self::spawn(&world.rows.database.environment())
+    }
+
+    fn spawn(environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(support::CODERDB);
-        command.env_clear().envs(world.rows.database.environment());
+        command.env_clear().envs(environment.iter().copied());
         command.args(["mcp", "--chat", &id(1).to_string(), "--owner", "user1"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
@@ -63,7 +71,11 @@ impl Client {
 
     /// After the handshake.
     async fn new(world: &World) -> Self {
-        let mut client = Self::silent(world);
+        Self::silent(world).greet().await
+    }
+
+    async fn greet(mut self) -> Self {
+        let client = &mut self;
         let about = json!({ "name": "test", "version": "0" });
         let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": about });
         let reply = client.request("initialize", params).await;
@@ -71,7 +83,7 @@ impl Client {
         assert_eq!(reply["result"]["capabilities"], json!({ "tools": {} }));
         assert_eq!(reply["result"]["serverInfo"]["name"], "coderdb");
         client.notify("notifications/initialized", json!({})).await;
-        client
+        self
     }
 
     async fn line(&mut self, line: &str) {
@@ -397,6 +409,78 @@ async fn what_cannot_be_served_is_said_before_anything_is() {
 
 fn run_up_to(database: &support::Database, version: &str) {
     assert_eq!(support::run(database.coderdb().args(["migrate", "up", "--target", version])).code, 0);
+}
+
+/// The reply, and a daemon carries out the build that the call waits for, if there is one; `None` when something else
+/// comes first.
+async fn served(client: &mut Client, world: &World, first: impl Future<Output = ()>) -> Option<Value> {
+    let mut first = std::pin::pin!(first);
+    loop {
+        let message = tokio::select! {
+            message = client.next() => message,
+            () = &mut first => return None,
+        };
+        if message.get("id").is_some() {
+            return Some(message);
+        }
+        if message["params"]["message"].as_str().is_some_and(|text| text.contains("pending")) {
+            world.daemon(Ending::Succeeds(&["main"])).await;
+        }
+    }
+}
+
+/// Calls the tool of a program that is killed at each of the round trips of the call in turn; then that of another one.
+/// Says how often it was killed before the commit, and after it.
+async fn killed_everywhere(tool: Tool, arguments: Value, before: [&str; 2], after: &str) -> [usize; 2] {
+    let [setup, before] = before;
+    let mut world = World::new().await;
+    let reset = format!(
+        "UPDATE chats SET workspace_id = NULL, build_id = NULL; DELETE FROM workspaces;
+         DELETE FROM provisioner_jobs WHERE type = 'workspace_build'; {setup}"
+    );
+    let proxy = Proxy::to(&world.rows.database);
+    let mut client = Client::spawn(&proxy.environment()).greet().await;
+    let mut kills = [0, 0];
+    // Through a pooler, only the poll finds out that a build has ended: one round trip in eight must do.
+    let step = if support::is_pooled() { 8 } else { 1 };
+    for cut in (1..).step_by(step).flat_map(|n| [Cut::BeforeItIsSent(n), Cut::BeforeItsAnswer(n)]) {
+        world.rows.run(&reset).await;
+        let held = proxy.hold(cut);
+        client.call_and_ask(tool.name(), arguments.clone(), "t").await;
+        let held = async { held.await.expect("it is held, or the test is over") };
+        if served(&mut client, &world, held).await.is_some() {
+            return kills;
+        }
+        client.child.kill().await.expect("killed");
+        kills[usize::from(world.counts().await != before)] += 1;
+        client = Client::spawn(&proxy.environment()).greet().await;
+        client.call_and_ask(tool.name(), arguments.clone(), "t").await;
+        let reply = served(&mut client, &world, std::future::pending()).await.expect("a reply");
+        assert!(structured(tool, &reply).get("error").is_none(), "{cut:?}: {reply}");
+        assert_eq!(world.counts().await, after, "{cut:?}: {reply}");
+        let bound = "SELECT (chats.workspace_id, chats.build_id) = (b.workspace_id, b.id)
+                     FROM chats, workspace_builds AS b ORDER BY b.build_number DESC LIMIT 1";
+        assert_eq!(world.one(bound).await, "true", "{cut:?}: {reply}");
+    }
+    unreachable!("the call ends before the numbers do")
+}
+
+/// So often it is killed at least before the commit, and after it.
+fn enough() -> usize {
+    if support::is_pooled() { 2 } else { 16 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_the_program_is_killed_the_next_one_finds_or_makes_the_one_workspace() {
+    let kills = killed_everywhere(Tool::CreateWorkspace, template(1), ["SELECT", "0 0 0"], "1 1 1").await;
+    assert!(kills.iter().all(|kills| *kills > enough()), "{kills:?} kills");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_the_program_is_killed_the_next_one_finds_or_makes_the_one_build() {
+    let before = ["SELECT has(5, 'stop', 'succeeded')", "1 1 1"];
+    let kills = killed_everywhere(Tool::StartWorkspace, json!({}), before, "1 2 2").await;
+    assert!(kills.iter().all(|kills| *kills > enough()), "{kills:?} kills");
 }
 
 /// The reference client, in an environment of its own, which the first run makes. `None` where there is no Python.
