@@ -2,6 +2,8 @@
 
 use std::{
     env, fs,
+    io::Write as _,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     process::{self, Stdio},
     time::Duration,
 };
@@ -369,6 +371,92 @@ async fn the_end_of_the_input_cancels_what_is_under_way_and_ends_the_server() {
     let permit = ReadWorkspaces::check(&support::operator(), id(1).into()).expect("an operator");
     let build = store::builds::get(&mut world.rows.conn, &permit, build).await.expect("the build");
     assert_eq!(build.job_status, JobStatus::Pending);
+}
+
+#[tokio::test]
+async fn at_the_end_of_the_input_every_call_gets_a_reply_and_no_build_begins_any_more() {
+    let mut world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
+    let mut client = Client::new(&world).await;
+    let first = client.call_and_ask("start_workspace", json!({}), "t").await;
+    client.progress("t").await;
+    let mut calls = vec![first];
+    for tool in ["start_workspace", "create_workspace", "start_workspace"] {
+        calls.push(client.send("tools/call", json!({ "name": tool, "arguments": template_of(tool) })).await);
+    }
+    let last = client.finish().await;
+    let mut answered: Vec<_> = last.iter().filter_map(|reply| reply["id"].as_u64()).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, calls, "{last:?}");
+    for reply in last.iter().filter(|reply| reply["id"] != first) {
+        assert_eq!(error(reply), "canceled before anything was begun");
+    }
+    assert_eq!(world.counts().await, "1 2 2");
+}
+
+fn template_of(tool: &str) -> Value {
+    if tool == "create_workspace" { template(1) } else { json!({}) }
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_passed_over_and_a_long_one_is_read() {
+    let mut world = World::new().await;
+    let mut client = Client::new(&world).await;
+    client.input.write_all(b"\r\n\n\xff\xfe{}\n\0\0\n[]\n").await.expect("the program reads");
+    let long = vec![b'a'; 17 << 20];
+    client.input.write_all(&long).await.expect("the program reads");
+    client.line("").await;
+    client.line(r#"{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"a": "\ud800"}}"#).await;
+    let mut refused = 0;
+    let ping = client.send("ping", json!({})).await;
+    loop {
+        let message = client.next().await;
+        if message["id"] == ping {
+            assert_eq!(message["result"], json!({}));
+            break;
+        }
+        assert_eq!(message["error"]["code"], -32600, "{message}");
+        refused += 1;
+    }
+    assert_eq!(refused, 1, "the list, which is JSON and no message");
+
+    let value = "ä\u{1F600}\u{7f}\"\\ ".repeat(100_000);
+    let arguments = json!({ "template_id": id(1), "parameters": { "": "", "long": value } });
+    let (reply, _) =
+        tokio::join!(client.call("create_workspace", arguments), world.daemon(Ending::Succeeds(&["main"])));
+    assert_eq!(structured(Tool::CreateWorkspace, &reply)["created"], true);
+    let stored = "SELECT input -> 'rich_parameter_values' -> 1 ->> 'value' FROM provisioner_jobs
+                  WHERE type = 'workspace_build'";
+    assert!(world.one(stored).await == value);
+    assert!(client.finish().await.is_empty());
+}
+
+#[tokio::test]
+async fn who_no_longer_reads_the_replies_ends_the_server() {
+    let world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
+    let mut client = Client::new(&world).await;
+    client.call_and_ask("start_workspace", json!({}), "t").await;
+    client.progress("t").await;
+    drop(client.output);
+    client.input.write_all(b"[]\n").await.expect("the program reads");
+    let status = timeout(LONG, client.child.wait()).await.expect("an end").expect("a status");
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn who_begins_with_something_else_is_told_so_at_once() {
+    let world = World::new().await;
+    // As some clients do: no pipes, but sockets, which here stay open.
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    let mut command = Command::new(support::CODERDB);
+    command.env_clear().envs(world.rows.database.environment()).args(["mcp", "--chat", &id(1).to_string()]);
+    command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().expect("the program starts");
+    let cancels = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
+    writeln!(ours, "{cancels}").expect("the program reads");
+    let output = timeout(LONG, child.wait_with_output()).await.expect("an end").expect("a status");
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), [].as_slice()), "{errors}");
+    assert!(errors.contains("error: the client does not begin as the protocol says: "), "{errors}");
 }
 
 #[tokio::test]
