@@ -84,6 +84,8 @@ impl Client {
         assert_eq!(reply["result"]["protocolVersion"], "2025-06-18");
         assert_eq!(reply["result"]["capabilities"], json!({ "tools": {} }));
         assert_eq!(reply["result"]["serverInfo"]["name"], "coderdb");
+        let instructions = reply["result"]["instructions"].as_str().expect("a text");
+        assert!(instructions.contains("There is no tool list_templates here"), "{instructions}");
         client.notify("notifications/initialized", json!({})).await;
         self
     }
