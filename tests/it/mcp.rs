@@ -433,15 +433,24 @@ async fn what_is_no_message_is_passed_over_and_a_long_one_is_read() {
 }
 
 #[tokio::test]
-async fn who_no_longer_reads_the_replies_ends_the_server() {
-    let world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
+async fn a_client_that_no_longer_reads_is_no_failure_either() {
+    let mut world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
     let mut client = Client::new(&world).await;
     client.call_and_ask("start_workspace", json!({}), "t").await;
     client.progress("t").await;
     drop(client.output);
-    client.input.write_all(b"[]\n").await.expect("the program reads");
-    let status = timeout(LONG, client.child.wait()).await.expect("an end").expect("a status");
-    assert!(status.success(), "{status}");
+    world.daemon(Ending::Succeeds(&["main"])).await;
+    for _ in 0..3 {
+        client
+            .input
+            .write_all(b"{\"jsonrpc\": \"2.0\", \"id\": 9, \"method\": \"ping\"}\n")
+            .await
+            .expect("the program reads");
+    }
+    drop(client.input);
+    let output = timeout(LONG, client.child.wait_with_output()).await.expect("an end").expect("a status");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(world.counts().await, "1 2 2");
 }
 
 #[tokio::test]
