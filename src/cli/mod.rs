@@ -73,13 +73,7 @@ pub fn main() -> ExitCode {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = runtime.map_err(CliError::from).and_then(|runtime| {
-        let ended = runtime.block_on(run);
-        // A read of the standard input ends with the input, and with nothing else.
-        runtime.shutdown_background();
-        ended
-    });
-    match ended {
+    match runtime.map_err(CliError::from).and_then(|runtime| runtime.block_on(run)) {
         Ok(code) => code,
         Err(error) => error.report(),
     }
