@@ -1,4 +1,4 @@
-//! A proxy between a test and its server: it counts what crosses the wire, and cuts it where a test says.
+//! A proxy between a test and its server: it counts what crosses the wire, and cuts it, or holds still, where a test says.
 
 use std::{
     path::PathBuf,
@@ -19,9 +19,10 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::oneshot,
 };
 
-use super::Database;
+use super::{Database, environment};
 
 const SOCKET: &str = ".s.PGSQL.5432";
 
@@ -40,12 +41,23 @@ struct Wire {
     answered: usize,
     cut: Option<Cut>,
     was_cut: bool,
+    /// Who is told of the cut, which does not end the connection then: the client does.
+    held: Option<oneshot::Sender<()>>,
     is_black_hole: bool,
+}
+
+impl Wire {
+    /// The cut is here; true for a connection that is held.
+    fn end(&mut self) -> bool {
+        self.was_cut = true;
+        self.held.take().is_some_and(|held| held.send(()).is_ok())
+    }
 }
 
 /// A way to the server of a database, for any number of connections.
 pub struct Proxy {
     options: PgConnectOptions,
+    url: String,
     pooler: Pooler,
     wire: Arc<Mutex<Wire>>,
     _socket: tempfile::TempDir,
@@ -81,6 +93,8 @@ impl Proxy {
         let listener = UnixListener::bind(socket.path().join(SOCKET)).expect("a socket");
         let wire = Arc::new(Mutex::new(Wire::default()));
         let options = options.socket(socket.path()).ssl_mode(PgSslMode::Disable);
+        let (url, _) = database.url().split_once('?').expect("a URL that says where the socket is");
+        let url = format!("{url}?host={}&sslmode=disable", socket.path().display());
         let of_task = wire.clone();
         tokio::spawn(async move {
             loop {
@@ -98,7 +112,7 @@ impl Proxy {
                 });
             }
         });
-        Self { options, pooler: database.pooler(), wire, _socket: socket }
+        Self { options, url, pooler: database.pooler(), wire, _socket: socket }
     }
 
     pub fn options(&self) -> &PgConnectOptions {
@@ -110,6 +124,11 @@ impl Proxy {
         Options::from(self.options.clone()).pooler(self.pooler)
     }
 
+    /// The variables that lead a program to it.
+    pub fn environment(&self) -> Vec<(&'static str, &str)> {
+        environment(&self.url, self.pooler)
+    }
+
     /// The round trips since the last call.
     pub fn take(&self) -> usize {
         std::mem::take(&mut *self.wire()).answered
@@ -118,6 +137,13 @@ impl Proxy {
     /// Ends the connection there, counted from here.
     pub fn cut(&self, cut: Cut) {
         *self.wire() = Wire { cut: Some(cut), ..Wire::default() };
+    }
+
+    /// Holds the connection still there, counted from here, until the client ends it; and says when it does.
+    pub fn hold(&self, cut: Cut) -> oneshot::Receiver<()> {
+        let (held, is_held) = oneshot::channel();
+        *self.wire() = Wire { cut: Some(cut), held: Some(held), ..Wire::default() };
+        is_held
     }
 
     pub fn was_cut(&self) -> bool {
@@ -147,10 +173,15 @@ async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex
         batch.extend_from_slice(&message);
         // A Sync or a simple query ends a batch; the server answers each with one ReadyForQuery.
         if matches!(message[0], b'S' | b'Q') {
-            let mut wire = wire.lock().expect("the wire");
-            wire.asked += 1;
-            if wire.cut == Some(Cut::BeforeItIsSent(wire.asked)) {
-                wire.was_cut = true;
+            let cut = {
+                let mut wire = wire.lock().expect("the wire");
+                wire.asked += 1;
+                (wire.cut == Some(Cut::BeforeItIsSent(wire.asked))).then(|| wire.end())
+            };
+            if let Some(held) = cut {
+                if held {
+                    io::copy(&mut client, &mut io::sink()).await?;
+                }
                 return Ok(());
             }
         } else if message[0] != b'X' {
@@ -165,19 +196,20 @@ async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex
 async fn answer(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, wire: &Mutex<Wire>) -> io::Result<()> {
     loop {
         let message = message(&mut server, true).await?;
-        {
+        let cut = {
             let mut wire = wire.lock().expect("the wire");
             let withheld = wire.cut == Some(Cut::BeforeItsAnswer(wire.answered + 1));
-            if message[0] == b'Z' {
-                wire.answered += 1;
-                if withheld {
-                    wire.was_cut = true;
-                    return Ok(());
-                }
+            wire.answered += usize::from(message[0] == b'Z');
+            match (withheld, message[0]) {
+                (false, _) => None,
+                (true, b'Z') => Some(wire.end()),
+                (true, _) => continue,
             }
-            if withheld {
-                continue;
-            }
+        };
+        match cut {
+            Some(true) => std::future::pending().await,
+            Some(false) => return Ok(()),
+            None => {}
         }
         client.write_all(&message).await?;
     }
