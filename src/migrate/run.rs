@@ -19,7 +19,10 @@ use super::{
 const PROBE: Duration = Duration::from_millis(50);
 
 /// After so many looks, one attempt queues for the table, because there may always be somebody.
-const PROBES: u32 = 20;
+const PROBES: u32 = 100;
+
+/// The first attempt waits no longer: the observer has seen by then which table it needs.
+const FIRST: Duration = Duration::from_millis(100);
 
 /// An attempt that waits so long makes an autovacuum step aside, whose `deadlock_timeout` is one second.
 const AUTOVACUUM: Duration = Duration::from_millis(1_200);
@@ -71,8 +74,8 @@ impl From<Error> for Failure {
 enum Approach {
     /// Looks whether they are free.
     Probe,
-    /// Queues for them, for so long.
-    Queue(Duration),
+    /// Queues for them.
+    Queue,
 }
 
 impl<'a> Run<'a> {
@@ -151,7 +154,7 @@ impl<'a> Run<'a> {
             let patience = self.patience(work.file, seen);
             let approach = if seen.waited_for.is_empty() || seen.only_autovacuum || probes >= PROBES {
                 probes = 0;
-                Approach::Queue(patience)
+                Approach::Queue
             } else {
                 Approach::Probe
             };
@@ -197,7 +200,9 @@ impl<'a> Run<'a> {
         if seen.only_autovacuum {
             return longest.max(AUTOVACUUM);
         }
-        self.options.max_stall.map_or(longest, |budget| budget.min(longest))
+        let patience = self.options.max_stall.map_or(longest, |budget| budget.min(longest));
+        let is_first = seen.waited_for.is_empty() && self.observer.is_some();
+        if is_first { patience.min(FIRST) } else { patience }
     }
 
     fn no_lock(&self, work: &Work<'_>, attempts: u32, seen: &Seen, source: Option<sqlx::Error>) -> Error {

@@ -370,7 +370,7 @@ async fn the_locks_in_a_plan_are_those_that_the_server_takes() {
     let found = migrate::locks(&mut conn, &migrate::Migrations::embedded()).await.expect("the migrations");
     let found = serde_json::to_string_pretty(&found).expect("JSON") + "\n";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/locks.json");
-    if std::env::var_os("CODERDB_PREPARE").is_some() {
+    if std::env::var_os("CODERDB_UPDATE").is_some() {
         std::fs::write(path, &found).expect("a file");
     }
     let written = std::fs::read_to_string(path).expect("a file");
