@@ -26,7 +26,7 @@ use sqlx::{PgConnection, Row};
 
 use crate::connect;
 use driver::Driver;
-pub use error::{Error, Lost, Outcome, Refusal};
+pub use error::{Error, Lost, NoTableLock, Outcome, Refusal};
 pub use files::Migrations;
 pub use lock::Holder;
 pub use locks::{StatementLocks, locks};

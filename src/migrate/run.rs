@@ -7,11 +7,11 @@ use refinery::Migration;
 use sqlx::{AssertSqlSafe, Connection as _, Either, PgConnection, Row, postgres::PgDatabaseError};
 
 use super::{
-    Applied, Error, Event, Lost, Options, Outcome, Refusal,
+    Applied, Error, Event, Lost, NoTableLock, Options, Outcome, Refusal,
     files::File,
     history_table::sqlstate,
     lock, log,
-    observer::{Observer, Seen, observed, progressing},
+    observer::{GaveWay, Observer, Seen, observed, progressing},
     statements::Statement,
 };
 
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
                 return Err(Error::Stopped);
             }
             let lost_a_race = state.is_some_and(|state| ["55P03", "40P01", "40001"].contains(&state))
-                || (state == Some("57014") && seen.gave_way_ever);
+                || (state == Some("57014") && seen.gave_way != GaveWay::Never);
             if !lost_a_race {
                 return Err(refused(work, completed, error));
             }
@@ -207,14 +207,14 @@ impl<'a> Run<'a> {
 
     fn no_lock(&self, work: &Work<'_>, attempts: u32, seen: &Seen, source: Option<sqlx::Error>) -> Error {
         let tables: Vec<_> = seen.waited_for.iter().map(|(table, _)| table.clone()).collect();
-        Error::TableLock {
+        Error::TableLock(Box::new(NoTableLock {
             file: work.file.path.clone(),
             waited: self.options.patience,
             attempts,
             tables,
             blockers: seen.blockers.clone(),
             source,
-        }
+        }))
     }
 
     async fn attempt(
@@ -225,18 +225,18 @@ impl<'a> Run<'a> {
         seen: &mut Seen,
     ) -> Result<(), Failure> {
         let Self { conn, options, observer, restore, .. } = self;
-        seen.gave_way = false;
+        seen.begin_again();
         let statement_timeout = work.file.statement_timeout.unwrap_or(options.statement_timeout);
-        let begin = begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for);
+        let opening = begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for);
         let budget = options.max_stall.filter(|_| !seen.only_autovacuum);
-        let begun = async {
-            let row = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(&mut **conn).await?;
+        let open = async {
+            let row = sqlx::raw_sql(AssertSqlSafe(opening)).fetch_all(&mut **conn).await?;
             let row = row.last().ok_or(sqlx::Error::RowNotFound)?;
             Ok::<(bool, String, bool), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
         };
-        let begun = observed(observer, seen, budget, &options.stop, begun).await;
-        let (is_locked, transaction, is_own) = match begun {
-            Ok(begun) => begun,
+        let opened = observed(observer, seen, budget, &options.stop, open).await;
+        let (is_locked, transaction, is_own) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 roll_back(conn).await?;
                 return Err(if is_lost(&error) { Failure::Broken(error.into()) } else { Failure::Refused(0, error) });
@@ -383,8 +383,9 @@ fn begin(
     tables: &[(String, String)],
 ) -> String {
     let nowait = if approach == Approach::Probe { " NOWAIT" } else { "" };
-    let locks: String =
+    let locks: Vec<_> =
         tables.iter().map(|(table, mode)| format!("LOCK TABLE {table} IN {mode} MODE{nowait}; ")).collect();
+    let locks = locks.concat();
     // An autovacuum steps aside after this time, if this role may say so.
     let deadlock = budget.map_or_else(String::new, |budget| {
         format!(

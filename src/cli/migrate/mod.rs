@@ -56,14 +56,15 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             Command::History(args) => history::run(&mut database, &args).await?,
             Command::Repair(command) => repair::run(&mut database, &migrations, &command).await?,
             // It ends with its signals itself.
-            Command::Up(args) => return Ok(Ran::ToMigrate(database, args)),
+            Command::Up(args) => return Ok(Ran::ToMigrate(Box::new((database, args)))),
         };
         database.close().await;
         Ok::<_, CliError>(Ran::Code(code))
     };
     match signals::or_end(command).await? {
         Ran::Code(code) => Ok(code),
-        Ran::ToMigrate(mut database, args) => {
+        Ran::ToMigrate(migrating) => {
+            let (mut database, args) = *migrating;
             let code = up::run(&mut database, migrations.clone(), &args).await;
             database.close().await;
             code
@@ -73,7 +74,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
 
 enum Ran {
     Code(ExitCode),
-    ToMigrate(Database, up::Args),
+    ToMigrate(Box<(Database, up::Args)>),
 }
 
 /// A duration such as `250ms` or `1h30m`.
