@@ -4,6 +4,7 @@
 //! it. Around refinery stand what a deploy needs: one runner at a time, each migration in one transaction with its
 //! history row, concurrent indexes that are recorded only when they are valid, errors that point into the file.
 
+mod drift;
 mod driver;
 mod error;
 mod lock;
@@ -15,6 +16,7 @@ use refinery::{Runner, Target};
 use refinery_core::AsyncMigrate;
 use sqlx::PgConnection;
 
+pub use drift::{Drift, Object, Verification, verify};
 use driver::Driver;
 pub use error::{Error, Refusal};
 pub use lock::Holder;

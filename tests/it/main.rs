@@ -22,6 +22,7 @@ mod jobs;
 mod licenses;
 mod listing;
 mod mcp;
+mod migrate_schema;
 mod migrations;
 mod model;
 mod operations;

@@ -2,6 +2,7 @@
 
 mod status;
 mod up;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ pub(super) use up::{report, up};
 pub(super) enum Command {
     Up(up::Args),
     Status(status::Args),
+    Verify(verify::Args),
 }
 
 pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
@@ -21,6 +23,7 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
     let code = match command {
         Command::Up(args) => up::run(&mut database, &args).await?,
         Command::Status(args) => status::run(&mut database, &args).await?,
+        Command::Verify(args) => verify::run(&mut database, &args).await?,
     };
     database.close().await;
     Ok(code)
