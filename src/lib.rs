@@ -7,6 +7,8 @@ pub mod cli;
 pub mod connect;
 #[cfg(feature = "cli")]
 pub mod demo;
+#[cfg(feature = "cli")]
+mod duration;
 pub mod migrate;
 pub mod model;
 #[cfg(feature = "pool")]

@@ -21,6 +21,8 @@ const PARTLY_APPLIED: u8 = 11;
 pub(super) const HISTORY: u8 = 12;
 /// The connection is not one that migrations can use.
 pub(super) const UNFIT: u8 = 14;
+/// Lint found something.
+pub(super) const LINT: u8 = 15;
 
 /// What went wrong, what to do next, and the exit code.
 #[derive(Debug)]

@@ -7,8 +7,14 @@
 mod drift;
 mod driver;
 mod error;
+#[cfg(feature = "cli")]
+pub(crate) mod lint;
 mod lock;
+#[cfg(feature = "cli")]
+pub(crate) mod names;
 mod plan;
+#[cfg(feature = "cli")]
+mod statements;
 
 use std::time::Duration;
 
@@ -159,6 +165,18 @@ async fn locked(
 #[must_use]
 pub fn newest() -> i64 {
     runner().get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default()
+}
+
+/// The files of this version, to look at.
+#[cfg(feature = "cli")]
+pub(crate) fn sources() -> Vec<lint::Source> {
+    let source = |file: &refinery::Migration| lint::Source {
+        path: format!("migrations/V{:04}__{}.sql", file.version(), file.name()),
+        sql: file.sql().unwrap_or_default().to_owned(),
+    };
+    let mut sources: Vec<_> = runner().get_migrations().iter().map(source).collect();
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    sources
 }
 
 fn runner() -> Runner {

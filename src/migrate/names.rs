@@ -1,0 +1,18 @@
+//! What the name of a migration's file says. `build.rs` uses it, too: nothing here needs anything but the standard library.
+
+/// What a name must look like.
+pub(crate) const EXPECTED: &str = "V0001__lower_case_name.sql";
+
+/// The version and the name in `V0001__name`. refinery ignores a file with other characters, and never applies it.
+pub(crate) fn parse(stem: &str) -> Option<(i64, &str)> {
+    let (version, name) = stem.strip_prefix('V')?.split_once("__")?;
+    let is_version = version.len() >= 4 && version.bytes().all(|digit| digit.is_ascii_digit());
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let version = version.parse().ok().filter(|_| is_version && is_name)?;
+    Some((version, name))
+}
+
+/// Whether versions of the library that do not know a migration must not run after it.
+pub(crate) fn is_breaking(name: &str) -> bool {
+    name.starts_with("breaking_")
+}
