@@ -126,12 +126,13 @@ impl File<'_> {
 
     /// What it does, which locks it takes, what old code sees; and nothing that looks like a directive and is none.
     fn header(&mut self) {
-        let comment: Vec<&str> = self.sql.lines().map_while(|line| line.strip_prefix("--")).collect();
+        let comment: Vec<&str> = self.sql.split_inclusive('\n').map_while(|line| line.strip_prefix("--")).collect();
         for part in ["What:", "Locks:", "Old code:"] {
-            let text = comment.iter().find_map(|line| line.trim().strip_prefix(part));
-            if text.is_none_or(|text| text.trim().is_empty()) {
+            let found = comment.iter().position(|line| line.trim().starts_with(part));
+            if found.is_none_or(|line| comment[line].trim() == part) {
+                let at = comment[..found.unwrap_or(0)].iter().map(|line| line.len() + "--".len()).sum();
                 let hint = "migrations/README.md says what belongs there";
-                self.add(0, "header", format!("the leading comment says nothing after `{part}`"), Some(hint));
+                self.add(at, "header", format!("the leading comment says nothing after `{part}`"), Some(hint));
             }
         }
         if let Some(problem) = statements::wrong_directive(self.sql, |value| duration::parse(value).is_some()) {

@@ -66,16 +66,18 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
 }
 
 fn template(no_transaction: bool) -> String {
-    let (directive, example) = if no_transaction {
-        let example = "-- CREATE INDEX CONCURRENTLY name ON table (column);\n";
-        ("-- coderdb: no-transaction\n", example)
+    const HEADER: &str = "\
+-- What:
+-- Locks:
+-- Old code:
+--
+-- docs/adding-a-migration.md says what belongs there. More lines may begin with `-- coderdb:` and give a directive:
+-- no-transaction, for what no transaction can hold; lock-timeout=2s; statement-timeout=10m.
+
+";
+    if no_transaction {
+        format!("-- coderdb: no-transaction\n{HEADER}-- CREATE INDEX CONCURRENTLY name ON table (column);\n")
     } else {
-        ("", "")
-    };
-    format!(
-        "{directive}-- What:\n-- Locks:\n-- Old code:\n--\n-- Say there what changes and for whom, which lock on which table \
-         for how long, and what the version that is still\n-- running sees. This comment may also have lines with \
-         directives, each after `coderdb:`: no-transaction, for what cannot\n-- share one; lock-timeout=2s, \
-         statement-timeout=10m.\n\n{example}"
-    )
+        HEADER.to_owned()
+    }
 }
