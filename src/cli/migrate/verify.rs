@@ -40,11 +40,11 @@ pub(super) async fn run(conn: &mut PgConnection, args: &Args) -> Result<ExitCode
             }
         }
     }
-    Ok(match (&verification.drifts, verification.status.problems().is_empty()) {
-        (_, false) => ExitCode::from(HISTORY),
-        (None, true) => ExitCode::from(PENDING),
-        (Some(drifts), true) if drifts.is_empty() => ExitCode::SUCCESS,
-        (Some(_), true) => ExitCode::from(HISTORY),
+    let can_migrate = verification.status.problems().is_empty();
+    Ok(match verification.drifts {
+        None if can_migrate => ExitCode::from(PENDING),
+        _ if verification.is_clean() => ExitCode::SUCCESS,
+        _ => ExitCode::from(HISTORY),
     })
 }
 
