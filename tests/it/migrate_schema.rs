@@ -507,6 +507,7 @@ const IN_A_TRANSACTION: &[(&str, &[&str])] = &[
     ("CREATE INDEX i ON t (a);", &["4:1: require-concurrent-index-creation"]),
     ("SELECT 1;\n  CREATE INDEX CONCURRENTLY i ON t (a);", &["5:3: concurrent-index"]),
     ("CREATE INDEX CONCURRENTLY i ON t (a);", &["4:1: concurrent-index"]),
+    ("CREATE UNIQUE INDEX CONCURRENTLY i ON t (a);", &["4:1: concurrent-index"]),
     ("DROP INDEX i;", &["4:1: require-concurrent-index-deletion"]),
     ("ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0);", &["4:15: constraint-missing-not-valid"]),
     ("ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0) NOT VALID;", &[]),
@@ -599,6 +600,13 @@ fn a_file_is_named_with_a_version_of_its_own_and_says_what_it_does() {
         "V1__short.sql:1:1: file-name",
         "add.sql:1:1: file-name",
     ];
+    // The same version in another directory is another one.
+    let other = files([("V0002__a.sql", fine)]);
+    let both = support::run(support::coderdb().args(["migrate", "lint"]).args([other.path(), other.path()]));
+    assert!(both.stdout.contains("V0002__a.sql:1:1: unique-version"), "{}", both.stdout);
+    let elsewhere = files([("V0002__a.sql", format!("{HEADER}SELECT 1;"))]);
+    let both = support::run(support::coderdb().args(["migrate", "lint"]).args([other.path(), elsewhere.path()]));
+    assert_eq!(both.stdout, "2 files: nothing found.\n");
     let (mut found, code) = linted(dir.path());
     found.dedup();
     assert_eq!((found.as_slice(), code), (expected.map(str::to_owned).as_slice(), 15));
