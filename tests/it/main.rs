@@ -23,6 +23,7 @@ mod licenses;
 mod listing;
 mod mcp;
 mod migrate_commands;
+mod migrate_schema;
 mod migrations;
 mod model;
 mod operations;
