@@ -4,8 +4,9 @@
 //!     CODERDB_BINARY=$(scripts/release) cargo bench --bench migrate     # the static release instead
 //!
 //! Installs both into `target/bench-tools` first. One private server with durable commits; each round runs every program
-//! in turn, and begins with another one. 10 rounds, none dropped. Prints the medians in milliseconds and the ratio to
-//! `coderdb` in the same round: its median, least and greatest; `target/bench-tools/migrate.json` has every time.
+//! in turn, and begins with another one: 10 installations of each, and 100 times what finds nothing to do; none dropped.
+//! Prints the medians in milliseconds and the ratio to `coderdb` in the same turn: its median, least and greatest;
+//! `target/bench-tools/migrate.json` has every time.
 //!
 //! All run the files of `migrations/`. Files 1 to 8 are the same for all, word by word. The others build indexes
 //! concurrently: sqlx-cli does that too, with its own mark on the first line; refinery cannot, and builds them plainly.
@@ -29,6 +30,8 @@ use comfy_table::{Table, presets};
 use serde_json::json;
 
 const ROUNDS: usize = 10;
+/// Of what takes little, in each round.
+const REPEATS: usize = 10;
 /// The last file before the concurrent indexes.
 const SAME: i64 = 8;
 /// What a deploy asks before it starts the new version.
@@ -180,25 +183,27 @@ async fn main() {
     let before = load();
     let mut times = WHAT.map(|_| [const { Vec::new() }; 3]);
     for round in 0..ROUNDS {
+        let in_turn = (0..runners.len()).map(|place| (round + place) % runners.len());
         let mut same = Vec::new();
-        for place in 0..runners.len() {
-            let n = (round + place) % runners.len();
-            let runner = &runners[n];
+        for n in in_turn.clone() {
+            let (runner, url) = (&runners[n], format!("{url}_{n}"));
             for (install, rows) in [(0, SAME), (1, migrate::newest())] {
-                run(&mut conn, "DROP DATABASE IF EXISTS bench").await;
-                run(&mut conn, "CREATE DATABASE bench").await;
+                run(&mut conn, &format!("DROP DATABASE IF EXISTS bench_{n}")).await;
+                run(&mut conn, &format!("CREATE DATABASE bench_{n}")).await;
                 run(&mut conn, "CHECKPOINT").await;
                 times[install][n].push(runner.time(install, &url));
                 same.push((rows, made(&url, runner, rows).await));
-            }
-            for what in [2, 3] {
-                times[what][n].push(runner.time(what, &url));
             }
         }
         for rows in [SAME, migrate::newest()] {
             let mut all = same.iter().filter(|(of, _)| *of == rows).map(|(_, made)| made);
             let first = all.next().expect("one");
             assert!(!first.is_empty() && all.all(|made| made == first), "they made different things");
+        }
+        for what in iter::repeat_n([2, 3], REPEATS).flatten() {
+            for n in in_turn.clone() {
+                times[what][n].push(runners[n].time(what, &format!("{url}_{n}")));
+            }
         }
     }
 

@@ -1,6 +1,10 @@
 //! The files in docs/deploy: what they ask of `coderdb`, and what they make of its exit codes.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use serde_json::Value;
 
@@ -12,9 +16,12 @@ use crate::{
 /// What the files ask for and `coderdb` cannot do yet.
 const NOT_YET: &[&str] = &["migrate check --wait 5m"];
 
-fn manifest(file: &str) -> Value {
-    let (_, text) = files("docs/deploy").into_iter().find(|(name, _)| name == file).expect("the file");
-    serde_saphyr::from_str(&text).expect("YAML")
+/// What a cluster is told, by name.
+fn manifests() -> BTreeMap<String, Value> {
+    let named = |(file, text): (String, String)| {
+        Some((file.strip_suffix(".yaml")?.to_owned(), serde_saphyr::from_str(&text).expect("YAML")))
+    };
+    files("docs/deploy").into_iter().filter_map(named).collect()
 }
 
 /// Everything below a key of this name, wherever it is.
@@ -49,21 +56,21 @@ fn a_job_fails_at_once_with_the_exit_codes_that_another_try_cannot_change() {
         })
         .collect();
     assert!(in_vain.len() > 5, "the table has them: {in_vain:?}");
-    let job = manifest("job.yaml");
+    let job = &manifests()["job"];
     let rule = &job["spec"]["podFailurePolicy"]["rules"][0];
     assert_eq!(rule["action"], "FailJob");
     assert_eq!(rule["onExitCodes"]["operator"], "In");
     assert_eq!(serde_json::from_value::<Vec<u64>>(rule["onExitCodes"]["values"].clone()).unwrap(), in_vain);
     let named = |container: &Value| container["name"] == rule["onExitCodes"]["containerName"];
-    assert!(containers(&job).into_iter().any(named), "the policy is about another container");
+    assert!(containers(job).into_iter().any(named), "the policy is about another container");
     assert_eq!(job["spec"]["template"]["spec"]["restartPolicy"], "Never", "a policy needs it");
 }
 
 #[test]
 fn a_pod_has_longer_to_end_than_coderdb_takes() {
-    let job = manifest("job.yaml");
+    let job = &manifests()["job"];
     let pod = &job["spec"]["template"]["spec"];
-    for container in containers(&job) {
+    for container in containers(job) {
         let variables = container["env"].as_array().expect("variables");
         let grace = variables.iter().find(|variable| variable["name"] == "CODERDB_GRACE").expect("a grace period");
         let seconds = grace["value"].as_str().and_then(|text| text.strip_suffix('s')?.parse().ok());
@@ -75,10 +82,9 @@ fn a_pod_has_longer_to_end_than_coderdb_takes() {
 #[test]
 fn coderdb_understands_every_command_line_of_a_container() {
     let mut not_yet = BTreeSet::new();
-    for (file, _) in files("docs/deploy").iter().filter(|(file, _)| file.ends_with(".yaml")) {
-        let manifest = manifest(file);
+    for (file, manifest) in manifests() {
         let containers = containers(&manifest);
-        assert!(!containers.is_empty(), "docs/deploy/{file} runs no coderdb");
+        assert!(!containers.is_empty(), "{file} runs no coderdb");
         for container in containers {
             let arguments: Vec<String> = serde_json::from_value(container["args"].clone()).expect("arguments");
             // It reads all arguments before it shows the help, and refuses what it does not know.
@@ -94,16 +100,15 @@ fn coderdb_understands_every_command_line_of_a_container() {
 #[test]
 fn containers_run_as_the_user_of_the_image_and_can_do_nothing_else() {
     let image = files("docs/deploy").into_iter().find(|(name, _)| name == "Dockerfile").expect("the image").1;
-    for (file, _) in files("docs/deploy").iter().filter(|(file, _)| file.ends_with(".yaml")) {
-        let manifest = manifest(file);
+    for (file, manifest) in manifests() {
         let pod = &manifest["spec"]["template"]["spec"]["securityContext"];
-        assert!(image.contains(&format!("\nUSER {}:{}\n", pod["runAsUser"], pod["runAsGroup"])), "docs/deploy/{file}");
-        assert_eq!(pod["runAsNonRoot"], true, "docs/deploy/{file}");
+        assert!(image.contains(&format!("\nUSER {}:{}\n", pod["runAsUser"], pod["runAsGroup"])), "{file}");
+        assert_eq!(pod["runAsNonRoot"], true, "{file}");
         for container in containers(&manifest) {
             let confined = serde_json::json!({
                 "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
             });
-            assert_eq!(container["securityContext"], confined, "docs/deploy/{file}");
+            assert_eq!(container["securityContext"], confined, "{file}");
         }
     }
 }
