@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         let mut checksum = DefaultHasher::new();
         (name, version, sql.as_str()).hash(&mut checksum);
         let checksum = checksum.finish();
-        let text = dir.join(&file);
+        let text = dir.join(&file).into_os_string().into_string().expect("UTF-8");
         embedded.insert(version, format!("    ({version}, {name:?}, {checksum}, include_str!({text:?})),\n"));
         if let Some(other) = versions.insert(version, file.clone()) {
             problems.push(format!("{file}: has the version of {other}"));
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         }
     }
     let embedded: Vec<_> = embedded.into_values().collect();
-    let embedded = format!("const EMBEDDED: &[(i64, &str, u64, &str)] = &[\n{}];\n", embedded.concat());
+    let embedded = format!("pub(super) const MIGRATIONS: &[(i64, &str, u64, &str)] = &[\n{}];\n", embedded.concat());
     let out = env::var_os("OUT_DIR").expect("cargo sets it");
     fs::write(Path::new(&out).join("migrations.rs"), embedded).expect("a file");
     for problem in &problems {

@@ -13,6 +13,7 @@ mod crash;
 
 mod daemons;
 mod demo;
+mod deploy;
 mod files;
 mod house_rules;
 mod job_json;
