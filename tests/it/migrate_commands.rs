@@ -8,7 +8,7 @@ use coderdb::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{self, Database};
+use crate::support::{self, Database, proxy::Proxied};
 
 async fn migrated_to(version: i64) -> (Database, PgConnection) {
     let database = support::empty_database().await.directly();
@@ -133,6 +133,38 @@ async fn a_check_says_whether_schema_and_program_fit() {
     assert_eq!(machine(&database, &["check"], 13)["fit"], "too_new");
     run(&mut conn, "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 3").await;
     assert_eq!(machine(&database, &["check"], 12)["fit"], "diverged");
+}
+
+#[tokio::test]
+async fn a_check_is_one_round_trip() {
+    let database = support::database().await.directly();
+    let mut proxied = Proxied::connect(&database).await;
+    proxied.take();
+    let status = migrate::status(&mut proxied.conn).await.expect("a status");
+    assert!(status.is_current());
+    assert_eq!(proxied.take(), 1);
+}
+
+#[tokio::test]
+async fn a_check_does_not_wait_for_a_database_unless_it_is_told_to() {
+    let mut nowhere = support::coderdb();
+    nowhere.env("DATABASE_URL", "postgres://u@127.0.0.1:1/db");
+    support::fails(nowhere.args(["migrate", "check"]), 4, &["cannot reach"]);
+    support::fails(nowhere.args(["--wait", "1ms"]), 4, &["waiting for the database"]);
+}
+
+#[tokio::test]
+async fn what_happens_is_logged_for_machines_under_stable_names() {
+    let (database, _conn) = migrated_to(12).await;
+    let outcome = support::run(database.coderdb().env("CODERDB_LOG", "json").args(["migrate", "up"]));
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let lines: Vec<Value> = outcome.stderr.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    let applied = of("migrate.applied");
+    assert_eq!((applied.len(), of("migrate.started").len(), of("note").len()), (2, 2, 2), "{}", outcome.stderr);
+    assert_eq!((&applied[0]["version"], &applied[0]["level"]), (&json!(13), &json!("INFO")));
+    assert!(applied[0]["milliseconds"].is_u64() && applied[0]["time"].is_string(), "{}", applied[0]);
+    support::fails(database.coderdb().env("CODERDB_LOG", "yes").args(["migrate", "status"]), 2, &["CODERDB_LOG"]);
 }
 
 #[tokio::test]

@@ -31,9 +31,9 @@ const POLL: Duration = Duration::from_millis(500);
                         migrations are pending, 4 unreachable, 12 the history is wrong, 13 the schema is too new."
 )]
 pub(in crate::cli) struct Args {
-    /// Wait so long for pending migrations to be applied by somebody else
+    /// Wait so long for the database, and for pending migrations to be applied by somebody else
     #[arg(long, value_name = "DURATION", value_parser = length)]
-    wait: Option<Duration>,
+    pub(super) wait: Option<Duration>,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }

@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Work with the files of this directory, and not with those of this version: to try what is not released yet
     #[arg(long, global = true, value_name = "DIRECTORY")]
     from: Option<PathBuf>,
-    /// How long to wait for a database that starts, restarts or has no room; never for a wrong password
+    /// How long to wait for a database that starts, restarts or has no room; never for a wrong password. `check` has `--wait`
     #[arg(long, global = true, value_name = "DURATION", env = "CODERDB_WAIT_TIMEOUT", default_value = "60s", value_parser = length)]
     wait_timeout: Duration,
 }
@@ -62,8 +62,13 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         Some(directory) => Migrations::read(directory)?,
         None => Migrations::embedded(),
     };
+    let wait = match &args.command {
+        // A probe that waits is none.
+        Command::Check(check) => check.wait.unwrap_or_default(),
+        _ => args.wait_timeout,
+    };
     let command = async {
-        let mut database = connect_within(args.wait_timeout).await?;
+        let mut database = connect_within(wait).await?;
         let code = match args.command {
             Command::Plan(args) => plan::run(&mut database, &migrations, &args).await?,
             Command::Status(args) => status::run(&mut database, &migrations, &args).await?,

@@ -220,6 +220,8 @@ pub fn fails(command: &mut assert_cmd::Command, code: i32, parts: &[&str]) {
 pub fn coderdb() -> assert_cmd::Command {
     let mut command = assert_cmd::Command::new(CODERDB);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    // What is not there at once is not waited for.
+    command.env("CODERDB_WAIT_TIMEOUT", "0");
     command
 }
 
