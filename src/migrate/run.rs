@@ -288,8 +288,9 @@ impl<'a> Run<'a> {
                 Some((_, done)) if *done != checksum => {
                     return Err(Error::EditedMidway { file: file.path.clone(), statement: number });
                 }
-                Some(_) if !is_concurrent(&statement) => continue,
-                _ => {}
+                // Also an index: what comes after it may have renamed or dropped it.
+                Some(_) => continue,
+                None => {}
             }
             let row = log::New {
                 action: "statement",
