@@ -10,7 +10,6 @@ mod compile_fail;
 mod connect;
 mod contention;
 mod crash;
-
 mod daemons;
 mod demo;
 mod files;
@@ -22,6 +21,7 @@ mod jobs;
 mod licenses;
 mod listing;
 mod mcp;
+mod migrate;
 mod migrations;
 mod model;
 mod operations;

@@ -19,6 +19,7 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
 };
 
 use super::Database;
@@ -41,6 +42,11 @@ struct Wire {
     cut: Option<Cut>,
     was_cut: bool,
     is_black_hole: bool,
+    /// Whether a cut waits for the test.
+    holds: bool,
+    /// Whether only the next connection is counted and cut.
+    only_one: bool,
+    connections: usize,
 }
 
 /// A way to the server of a database, for any number of connections.
@@ -48,7 +54,17 @@ pub struct Proxy {
     options: PgConnectOptions,
     pooler: Pooler,
     wire: Arc<Mutex<Wire>>,
+    /// Whether a cut that waits has come to its place, and whether the test lets it go on.
+    held: watch::Sender<Held>,
     _socket: tempfile::TempDir,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    NotYet,
+    Here,
+    ToBeCut,
+    ToGoOn,
 }
 
 /// A connection through a proxy.
@@ -81,24 +97,64 @@ impl Proxy {
         let listener = UnixListener::bind(socket.path().join(SOCKET)).expect("a socket");
         let wire = Arc::new(Mutex::new(Wire::default()));
         let options = options.socket(socket.path()).ssl_mode(PgSslMode::Disable);
-        let of_task = wire.clone();
+        let held = watch::Sender::new(Held::NotYet);
+        let of_task = (wire.clone(), held.clone());
         tokio::spawn(async move {
             loop {
-                let (client, _) = listener.accept().await.expect("a client");
-                let server = UnixStream::connect(&server).await.expect("the server");
-                let wire = of_task.clone();
+                let (mut client, _) = listener.accept().await.expect("a client");
+                let mut server = UnixStream::connect(&server).await.expect("the server");
+                let (wire, held) = of_task.clone();
+                let is_counted = {
+                    let mut wire = wire.lock().expect("the wire");
+                    wire.connections += 1;
+                    !wire.only_one || wire.connections == 1
+                };
                 tokio::spawn(async move {
+                    if !is_counted {
+                        let _ = io::copy_bidirectional(&mut client, &mut server).await;
+                        return;
+                    }
                     let ((from_client, to_client), (from_server, to_server)) =
                         (client.into_split(), server.into_split());
                     // Whichever ends first, a side that hangs up or a cut, takes all four ends with it.
                     tokio::select! {
-                        _ = ask(from_client, to_server, &wire) => {}
-                        _ = answer(from_server, to_client, &wire) => {}
+                        _ = ask(from_client, to_server, &wire, &held) => {}
+                        _ = answer(from_server, to_client, &wire, &held) => {}
                     }
                 });
             }
         });
-        Self { options, pooler: database.pooler(), wire, _socket: socket }
+        Self { options, pooler: database.pooler(), wire, held, _socket: socket }
+    }
+
+    /// The way through it, for a program.
+    pub fn url(&self) -> String {
+        let directory = self.options.get_socket().expect("a socket").display().to_string().replace('/', "%2F");
+        let database = self.options.get_database().expect("a database");
+        format!("postgres://postgres@localhost/{database}?host={directory}&sslmode=disable")
+    }
+
+    /// From now on, counts and cuts nothing but the next connection.
+    pub fn only_the_next(&self) {
+        *self.wire() = Wire { only_one: true, ..Wire::default() };
+    }
+
+    /// Stops the connection there, until the test says how it goes on.
+    pub fn hold(&self, cut: Cut) {
+        self.held.send_replace(Held::NotYet);
+        let mut wire = self.wire();
+        *wire = Wire { cut: Some(cut), holds: true, only_one: wire.only_one, ..Wire::default() };
+    }
+
+    /// Until it is stopped there.
+    pub async fn held(&self) {
+        // The sender is there as long as this is.
+        let _ = self.held.subscribe().wait_for(|held| *held == Held::Here).await;
+    }
+
+    /// Cuts what is held, or lets it go on.
+    pub fn release(&self, is_cut: bool) {
+        self.held.send_replace(if is_cut { Held::ToBeCut } else { Held::ToGoOn });
     }
 
     pub fn options(&self) -> &PgConnectOptions {
@@ -135,7 +191,12 @@ impl Proxy {
 }
 
 /// Passes on what the client says.
-async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex<Wire>) -> io::Result<()> {
+async fn ask(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    wire: &Mutex<Wire>,
+    held: &watch::Sender<Held>,
+) -> io::Result<()> {
     // Only the first message has no kind.
     let startup = message(&mut client, false).await?;
     lose(wire).await;
@@ -147,10 +208,14 @@ async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex
         batch.extend_from_slice(&message);
         // A Sync or a simple query ends a batch; the server answers each with one ReadyForQuery.
         if matches!(message[0], b'S' | b'Q') {
-            let mut wire = wire.lock().expect("the wire");
-            wire.asked += 1;
-            if wire.cut == Some(Cut::BeforeItIsSent(wire.asked)) {
-                wire.was_cut = true;
+            let holds = {
+                let mut wire = wire.lock().expect("the wire");
+                wire.asked += 1;
+                let is_here = wire.cut == Some(Cut::BeforeItIsSent(wire.asked));
+                wire.was_cut |= is_here;
+                is_here.then_some(wire.holds)
+            };
+            if holds.is_some_and(|holds| !holds) || (holds.is_some() && is_to_be_cut(held).await) {
                 return Ok(());
             }
         } else if message[0] != b'X' {
@@ -162,25 +227,43 @@ async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex
 }
 
 /// Passes on what the server says.
-async fn answer(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, wire: &Mutex<Wire>) -> io::Result<()> {
+async fn answer(
+    mut server: OwnedReadHalf,
+    mut client: OwnedWriteHalf,
+    wire: &Mutex<Wire>,
+    held: &watch::Sender<Held>,
+) -> io::Result<()> {
+    let mut withheld = Vec::new();
     loop {
         let message = message(&mut server, true).await?;
-        {
+        let (is_withheld, is_here, holds) = {
             let mut wire = wire.lock().expect("the wire");
-            let withheld = wire.cut == Some(Cut::BeforeItsAnswer(wire.answered + 1));
-            if message[0] == b'Z' {
-                wire.answered += 1;
-                if withheld {
-                    wire.was_cut = true;
-                    return Ok(());
-                }
-            }
-            if withheld {
+            let is_withheld = wire.cut == Some(Cut::BeforeItsAnswer(wire.answered + 1));
+            let is_last = message[0] == b'Z';
+            wire.answered += usize::from(is_last);
+            wire.was_cut |= is_withheld && is_last;
+            (is_withheld, is_withheld && is_last, wire.holds)
+        };
+        if is_withheld {
+            withheld.extend_from_slice(&message);
+            if !is_here {
                 continue;
             }
+            if !holds || is_to_be_cut(held).await {
+                return Ok(());
+            }
+            client.write_all(&withheld).await?;
+            continue;
         }
         client.write_all(&message).await?;
     }
+}
+
+/// Says that the wire is held, and waits for what the test says.
+async fn is_to_be_cut(held: &watch::Sender<Held>) -> bool {
+    held.send_replace(Held::Here);
+    let mut said = held.subscribe();
+    !said.wait_for(|held| matches!(held, Held::ToBeCut | Held::ToGoOn)).await.is_ok_and(|held| *held == Held::ToGoOn)
 }
 
 /// In a black hole, nothing goes on.
