@@ -87,7 +87,10 @@ async fn e6_a_migration_that_resets_the_search_path_is_recorded_and_the_next_one
 
 #[tokio::test]
 async fn e7_a_syntax_error_is_shown_with_its_file_line_and_column() {
-    let set = Set::of(&[("V0001__teams", "CREATE TABLE one ();\n\nCREATE TABLE teams (\n  id uuid,\n  name text nt null\n);\n")]);
+    let set = Set::of(&[(
+        "V0001__teams",
+        "CREATE TABLE one ();\n\nCREATE TABLE teams (\n  id uuid,\n  name text nt null\n);\n",
+    )]);
     let (database, mut conn) = empty().await;
     let parts = [
         "error: [42601] syntax error at or near \"nt\"",
@@ -104,7 +107,11 @@ async fn e8_an_interrupt_during_a_migration_is_no_success() {
     let set = Set::of(&[("V0001__slow", "CREATE TABLE one (); SELECT pg_sleep(60)")]);
     let (database, mut conn) = empty().await;
     let mut program = set.spawn(database.url(), &["--grace", "0s"]);
-    until(&mut conn, "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").await;
+    until(
+        &mut conn,
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+    )
+    .await;
     program.signal("INT");
     assert_eq!(program.ends().await, 130);
     assert!(ask::<bool>(&mut conn, "SELECT to_regclass('one') IS NULL").await);
@@ -114,7 +121,8 @@ async fn e8_an_interrupt_during_a_migration_is_no_success() {
 async fn e10_whether_anything_is_pending_is_an_exit_code() {
     let set = Set::of(&[("V0001__one", "CREATE TABLE one ()")]);
     let (database, _conn) = empty().await;
-    let asked = |args: &[&str]| support::run(database.coderdb().arg("migrate").args(args).arg("--from").arg(set.path()));
+    let asked =
+        |args: &[&str]| support::run(database.coderdb().arg("migrate").args(args).arg("--from").arg(set.path()));
     assert_eq!((asked(&["check"]).code, asked(&["status", "--exit-code"]).code), (3, 3));
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
     assert_eq!((asked(&["check"]).code, asked(&["status", "--exit-code"]).code), (0, 0));
@@ -124,11 +132,17 @@ async fn e10_whether_anything_is_pending_is_an_exit_code() {
 async fn e11_several_concurrent_indexes_in_one_file_are_built() {
     let set = Set::of(&[
         ("V0001__one", "CREATE TABLE one (a integer, b integer)"),
-        ("V0002__indexes", "-- coderdb: no-transaction\nCREATE INDEX CONCURRENTLY one_a ON one (a);\nCREATE INDEX CONCURRENTLY one_b ON one (b);"),
+        (
+            "V0002__indexes",
+            "-- coderdb: no-transaction\nCREATE INDEX CONCURRENTLY one_a ON one (a);\nCREATE INDEX CONCURRENTLY one_b ON one (b);",
+        ),
     ]);
     let (database, mut conn) = empty().await;
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
-    assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM pg_index WHERE indrelid = 'one'::regclass AND indisvalid").await, 2);
+    assert_eq!(
+        ask::<i64>(&mut conn, "SELECT count(*) FROM pg_index WHERE indrelid = 'one'::regclass AND indisvalid").await,
+        2
+    );
 }
 
 #[tokio::test]
@@ -138,7 +152,11 @@ async fn e12_a_unique_index_that_failed_is_built_once_the_rows_are_mended() {
         ("V0002__index", "-- coderdb: no-transaction\nCREATE UNIQUE INDEX CONCURRENTLY one_a ON one (a);"),
     ]);
     let (database, mut conn) = empty().await;
-    fails(&mut set.up(&database), 11, &["[23505]", "V0002__index.sql:2:1   (statement 1 of 1)", "(a)=(1) is duplicated", "not recorded"]);
+    fails(
+        &mut set.up(&database),
+        11,
+        &["[23505]", "V0002__index.sql:2:1   (statement 1 of 1)", "(a)=(1) is duplicated", "not recorded"],
+    );
     let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'one_a'::regclass";
     assert!(!ask::<bool>(&mut conn, valid).await);
     run(&mut conn, "DELETE FROM one; INSERT INTO one VALUES (1)").await;

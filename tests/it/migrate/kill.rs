@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use coderdb::{
-    migrate::{self, Error, Migrations, Outcome, Options},
+    migrate::{self, Error, Migrations, Options, Outcome},
     sqlx::PgConnection,
 };
 
-use super::{Set, assert_same, ask, clear, contents, empty, options, run, until};
+use super::{Set, ask, assert_same, clear, contents, empty, options, run, until};
 use crate::support::{
     self, Database,
     proxy::{Cut, Proxy},
@@ -20,17 +20,31 @@ use crate::support::{
 /// One transaction each, with several statements.
 pub(super) fn transactional() -> Set {
     Set::of(&[
-        ("V0001__things", "CREATE TABLE things (id integer PRIMARY KEY, name text NOT NULL);\nINSERT INTO things SELECT i, 'thing ' || i FROM generate_series(1, 20) AS i;\nCREATE TYPE mood AS ENUM ('good');"),
-        ("V0002__counter", "CREATE TABLE counter (n integer NOT NULL);\nINSERT INTO counter VALUES (0);\nUPDATE counter SET n = n + 1;"),
-        ("V0003__columns", "ALTER TABLE things ADD COLUMN mood mood DEFAULT 'good';\nUPDATE counter SET n = n + 1;\nCREATE INDEX things_name_idx ON things (name);\nCREATE FUNCTION twice(i integer) RETURNS integer LANGUAGE sql AS $$ SELECT 2 * i; $$;"),
+        (
+            "V0001__things",
+            "CREATE TABLE things (id integer PRIMARY KEY, name text NOT NULL);\nINSERT INTO things SELECT i, 'thing ' || i FROM generate_series(1, 20) AS i;\nCREATE TYPE mood AS ENUM ('good');",
+        ),
+        (
+            "V0002__counter",
+            "CREATE TABLE counter (n integer NOT NULL);\nINSERT INTO counter VALUES (0);\nUPDATE counter SET n = n + 1;",
+        ),
+        (
+            "V0003__columns",
+            "ALTER TABLE things ADD COLUMN mood mood DEFAULT 'good';\nUPDATE counter SET n = n + 1;\nCREATE INDEX things_name_idx ON things (name);\nCREATE FUNCTION twice(i integer) RETURNS integer LANGUAGE sql AS $$ SELECT 2 * i; $$;",
+        ),
     ])
 }
 
 /// What cannot share a transaction, around statements that must be done exactly once.
 pub(super) fn stepwise() -> Set {
     Set::of(&[
-        ("V0001__things", "CREATE TABLE things (id integer PRIMARY KEY, name text NOT NULL, state text);\nINSERT INTO things SELECT i, 'thing ' || i FROM generate_series(1, 20) AS i;\nCREATE TYPE mood AS ENUM ('good');\nCREATE INDEX things_name_idx ON things (name);\nCREATE INDEX things_state_idx ON things (state);\nCREATE TABLE counter (n integer NOT NULL);\nINSERT INTO counter VALUES (0);"),
-        ("V0002__step_by_step", "-- coderdb: no-transaction\n\
+        (
+            "V0001__things",
+            "CREATE TABLE things (id integer PRIMARY KEY, name text NOT NULL, state text);\nINSERT INTO things SELECT i, 'thing ' || i FROM generate_series(1, 20) AS i;\nCREATE TYPE mood AS ENUM ('good');\nCREATE INDEX things_name_idx ON things (name);\nCREATE INDEX things_state_idx ON things (state);\nCREATE TABLE counter (n integer NOT NULL);\nINSERT INTO counter VALUES (0);",
+        ),
+        (
+            "V0002__step_by_step",
+            "-- coderdb: no-transaction\n\
             CREATE UNIQUE INDEX CONCURRENTLY things_name_new ON things (name, id);\n\
             UPDATE counter SET n = n + 1;\n\
             DROP INDEX CONCURRENTLY things_name_idx;\n\
@@ -40,7 +54,8 @@ pub(super) fn stepwise() -> Set {
             ALTER TABLE things VALIDATE CONSTRAINT positive;\n\
             ALTER TYPE mood ADD VALUE 'bad';\n\
             ALTER TABLE things ADD COLUMN mood mood DEFAULT 'bad';\n\
-            UPDATE counter SET n = n + 1;"),
+            UPDATE counter SET n = n + 1;",
+        ),
         ("V0003__after", "CREATE INDEX things_mood_idx ON things (mood);\nUPDATE counter SET n = n + 1;"),
     ])
 }

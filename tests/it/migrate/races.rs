@@ -10,15 +10,11 @@ use coderdb::{
 use tokio::task::JoinSet;
 
 use super::{
-    Set, assert_same, ask, clear, contents, empty,
+    Set, ask, assert_same, clear, contents, empty,
     kill::{stepwise, transactional},
     list, run, until,
 };
-use crate::support::{
-    self, Database,
-    pgbouncer::PgBouncer,
-    states::number_from_env,
-};
+use crate::support::{self, Database, pgbouncer::PgBouncer, states::number_from_env};
 
 const RUNNERS: usize = 16;
 
@@ -118,8 +114,12 @@ async fn through_a_pooler_of_transactions_that_nobody_named_a_runner_is_refused_
             refused += usize::from(code == 14);
         }
         // Locks that nobody gives back end with the sessions of the pooler.
-        run(&mut conn, "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks \
-             WHERE locktype = 'advisory') AND pid <> pg_backend_pid()").await;
+        run(
+            &mut conn,
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks \
+             WHERE locktype = 'advisory') AND pid <> pg_backend_pid()",
+        )
+        .await;
         assert_eq!(support::run(&mut set.up(&database)).code, 0);
         assert_same(&contents(&mut conn).await, &expected, &format!("round {round}"));
     }
@@ -185,7 +185,11 @@ async fn a_holder_that_is_killed_in_a_long_statement_is_replaced_by_a_waiter_tha
         let (database, mut conn) = slow_database(&set).await;
         let mut holder = set.spawn(database.url(), &[]);
         until(&mut conn, SLEEPS).await;
-        let pid = list(&mut conn, "SELECT pid::text FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()").await;
+        let pid = list(
+            &mut conn,
+            "SELECT pid::text FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()",
+        )
+        .await;
         let mut waiters: Vec<_> = (0..3).map(|_| set.spawn(database.url(), &[])).collect();
         for waiter in &mut waiters {
             let said = waiter.says("waiting for another runner").await;
@@ -227,7 +231,9 @@ async fn runners_that_wait_while_an_index_is_built_beside_its_users_are_in_nobod
     for waiter in &mut waiters {
         assert_eq!(waiter.ends().await, 0, "{}", waiter.said);
     }
-    assert!(ask::<bool>(&mut conn, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'things_id_idx'::regclass").await);
+    assert!(
+        ask::<bool>(&mut conn, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'things_id_idx'::regclass").await
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,7 +250,8 @@ async fn two_histories_in_one_database_do_not_disturb_each_other() {
         run(&mut conn, &format!("SET search_path = {schema}")).await;
         assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM refinery_schema_history").await, 3);
         assert_eq!(ask::<i32>(&mut conn, "SELECT n FROM counter").await, 2);
-        let table = format!("SELECT to_regclass('public.things') IS NULL AND to_regclass('{schema}.things') IS NOT NULL");
+        let table =
+            format!("SELECT to_regclass('public.things') IS NULL AND to_regclass('{schema}.things') IS NOT NULL");
         assert!(ask::<bool>(&mut conn, &table).await);
     }
 }

@@ -38,8 +38,12 @@ fn at(version: i64, columns: &str) -> (i64, String) {
 
 /// Until the migration waits for the test, in a statement of its own.
 async fn in_a_statement(conn: &mut PgConnection) {
-    until(conn, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").await;
+    until(
+        conn,
+        "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -158,8 +162,11 @@ async fn in_a_statement_the_end_of_the_grace_or_a_second_signal_cancels_that() {
 async fn while_an_index_is_built_it_is_canceled_and_the_next_run_builds_it() {
     for (signal, code) in SIGNALS {
         let set = set();
-        set.write("V0002__one", "-- coderdb: no-transaction\nALTER TABLE things ADD COLUMN one integer;\n\
-                                 CREATE INDEX CONCURRENTLY things_one_idx ON things (one);");
+        set.write(
+            "V0002__one",
+            "-- coderdb: no-transaction\nALTER TABLE things ADD COLUMN one integer;\n\
+                                 CREATE INDEX CONCURRENTLY things_one_idx ON things (one);",
+        );
         let (database, mut conn, _holder) = world(&set, "SELECT 1").await;
         // A snapshot that is older than the index: it holds up nothing but the end of the build.
         let mut reader = database.connect().await;
