@@ -214,12 +214,16 @@ impl Refusal {
     ) -> Self {
         let sql = file.sql();
         let named = error.position().and_then(|position| match position {
-            PgErrorPosition::Original(position) => sql[at..].char_indices().nth(position.checked_sub(1)?),
+            // What is missing at the end is named one character behind it.
+            PgErrorPosition::Original(position) => {
+                let places = sql[at..].char_indices().map(|(offset, _)| offset).chain([sql.len() - at]);
+                places.into_iter().nth(position.checked_sub(1)?)
+            }
             PgErrorPosition::Internal { .. } => None,
         });
         let begins =
             statement.and_then(|(number, statements)| statements.get(number - 1)).map(|statement| statement.at);
-        let named = named.map(|(offset, _)| at + offset);
+        let named = named.map(|offset| at + offset);
         // All of a file is parsed before any of it runs, so that the count of what is done says nothing of a typing error.
         let statement = statement.map(|(number, statements)| {
             let named = named.and_then(|at| statements.iter().rposition(|statement| statement.at <= at));

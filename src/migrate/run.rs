@@ -454,7 +454,7 @@ fn refused(work: &Work<'_>, completed: usize, error: sqlx::Error) -> Error {
     let file = work.file;
     let statements = file.statements();
     // Where the server names no position, the statement is one.
-    let statement = work.statement.or_else(|| (completed < statements.len()).then_some(completed + 1));
+    let statement = work.statement.or_else(|| (completed < statements.len()).then(|| completed + 1));
     match error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
         Some(refusal) => {
             let refusal = Refusal::new(file, work.at, statement.map(|n| (n, &*statements)), refusal);

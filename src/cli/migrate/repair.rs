@@ -34,6 +34,7 @@ pub(in crate::cli) enum Command {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Version {
     /// The version of the migration
+    #[arg(id = "VERSION")]
     version: i64,
     #[command(flatten)]
     confirmed: Confirmed,
