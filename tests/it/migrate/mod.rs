@@ -5,6 +5,7 @@ mod environment;
 mod errors;
 mod experiments;
 mod kill;
+mod locks;
 mod races;
 mod signals;
 
