@@ -23,7 +23,7 @@ async fn golden(sql: &str, expected: &str) {
 }
 
 #[tokio::test]
-async fn a_position_in_the_middle_of_several_statements() {
+async fn a_position_in_the_middle_of_several_statements_is_shown() {
     golden(
         "CREATE TABLE one (a integer);\n-- a comment; with a semicolon\nINSERT INTO one VALUES (1);\n\nALTER TABLE one\n  ADD COLUMN b integer,\n  ADD COLUMN c intt;\nSELECT 1;\n",
         "error: [42704] type \"intt\" does not exist
@@ -39,7 +39,7 @@ exit 10
 }
 
 #[tokio::test]
-async fn a_syntax_error_in_the_last_statement() {
+async fn a_syntax_error_is_that_of_its_statement() {
     golden(
         "SELECT 1;\nSELECT 2;\nSELECT 3 FROM WHERE;",
         "error: [42601] syntax error at or near \"WHERE\"
@@ -55,7 +55,7 @@ exit 10
 }
 
 #[tokio::test]
-async fn a_syntax_error_at_the_end() {
+async fn what_is_missing_at_the_end_is_shown_there() {
     golden(
         "SELECT 1;\nCREATE TABLE one (\n  a integer\n",
         "error: [42601] syntax error at end of input
@@ -70,7 +70,7 @@ exit 10
 }
 
 #[tokio::test]
-async fn a_statement_without_a_position() {
+async fn a_refusal_without_a_position_is_shown_at_its_statement() {
     golden(
         "CREATE TABLE one (a integer);\n\n  -- it holds no such row\n  INSERT INTO base VALUES (1), (-2);\nSELECT 1;",
         "error: [23514] new row for relation \"base\" violates check constraint \"positive\"
@@ -87,7 +87,7 @@ exit 10
 }
 
 #[tokio::test]
-async fn a_hint_of_the_server_and_a_position_in_a_body() {
+async fn a_refusal_in_a_body_is_shown_at_its_statement_with_the_hint() {
     golden(
         "DO $$\nBEGIN\n  PERFORM 1;\n  PERFORM no_such(2);\nEND $$;",
         "error: [42883] function no_such(integer) does not exist
@@ -104,7 +104,7 @@ exit 10
 }
 
 #[tokio::test]
-async fn behind_tabs() {
+async fn a_caret_stands_right_behind_tabs() {
     golden(
         "SELECT\n\t\t1, nothing;",
         "error: [42703] column \"nothing\" does not exist
@@ -120,7 +120,7 @@ exit 10
 }
 
 #[tokio::test]
-async fn behind_wide_characters_and_accents() {
+async fn a_caret_stands_right_behind_wide_characters_and_accents() {
     golden(
         "-- é\nSELECT 'é', '漢字', nothing;",
         "error: [42703] column \"nothing\" does not exist
@@ -136,7 +136,7 @@ exit 10
 }
 
 #[tokio::test]
-async fn the_second_statement_of_a_file_without_a_transaction() {
+async fn a_statement_of_a_file_without_a_transaction_is_shown_at_its_place_in_the_file() {
     golden(
         "-- coderdb: no-transaction\nCREATE TABLE one (a integer);\n\nALTER TABLE one ADD COLUMN b intt;\nSELECT 1;",
         "error: [42704] type \"intt\" does not exist
@@ -152,7 +152,7 @@ exit 11
 }
 
 #[tokio::test]
-async fn a_concurrent_index_that_the_catalog_cannot_be_asked_about() {
+async fn a_concurrent_index_that_the_catalog_cannot_be_asked_about_is_refused() {
     golden(
         "-- coderdb: no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS base_id ON base (id);",
         "error: V0002__wrong.sql: statement 1: expected CREATE [UNIQUE] INDEX CONCURRENTLY name ON table, or DROP INDEX \
@@ -162,7 +162,7 @@ async fn a_concurrent_index_that_the_catalog_cannot_be_asked_about() {
 }
 
 #[tokio::test]
-async fn a_constraint_that_is_checked_at_the_commit() {
+async fn a_constraint_that_is_checked_at_the_commit_is_no_statement() {
     golden(
         "CREATE TABLE one (a integer PRIMARY KEY DEFERRABLE INITIALLY DEFERRED);\nINSERT INTO one VALUES (1), (1);",
         "error: [23505] duplicate key value violates unique constraint \"one_pkey\"

@@ -47,7 +47,7 @@ async fn in_a_statement(conn: &mut PgConnection) {
 }
 
 #[tokio::test]
-async fn while_it_waits_for_the_database() {
+async fn it_stops_while_it_waits_for_the_database() {
     for (signal, code) in SIGNALS {
         for command in [&["migrate", "up"][..], &["migrate", "check", "--wait", "1m"], &["migrate", "status"]] {
             let mut program = Program::spawn("postgres://nobody@127.0.0.1:1/db", command);
@@ -59,7 +59,7 @@ async fn while_it_waits_for_the_database() {
 }
 
 #[tokio::test]
-async fn while_check_waits_for_others() {
+async fn it_stops_while_check_waits_for_others() {
     let set = set();
     let (database, ..) = world(&set, "SELECT 1").await;
     for (signal, code) in SIGNALS {
@@ -72,7 +72,7 @@ async fn while_check_waits_for_others() {
 }
 
 #[tokio::test]
-async fn while_it_waits_for_another_runner() {
+async fn it_stops_while_it_waits_for_another_runner() {
     let set = set();
     let (database, mut conn, _holder) = world(&set, "SELECT pg_advisory_lock(x'636f6465726462'::bigint)").await;
     for (signal, code) in SIGNALS {
@@ -85,7 +85,7 @@ async fn while_it_waits_for_another_runner() {
 }
 
 #[tokio::test]
-async fn while_it_waits_for_a_table() {
+async fn it_stops_while_it_waits_for_a_table_and_nothing_is_changed() {
     let set = set();
     let (database, mut conn, _holder) = world(&set, "BEGIN; LOCK TABLE things IN ACCESS SHARE MODE").await;
     for (signal, code) in SIGNALS {
@@ -98,7 +98,7 @@ async fn while_it_waits_for_a_table() {
 }
 
 #[tokio::test]
-async fn in_a_statement_it_lets_that_end_and_stops_before_the_next_migration() {
+async fn it_lets_a_statement_end_and_stops_before_the_next_migration() {
     for (signal, code) in SIGNALS {
         let set = set();
         let (database, mut conn, mut holder) = world(&set, "BEGIN; SELECT pg_advisory_xact_lock(7)").await;
@@ -115,7 +115,7 @@ async fn in_a_statement_it_lets_that_end_and_stops_before_the_next_migration() {
 }
 
 #[tokio::test]
-async fn in_the_last_statement_there_is_and_it_is_all_done_then() {
+async fn it_is_no_success_when_everything_is_done_by_then() {
     for (signal, code) in SIGNALS {
         let set = set();
         let (database, mut conn, mut holder) = world(&set, "BEGIN; SELECT pg_advisory_xact_lock(7)").await;
@@ -131,7 +131,7 @@ async fn in_the_last_statement_there_is_and_it_is_all_done_then() {
 }
 
 #[tokio::test]
-async fn in_a_statement_the_end_of_the_grace_or_a_second_signal_cancels_that() {
+async fn it_cancels_a_statement_at_the_end_of_the_grace_or_on_a_second_signal() {
     for (signal, code) in SIGNALS {
         for grace in ["0s", "1h"] {
             let set = set();
@@ -159,7 +159,7 @@ async fn in_a_statement_the_end_of_the_grace_or_a_second_signal_cancels_that() {
 }
 
 #[tokio::test]
-async fn while_an_index_is_built_it_is_canceled_and_the_next_run_builds_it() {
+async fn it_cancels_the_build_of_an_index_and_the_next_run_builds_it() {
     for (signal, code) in SIGNALS {
         let set = set();
         set.write(
