@@ -122,9 +122,8 @@ impl From<migrate::Error> for CliError {
                 Self::new(TOO_NEW, error.to_string()).next("run a coderdb that knows this migration, or a newer one")
             }
             E::LockBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
-            E::SessionLost => Self::new(UNFIT, error.to_string()),
-            E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
-            E::TableLock { .. } => Self::caused(TABLE_LOCK, &error).next(again),
+            E::SessionLost | E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
+            E::TableLock(_) => Self::caused(TABLE_LOCK, &error).next(again),
             E::Refused(refusal) => {
                 let code = match refusal.state.as_str() {
                     state if is_unfit(state) => UNFIT,
@@ -134,9 +133,8 @@ impl From<migrate::Error> for CliError {
                 Self::new(code, error.to_string())
             }
             E::InvalidIndex { .. } | E::Unprovable { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
-            E::LostCommit(_) => Self::caused(UNREACHABLE, &error).next(again),
             E::Stopped => Self::new(STOPPED, error.to_string()).next(again),
-            E::Unavailable(_) => Self::caused(UNREACHABLE, &error).next(again),
+            E::Unavailable(_) | E::LostCommit(_) => Self::caused(UNREACHABLE, &error).next(again),
             E::Sql(source) if source.as_database_error().and_then(DatabaseError::code).is_some_and(|code| is_unfit(&code)) => {
                 Self::caused(UNFIT, &error)
             }

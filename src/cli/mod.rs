@@ -4,6 +4,7 @@ mod connect;
 mod demo;
 mod error;
 mod jobs;
+mod log;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod migrate;
@@ -61,6 +62,7 @@ enum Provisioner {
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let run = async {
+        log::start()?;
         match command {
             Command::Demo(args) => demo::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,

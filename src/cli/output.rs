@@ -6,7 +6,10 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::error::{CliError, FAILED};
+use super::{
+    error::{CliError, FAILED},
+    log,
+};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,7 +32,9 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
 /// Tells a person something on standard error. When nobody can read it, the work goes on all the same.
 pub(super) fn note(text: &str) {
     let text = text.replace(|c| c != '\n' && breaks_lines(c), " ");
-    let _ = writeln!(io::stderr(), "{text}");
+    if !log::note(&text) {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
 }
 
 /// Whether a character ends a line, steers a terminal, or shows the text after it in another order.

@@ -126,7 +126,7 @@ impl Target {
 }
 
 impl Options {
-    /// What `DATABASE_URL` says, and libpq's variables and service file for what it leaves out; `None` when nothing of
+    /// What `DATABASE_URL` says, or the file that `DATABASE_URL_FILE` names, and libpq's variables and service file for what it leaves out; `None` when nothing of
     /// this is set. `CODERDB_POOLER` is `session` or `transaction`.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ impl Options {
         if configured().is_none() {
             return Ok(None);
         }
-        let url = parameters::variable("DATABASE_URL")?.filter(|url| !url.is_empty());
+        let url = parameters::secret("DATABASE_URL")?.filter(|url| !url.is_empty());
         let options = Self::read(url.as_deref(), "DATABASE_URL")?;
         #[cfg(feature = "pool")]
         let options = match parameters::variable(POOLER)?.filter(|mode| !mode.is_empty()) {

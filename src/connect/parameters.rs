@@ -209,7 +209,8 @@ impl Parameters {
 
     fn add_variables(&mut self, keywords: &[&str]) -> Result<(), Error> {
         for (keyword, variable) in KEYWORDS.iter().filter(|(keyword, _)| keywords.contains(keyword)) {
-            if let Some(text) = self::variable(variable)? {
+            let text = if *variable == "PGPASSWORD" { secret(variable)? } else { self::variable(variable)? };
+            if let Some(text) = text {
                 self.add(keyword, text, variable)?;
             }
         }
@@ -222,7 +223,7 @@ impl Parameters {
 pub fn configured() -> Option<&'static str> {
     let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
     let libpq = KEYWORDS.iter().map(|(_, variable)| *variable).filter(|variable| !NOT_A_PLACE.contains(variable));
-    ["DATABASE_URL"].into_iter().chain(libpq).find(is_set)
+    ["DATABASE_URL", "DATABASE_URL_FILE", "PGPASSWORD_FILE"].into_iter().chain(libpq).find(is_set)
 }
 
 /// A variable's value; `None` when it is not set.
@@ -231,6 +232,21 @@ pub(super) fn variable(name: &str) -> Result<Option<String>, Error> {
         Ok(text) => Ok(Some(text)),
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(invalid(name, "is not UTF-8")),
+    }
+}
+
+/// A variable's value, or what stands in the file that the variable of the same name and `_FILE` names: where secrets are
+/// mounted as files.
+pub(super) fn secret(name: &str) -> Result<Option<String>, Error> {
+    let of_file = format!("{name}_FILE");
+    let value = variable(name)?.filter(|value| !value.is_empty());
+    match (value, variable(&of_file)?.filter(|file| !file.is_empty())) {
+        (Some(_), Some(_)) => Err(invalid(&of_file, format!("is set, and so is {name}: unset one of them"))),
+        (value, None) => Ok(value),
+        (None, Some(file)) => match fs::read_to_string(&file) {
+            Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned())),
+            Err(error) => Err(invalid(&of_file, format!("names {file}, which cannot be read: {error}"))),
+        },
     }
 }
 

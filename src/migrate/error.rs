@@ -40,26 +40,8 @@ pub enum Error {
     #[error("the session was moved to another server process; migrate over a direct connection, not through a pooler")]
     SessionLost,
     /// A table lock was not to be had. Nothing changed; trying again may help.
-    #[error(
-        "{file}: no lock on {} within {}s, in {attempts} attempts{}; nothing changed",
-        tables_or_any(tables),
-        waited.as_secs(),
-        behind(blockers)
-    )]
-    TableLock {
-        /// The migration's file.
-        file: String,
-        /// For how long it was tried.
-        waited: Duration,
-        /// How often it queued for the lock.
-        attempts: u32,
-        /// The tables; empty where nobody could look.
-        tables: Vec<String>,
-        /// Who held them, in words; empty where nobody could look.
-        blockers: String,
-        /// What the driver said the last time.
-        source: Option<sqlx::Error>,
-    },
+    #[error("{0}")]
+    TableLock(#[source] Box<NoTableLock>),
     /// The server refused a statement of a migration.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -142,6 +124,29 @@ pub enum Error {
     /// The server refused a statement that is not part of a migration, or the history table has another shape.
     #[error("the migration history cannot be read or written")]
     Sql(#[source] sqlx::Error),
+}
+
+/// A table lock that was not to be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{file}: no lock on {} within {}s, in {attempts} attempts{}; nothing changed",
+    tables_or_any(tables),
+    waited.as_secs(),
+    behind(blockers)
+)]
+pub struct NoTableLock {
+    /// The migration's file.
+    pub file: String,
+    /// For how long it was tried.
+    pub waited: Duration,
+    /// How often it queued for the lock.
+    pub attempts: u32,
+    /// The tables; empty where nobody could look.
+    pub tables: Vec<String>,
+    /// Who held them, in words; empty where nobody could look.
+    pub blockers: String,
+    /// What the driver said the last time.
+    pub source: Option<sqlx::Error>,
 }
 
 /// A commit without an answer.

@@ -100,6 +100,10 @@ impl Migrations {
         self.files.iter().map(|file| (file.migration.version(), file.sql()))
     }
 
+    pub(super) fn files(&self) -> &[File] {
+        &self.files
+    }
+
     pub(super) fn get(&self, version: i64) -> Option<&File> {
         let place = self.files.binary_search_by_key(&version, |file| file.migration.version());
         place.ok().map(|place| &self.files[place])

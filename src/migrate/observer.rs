@@ -25,11 +25,27 @@ pub(super) struct Seen {
     /// The longest that anybody was delayed by it.
     pub(super) delay: Duration,
     /// Whether it was canceled, because it waited and others waited for it for too long.
-    pub(super) gave_way: bool,
-    /// Whether one before it was: the server may cancel late.
-    pub(super) gave_way_ever: bool,
+    pub(super) gave_way: GaveWay,
     /// Whether it was canceled because the run should stop.
     pub(super) was_stopped: bool,
+}
+
+/// Whether a wait was canceled for the sake of others. One before counts, too: the server may cancel late.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum GaveWay {
+    #[default]
+    Never,
+    Before,
+    Now,
+}
+
+impl Seen {
+    /// For the next attempt.
+    pub(super) fn begin_again(&mut self) {
+        if self.gave_way == GaveWay::Now {
+            self.gave_way = GaveWay::Before;
+        }
+    }
 }
 
 /// The second connection, and whom it looks at.
@@ -107,8 +123,9 @@ impl Observer {
                 seen.blockers = blockers;
                 seen.only_autovacuum = look.only_autovacuum;
             }
-            if look.waits && !seen.gave_way && budget.is_some_and(|budget| look.delay + MARGIN > budget) {
-                (seen.gave_way, seen.gave_way_ever) = (true, true);
+            if look.waits && seen.gave_way != GaveWay::Now && budget.is_some_and(|budget| look.delay + MARGIN > budget)
+            {
+                seen.gave_way = GaveWay::Now;
                 self.cancel().await?;
             }
         }

@@ -8,7 +8,7 @@ use std::{
 use refinery::Migration;
 use serde::Serialize;
 
-use super::{Error, files::File, history_table, names, statements::line_and_column};
+use super::{Error, StatementLocks, files::File, history_table, locks, names, statements::line_and_column};
 
 /// The state of a database's schema, migration by migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -171,6 +171,8 @@ pub struct Planned<'m> {
     pub sql: &'m str,
     /// Its statements: the line of each, from 1, and its text without comments before it.
     pub statements: Vec<(usize, &'m str)>,
+    /// What each statement locks and rewrites; `None` where that is not known: [`locks`](super::locks()) finds it out.
+    pub locks: Option<Vec<StatementLocks>>,
 }
 
 impl<'m> Planned<'m> {
@@ -184,6 +186,7 @@ impl<'m> Planned<'m> {
             in_transaction: !file.is_stepwise,
             sql,
             statements: statements.collect(),
+            locks: locks::embedded(&file.migration),
         }
     }
 }

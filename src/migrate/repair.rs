@@ -46,20 +46,21 @@ pub async fn mark_applied(conn: &mut PgConnection, options: &Options, version: i
             .iter()
             .filter(|entry| entry.version <= version && matches!(entry.state, State::Pending | State::Skipped));
         let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        let (mut sql, mut marked) = ("BEGIN; ".to_owned(), Vec::new());
+        let (mut statements, mut marked) = (vec!["BEGIN".to_owned()], Vec::new());
         for file in missing.filter_map(|entry| options.migrations.get(entry.version)) {
             let (version, name) = (file.migration.version(), file.migration.name());
             let checksum = file.migration.checksum();
             let row = log::New { action: "marked", checksum: Some(checksum), ..new(options, version, name) };
-            sql += &format!(
-                "INSERT INTO {} (version, name, applied_on, checksum) VALUES ({version}, {}, '{now}', '{checksum}'); {}; ",
+            statements.push(format!(
+                "INSERT INTO {} (version, name, applied_on, checksum) VALUES ({version}, {}, '{now}', '{checksum}'); {}",
                 history_table::TABLE,
                 log::quote(name),
                 row.sql()
-            );
+            ));
             marked.push(format!("V{version:04}__{name}"));
         }
-        batch(conn, &(sql + "COMMIT")).await?;
+        statements.push("COMMIT".to_owned());
+        batch(conn, &statements.join("; ")).await?;
         Ok(marked)
     })
     .await

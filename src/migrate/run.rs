@@ -7,11 +7,11 @@ use refinery::Migration;
 use sqlx::{AssertSqlSafe, Connection as _, Either, PgConnection, Row, postgres::PgDatabaseError};
 
 use super::{
-    Applied, Error, Event, Lost, Options, Outcome, Refusal,
+    Applied, Error, Event, Lost, NoTableLock, Options, Outcome, Refusal,
     files::File,
     history_table::sqlstate,
     lock, log,
-    observer::{Observer, Seen, observed, progressing},
+    observer::{GaveWay, Observer, Seen, observed, progressing},
     statements::Statement,
 };
 
@@ -19,7 +19,10 @@ use super::{
 const PROBE: Duration = Duration::from_millis(50);
 
 /// After so many looks, one attempt queues for the table, because there may always be somebody.
-const PROBES: u32 = 20;
+const PROBES: u32 = 100;
+
+/// The first attempt waits no longer: the observer has seen by then which table it needs.
+const FIRST: Duration = Duration::from_millis(100);
 
 /// An attempt that waits so long makes an autovacuum step aside, whose `deadlock_timeout` is one second.
 const AUTOVACUUM: Duration = Duration::from_millis(1_200);
@@ -71,8 +74,8 @@ impl From<Error> for Failure {
 enum Approach {
     /// Looks whether they are free.
     Probe,
-    /// Queues for them, for so long.
-    Queue(Duration),
+    /// Queues for them.
+    Queue,
 }
 
 impl<'a> Run<'a> {
@@ -154,7 +157,7 @@ impl<'a> Run<'a> {
             let patience = self.patience(work.file, seen);
             let approach = if seen.waited_for.is_empty() || seen.only_autovacuum || probes >= PROBES {
                 probes = 0;
-                Approach::Queue(patience)
+                Approach::Queue
             } else {
                 Approach::Probe
             };
@@ -176,7 +179,7 @@ impl<'a> Run<'a> {
                 return Err(Error::Stopped);
             }
             let lost_a_race = state.is_some_and(|state| ["55P03", "40P01", "40001"].contains(&state))
-                || (state == Some("57014") && seen.gave_way_ever);
+                || (state == Some("57014") && seen.gave_way != GaveWay::Never);
             if !lost_a_race {
                 return Err(refused(work, completed, error));
             }
@@ -200,19 +203,21 @@ impl<'a> Run<'a> {
         if seen.only_autovacuum {
             return longest.max(AUTOVACUUM);
         }
-        self.options.max_stall.map_or(longest, |budget| budget.min(longest))
+        let patience = self.options.max_stall.map_or(longest, |budget| budget.min(longest));
+        let is_first = seen.waited_for.is_empty() && self.observer.is_some();
+        if is_first { patience.min(FIRST) } else { patience }
     }
 
     fn no_lock(&self, work: &Work<'_>, attempts: u32, seen: &Seen, source: Option<sqlx::Error>) -> Error {
         let tables: Vec<_> = seen.waited_for.iter().map(|(table, _)| table.clone()).collect();
-        Error::TableLock {
+        Error::TableLock(Box::new(NoTableLock {
             file: work.file.path.clone(),
             waited: self.options.patience,
             attempts,
             tables,
             blockers: seen.blockers.clone(),
             source,
-        }
+        }))
     }
 
     async fn attempt(
@@ -223,18 +228,18 @@ impl<'a> Run<'a> {
         seen: &mut Seen,
     ) -> Result<(), Failure> {
         let Self { conn, options, observer, restore, .. } = self;
-        seen.gave_way = false;
+        seen.begin_again();
         let statement_timeout = work.file.statement_timeout.unwrap_or(options.statement_timeout);
-        let begin = begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for);
+        let opening = begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for);
         let budget = options.max_stall.filter(|_| !seen.only_autovacuum);
-        let begun = async {
-            let row = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(&mut **conn).await?;
+        let open = async {
+            let row = sqlx::raw_sql(AssertSqlSafe(opening)).fetch_all(&mut **conn).await?;
             let row = row.last().ok_or(sqlx::Error::RowNotFound)?;
             Ok::<(bool, String, bool), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
         };
-        let begun = observed(observer, seen, budget, &options.stop, begun).await;
-        let (is_locked, transaction, is_own) = match begun {
-            Ok(begun) => begun,
+        let opened = observed(observer, seen, budget, &options.stop, open).await;
+        let (is_locked, transaction, is_own) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 roll_back(conn).await?;
                 return Err(if is_lost(&error) { Failure::Broken(error.into()) } else { Failure::Refused(0, error) });
@@ -382,8 +387,9 @@ fn begin(
     tables: &[(String, String)],
 ) -> String {
     let nowait = if approach == Approach::Probe { " NOWAIT" } else { "" };
-    let locks: String =
+    let locks: Vec<_> =
         tables.iter().map(|(table, mode)| format!("LOCK TABLE {table} IN {mode} MODE{nowait}; ")).collect();
+    let locks = locks.concat();
     // An autovacuum steps aside after this time, if this role may say so.
     let deadlock = budget.map_or_else(String::new, |budget| {
         format!(
@@ -478,13 +484,13 @@ fn checksum(text: &str) -> u64 {
     Migration::unapplied("V1__statement", text).map_or(0, |statement| statement.checksum())
 }
 
-fn is_concurrent(statement: &Statement<'_>) -> bool {
+pub(super) fn is_concurrent(statement: &Statement<'_>) -> bool {
     statement.words().take(4).any(|word| word == "CONCURRENTLY")
 }
 
 /// An index that a statement builds or drops beside its users.
 #[derive(Debug, PartialEq, Eq)]
-struct Index {
+pub(super) struct Index {
     name: String,
     /// What it is built on; `None` when it is dropped.
     table: Option<String>,
@@ -492,7 +498,7 @@ struct Index {
 
 impl Index {
     /// What the catalog can be asked about. `IF NOT EXISTS` is refused: it would accept an invalid index.
-    fn of(statement: &Statement<'_>) -> Option<Self> {
+    pub(super) fn of(statement: &Statement<'_>) -> Option<Self> {
         let words: Vec<_> = statement.words().take(8).collect();
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let name = |word: &str| {
@@ -510,6 +516,16 @@ impl Index {
             }
             _ => None,
         }
+    }
+
+    /// The table that it is built on, or that has it.
+    pub(super) async fn table(&self, conn: &mut PgConnection) -> Result<Option<String>, Error> {
+        if self.table.is_some() {
+            return Ok(self.table.clone());
+        }
+        let table =
+            sqlx::query_scalar("SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = to_regclass($1)");
+        Ok(table.persistent(false).bind(&self.name).fetch_optional(conn).await?)
     }
 
     /// The index as SQL names it, and whether it is valid. Another table may have one of this name, too.

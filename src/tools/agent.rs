@@ -1,8 +1,10 @@
 //! Which agent a chat uses, and waiting until it can be used (domain 12.2).
 
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use std::time::Duration;
 
-use super::{AgentProblem, AgentReadiness, CancellationToken, Connector, StartupScripts, Toolbox, Unavailable};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::{AgentProblem, AgentReadiness, CancellationToken, Connector, StartupScripts, Toolbox, Unavailable, twice};
 use crate::{
     authz::{Actor, ReadWorkspaces},
     model::{AgentLifecycle, OrganizationId, Workspace, WorkspaceAgent},
@@ -11,6 +13,9 @@ use crate::{
 
 /// An agent whose name ends like this, in any case, is for chats.
 const CHAT_SUFFIX: &str = "-coderd-chat";
+
+/// An interval of nothing is a panic.
+const TICK: Duration = Duration::from_millis(1);
 
 /// Why no agent was chosen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +83,9 @@ impl Toolbox {
     /// The agents of the newest build of the workspace.
     pub(super) async fn agents(&self, who: &Actor, workspace: &Workspace) -> Result<Vec<WorkspaceAgent>, Unavailable> {
         let permit = ReadWorkspaces::check(who, workspace.organization_id)?;
-        Ok(store::agents::in_latest_build(&mut *self.pool.get().await?, &permit, workspace.id).await?)
+        let look =
+            || async { Ok(store::agents::in_latest_build(&mut *self.pool.get().await?, &permit, workspace.id).await?) };
+        twice(look).await
     }
 
     /// Chooses an agent of the workspace, and waits until it can be used.
@@ -131,7 +138,7 @@ impl Toolbox {
         let limit = self.settings.agent_attempt_timeout;
         let mut last = None;
         let attempts = async {
-            let mut ticks = interval(self.settings.agent_retry_interval);
+            let mut ticks = interval(self.settings.agent_retry_interval.max(TICK));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
@@ -164,7 +171,7 @@ impl Toolbox {
             Ok::<_, Unavailable>(state.state)
         };
         let done = async {
-            let mut ticks = interval(self.settings.startup_poll_interval);
+            let mut ticks = interval(self.settings.startup_poll_interval.max(TICK));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
@@ -174,13 +181,12 @@ impl Toolbox {
                 }
             }
         };
-        let deadline = Instant::now() + self.settings.startup_timeout;
         tokio::select! {
-            state = done => match state {
-                AgentLifecycle::Ready => AgentReadiness::default(),
-                state => AgentReadiness { lifecycle_state: Some(state), ..scripts(StartupScripts::Failed) },
+            done = timeout(self.settings.startup_timeout, done) => match done {
+                Ok(AgentLifecycle::Ready) => AgentReadiness::default(),
+                Ok(state) => AgentReadiness { lifecycle_state: Some(state), ..scripts(StartupScripts::Failed) },
+                Err(_) => scripts(StartupScripts::Timeout),
             },
-            () = tokio::time::sleep_until(deadline) => scripts(StartupScripts::Timeout),
             () = cancel.cancelled() => scripts(StartupScripts::Unknown),
         }
     }

@@ -12,7 +12,7 @@ use super::operations::Parameter;
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateWorkspace {
-    /// The id of the template to make the workspace from. Use `list_templates` to find one.
+    /// The id of the template to make the workspace from.
     #[schemars(required, extend("format" = "uuid"))]
     pub template_id: Option<String>,
     /// The name of the workspace: 1 to 32 letters, digits and single hyphens, starting and ending with a letter or digit.

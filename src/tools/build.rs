@@ -129,8 +129,15 @@ impl Toolbox {
         cancel: &CancellationToken,
     ) -> Result<(), BuildError> {
         let permit = ReadWorkspaces::check(who, organization)?;
+        let wait = || self.watcher.wait_for_build(&permit, build, self.settings.build_timeout);
         let state = tokio::select! {
-            state = self.watcher.wait_for_build(&permit, build, self.settings.build_timeout) => state?,
+            state = async {
+                match wait().await {
+                    // The build was not read: a connection was lost.
+                    Err(watch::Error::Store(error)) if error.is_retryable() => wait().await,
+                    state => state,
+                }
+            } => state?,
             () = cancel.cancelled() => return Err(BuildError::CallCanceled),
         };
         match state.status {

@@ -9,8 +9,9 @@ use super::{
     ExistsStatus, MAX_LOOKS, NewChatWorkspace, OperationError, Operations, TextError, Toolbox, Unavailable,
     agent::{Dial, choose_agent},
     arguments::parameters,
+    begin,
     build::Action,
-    chat_daemon, name,
+    chat_daemon, name, twice,
 };
 use crate::{
     authz::{Actor, FindTemplates, ReadChatSettings, ReadTemplates},
@@ -113,6 +114,7 @@ impl Toolbox {
             name: given.parse().unwrap_or_else(|_| name::generate(base)),
             parameters: parameters(arguments.parameters.as_ref()),
         };
+        begin(cancel)?;
         let mut created = operations.create(&owner, &new).await;
         if let Err(OperationError::Api(error)) = &created
             && error.status == 409
@@ -160,29 +162,30 @@ impl Toolbox {
     }
 
     async fn find_template(&self, owner: &Actor, template: TemplateId) -> Result<TemplateRules, Unavailable> {
-        Ok(store::templates::find(&mut *self.pool.get().await?, &FindTemplates::of(owner), template).await?)
+        let permit = FindTemplates::of(owner);
+        twice(|| async { Ok(store::templates::find(&mut *self.pool.get().await?, &permit, template).await?) }).await
     }
 
     /// Whether the active version is known to have agents that do not start by themselves.
     async fn has_external_agent(&self, owner: &Actor, rules: &TemplateRules) -> bool {
-        let look = async {
+        let look = || async {
             let permit = ReadTemplates::check(owner, self.organization)?;
             let (template, version) = (rules.template.id, rules.active_version_id);
             Ok::<_, Unavailable>(
                 store::templates::version(&mut *self.pool.get().await?, &permit, template, version).await?,
             )
         };
-        look.await.is_ok_and(|version| version.has_external_agent == Some(true))
+        twice(look).await.is_ok_and(|version| version.has_external_agent == Some(true))
     }
 
     /// After how long the workspaces of chats stop by themselves; `None` for what their templates say. A setting of the
     /// site, which owners of chats may not read: the chat daemon does.
     async fn chat_workspace_ttl(&self) -> Option<Duration> {
-        let look = async {
+        let look = || async {
             let permit = ReadChatSettings::check(&chat_daemon())?;
             Ok::<_, Unavailable>(store::settings::chat_workspace_ttl(&mut *self.pool.get().await?, &permit).await?)
         };
-        let stored = match look.await {
+        let stored = match twice(look).await {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::error!(name: "tools.no_ttl", error = %error, "cannot read how long workspaces of chats live");

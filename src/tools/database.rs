@@ -51,7 +51,7 @@ impl Operations for DatabaseOperations {
             let mut connection = self.pool.get().await?;
             let mut transaction = connection.begin().await.map_err(|e| Error::from_sqlx("tools/begin", e))?;
             let created = create(&mut transaction, owner, new, ids, OffsetDateTime::now_utc()).await?;
-            transaction.commit().await.map_err(unsure)?;
+            transaction.commit().await.map_err(|e| Error::from_sqlx("tools/commit", e))?;
             self.watcher.announce(Change { job: ids.job, organization: new.organization });
             Ok(created)
         }
@@ -64,19 +64,11 @@ impl Operations for DatabaseOperations {
             let mut connection = self.pool.get().await?;
             let mut transaction = connection.begin().await.map_err(|e| Error::from_sqlx("tools/begin", e))?;
             let started = self::start(&mut transaction, owner, start, ids, OffsetDateTime::now_utc()).await?;
-            transaction.commit().await.map_err(unsure)?;
+            transaction.commit().await.map_err(|e| Error::from_sqlx("tools/commit", e))?;
             self.watcher.announce(Change { job: ids.job, organization: start.organization });
             Ok(started)
         }
         .boxed()
-    }
-}
-
-/// Where the answer to a commit is lost, only another look can say what became of it.
-fn unsure(error: sqlx::Error) -> OperationError {
-    match Error::from_sqlx("tools/commit", error) {
-        error if error.is_retryable() => OperationError::Changed,
-        error => error.into(),
     }
 }
 
@@ -127,7 +119,9 @@ async fn create(
     };
     store::workspaces::create(conn, &may_create, &workspace, now).await.map_err(|error| match error {
         Error::Conflict { constraint: "workspaces_owner_id_lower_idx" } => name_taken(new),
-        Error::NotFound { .. } => refused(404, "The template or its organization is gone.").into(),
+        Error::NotFound { .. } => {
+            refused(404, "The template is gone, or the owner is no member of its organization.").into()
+        }
         error => as_refusal(error),
     })?;
     let build = Build {

@@ -64,6 +64,8 @@ pub use tokio_util::sync::CancellationToken;
 /// How often a tool looks again because somebody else changed the chat or its workspace in the same moment.
 const MAX_LOOKS: usize = 10;
 
+const CANCELED: &str = "canceled before anything was begun";
+
 /// What an agent may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tool {
@@ -296,6 +298,20 @@ impl From<crate::authz::Denied> for Unavailable {
     }
 }
 
+/// Does it again if the first time the connection was lost, or the server was about to go: what is then taken for not
+/// there is replaced.
+async fn twice<T, F: Future<Output = Result<T, Unavailable>>>(once: impl Fn() -> F) -> Result<T, Unavailable> {
+    match once().await {
+        Err(Unavailable::Store(error)) if error.is_retryable() => once().await,
+        done => done,
+    }
+}
+
+/// For a caller who is gone already, nothing is begun.
+fn begin(cancel: &CancellationToken) -> Result<(), TextError> {
+    if cancel.is_cancelled() { Err(CANCELED.into()) } else { Ok(()) }
+}
+
 /// Who acts where nothing is done in the name of the owner.
 fn chat_daemon() -> Actor {
     Actor::system(System::ChatDaemon)
@@ -305,23 +321,24 @@ fn chat_daemon() -> Actor {
 impl Toolbox {
     async fn take_turn(&self, cancel: &CancellationToken) -> Result<MutexGuard<'_, ()>, TextError> {
         tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(CANCELED.into()),
             turn = self.turn.lock() => Ok(turn),
-            () = cancel.cancelled() => Err("canceled while another call of this chat was under way".into()),
         }
     }
 
     /// The owner, with the roles of the moment.
     async fn load_owner(&self) -> Result<Actor, TextError> {
-        let load = async {
+        let load = || async {
             let permit = LoadActors::check(&chat_daemon())?;
             Ok::<_, Unavailable>(store::actors::load(&mut *self.pool.get().await?, &permit, self.owner).await?)
         };
-        load.await.map_err(|error| format!("load user authorization: {error}").into())
+        twice(load).await.map_err(|error| format!("load user authorization: {error}").into())
     }
 
     async fn load_chat(&self, who: &Actor) -> Result<Chat, Unavailable> {
         let permit = UseChats::check(who)?;
-        Ok(store::chats::get(&mut *self.pool.get().await?, &permit, self.chat).await?)
+        twice(|| async { Ok(store::chats::get(&mut *self.pool.get().await?, &permit, self.chat).await?) }).await
     }
 
     async fn load_workspace(
@@ -331,23 +348,24 @@ impl Toolbox {
         id: WorkspaceId,
     ) -> Result<Workspace, Unavailable> {
         let permit = ReadWorkspaces::check(who, organization)?;
-        Ok(store::workspaces::get(&mut *self.pool.get().await?, &permit, id).await?)
+        twice(|| async { Ok(store::workspaces::get(&mut *self.pool.get().await?, &permit, id).await?) }).await
     }
 
     async fn latest_build(&self, who: &Actor, workspace: &Workspace) -> Result<WorkspaceBuild, Unavailable> {
         let permit = ReadWorkspaces::check(who, workspace.organization_id)?;
-        let build = store::builds::latest(&mut *self.pool.get().await?, &permit, workspace.id).await?;
+        let look = || async { Ok(store::builds::latest(&mut *self.pool.get().await?, &permit, workspace.id).await?) };
+        let build = twice(look).await?;
         Ok(build.ok_or_else(|| store::Error::not_found("build of the workspace", workspace.id))?)
     }
 
     /// Binds the chat to the workspace and its build, as well as it can.
     async fn publish(&self, who: &Actor, workspace: WorkspaceId, build: Option<WorkspaceBuildId>) {
         let binding = ChatBinding { workspace_id: Some(workspace), build_id: build, agent_id: None };
-        let bind = async {
+        let bind = || async {
             let permit = UseChats::check(who)?;
             Ok::<_, Unavailable>(store::chats::bind(&mut *self.pool.get().await?, &permit, self.chat, binding).await?)
         };
-        match bind.await {
+        match twice(bind).await {
             Ok(chat) => self.tell(&chat),
             Err(error) => {
                 tracing::warn!(name: "tools.bind_failed", chat = %self.chat, error = %error, "cannot bind the chat");

@@ -119,9 +119,10 @@ pub enum OperationError {
     Other(ForeignError),
 }
 
+/// Where a connection or a race was lost, only another look can say what became of it.
 impl From<store::Error> for OperationError {
     fn from(error: store::Error) -> Self {
-        Self::Other(error.into())
+        if error.is_retryable() { Self::Changed } else { Self::Other(error.into()) }
     }
 }
 

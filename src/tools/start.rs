@@ -3,7 +3,7 @@
 use super::{
     AgentReadiness, ApiFailure, BuildError, CancellationToken, MAX_LOOKS, OperationError, Operations,
     StartChatWorkspace, StartWorkspace, StartWorkspaceReply, StartedReply, TextError, Toolbox, agent::Agents,
-    arguments::parameters, build::Action, chat_daemon,
+    arguments::parameters, begin, build::Action, chat_daemon,
 };
 use crate::{
     authz::Actor,
@@ -110,6 +110,7 @@ impl Toolbox {
         cancel: &CancellationToken,
     ) -> Result<Option<StartWorkspaceReply>, TextError> {
         let owner = self.load_owner().await?;
+        begin(cancel)?;
         let started = match operations.start(&owner, start).await {
             Ok(started) => started,
             Err(OperationError::Changed) => return Ok(None),

@@ -320,6 +320,35 @@ async fn a_password_file_is_read_and_ignored_when_others_may_read_it() {
     assert!(!run(&mut coderdb).stderr.contains("s3cret"));
 }
 
+#[tokio::test]
+async fn secrets_are_read_from_the_files_that_variables_name() {
+    let database = support::empty_database().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        fs::write(&file, text).expect("the file");
+        file
+    };
+    let mut conn = database.connect().await;
+    support::role_with_password(&mut conn, "mounted", "s3cret pass").await;
+    let url = database.url_as("mounted", "");
+    let command = || {
+        let mut coderdb = support::coderdb();
+        coderdb.args(["migrate", "status"]);
+        coderdb
+    };
+    let whole = file("url", &format!("{}\n", database.url_as("mounted", "s3cret%20pass")));
+    assert_eq!(run(command().env("DATABASE_URL_FILE", &whole)).code, 0);
+    let password = file("password", "s3cret pass\r\n");
+    assert_eq!(run(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", &password)).code, 0);
+    let wrong = file("wrong", "s3cret");
+    fails(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", &wrong), 2, &["refused the connection"]);
+    let both = "DATABASE_URL_FILE is set, and so is DATABASE_URL";
+    fails(command().env("DATABASE_URL", &url).env("DATABASE_URL_FILE", &whole), 2, &[both]);
+    let nowhere = "PGPASSWORD_FILE names /nowhere, which cannot be read";
+    fails(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", "/nowhere"), 2, &[nowhere]);
+}
+
 /// Who signs certificates, as a file; and a certificate with its key for this address.
 pub fn certificates(directory: &std::path::Path, address: &str) -> (String, String, String) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};

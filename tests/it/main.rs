@@ -22,6 +22,7 @@ mod licenses;
 mod listing;
 mod mcp;
 mod migrate;
+mod migrate_commands;
 mod migrations;
 mod model;
 mod operations;

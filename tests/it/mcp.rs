@@ -2,6 +2,8 @@
 
 use std::{
     env, fs,
+    io::Write as _,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     process::{self, Stdio},
     time::Duration,
 };
@@ -23,7 +25,11 @@ use tokio::{
 
 use crate::{
     jobs::id,
-    support::{self, fails, secrets},
+    support::{
+        self, fails,
+        proxy::{Cut, Proxy},
+        secrets,
+    },
     tools::{Ending, World, end, runs, take, template},
 };
 
@@ -51,8 +57,12 @@ struct Client {
 impl Client {
     /// Before it has said anything.
     fn silent(world: &World) -> Self {
+        Self::spawn(&world.rows.database.environment())
+    }
+
+    fn spawn(environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(support::CODERDB);
-        command.env_clear().envs(world.rows.database.environment());
+        command.env_clear().envs(environment.iter().copied());
         command.args(["mcp", "--chat", &id(1).to_string(), "--owner", "user1"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
@@ -63,15 +73,21 @@ impl Client {
 
     /// After the handshake.
     async fn new(world: &World) -> Self {
-        let mut client = Self::silent(world);
+        Self::silent(world).greet().await
+    }
+
+    async fn greet(mut self) -> Self {
+        let client = &mut self;
         let about = json!({ "name": "test", "version": "0" });
         let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": about });
         let reply = client.request("initialize", params).await;
         assert_eq!(reply["result"]["protocolVersion"], "2025-06-18");
         assert_eq!(reply["result"]["capabilities"], json!({ "tools": {} }));
         assert_eq!(reply["result"]["serverInfo"]["name"], "coderdb");
+        let instructions = reply["result"]["instructions"].as_str().expect("a text");
+        assert!(instructions.contains("There is no tool list_templates here"), "{instructions}");
         client.notify("notifications/initialized", json!({})).await;
-        client
+        self
     }
 
     async fn line(&mut self, line: &str) {
@@ -360,6 +376,101 @@ async fn the_end_of_the_input_cancels_what_is_under_way_and_ends_the_server() {
 }
 
 #[tokio::test]
+async fn at_the_end_of_the_input_every_call_gets_a_reply_and_no_build_begins_any_more() {
+    let mut world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
+    let mut client = Client::new(&world).await;
+    let first = client.call_and_ask("start_workspace", json!({}), "t").await;
+    client.progress("t").await;
+    let mut calls = vec![first];
+    for tool in ["start_workspace", "create_workspace", "start_workspace"] {
+        calls.push(client.send("tools/call", json!({ "name": tool, "arguments": template_of(tool) })).await);
+    }
+    let last = client.finish().await;
+    let mut answered: Vec<_> = last.iter().filter_map(|reply| reply["id"].as_u64()).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, calls, "{last:?}");
+    for reply in last.iter().filter(|reply| reply["id"] != first) {
+        assert_eq!(error(reply), "canceled before anything was begun");
+    }
+    assert_eq!(world.counts().await, "1 2 2");
+}
+
+fn template_of(tool: &str) -> Value {
+    if tool == "create_workspace" { template(1) } else { json!({}) }
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_passed_over_and_a_long_one_is_read() {
+    let mut world = World::new().await;
+    let mut client = Client::new(&world).await;
+    client.input.write_all(b"\r\n\n\xff\xfe{}\n\0\0\n[]\n").await.expect("the program reads");
+    let long = vec![b'a'; 17 << 20];
+    client.input.write_all(&long).await.expect("the program reads");
+    client.line("").await;
+    client.line(r#"{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"a": "\ud800"}}"#).await;
+    let mut refused = 0;
+    let ping = client.send("ping", json!({})).await;
+    loop {
+        let message = client.next().await;
+        if message["id"] == ping {
+            assert_eq!(message["result"], json!({}));
+            break;
+        }
+        assert_eq!(message["error"]["code"], -32600, "{message}");
+        refused += 1;
+    }
+    assert_eq!(refused, 1, "the list, which is JSON and no message");
+
+    let value = "ä\u{1F600}\u{7f}\"\\ ".repeat(100_000);
+    let arguments = json!({ "template_id": id(1), "parameters": { "": "", "long": value } });
+    let (reply, _) =
+        tokio::join!(client.call("create_workspace", arguments), world.daemon(Ending::Succeeds(&["main"])));
+    assert_eq!(structured(Tool::CreateWorkspace, &reply)["created"], true);
+    let stored = "SELECT input -> 'rich_parameter_values' -> 1 ->> 'value' FROM provisioner_jobs
+                  WHERE type = 'workspace_build'";
+    assert!(world.one(stored).await == value);
+    assert!(client.finish().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_no_longer_reads_is_no_failure_either() {
+    let mut world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
+    let mut client = Client::new(&world).await;
+    client.call_and_ask("start_workspace", json!({}), "t").await;
+    client.progress("t").await;
+    drop(client.output);
+    world.daemon(Ending::Succeeds(&["main"])).await;
+    for _ in 0..3 {
+        client
+            .input
+            .write_all(b"{\"jsonrpc\": \"2.0\", \"id\": 9, \"method\": \"ping\"}\n")
+            .await
+            .expect("the program reads");
+    }
+    drop(client.input);
+    let output = timeout(LONG, client.child.wait_with_output()).await.expect("an end").expect("a status");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(world.counts().await, "1 2 2");
+}
+
+#[tokio::test]
+async fn who_begins_with_something_else_is_told_so_at_once() {
+    let world = World::new().await;
+    // As some clients do: no pipes, but sockets, which here stay open.
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    let mut command = Command::new(support::CODERDB);
+    command.env_clear().envs(world.rows.database.environment()).args(["mcp", "--chat", &id(1).to_string()]);
+    command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().expect("the program starts");
+    let cancels = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
+    writeln!(ours, "{cancels}").expect("the program reads");
+    let output = timeout(LONG, child.wait_with_output()).await.expect("an end").expect("a status");
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), [].as_slice()), "{errors}");
+    assert!(errors.contains("error: the client does not begin as the protocol says: "), "{errors}");
+}
+
+#[tokio::test]
 async fn a_client_that_says_nothing_is_no_failure() {
     let world = World::new().await;
     assert!(Client::silent(&world).finish().await.is_empty());
@@ -397,6 +508,77 @@ async fn what_cannot_be_served_is_said_before_anything_is() {
 
 fn run_up_to(database: &support::Database, version: &str) {
     assert_eq!(support::run(database.coderdb().args(["migrate", "up", "--target", version])).code, 0);
+}
+
+/// The reply, and a daemon carries out the build that the call waits for, if there is one; `None` when something else
+/// comes first.
+async fn served(client: &mut Client, world: &World, first: impl Future<Output = ()>) -> Option<Value> {
+    let mut first = std::pin::pin!(first);
+    loop {
+        let message = tokio::select! {
+            message = client.next() => message,
+            () = &mut first => return None,
+        };
+        if message.get("id").is_some() {
+            return Some(message);
+        }
+        if message["params"]["message"].as_str().is_some_and(|text| text.contains("pending")) {
+            world.daemon(Ending::Succeeds(&["main"])).await;
+        }
+    }
+}
+
+/// Calls the tool of a program that is killed at each of the round trips of the call in turn; then that of another one.
+/// Says how often it was killed before the commit, and after it.
+async fn killed_everywhere(tool: Tool, arguments: Value, before: [&str; 2], after: &str) -> [usize; 2] {
+    let [setup, before] = before;
+    let mut world = World::new().await;
+    let reset = format!(
+        "UPDATE chats SET workspace_id = NULL, build_id = NULL; DELETE FROM workspaces;
+         DELETE FROM provisioner_jobs WHERE type = 'workspace_build'; {setup}"
+    );
+    let proxy = Proxy::to(&world.rows.database);
+    let mut client = Client::spawn(&proxy.environment()).greet().await;
+    let mut kills = [0, 0];
+    // Through a pooler, only the poll finds out that a build has ended: one round trip in eight must do.
+    let step = if support::is_pooled() { 8 } else { 1 };
+    for cut in (1..).step_by(step).flat_map(|n| [Cut::BeforeItIsSent(n), Cut::BeforeItsAnswer(n)]) {
+        world.rows.run(&reset).await;
+        proxy.hold(cut);
+        client.call_and_ask(tool.name(), arguments.clone(), "t").await;
+        if served(&mut client, &world, proxy.held()).await.is_some() {
+            return kills;
+        }
+        client.child.kill().await.expect("killed");
+        kills[usize::from(world.counts().await != before)] += 1;
+        client = Client::spawn(&proxy.environment()).greet().await;
+        client.call_and_ask(tool.name(), arguments.clone(), "t").await;
+        let reply = served(&mut client, &world, std::future::pending()).await.expect("a reply");
+        assert!(structured(tool, &reply).get("error").is_none(), "{cut:?}: {reply}");
+        assert_eq!(world.counts().await, after, "{cut:?}: {reply}");
+        let bound = "SELECT (chats.workspace_id, chats.build_id) = (b.workspace_id, b.id)
+                     FROM chats, workspace_builds AS b ORDER BY b.build_number DESC LIMIT 1";
+        assert_eq!(world.one(bound).await, "true", "{cut:?}: {reply}");
+    }
+    unreachable!("the call ends before the numbers do")
+}
+
+/// So often it is killed at least before the commit, and after it.
+fn enough() -> usize {
+    if support::is_pooled() { 2 } else { 16 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_the_program_is_killed_the_next_one_finds_or_makes_the_one_workspace() {
+    let kills = killed_everywhere(Tool::CreateWorkspace, template(1), ["SELECT", "0 0 0"], "1 1 1").await;
+    assert!(kills.iter().all(|kills| *kills > enough()), "{kills:?} kills");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_the_program_is_killed_the_next_one_finds_or_makes_the_one_build() {
+    let before = ["SELECT has(5, 'stop', 'succeeded')", "1 1 1"];
+    let kills = killed_everywhere(Tool::StartWorkspace, json!({}), before, "1 2 2").await;
+    assert!(kills.iter().all(|kills| *kills > enough()), "{kills:?} kills");
 }
 
 /// The reference client, in an environment of its own, which the first run makes. `None` where there is no Python.

@@ -18,8 +18,9 @@ use super::progress::Progress;
 use crate::tools::{CancellationToken, Reply, Tool, Toolbox};
 
 const INSTRUCTIONS: &str = "The workspace of this chat. A call waits until the workspace can be used, which may take \
-                            minutes; it may be repeated, and what a canceled call began goes on. Arguments of templates \
-                            are in their documentation.";
+                            minutes; it may be repeated, and what a canceled call began goes on. There is no tool \
+                            list_templates here: ask for the id of a template where you do not know it. Parameters of \
+                            templates are in their documentation.";
 
 /// The tools of one chat, for one client.
 pub(super) struct Server {

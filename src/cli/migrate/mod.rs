@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             Command::History(args) => history::run(&mut database, &args).await?,
             Command::Repair(command) => repair::run(&mut database, &migrations, &command).await?,
             // It ends with its signals itself.
-            Command::Up(args) => return Ok(Ran::ToMigrate(database, args)),
+            Command::Up(args) => return Ok(Ran::ToMigrate(Box::new((database, args)))),
         };
         database.close().await;
         Ok::<_, CliError>(Ran::Code(code))
@@ -66,7 +66,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut signals = Signals::new()?;
     match signals::or_end(&mut signals, command).await? {
         Ran::Code(code) => Ok(code),
-        Ran::ToMigrate(mut database, args) => {
+        Ran::ToMigrate(migrating) => {
+            let (mut database, args) = *migrating;
             let code = up::run(&mut database, migrations.clone(), &args, &mut signals).await;
             database.close().await;
             code
@@ -76,7 +77,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
 
 enum Ran {
     Code(ExitCode),
-    ToMigrate(Database, up::Args),
+    ToMigrate(Box<(Database, up::Args)>),
 }
 
 /// A duration such as `250ms` or `1h30m`.

@@ -34,8 +34,8 @@ pub(in crate::cli) enum Command {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Version {
     /// The version of the migration
-    #[arg(id = "VERSION")]
-    version: i64,
+    #[arg(value_name = "VERSION")]
+    migration: i64,
     #[command(flatten)]
     confirmed: Confirmed,
 }
@@ -62,8 +62,8 @@ pub(super) async fn run(
     }
     let options = super::up::who(migrations.clone());
     let repaired = match command {
-        Command::Accept(version) => migrate::accept(conn, &options, version.version).await?,
-        Command::MarkApplied(version) => migrate::mark_applied(conn, &options, version.version).await?,
+        Command::Accept(version) => migrate::accept(conn, &options, version.migration).await?,
+        Command::MarkApplied(version) => migrate::mark_applied(conn, &options, version.migration).await?,
         Command::DropInvalidIndexes(_) => migrate::drop_invalid_indexes(conn, &options).await?,
     };
     match confirmed.output {

@@ -278,7 +278,7 @@ async fn a_network_that_swallows_everything_does_not_keep_the_program_from_endin
     let proxy = Proxy::to(&database);
     let set = Set::of(&[("V0001__slow", "CREATE TABLE one (); SELECT pg_advisory_xact_lock(7)")]);
     run(&mut conn, "SELECT pg_advisory_lock(7)").await;
-    let mut program = set.spawn(&proxy.url(), &["--grace", "0s", "--lock-timeout", "1h", "--max-stall", "none"]);
+    let mut program = set.spawn(proxy.url(), &["--grace", "0s", "--lock-timeout", "1h", "--max-stall", "none"]);
     until(
         &mut conn,
         "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \

@@ -191,7 +191,7 @@ async fn kill_everywhere(set: &Set, step: usize) {
     let (database, mut observer) = empty().await;
     let proxy = Proxy::to(&database);
     proxy.only_the_next();
-    assert_eq!(set.spawn(&proxy.url(), &[]).ends().await, 0);
+    assert_eq!(set.spawn(proxy.url(), &[]).ends().await, 0);
     let round_trips = proxy.take();
     let expected = contents(&mut observer).await;
     // The first answer is that to the greeting.
@@ -200,7 +200,7 @@ async fn kill_everywhere(set: &Set, step: usize) {
             clear(&mut observer).await;
             proxy.only_the_next();
             proxy.hold(cut);
-            let mut program = set.spawn(&proxy.url(), &[]);
+            let mut program = set.spawn(proxy.url(), &[]);
             tokio::select! {
                 () = proxy.held() => {}
                 // The last of them comes behind the report.

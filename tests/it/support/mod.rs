@@ -123,9 +123,13 @@ impl Database {
 
     /// The variables that lead a program to it.
     pub fn environment(&self) -> Vec<(&'static str, &str)> {
-        let pooler = (self.pooler == Pooler::Transaction).then_some(("CODERDB_POOLER", "transaction"));
-        pooler.into_iter().chain([("DATABASE_URL", self.url.as_str())]).collect()
+        environment(&self.url, self.pooler)
     }
+}
+
+fn environment(url: &str, pooler: Pooler) -> Vec<(&'static str, &str)> {
+    let pooler = (pooler == Pooler::Transaction).then_some(("CODERDB_POOLER", "transaction"));
+    pooler.into_iter().chain([("DATABASE_URL", url)]).collect()
 }
 
 impl Drop for Database {

@@ -1,4 +1,4 @@
-//! A proxy between a test and its server: it counts what crosses the wire, and cuts it where a test says.
+//! A proxy between a test and its server: it counts what crosses the wire, and cuts it, or holds still, where a test says.
 
 use std::{
     path::PathBuf,
@@ -22,7 +22,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::Database;
+use super::{Database, environment};
 
 const SOCKET: &str = ".s.PGSQL.5432";
 
@@ -52,6 +52,7 @@ struct Wire {
 /// A way to the server of a database, for any number of connections.
 pub struct Proxy {
     options: PgConnectOptions,
+    url: String,
     pooler: Pooler,
     wire: Arc<Mutex<Wire>>,
     /// Whether a cut that waits has come to its place, and whether the test lets it go on.
@@ -97,6 +98,8 @@ impl Proxy {
         let listener = UnixListener::bind(socket.path().join(SOCKET)).expect("a socket");
         let wire = Arc::new(Mutex::new(Wire::default()));
         let options = options.socket(socket.path()).ssl_mode(PgSslMode::Disable);
+        let (url, _) = database.url().split_once('?').expect("a URL that says where the socket is");
+        let url = format!("{url}?host={}&sslmode=disable", socket.path().display());
         let held = watch::Sender::new(Held::NotYet);
         let of_task = (wire.clone(), held.clone());
         tokio::spawn(async move {
@@ -124,14 +127,12 @@ impl Proxy {
                 });
             }
         });
-        Self { options, pooler: database.pooler(), wire, held, _socket: socket }
+        Self { options, url, pooler: database.pooler(), wire, held, _socket: socket }
     }
 
     /// The way through it, for a program.
-    pub fn url(&self) -> String {
-        let directory = self.options.get_socket().expect("a socket").display().to_string().replace('/', "%2F");
-        let database = self.options.get_database().expect("a database");
-        format!("postgres://postgres@localhost/{database}?host={directory}&sslmode=disable")
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// From now on, counts and cuts nothing but the next connection.
@@ -139,7 +140,7 @@ impl Proxy {
         *self.wire() = Wire { only_one: true, ..Wire::default() };
     }
 
-    /// Stops the connection there, until the test says how it goes on.
+    /// Holds the connection still there, counted from here, until the client ends it, or the test says how it goes on.
     pub fn hold(&self, cut: Cut) {
         self.held.send_replace(Held::NotYet);
         let mut wire = self.wire();
@@ -164,6 +165,11 @@ impl Proxy {
     /// With what is between the tests and the server.
     pub fn connect_options(&self) -> Options {
         Options::from(self.options.clone()).pooler(self.pooler)
+    }
+
+    /// The variables that lead a program to it.
+    pub fn environment(&self) -> Vec<(&'static str, &str)> {
+        environment(&self.url, self.pooler)
     }
 
     /// The round trips since the last call.
@@ -215,7 +221,18 @@ async fn ask(
                 wire.was_cut |= is_here;
                 is_here.then_some(wire.holds)
             };
-            if holds.is_some_and(|holds| !holds) || (holds.is_some() && is_to_be_cut(held).await) {
+            let is_cut = match holds {
+                None => false,
+                Some(false) => true,
+                Some(true) => {
+                    let mut nowhere = io::sink();
+                    tokio::select! {
+                        is_cut = is_to_be_cut(held) => is_cut,
+                        _ = io::copy(&mut client, &mut nowhere) => true,
+                    }
+                }
+            };
+            if is_cut {
                 return Ok(());
             }
         } else if message[0] != b'X' {

@@ -178,6 +178,26 @@ async fn start_up_scripts_are_waited_for_and_their_timeout_and_a_cancellation_ar
 }
 
 #[tokio::test]
+async fn no_time_to_wait_is_too_short_or_too_long() {
+    let (none, ever) = (Duration::ZERO, Duration::MAX);
+    let extreme = Settings {
+        build_timeout: ever,
+        agent_connect_timeout: ever,
+        agent_retry_interval: none,
+        agent_attempt_timeout: ever,
+        startup_timeout: ever,
+        startup_poll_interval: none,
+        agent_inactive_timeout: ever,
+        quota_timeout: ever,
+    };
+    let world = World::new().await;
+    let toolbox = world.toolbox().settings(extreme).connector(Dials::after(2));
+    let (reply, _) = world.built(&toolbox, Tool::CreateWorkspace, template(1), Ending::Succeeds(&["main"])).await;
+    assert_eq!(keys(&reply)["created"], true);
+    assert_eq!(keys(&create(&toolbox).await)["status"], "already_exists");
+}
+
+#[tokio::test]
 async fn that_the_database_fails_now_and_then_does_not_end_the_wait_for_an_agent() {
     let mut world = with_agent("starting").await;
     let toolbox = world.toolbox();
@@ -271,6 +291,7 @@ async fn the_site_says_how_long_workspaces_of_chats_live_or_else_their_template(
         ("INSERT INTO site_configs VALUES ('agents_workspace_ttl', '2h')", 7_200_000_000_000),
         ("INSERT INTO site_configs VALUES ('agents_workspace_ttl', '0s')", week),
         ("INSERT INTO site_configs VALUES ('agents_workspace_ttl', 'two hours')", week),
+        ("INSERT INTO site_configs VALUES ('agents_workspace_ttl', '3000000h')", week),
         ("ALTER TABLE site_configs RENAME TO gone", week),
         ("SELECT", week),
         (

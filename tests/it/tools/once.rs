@@ -1,6 +1,6 @@
 //! Several processes at once, and callers that are gone before their reply: one workspace, one build.
 
-use coderdb::tools::Tool;
+use coderdb::tools::{CancellationToken, Tool};
 use serde_json::json;
 
 use super::*;
@@ -139,6 +139,9 @@ async fn wherever_a_call_is_dropped_the_chat_has_one_workspace_after_the_next() 
     assert_eq!(world.counts().await, "1 1 1");
 }
 
+const LOCKED: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+
 #[tokio::test]
 async fn a_workspace_that_somebody_else_builds_in_the_same_moment_is_looked_at_again() {
     let mut world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
@@ -147,8 +150,7 @@ async fn a_workspace_that_somebody_else_builds_in_the_same_moment_is_looked_at_a
     let toolbox = world.toolbox();
     let waiting = start(&toolbox);
     tokio::pin!(waiting);
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    while world.one(waits).await == "0" {
+    while world.one(LOCKED).await == "0" {
         assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
     }
     sqlx::raw_sql("SELECT add_build(6, 5, 2); COMMIT").execute(&mut other).await.expect("a build");
@@ -177,7 +179,9 @@ async fn cut_everywhere(tool: Tool, before: &str, after: &str) -> usize {
         let impatient = Settings { build_timeout: Duration::from_millis(30), ..SETTINGS };
         let toolbox = Toolbox::new(pool, world.watcher.clone(), ChatId(id(1)), id(1).into(), id(1).into());
         proxy.cut(cut);
-        let _left = call(&toolbox.settings(impatient), tool, arguments.clone()).await;
+        // It looks again over another connection, and waits for its build.
+        let left = keys(&call(&toolbox.settings(impatient), tool, arguments.clone()).await);
+        assert!(left["error"].as_str().is_some_and(|error| error.contains("timed out")), "{tool:?}, {cut:?}: {left}");
         if !proxy.was_cut() {
             break;
         }
@@ -189,6 +193,79 @@ async fn cut_everywhere(tool: Tool, before: &str, after: &str) -> usize {
         assert!(world.binding().await.ends_with(&build), "{tool:?}, {cut:?}: {reply:?}");
     }
     cuts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wherever_a_connection_is_lost_a_workspace_that_runs_is_kept() {
+    let mut world =
+        World::after("SELECT has(5, 'start', 'succeeded'), add_agent(51, 5, 'main', 'ready'), alive(0)").await;
+    let mut cuts = 0;
+    for cut in (1..).flat_map(|n| [Cut::BeforeItIsSent(n), Cut::BeforeItsAnswer(n)]) {
+        let proxy = Proxy::to(&world.rows.database);
+        let pool = Pool::new(proxy.connect_options(), pool::Settings { max_size: 1, ..pool::Settings::default() });
+        let toolbox = Toolbox::new(pool, world.watcher.clone(), ChatId(id(1)), id(1).into(), id(1).into());
+        proxy.cut(cut);
+        let (created, started) = (create(&toolbox).await, start(&toolbox).await);
+        assert_golden("already connected", &created, id(0));
+        assert_golden("already running", &started, id(0));
+        assert_eq!(world.counts().await, "1 1 1", "{cut:?}");
+        if !proxy.was_cut() {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 15, "{cuts} cuts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_chats_that_start_one_workspace_make_one_build_and_both_know_of_it() {
+    let mut world = World::after(
+        "INSERT INTO chats (id, owner_id, last_model_config_id, organization_id) VALUES (u(2), u(1), u(1), u(1));
+         SELECT has(5, 'stop', 'succeeded')",
+    )
+    .await;
+    let here = world.toolbox();
+    let there = Toolbox::new(pool_of(&world.rows), world.watcher.clone(), ChatId(id(2)), id(1).into(), id(1).into());
+    for round in 1..=ROUNDS {
+        world.rows.run("UPDATE workspace_builds SET transition = 'stop'; UPDATE chats SET build_id = NULL").await;
+        let (one, other, _) = tokio::join!(start(&here), start(&there), world.daemon(Ending::Succeeds(&["main"])));
+        let replies = [keys(&one), keys(&other)];
+        assert_eq!(world.counts().await, format!("1 {0} {0}", round + 1), "{replies:#?}");
+        assert!(replies.iter().all(|reply| reply["started"] == true), "{replies:#?}");
+        // Who came so late that the workspace ran already binds nothing.
+        let waited = replies.iter().filter(|reply| reply.get("no_build").is_none()).count();
+        let build = world.newest_build().await;
+        let bound = format!("SELECT count(*) FROM chats WHERE build_id = '{build}'");
+        assert_eq!(world.one(&bound).await, waited.to_string(), "{replies:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_canceled_before_it_began_anything_begins_nothing() {
+    for (tool, setup, arguments, counts) in [
+        (Tool::CreateWorkspace, "SELECT", template(1), "0 0 0"),
+        (Tool::StartWorkspace, "SELECT has(5, 'stop', 'succeeded')", json!({}), "1 1 1"),
+    ] {
+        let mut world = World::after(setup).await;
+        let (toolbox, cancel) = (world.toolbox(), CancellationToken::new());
+        let mut other = world.rows.database.connect_with_session().await;
+        // The roles of the owner are there.
+        sqlx::raw_sql("BEGIN; LOCK TABLE organization_members").execute(&mut other).await.expect("a lock");
+        let waiting = call_until(&toolbox, tool, arguments.clone(), &cancel);
+        tokio::pin!(waiting);
+        while world.one(LOCKED).await == "0" {
+            assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
+        }
+        cancel.cancel();
+        sqlx::raw_sql("COMMIT").execute(&mut other).await.expect("the end");
+        assert_eq!(error(&waiting.await), "canceled before anything was begun");
+        assert_eq!(world.counts().await, counts);
+        // Nor does one that had to wait for its turn until then, or would have it at once.
+        for _ in 0..10 {
+            let reply = call_until(&toolbox, tool, arguments.clone(), &cancel).await;
+            assert_eq!(error(&reply), "canceled before anything was begun");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -252,11 +252,15 @@ async fn a_build_that_takes_too_long_is_a_failure_and_so_is_a_call_that_is_cance
     assert!(text.starts_with(expected), "{text}");
     assert_eq!(reply["build_id"], id(5).to_string());
 
-    let cancel = CancellationToken::new();
-    cancel.cancel();
-    // A turn may be had, or not.
-    let reply = call_until(&world.toolbox(), Tool::StartWorkspace, json!({}), &cancel).await;
-    assert!(reply.text().contains("cancel"), "{reply:?}");
+    let (cancel, toolbox) = (CancellationToken::new(), world.toolbox());
+    world.told.lock().expect("no panic").clear();
+    let waiting = call_until(&toolbox, Tool::StartWorkspace, json!({}), &cancel);
+    let (reply, ()) = tokio::join!(waiting, async {
+        world.until_told().await;
+        cancel.cancel();
+    });
+    let text = "waiting for in-progress build: timed out waiting for workspace build: the call was canceled";
+    assert_eq!(keys(&reply), json!({ "error": text, "build_id": id(5) }));
 }
 
 #[tokio::test]

@@ -1,0 +1,228 @@
+//! What the commands of `coderdb migrate` print, for people and for machines.
+
+use std::fs;
+
+use coderdb::{
+    migrate,
+    sqlx::{self, AssertSqlSafe, PgConnection},
+};
+use serde_json::{Value, json};
+
+use crate::support::{self, Database};
+
+async fn migrated_to(version: i64) -> (Database, PgConnection) {
+    let database = support::empty_database().await.directly();
+    let mut conn = database.connect().await;
+    let options = migrate::Options { target: Some(version), ..migrate::Options::default() };
+    migrate::up(&mut conn, &options, |_| {}).await.expect("the migrations");
+    (database, conn)
+}
+
+fn text(database: &Database, args: &[&str], code: i32) -> String {
+    let outcome = support::run(database.coderdb().arg("migrate").args(args));
+    assert_eq!(outcome.code, code, "{args:?}: {}", outcome.stderr);
+    outcome.stdout
+}
+
+fn machine(database: &Database, args: &[&str], code: i32) -> Value {
+    let text = text(database, &[args, &["-o", "json"]].concat(), code);
+    serde_json::from_str(&text).expect("JSON")
+}
+
+async fn run(conn: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.expect("SQL");
+}
+
+#[tokio::test]
+async fn a_plan_says_what_runs_and_which_tables_it_locks() {
+    let (database, _conn) = migrated_to(11).await;
+    let expected = "\
+VERSION  NAME                              STATEMENTS  RUNS IN
+V0012    provisioner_jobs_acquire          1           statement by statement
+V0013    workspace_builds_prebuild_starts  1           statement by statement
+V0014    provisioner_jobs_running          1           statement by statement
+";
+    let plan = text(&database, &["plan"], 0);
+    assert!(plan.starts_with(expected), "{plan}");
+    let locks = text(&database, &["plan", "--locks"], 0);
+    let line = locks.lines().find(|line| line.starts_with("V0013")).expect("a line");
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words[2..], ["workspace_builds", "ShareUpdateExclusive"], "{line}");
+    let sql = text(&database, &["plan", "--sql"], 0);
+    assert!(sql.contains("-- V0012__provisioner_jobs_acquire\n") && sql.contains("CREATE INDEX CONCURRENTLY"), "{sql}");
+
+    let plan = machine(&database, &["plan", "--locks"], 0);
+    let first = json!({
+        "version": 12,
+        "name": "provisioner_jobs_acquire",
+        "transaction": false,
+        "statements": 1,
+        "locks": [{ "statement": 1, "locks": { "provisioner_jobs": "ShareUpdateExclusiveLock" }, "rewrites": [] }],
+    });
+    assert_eq!((&plan["format"], &plan["pending"][0]), (&json!(1), &first));
+    text(&database, &["up"], 0);
+    assert_eq!(text(&database, &["plan"], 0), "Nothing is pending.\n");
+}
+
+#[tokio::test]
+async fn what_locks_and_rewrites_a_table_is_found_out_by_running_it() {
+    let database = support::empty_database().await.directly();
+    let mut conn = database.connect().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, sql: &str| fs::write(directory.path().join(name), sql).expect("a file");
+    write("V0001__base.sql", "CREATE TABLE a (id integer PRIMARY KEY); CREATE TABLE b (n text);");
+    write(
+        "V0002__more.sql",
+        "ALTER TABLE b ADD m text; CREATE TABLE c (a integer REFERENCES a); ALTER TABLE a ALTER id TYPE bigint; SELECT FROM b;",
+    );
+    write(
+        "V0003__index.sql",
+        "-- coderdb: no-transaction\nCREATE INDEX CONCURRENTLY i ON b (n);\nUPDATE b SET n = '';",
+    );
+    let migrations = migrate::Migrations::read(directory.path()).expect("migrations");
+    let found = json!(migrate::locks(&mut conn, &migrations).await.expect("locks"));
+    let expected = json!({
+        "1": [],
+        "2": [
+            { "statement": 1, "locks": { "b": "AccessExclusiveLock" }, "rewrites": [] },
+            { "statement": 2, "locks": { "a": "ShareRowExclusiveLock" }, "rewrites": [] },
+            { "statement": 3, "locks": { "a": "AccessExclusiveLock" }, "rewrites": ["a"] },
+        ],
+        "3": [
+            { "statement": 1, "locks": { "b": "ShareUpdateExclusiveLock" }, "rewrites": [] },
+            { "statement": 2, "locks": { "b": "RowExclusiveLock" }, "rewrites": [] },
+        ],
+    });
+    assert_eq!(found, expected, "{found:#}");
+}
+
+#[tokio::test]
+async fn what_only_looks_writes_nothing() {
+    let (database, mut conn) = migrated_to(13).await;
+    for setting in ["log_statement = 'mod'", "log_min_messages = 'log'"] {
+        run(&mut conn, &format!("ALTER DATABASE {} SET {setting}", database.name())).await;
+    }
+    let log = support::server().data_dir().join("log");
+    let writes = || {
+        let log = fs::read_to_string(&log).expect("the server's log");
+        log.lines().filter(|line| line.contains("statement: ")).count()
+    };
+    for args in [["plan"].as_slice(), &["plan", "--locks"], &["status"], &["check"], &["history"]] {
+        let code = if args == ["check"] { 3 } else { 0 };
+        text(&database, args, code);
+        assert_eq!(writes(), 0, "{args:?}");
+    }
+    text(&database, &["up"], 0);
+    assert!(writes() > 0, "the log shows what writes");
+}
+
+#[tokio::test]
+async fn a_check_says_whether_schema_and_program_fit() {
+    let (database, mut conn) = migrated_to(13).await;
+    assert_eq!(text(&database, &["check"], 3), "pending: 1 migrations, from version 13 to 14\n");
+    let expected = json!({ "format": 1, "fit": "pending", "version": 13, "newest": 14, "pending": 1 });
+    assert_eq!(machine(&database, &["check"], 3), expected);
+    text(&database, &["up"], 0);
+    assert_eq!(text(&database, &["check"], 0), "fits: the schema is at version 14\n");
+    let newer = "INSERT INTO refinery_schema_history VALUES (15, 'more', '2026-01-01T00:00:00Z', '1')";
+    run(&mut conn, newer).await;
+    assert_eq!(text(&database, &["check"], 0), "fits: the schema is at version 15, newer than 14, and compatible\n");
+    run(&mut conn, "UPDATE refinery_schema_history SET name = 'breaking_more' WHERE version = 15").await;
+    let said = text(&database, &["check"], 13);
+    assert!(said.starts_with("does not fit: V0015__breaking_more: was applied by a newer coderdb"), "{said}");
+    assert_eq!(machine(&database, &["check"], 13)["fit"], "too_new");
+    run(&mut conn, "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 3").await;
+    assert_eq!(machine(&database, &["check"], 12)["fit"], "diverged");
+}
+
+#[tokio::test]
+async fn a_check_waits_until_somebody_else_has_migrated() {
+    let (database, mut conn) = migrated_to(13).await;
+    let mut waiting = tokio::process::Command::new(support::CODERDB)
+        .args(["migrate", "check", "--wait", "5m"])
+        .env_clear()
+        .envs(database.environment())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program");
+    // It has looked once when it says that it waits.
+    let mut said = [0; 7];
+    let stderr = waiting.stderr.as_mut().expect("a pipe");
+    tokio::io::AsyncReadExt::read_exact(stderr, &mut said).await.expect("a note");
+    assert_eq!(&said, b"waiting");
+    migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the rest");
+    let output = waiting.wait_with_output().await.expect("an end");
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), b"fits: the schema is at version 14\n".as_slice()));
+    let (database, _conn) = migrated_to(13).await;
+    text(&database, &["check", "--wait", "1ms"], 3);
+}
+
+#[tokio::test]
+async fn the_history_says_who_did_what_from_where_and_with_which_program() {
+    let (database, mut conn) = migrated_to(9).await;
+    run(&mut conn, "DROP TABLE coderdb_migration_log").await;
+    let up = machine(&database, &["up", "--target", "11"], 0);
+    assert_eq!(
+        (&up["format"], &up["applied"][0]["version"], &up["applied"][1]["name"]),
+        (&json!(1), &json!(10), &json!("provisioner_job_timings_by_job"))
+    );
+    assert!(up["applied"][0]["delay_milliseconds"].is_u64(), "{up}");
+    let history = machine(&database, &["history"], 0);
+    let rows = history["history"].as_array().expect("a list");
+    let actions: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row["version"].as_i64().unwrap_or_default(),
+                row["action"].as_str().unwrap_or_default(),
+                row["statement"].as_i64(),
+            )
+        })
+        .collect();
+    let before: Vec<_> = (1..=9).map(|version| (version, "applied", None)).collect();
+    let logged = [(10, "statement", Some(1)), (10, "applied", None), (11, "statement", Some(1)), (11, "applied", None)];
+    assert_eq!(actions, [before, logged.to_vec()].concat());
+    let (old, new) = (&rows[0], &rows[10]);
+    assert!(old["role"].is_null() && old["program"].is_null() && old["at"].is_string(), "{old}");
+    let program = format!("coderdb {}", env!("CARGO_PKG_VERSION"));
+    let user = database.options().get_username().to_owned();
+    assert_eq!((&new["program"], &new["role"], &new["address"]), (&json!(program), &json!(user), &json!("local")));
+    assert!(new["milliseconds"].is_u64() && new["at"].as_str().expect("a time").ends_with('Z'), "{new}");
+    let table = text(&database, &["history"], 0);
+    assert!(table.lines().count() == 14 && table.contains("statement 1"), "{table}");
+}
+
+#[tokio::test]
+async fn a_repair_needs_a_yes_and_stands_in_the_history() {
+    let (database, mut conn) = migrated_to(12).await;
+    run(&mut conn, "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 3").await;
+    support::fails(database.coderdb().args(["migrate", "repair", "accept", "3"]), 2, &["--yes"]);
+    support::fails(database.coderdb().args(["migrate", "repair", "accept", "99", "--yes"]), 2, &["no version 99"]);
+    text(&database, &["check"], 12);
+    let accepted = text(&database, &["repair", "accept", "3", "--yes"], 0);
+    assert_eq!(accepted, "V0003__validate_provisioner_job_logs_cap\n");
+    assert_eq!(text(&database, &["repair", "accept", "3", "--yes"], 0), "There is nothing to repair.\n");
+    text(&database, &["check"], 3);
+
+    let marked = machine(&database, &["repair", "mark-applied", "14", "--yes"], 0);
+    let names = ["V0013__workspace_builds_prebuild_starts", "V0014__provisioner_jobs_running"];
+    assert_eq!(marked, json!({ "format": 1, "repaired": names }));
+    text(&database, &["check"], 0);
+
+    run(&mut conn, "CREATE TABLE twice (n integer); INSERT INTO twice VALUES (1), (1)").await;
+    sqlx::raw_sql("CREATE UNIQUE INDEX CONCURRENTLY twice_n ON twice (n)")
+        .execute(&mut conn)
+        .await
+        .expect_err("a duplicate");
+    assert_eq!(text(&database, &["repair", "drop-invalid-indexes", "--yes"], 0), "twice_n\n");
+    let history = machine(&database, &["history"], 0);
+    let repairs: Vec<_> = history["history"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|row| row["action"].as_str().expect("a text"))
+        .filter(|action| !["applied", "statement"].contains(action))
+        .collect();
+    assert_eq!(repairs, ["accepted", "marked", "marked", "dropped"]);
+}
