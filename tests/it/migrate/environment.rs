@@ -1,6 +1,9 @@
 //! Servers, roles and connections that a run cannot use, and what is said of it; and every exit code.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use coderdb::{
     connect,
@@ -162,7 +165,7 @@ async fn a_wrong_password_is_not_tried_again() {
 }
 
 /// Says once that the server starts, and leads to it from then on.
-async fn starting(database: &Database) -> (String, tempfile::TempDir) {
+fn starting(database: &Database) -> (String, tempfile::TempDir) {
     const SOCKET: &str = ".s.PGSQL.5432";
     let server = database.options().get_socket().unwrap().join(SOCKET);
     let directory = tempfile::tempdir().unwrap();
@@ -190,7 +193,7 @@ async fn starting(database: &Database) -> (String, tempfile::TempDir) {
 #[tokio::test]
 async fn a_database_that_starts_is_waited_for() {
     let (database, mut conn) = empty().await;
-    let (url, _directory) = starting(&database).await;
+    let (url, _directory) = starting(&database);
     let set = one();
     let mut program = set.spawn(&url, &[]);
     let said = program.says("waiting for the database").await;
@@ -198,7 +201,7 @@ async fn a_database_that_starts_is_waited_for() {
     assert_eq!(program.ends().await, 0, "{}", program.said);
     assert!(ask::<bool>(&mut conn, "SELECT to_regclass('one') IS NOT NULL").await);
     // And no longer than it is told.
-    let (url, _directory) = starting(&database).await;
+    let (url, _directory) = starting(&database);
     let mut program = Program::spawn(&url, &["migrate", "status", "--wait-timeout", "0s"]);
     assert_eq!(program.ends().await, 4, "{}", program.said);
 }
@@ -336,7 +339,7 @@ async fn a_deadlock_with_the_application_is_tried_again() {
     // Nobody looks and gives way, and nothing times out: only the server finds the deadlock.
     let mut victim = database.connect().await;
     let options =
-        Options { second: None, max_stall: None, lock_timeout: Duration::from_secs(3600), ..set.options(&database) };
+        Options { second: None, max_stall: None, lock_timeout: Duration::from_hours(1), ..set.options(&database) };
     let up = tokio::spawn(async move {
         let mut retries = 0;
         let applied = migrate::up(&mut victim, &options, |event| {
@@ -361,7 +364,7 @@ async fn a_deadlock_with_the_application_is_tried_again() {
 async fn the_exit_codes() {
     let mut table = String::new();
     let mut row = |what: &str, outcome: support::Outcome| {
-        table += &format!("{:>3}  {what}\n", outcome.code);
+        let _ = writeln!(table, "{:>3}  {what}", outcome.code);
     };
     let (database, mut conn) = empty().await;
     let set = one();

@@ -44,9 +44,8 @@ struct Wire {
     is_black_hole: bool,
     /// Whether a cut waits for the test.
     holds: bool,
-    /// Whether only the next connection is counted and cut.
-    only_one: bool,
-    connections: usize,
+    /// How many of the connections to come are counted and cut; `None` for all.
+    counted: Option<usize>,
 }
 
 /// A way to the server of a database, for any number of connections.
@@ -107,10 +106,9 @@ impl Proxy {
                 let (mut client, _) = listener.accept().await.expect("a client");
                 let mut server = UnixStream::connect(&server).await.expect("the server");
                 let (wire, held) = of_task.clone();
-                let is_counted = {
-                    let mut wire = wire.lock().expect("the wire");
-                    wire.connections += 1;
-                    !wire.only_one || wire.connections == 1
+                let is_counted = match &mut wire.lock().expect("the wire").counted {
+                    None => true,
+                    Some(more) => std::mem::replace(more, more.saturating_sub(1)) > 0,
                 };
                 tokio::spawn(async move {
                     if !is_counted {
@@ -137,14 +135,14 @@ impl Proxy {
 
     /// From now on, counts and cuts nothing but the next connection.
     pub fn only_the_next(&self) {
-        *self.wire() = Wire { only_one: true, ..Wire::default() };
+        *self.wire() = Wire { counted: Some(1), ..Wire::default() };
     }
 
     /// Holds the connection still there, counted from here, until the client ends it, or the test says how it goes on.
     pub fn hold(&self, cut: Cut) {
         self.held.send_replace(Held::NotYet);
         let mut wire = self.wire();
-        *wire = Wire { cut: Some(cut), holds: true, only_one: wire.only_one, ..Wire::default() };
+        *wire = Wire { cut: Some(cut), holds: true, counted: wire.counted, ..Wire::default() };
     }
 
     /// Until it is stopped there.
