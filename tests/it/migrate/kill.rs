@@ -170,6 +170,8 @@ async fn strike_everywhere(migrations: Migrations, step: usize) -> BTreeMap<Stri
 async fn cut_or_ended_anywhere_a_transactional_migration_ends_well_when_run_again() {
     let outcomes = strike_everywhere(transactional().migrations(), 1).await;
     assert_eq!((outcomes["lost and committed"], outcomes["lost and rolled back"]), (3, 6));
+    // Only the lock was not given back.
+    assert_eq!(outcomes["applied"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

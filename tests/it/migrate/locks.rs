@@ -7,7 +7,7 @@ use coderdb::{
     migrate::{self, Error, Options},
 };
 
-use super::{Program, Set, ask, empty, run};
+use super::{Set, ask, empty, run};
 use crate::support::{self, streaming::Streaming};
 
 #[tokio::test]
@@ -69,17 +69,6 @@ async fn an_autovacuum_steps_aside() {
     println!("an autovacuum stepped aside after {:?}", start.elapsed());
     let log = std::fs::read_to_string(server.socket().parent().unwrap().with_extension("log")).unwrap();
     assert!(log.contains("canceling autovacuum task"), "{log}");
-}
-
-#[tokio::test]
-async fn a_gate_opens_when_somebody_else_has_applied_what_is_pending() {
-    let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
-    let (database, _conn) = empty().await;
-    let from = set.path().to_str().unwrap();
-    let mut gate = Program::spawn(database.url(), &["migrate", "check", "--wait", "1h", "--from", from]);
-    gate.says("waiting for 1 migrations that are pending").await;
-    assert_eq!(support::run(&mut set.up(&database)).code, 0);
-    assert_eq!(gate.ends().await, 0, "{}", gate.said);
 }
 
 #[tokio::test]
