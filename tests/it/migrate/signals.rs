@@ -149,9 +149,9 @@ async fn it_cancels_a_statement_at_the_end_of_the_grace_or_on_a_second_signal() 
             assert_eq!(program.ends().await, code, "{signal} {grace}: {}", program.said);
             // It has waited for the end of that.
             assert_eq!(versions(&mut conn).await, at(1, "id"));
-            let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                            AND state <> 'idle' AND pid <> pg_backend_pid() AND query NOT LIKE '%pg_advisory_xact_lock(7)'";
-            assert_eq!(ask::<i64>(&mut conn, sessions).await, 0);
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+                           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+            assert_eq!(ask::<i64>(&mut conn, waiting).await, 0);
             run(&mut holder, "COMMIT").await;
             assert_eq!(support::run(&mut set.up(&database)).code, 0);
         }
