@@ -1,4 +1,4 @@
-//! Refuses to build with migrations that would be skipped in silence, or fail only when they run.
+//! Embeds the migrations; refuses to build with some that would be skipped in silence, or fail only when they run.
 
 #[path = "src/duration.rs"]
 mod duration;
@@ -9,18 +9,24 @@ mod names;
 #[expect(dead_code, reason = "the library uses all of it")]
 mod statements;
 
-use std::{collections::BTreeMap, env, fs, path::Path, process::ExitCode};
+use std::{
+    collections::{BTreeMap, hash_map::DefaultHasher},
+    env, fs,
+    hash::{Hash as _, Hasher as _},
+    path::Path,
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     // Without this, a new migration file would not be embedded until something else changes.
     println!("cargo:rerun-if-changed=migrations");
     let dir = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("migrations");
     let mut problems = Vec::new();
-    let mut versions = BTreeMap::new();
+    let (mut versions, mut embedded) = (BTreeMap::new(), BTreeMap::new());
     for entry in fs::read_dir(&dir).expect("the migrations directory") {
         let file = entry.expect("a directory entry").file_name().into_string().expect("UTF-8");
         let Some(stem) = file.strip_suffix(".sql") else { continue };
-        let Some((version, _)) = names::parse(stem) else {
+        let Some((version, name)) = names::parse(stem) else {
             problems.push(format!("{file}: the name is not like {}", names::EXPECTED));
             continue;
         };
@@ -36,6 +42,12 @@ fn main() -> ExitCode {
             statements::wrong_directive(&sql, |value| duration::parse(value).is_some())
                 .map(|wrong| format!("{file}: {wrong}")),
         );
+        // refinery's checksum: a test compares.
+        let mut checksum = DefaultHasher::new();
+        (name, version, sql.as_str()).hash(&mut checksum);
+        let checksum = checksum.finish();
+        let text = dir.join(&file).into_os_string().into_string().expect("UTF-8");
+        embedded.insert(version, format!("    ({version}, {name:?}, {checksum}, include_str!({text:?})),\n"));
         if let Some(other) = versions.insert(version, file.clone()) {
             problems.push(format!("{file}: has the version of {other}"));
         }
@@ -46,6 +58,10 @@ fn main() -> ExitCode {
             break;
         }
     }
+    let embedded: Vec<_> = embedded.into_values().collect();
+    let embedded = format!("pub(super) const MIGRATIONS: &[(i64, &str, u64, &str)] = &[\n{}];\n", embedded.concat());
+    let out = env::var_os("OUT_DIR").expect("cargo sets it");
+    fs::write(Path::new(&out).join("migrations.rs"), embedded).expect("a file");
     for problem in &problems {
         println!("cargo:error=migrations/{problem}");
     }

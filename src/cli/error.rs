@@ -25,6 +25,8 @@ pub(super) const HISTORY: u8 = 12;
 pub(super) const TOO_NEW: u8 = 13;
 /// The connection is not one that migrations can use.
 pub(super) const UNFIT: u8 = 14;
+/// Lint found something.
+pub(super) const LINT: u8 = 15;
 /// Stopped by a signal; the command says by which.
 const STOPPED: u8 = 143;
 

@@ -31,10 +31,15 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
 
 /// Tells a person something on standard error. When nobody can read it, the work goes on all the same.
 pub(super) fn note(text: &str) {
-    let text = text.replace(|c| c != '\n' && breaks_lines(c), " ");
+    let text = printable(text);
     if !log::note(&text) {
         let _ = writeln!(io::stderr(), "{text}");
     }
+}
+
+/// The text without what steers a terminal; its line breaks stay.
+pub(super) fn printable(text: &str) -> String {
+    text.replace(|c| !matches!(c, '\n' | '\t') && breaks_lines(c), " ")
 }
 
 /// Whether a character ends a line, steers a terminal, or shows the text after it in another order.

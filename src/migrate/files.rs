@@ -1,8 +1,9 @@
 //! The files of the migrations: those of this version, or those of a directory.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fs, path::Path, time::Duration};
 
 use refinery::Migration;
+use time::OffsetDateTime;
 
 use super::{
     Error, names,
@@ -10,8 +11,11 @@ use super::{
 };
 use crate::duration;
 
+#[expect(clippy::unreadable_literal, reason = "nobody reads a checksum")]
 mod embedded {
-    refinery::embed_migrations!("migrations");
+    // `MIGRATIONS`: version, name, refinery's checksum, and text of each. refinery's own macro compiles a regular expression
+    // at every start, which costs as much as all else that `migrate check` does.
+    include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 }
 
 /// Migrations, in the order of their versions.
@@ -24,6 +28,7 @@ pub struct Migrations {
 #[derive(Debug, Clone)]
 pub(super) struct File {
     pub(super) migration: Migration,
+    sql: Cow<'static, str>,
     /// Its path, for people.
     pub(super) path: String,
     /// Whether it runs statement by statement, because it cannot share a transaction.
@@ -42,19 +47,13 @@ impl Default for Migrations {
 
 impl Migrations {
     /// Those of this version of the library.
-    ///
-    /// # Panics
-    /// Never: the build refuses files that cannot be read.
     #[must_use]
     pub fn embedded() -> Self {
-        let migrations = embedded::migrations::runner().get_migrations().clone();
-        let files = migrations.into_iter().map(|migration| {
-            let path = format!("migrations/V{:04}__{}.sql", migration.version(), migration.name());
-            file(migration, path).expect("what the build has checked")
+        let files = embedded::MIGRATIONS.iter().map(|(version, name, checksum, sql)| {
+            let path = format!("migrations/V{version:04}__{name}.sql");
+            File::new(*version, (*name).to_owned(), *checksum, Cow::Borrowed(*sql), path)
         });
-        let mut files: Vec<_> = files.collect();
-        files.sort_by_key(|file| file.migration.version());
-        Self { files }
+        Self { files: files.collect() }
     }
 
     /// Those of a directory: every file in it that ends in `.sql`. Line ends of any kind have one checksum.
@@ -81,7 +80,9 @@ impl Migrations {
             let sql = fs::read(&path).map_err(io(&path))?;
             let sql = String::from_utf8(sql).map_err(|_| wrong("is not UTF-8"))?.replace("\r\n", "\n");
             let migration = Migration::unapplied(stem, &sql).map_err(|error| wrong(&error.to_string()))?;
-            let new = file(migration, shown.clone())?;
+            check(&sql, &shown)?;
+            let name = migration.name().to_owned();
+            let new = File::new(version, name, migration.checksum(), Cow::Owned(sql), shown.clone());
             if let Some(other) = files.insert(version, new) {
                 return Err(wrong(&format!("has the version of {}", other.path)));
             }
@@ -109,32 +110,64 @@ impl Migrations {
         place.ok().map(|place| &self.files[place])
     }
 
-    pub(super) fn refinery(&self) -> Vec<Migration> {
+    /// As the history has them.
+    pub(super) fn as_applied(&self) -> Vec<Migration> {
         self.files.iter().map(|file| file.migration.clone()).collect()
+    }
+
+    /// As refinery's runner takes them.
+    pub(super) fn to_apply(&self) -> Result<Vec<Migration>, refinery::Error> {
+        self.files.iter().map(File::to_apply).collect()
     }
 }
 
 impl File {
+    fn new(version: i64, name: String, checksum: u64, sql: Cow<'static, str>, path: String) -> Self {
+        let timeout = |name| statements::directive(&sql, name).and_then(duration::parse);
+        Self {
+            // The only way to say which checksum one has; when it was applied does not matter here.
+            migration: Migration::applied(version, name, OffsetDateTime::UNIX_EPOCH, checksum),
+            path,
+            is_stepwise: statements::directive(&sql, "no-transaction").is_some(),
+            lock_timeout: timeout("lock-timeout"),
+            statement_timeout: timeout("statement-timeout"),
+            sql,
+        }
+    }
+
+    fn to_apply(&self) -> Result<Migration, refinery::Error> {
+        Migration::unapplied(&format!("V{}__{}", self.migration.version(), self.migration.name()), &self.sql)
+    }
+
     pub(super) fn sql(&self) -> &str {
-        self.migration.sql().unwrap_or_default()
+        &self.sql
     }
 
     pub(super) fn statements(&self) -> Vec<Statement<'_>> {
-        statements::split(self.sql()).unwrap_or_default()
+        statements::split(&self.sql).unwrap_or_default()
     }
 }
 
-fn file(migration: Migration, path: String) -> Result<File, Error> {
-    let sql = migration.sql().unwrap_or_default();
+/// Whether it can be a migration; the build checks those of this version.
+fn check(sql: &str, path: &str) -> Result<(), Error> {
     if let Some(problem) = statements::problems(sql).first() {
         let (line, column) = statements::line_and_column(sql, problem.at);
         return Err(Error::File { place: format!("{path}:{line}:{column}"), problem: problem.text.to_owned() });
     }
-    let timeout = |name| statements::directive(sql, name).and_then(duration::parse);
-    let (lock_timeout, statement_timeout) = (timeout("lock-timeout"), timeout("statement-timeout"));
-    let is_stepwise = statements::directive(sql, "no-transaction").is_some();
-    if let Some(problem) = statements::wrong_directive(sql, |value| duration::parse(value).is_some()) {
-        return Err(Error::File { place: path, problem });
+    match statements::wrong_directive(sql, |value| duration::parse(value).is_some()) {
+        Some(problem) => Err(Error::File { place: path.to_owned(), problem }),
+        None => Ok(()),
     }
-    Ok(File { migration, path, is_stepwise, lock_timeout, statement_timeout })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_computes_the_checksums_of_refinery() {
+        for file in &Migrations::embedded().files {
+            assert_eq!(file.migration, file.to_apply().expect("a valid name"), "{}", file.path);
+        }
+    }
 }

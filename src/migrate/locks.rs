@@ -12,7 +12,7 @@ use super::{
 };
 
 /// What [`locks`] has found for the migrations of this version. `scripts/prepare` writes it.
-const EMBEDDED: &str = include_str!("../../migrations/locks.json");
+const EMBEDDED: &str = include_str!("locks.json");
 
 /// The modes, the weakest first.
 const MODES: [&str; 8] = [

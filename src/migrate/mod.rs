@@ -4,14 +4,17 @@
 //! it. Around refinery stand what a deploy needs: one runner at a time, each migration in one transaction with its
 //! history row, concurrent indexes that are recorded only when they are valid, errors that point into the file.
 
+mod drift;
 mod driver;
 mod error;
 mod files;
 mod history_table;
+#[cfg(feature = "cli")]
+pub(crate) mod lint;
 mod lock;
 mod locks;
 mod log;
-mod names;
+pub(crate) mod names;
 mod observer;
 mod plan;
 mod repair;
@@ -25,6 +28,7 @@ use refinery::{Runner, Target};
 use sqlx::{PgConnection, Row};
 
 use crate::connect;
+pub use drift::{Drift, Object, Verification, verify};
 use driver::Driver;
 pub use error::{Error, Lost, NoTableLock, Outcome, Refusal};
 pub use files::Migrations;
@@ -158,7 +162,7 @@ pub async fn status(conn: &mut PgConnection) -> Result<Status, Error> {
 /// # Errors
 /// As [`status`].
 pub async fn status_of(conn: &mut PgConnection, migrations: &Migrations) -> Result<Status, Error> {
-    Ok(plan::status(&history_table::read(conn).await?, &migrations.refinery()))
+    Ok(plan::status(&history_table::read(conn).await?, &migrations.as_applied()))
 }
 
 /// What [`up`] would run, in its order. Writes nothing; one round trip, as [`status`].
@@ -236,7 +240,7 @@ async fn locked(
     if pending.is_empty() {
         return Ok(Vec::new());
     }
-    let mut runner = Runner::new(&options.migrations.refinery())
+    let mut runner = Runner::new(&options.migrations.to_apply().map_err(|error| Error::Refinery(Box::new(error)))?)
         // A newer version of the library may have applied more.
         .set_abort_missing(false)
         .set_target(options.target.map_or(Target::Latest, Target::Version));

@@ -59,7 +59,10 @@ pub enum Error {
     )]
     NoUser,
     /// The home directory is unknown, so there is no default place for the data.
-    #[error("cannot tell the home directory; set CODERDB_DATA_DIR to say where the data shall live")]
+    #[error(
+        "the home directory is unknown, so there is no place for a private server; set DATABASE_URL to use a server of \
+         your own, or CODERDB_DATA_DIR"
+    )]
     NoHome(#[source] etcetera::HomeDirError),
     /// The directory for the socket exists and may be somebody else's.
     #[error("{} exists and is not a private directory of the server's user; have it removed, or choose a shorter CODERDB_DATA_DIR", .0.display())]

@@ -369,10 +369,10 @@ async fn the_locks_in_a_plan_are_those_that_the_server_takes() {
     let (_database, mut conn) = empty().await;
     let found = migrate::locks(&mut conn, &migrate::Migrations::embedded()).await.expect("the migrations");
     let found = serde_json::to_string_pretty(&found).expect("JSON") + "\n";
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/locks.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/migrate/locks.json");
     if std::env::var_os("CODERDB_UPDATE").is_some() {
         std::fs::write(path, &found).expect("a file");
     }
     let written = std::fs::read_to_string(path).expect("a file");
-    assert!(found == written, "migrations/locks.json is out of date: run scripts/prepare. It should be:\n{found}");
+    assert!(found == written, "src/migrate/locks.json is out of date: run scripts/prepare. It should be:\n{found}");
 }

@@ -460,6 +460,7 @@ fn without_any_server_and_without_npm_the_error_says_what_to_do() {
     let mut command = sandbox.command(&["url"]);
     command
         .env("CODERDB_POSTGRES", "pinned")
+        .env_remove("PG_BIN_DIR")
         .env("PATH", sandbox.root.path())
         .env("XDG_CACHE_HOME", sandbox.root.path());
     let said = failure(&command.output().unwrap());
@@ -474,7 +475,8 @@ fn the_pinned_build_is_fetched_once_even_by_two_at_once() {
     let sandboxes = [Sandbox::new(), Sandbox::new()];
     let version = |sandbox: &Sandbox, path: Option<&Path>| {
         let mut command = sandbox.command(&["psql", "-XAtqc", "SHOW server_version_num"]);
-        command.env("CODERDB_POSTGRES", "pinned").env("XDG_CACHE_HOME", cache.root.path().join("cache"));
+        command.env("CODERDB_POSTGRES", "pinned").env_remove("PG_BIN_DIR");
+        command.env("XDG_CACHE_HOME", cache.root.path().join("cache"));
         if let Some(path) = path {
             command.env("PATH", path);
         }

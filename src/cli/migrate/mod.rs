@@ -2,11 +2,14 @@
 
 mod check;
 mod history;
+mod lint;
+mod new;
 mod plan;
 mod repair;
 mod signals;
 mod status;
 mod up;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -14,7 +17,7 @@ use clap::Subcommand;
 
 use super::{
     connect::{Database, connect_within},
-    error::CliError,
+    error::{CliError, USAGE},
 };
 use crate::{duration, migrate::Migrations};
 use signals::Signals;
@@ -38,12 +41,24 @@ enum Command {
     Plan(plan::Args),
     Status(status::Args),
     Check(check::Args),
+    Verify(verify::Args),
     History(history::Args),
     #[command(subcommand)]
     Repair(repair::Command),
+    Lint(lint::Args),
+    New(new::Args),
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    // What needs no database opens none.
+    match &args.command {
+        Command::Lint(args) => return lint::run(args),
+        Command::New(args) => return new::run(args),
+        Command::Verify(_) if args.from.is_some() => {
+            return Err(CliError::new(USAGE, "verify knows the schema of this version only; leave --from out"));
+        }
+        _ => {}
+    }
     let migrations = match &args.from {
         Some(directory) => Migrations::read(directory)?,
         None => Migrations::embedded(),
@@ -54,8 +69,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             Command::Plan(args) => plan::run(&mut database, &migrations, &args).await?,
             Command::Status(args) => status::run(&mut database, &migrations, &args).await?,
             Command::Check(args) => check::run(&mut database, &migrations, &args).await?,
+            Command::Verify(args) => verify::run(&mut database, &args).await?,
             Command::History(args) => history::run(&mut database, &args).await?,
             Command::Repair(command) => repair::run(&mut database, &migrations, &command).await?,
+            Command::Lint(_) | Command::New(_) => unreachable!("they are done"),
             // It ends with its signals itself.
             Command::Up(args) => return Ok(Ran::ToMigrate(Box::new((database, args)))),
         };

@@ -1,0 +1,195 @@
+//! Whether a database has the schema that the migrations make: the catalog, read in words, against what is expected.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use sqlx::{Connection, PgConnection, Row, types::Json};
+
+use super::{Error, State, Status};
+
+/// Reads the catalog, object by object.
+const CATALOG: &str = include_str!("catalog.sql");
+
+/// What [`CATALOG`] says of a fresh database with every migration; `scripts/prepare` writes it.
+const EXPECTED: &str = include_str!("schema.jsonl");
+
+/// How a database stands to the schema of this version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Verification {
+    /// What the history says; its problems are drift, too.
+    pub status: Status,
+    /// Every difference that matters; `None` when migrations are pending, because then nothing is known to compare with.
+    pub drifts: Option<Vec<Drift>>,
+    /// What others made beside this schema, and cannot break whoever writes to it.
+    pub extras: Vec<Object>,
+}
+
+impl Verification {
+    /// Whether the database is exactly as the migrations made it, but for what others have beside it.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.drifts.as_ref().is_some_and(Vec::is_empty) && self.status.problems().is_empty()
+    }
+}
+
+/// A table, column, constraint, index, trigger, rule, view, sequence, function, enum, domain or type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// What it is, in one word or two.
+    pub kind: String,
+    /// The table that it is part of, if it is part of one.
+    #[serde(default)]
+    pub table: Option<String>,
+    /// Its name; that of a function has the types of its arguments.
+    pub name: String,
+    /// What it is made of, in SQL.
+    pub definition: String,
+    /// Whether one more of it can make writers fail.
+    #[serde(default, skip_serializing)]
+    restricts: bool,
+    /// Whether it is an index that is not valid, or a constraint that holds for new rows only.
+    #[serde(default, skip_serializing)]
+    unfinished: bool,
+}
+
+/// `column users.email`
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if let Some(table) = &self.table {
+            write!(f, "{table}.")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// One difference from the expected schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drift {
+    /// It is not there.
+    Missing(Object),
+    /// It is another than expected.
+    Changed {
+        /// As the migrations made it.
+        expected: Object,
+        /// As it is.
+        found: Object,
+    },
+    /// It is not expected, and can make writers fail: a column that wants a value, a constraint, a trigger.
+    Unexpected(Object),
+    /// It is somebody else's index that is not valid, or constraint that is NOT VALID.
+    Unfinished(Object),
+}
+
+impl Drift {
+    /// The difference in one word.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing",
+            Self::Changed { .. } => "changed",
+            Self::Unexpected(_) => "unexpected",
+            Self::Unfinished(_) => "unfinished",
+        }
+    }
+
+    /// What the migrations made; `None` for what they did not make.
+    #[must_use]
+    pub const fn expected(&self) -> Option<&Object> {
+        match self {
+            Self::Missing(object) | Self::Changed { expected: object, .. } => Some(object),
+            Self::Unexpected(_) | Self::Unfinished(_) => None,
+        }
+    }
+
+    /// What is there; `None` for what is missing.
+    #[must_use]
+    pub const fn found(&self) -> Option<&Object> {
+        match self {
+            Self::Missing(_) => None,
+            Self::Changed { found: object, .. } | Self::Unexpected(object) | Self::Unfinished(object) => Some(object),
+        }
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub const fn object(&self) -> &Object {
+        match self {
+            Self::Missing(object) | Self::Unexpected(object) | Self::Unfinished(object) => object,
+            Self::Changed { expected, .. } => expected,
+        }
+    }
+}
+
+/// `column users.email is missing`
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}", self.object(), self.as_str())
+    }
+}
+
+/// Finds every difference between a database and the schema of this version.
+///
+/// Looks into the schema where the history is. Privileges, comments, rows, the order of columns, and what only tunes
+/// (storage, statistics, fillfactor of tables) are not compared. Writes nothing: works with a role that may only read,
+/// and on a standby. Three round trips after those of [`status`](super::status()), in a transaction of its own, one
+/// statement for the whole catalog. That takes ACCESS SHARE on the tables while it runs, and waits for whoever has one
+/// of them locked exclusively.
+///
+/// # Errors
+/// [`Error::Unavailable`], [`Error::Sql`] and [`Error::MalformedHistory`]; what is wrong is the answer.
+#[tracing::instrument(name = "migrate.verify", skip_all)]
+pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
+    let status = super::status(conn).await?;
+    if status.migrations.iter().any(|entry| entry.state == State::Pending) {
+        return Ok(Verification { status, drifts: None, extras: Vec::new() });
+    }
+    let mut transaction = conn.begin().await?;
+    let rows = sqlx::raw_sql(CATALOG).fetch_all(&mut *transaction).await?;
+    transaction.rollback().await?;
+    let found = rows.iter().map(|row| Ok(row.try_get::<Json<Object>, _>(0)?.0)).collect::<Result<_, sqlx::Error>>()?;
+    let (drifts, extras) = compare(expected(), found);
+    Ok(Verification { status, drifts: Some(drifts), extras })
+}
+
+fn expected() -> Vec<Object> {
+    EXPECTED.lines().map(|line| serde_json::from_str(line).expect("a test reads every line")).collect()
+}
+
+/// The differences, and what is more than expected without being one.
+fn compare(expected: Vec<Object>, found: Vec<Object>) -> (Vec<Drift>, Vec<Object>) {
+    let key = |object: &Object| (object.table.clone(), object.kind.clone(), object.name.clone());
+    let mut found: BTreeMap<_, _> = found.into_iter().map(|object| (key(&object), object)).collect();
+    let tables: Vec<String> = expected.iter().filter(|o| o.kind == "table").map(|o| o.name.clone()).collect();
+    let gone = |object: &Object| {
+        // What belongs to a missing table goes without saying.
+        let table = object.table.as_ref().filter(|table| tables.contains(table));
+        table.is_some_and(|table| !found.contains_key(&(None, "table".to_owned(), table.clone())))
+    };
+    let expected: Vec<_> = expected.into_iter().filter(|object| !gone(object)).collect();
+    let mut drifts = Vec::new();
+    for expected in expected {
+        match found.remove(&key(&expected)) {
+            None => drifts.push(Drift::Missing(expected)),
+            Some(found) if found.definition != expected.definition => drifts.push(Drift::Changed { expected, found }),
+            Some(_) => {}
+        }
+    }
+    let mut extras = Vec::new();
+    for object in found.into_values() {
+        let ours = object.table.as_ref().is_some_and(|table| tables.contains(table));
+        if ours && object.restricts {
+            drifts.push(Drift::Unexpected(object));
+        } else if object.unfinished {
+            drifts.push(Drift::Unfinished(object));
+        } else {
+            extras.push(object);
+        }
+    }
+    // The columns and indexes of somebody else's table go without saying, too.
+    let theirs: Vec<_> = extras.iter().filter(|o| o.kind == "table").map(|o| o.name.clone()).collect();
+    extras.retain(|object| object.table.as_ref().is_none_or(|table| !theirs.contains(table)));
+    drifts.sort_by_key(|drift| key(drift.object()));
+    (drifts, extras)
+}
