@@ -110,8 +110,8 @@ async fn a_caret_stands_right_behind_tabs() {
         "error: [42703] column \"nothing\" does not exist
   --> V0002__wrong.sql:2:6   (statement 1 of 1)
   |
-2 |   1, nothing;
-  |      ^
+2 | \t\t1, nothing;
+  | \t\t   ^
   = state: rolled back; the migration is not recorded, those before it are
 exit 10
 ",
