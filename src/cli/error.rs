@@ -2,6 +2,8 @@
 
 use std::{error::Error, io, process::ExitCode};
 
+use sqlx::error::DatabaseError;
+
 use super::output::note;
 use crate::{authz::Denied, migrate, postgres, store};
 
@@ -126,8 +128,7 @@ impl From<migrate::Error> for CliError {
             E::TableLock(_) => Self::caused(TABLE_LOCK, &error).next(again),
             E::Refused(refusal) => {
                 let code = match refusal.state.as_str() {
-                    // No privilege; a standby, or read-only; no room.
-                    "42501" | "25006" | "53100" => UNFIT,
+                    state if is_unfit(state) => UNFIT,
                     _ if refusal.rolled_back => SQL,
                     _ => PARTLY_APPLIED,
                 };
@@ -136,16 +137,18 @@ impl From<migrate::Error> for CliError {
             E::InvalidIndex { .. } | E::Unprovable { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
             E::Stopped => Self::new(STOPPED, error.to_string()).next(again),
             E::Unavailable(_) | E::LostCommit(_) => Self::caused(UNREACHABLE, &error).next(again),
-            E::Sql(source) if is_unfit(source) => Self::caused(UNFIT, &error),
+            E::Sql(source) if source.as_database_error().and_then(DatabaseError::code).is_some_and(|code| is_unfit(&code)) => {
+                Self::caused(UNFIT, &error)
+            }
             _ => Self::caused(SQL, &error),
         }
     }
 }
 
-/// Whether the server refuses whatever this role or this server may not do.
-fn is_unfit(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| ["42501", "25006", "53100"].contains(&&*code))
+/// Whether this role, or this server, cannot do it: no privilege, a standby or read-only, no schema to create anything
+/// in, no room.
+fn is_unfit(state: &str) -> bool {
+    ["42501", "25006", "3F000"].contains(&state) || state.starts_with("53")
 }
 
 impl From<postgres::Error> for CliError {

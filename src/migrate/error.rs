@@ -151,10 +151,15 @@ pub struct NoTableLock {
 
 /// A commit without an answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}: the connection was lost during the commit, {outcome}")]
+#[error(
+    "{file}: the connection was lost during the commit{}, {outcome}",
+    statement.map(|statement| format!(" of statement {statement}")).unwrap_or_default()
+)]
 pub struct Lost {
     /// The migration's file.
     pub file: String,
+    /// Which statement of it, from 1; `None` when it was all of it.
+    pub statement: Option<usize>,
     /// What became of it.
     pub outcome: Outcome,
     /// What the driver said.
@@ -164,7 +169,7 @@ pub struct Lost {
 /// What became of a commit without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The migration is applied and recorded.
+    /// The migration, or the statement, is applied and recorded.
     Committed,
     /// Nothing of it is left.
     RolledBack,
@@ -175,8 +180,8 @@ pub enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Committed => "which was done: the migration is applied and recorded",
-            Self::RolledBack => "which was rolled back: nothing of the migration is left",
+            Self::Committed => "which was done: it is applied and recorded",
+            Self::RolledBack => "which was rolled back: nothing of it is left",
             Self::Unknown => "and the server cannot be asked what became of it: the next run will know",
         })
     }
@@ -214,12 +219,22 @@ impl Refusal {
     ) -> Self {
         let sql = file.sql();
         let named = error.position().and_then(|position| match position {
-            PgErrorPosition::Original(position) => sql[at..].char_indices().nth(position.checked_sub(1)?),
+            // What is missing at the end is named one character behind it.
+            PgErrorPosition::Original(position) => {
+                let places = sql[at..].char_indices().map(|(offset, _)| offset).chain([sql.len() - at]);
+                places.into_iter().nth(position.checked_sub(1)?)
+            }
             PgErrorPosition::Internal { .. } => None,
         });
         let begins =
             statement.and_then(|(number, statements)| statements.get(number - 1)).map(|statement| statement.at);
-        let at = named.map(|(offset, _)| at + offset).or(begins);
+        let named = named.map(|offset| at + offset);
+        // All of a file is parsed before any of it runs, so that the count of what is done says nothing of a typing error.
+        let statement = statement.map(|(number, statements)| {
+            let named = named.and_then(|at| statements.iter().rposition(|statement| statement.at <= at));
+            (named.map_or(number, |before| before + 1), statements)
+        });
+        let at = named.or(begins);
         Self {
             file: file.path.clone(),
             state: error.code().to_owned(),

@@ -106,7 +106,8 @@ impl Migrations {
     }
 
     pub(super) fn get(&self, version: i64) -> Option<&File> {
-        self.files.iter().find(|file| file.migration.version() == version)
+        let place = self.files.binary_search_by_key(&version, |file| file.migration.version());
+        place.ok().map(|place| &self.files[place])
     }
 
     /// As the history has them.

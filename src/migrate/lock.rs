@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, FromRow as _, PgConnection, Row};
 
 use super::{Error, Event, Options};
 
@@ -62,10 +62,13 @@ pub(super) async fn acquire(
         if options.stop.is_requested() {
             return Err(Error::Stopped);
         }
-        let try_lock = format!("SELECT pg_try_advisory_lock({KEY})");
+        // A session may take it twice. One that has it already is lent to another runner, too.
+        let try_lock = format!("SELECT CASE WHEN {IS_HELD} THEN NULL ELSE pg_try_advisory_lock({KEY}) END");
         let row = sqlx::raw_sql(AssertSqlSafe(try_lock)).fetch_one(&mut *conn).await?;
-        if row.try_get(0)? {
-            break;
+        match row.try_get(0)? {
+            Some(true) => break,
+            Some(false) => {}
+            None => return Err(Error::SessionLost),
         }
         let is_late = start.elapsed() >= timeout;
         if is_late || told.map_or(start.elapsed() >= PAUSE, |told| told.elapsed() >= TELL) {
@@ -101,7 +104,8 @@ pub(super) async fn is_held(conn: &mut PgConnection) -> Result<bool, sqlx::Error
 }
 
 async fn holders(conn: &mut PgConnection) -> Result<Vec<Holder>, sqlx::Error> {
-    sqlx::query_as(
+    // One message of the simple protocol, which a transaction pooler cannot tear apart.
+    let rows = sqlx::raw_sql(
         "SELECT a.pid, coalesce(a.application_name, '') AS application_name, \
          coalesce(host(a.client_addr), CASE a.client_port WHEN -1 THEN 'local' ELSE 'unknown' END) AS address, \
          extract(epoch FROM clock_timestamp() - a.backend_start)::bigint AS seconds \
@@ -110,9 +114,9 @@ async fn holders(conn: &mut PgConnection) -> Result<Vec<Holder>, sqlx::Error> {
          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
          AND l.classid = 6516580 AND l.objid = 1701995618 AND l.objsubid = 1",
     )
-    .persistent(false)
     .fetch_all(conn)
-    .await
+    .await?;
+    rows.iter().map(Holder::from_row).collect()
 }
 
 #[cfg(test)]

@@ -201,11 +201,11 @@ pub async fn up(
     fit_to_migrate(conn).await?;
     lock::acquire(conn, options, &mut on_event).await?;
     let result = locked(conn, options, &mut on_event).await;
-    // A session that is lost has no lock any more.
-    let released = lock::release(conn).await;
-    let applied = result?;
-    released?;
-    Ok(applied)
+    // A session that is lost has no lock any more, and what is applied is applied.
+    if let Err(error) = lock::release(conn).await {
+        tracing::warn!(name: "migrate.not_released", error = %error, "the session is lost, and its lock with it");
+    }
+    result
 }
 
 /// Whether anything can be written there, before a lock is waited for.

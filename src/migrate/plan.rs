@@ -1,6 +1,9 @@
 //! What is applied, pending and wrong: a pure function of the history and the files.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use refinery::Migration;
 use serde::Serialize;
@@ -190,7 +193,9 @@ impl<'m> Planned<'m> {
 
 pub(super) fn status(applied: &[Migration], files: &[Migration]) -> Status {
     let version = applied.iter().map(Migration::version).max();
-    let history = |v| applied.iter().find(|a| a.version() == v);
+    let by_version: BTreeMap<i64, &Migration> = applied.iter().map(|row| (row.version(), row)).collect();
+    let known: BTreeSet<i64> = files.iter().map(Migration::version).collect();
+    let history = |v| by_version.get(&v).copied();
     let mut migrations: Vec<Entry> = files
         .iter()
         .map(|file| {
@@ -204,7 +209,7 @@ pub(super) fn status(applied: &[Migration], files: &[Migration]) -> Status {
         })
         .collect();
     let newest = files.iter().map(Migration::version).max().unwrap_or_default();
-    let unknown = applied.iter().filter(|row| !files.iter().any(|file| file.version() == row.version()));
+    let unknown = applied.iter().filter(|row| !known.contains(&row.version()));
     migrations.extend(unknown.map(|row| {
         let state = match row.version() > newest {
             false => State::Unknown,

@@ -101,6 +101,9 @@ impl<'a> Run<'a> {
 
     /// Runs the migration, and records it.
     pub(super) async fn apply(&mut self, file: &File, record: &str) -> Result<Applied, Error> {
+        if self.options.stop.is_requested() {
+            return Err(Error::Stopped);
+        }
         let start = Instant::now();
         let (version, name) = (file.migration.version(), file.migration.name());
         self.emit(Event::Started { version, name });
@@ -271,7 +274,7 @@ impl<'a> Run<'a> {
             Ok(_) => Ok(()),
             Err(error) if is_lost(&error) => {
                 let outcome = outcome(options, &transaction).await;
-                let lost = Lost { file: work.file.path.clone(), outcome, source: error };
+                let lost = Lost { file: work.file.path.clone(), statement: work.statement, outcome, source: error };
                 Err(Failure::Broken(Error::LostCommit(Box::new(lost))))
             }
             // A constraint that is checked last.
@@ -293,8 +296,9 @@ impl<'a> Run<'a> {
                 Some((_, done)) if *done != checksum => {
                     return Err(Error::EditedMidway { file: file.path.clone(), statement: number });
                 }
-                Some(_) if !is_concurrent(&statement) => continue,
-                _ => {}
+                // Also an index: what comes after it may have renamed or dropped it.
+                Some(_) => continue,
+                None => {}
             }
             let row = log::New {
                 action: "statement",
@@ -456,7 +460,7 @@ fn refused(work: &Work<'_>, completed: usize, error: sqlx::Error) -> Error {
     let file = work.file;
     let statements = file.statements();
     // Where the server names no position, the statement is one.
-    let statement = work.statement.or_else(|| (completed < statements.len()).then_some(completed + 1));
+    let statement = work.statement.or_else(|| (completed < statements.len()).then(|| completed + 1));
     match error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
         Some(refusal) => {
             let refusal = Refusal::new(file, work.at, statement.map(|n| (n, &*statements)), refusal);
@@ -526,12 +530,17 @@ impl Index {
 
     /// The index as SQL names it, and whether it is valid. Another table may have one of this name, too.
     async fn find(&self, conn: &mut PgConnection) -> Result<Option<(String, bool)>, Error> {
-        let found = sqlx::query_as(
+        let name = log::quote(&self.name);
+        let it = match &self.table {
+            None => format!("c.oid = to_regclass({name})"),
+            Some(table) => format!("c.relname = {name} AND i.indrelid = to_regclass({})", log::quote(table)),
+        };
+        let find = format!(
             "SELECT i.indexrelid::regclass::text, i.indisvalid AND i.indisready AND i.indislive \
-             FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid \
-             WHERE c.relname = $1 AND CASE WHEN $2::text IS NULL THEN c.oid = to_regclass($1) ELSE i.indrelid = to_regclass($2) END",
+             FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid WHERE {it}"
         );
-        Ok(found.persistent(false).bind(&self.name).bind(&self.table).fetch_optional(conn).await?)
+        let found = sqlx::raw_sql(AssertSqlSafe(find)).fetch_optional(conn).await?;
+        Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
     }
 }
 

@@ -21,6 +21,22 @@ impl<'a> Statement<'a> {
         })
     }
 
+    /// Whether it waits for rows of the client, or sends it some.
+    fn copies(&self) -> bool {
+        let (mut depth, mut before) = (0_usize, String::new());
+        self.is(&["COPY"])
+            && self.words().any(|word| {
+                match word.as_str() {
+                    "(" => depth += 1,
+                    ")" => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                let is_client = matches!((before.as_str(), word.as_str()), ("FROM", "STDIN") | ("TO", "STDOUT"));
+                before = word;
+                is_client && depth == 0
+            })
+    }
+
     /// Whether it begins with these words.
     pub(crate) fn is(&self, words: &[&str]) -> bool {
         let mut own = self.words();
@@ -94,6 +110,9 @@ pub(crate) fn problems(sql: &str) -> Vec<Problem> {
             };
             let text = "a statement that begins or ends a transaction: the migration is one already";
             problems.extend(statements.iter().filter(ends).map(|statement| Problem { at: statement.at, text }));
+            let text = "a COPY from or to the client, which has nothing to send and nobody to show it to: use INSERT";
+            let copies = statements.iter().filter(|statement| statement.copies());
+            problems.extend(copies.map(|statement| Problem { at: statement.at, text }));
         }
     }
     problems
@@ -313,12 +332,20 @@ mod tests {
             ("begin; SELECT 1", 0, "begins or ends a transaction"),
             ("/* c */ START TRANSACTION", 8, "begins or ends a transaction"),
             ("PREPARE TRANSACTION 'a'", 0, "begins or ends a transaction"),
+            ("COPY t (a) FROM stdin", 0, "COPY from or to the client"),
+            ("copy (SELECT 1) to STDOUT WITH (FORMAT csv)", 0, "COPY from or to the client"),
         ] {
             let problems = problems(sql);
             let [problem] = problems.as_slice() else { panic!("{sql:?}: {problems:?}") };
             assert!(problem.at == at && problem.text.contains(text), "{sql:?}: {problem:?}");
         }
-        for sql in ["SELECT 1", "PREPARE p AS SELECT 1", "SAVEPOINT a; SELECT 1", "DO $$ BEGIN COMMIT; END $$"] {
+        for sql in [
+            "COPY t FROM '/f'; COPY (SELECT a FROM stdin) TO '/f'",
+            "SELECT 1",
+            "PREPARE p AS SELECT 1",
+            "SAVEPOINT a; SELECT 1",
+            "DO $$ BEGIN COMMIT; END $$",
+        ] {
             assert_eq!(problems(sql), [], "{sql}");
         }
     }

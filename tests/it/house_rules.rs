@@ -149,7 +149,7 @@ fn every_operation_takes_a_permit() {
 
 #[test]
 fn a_migration_says_what_it_does_what_it_locks_and_what_old_code_sees() {
-    for (file, sql) in files("migrations").into_iter().filter(|(file, _)| file != "README.md") {
+    for (file, sql) in files("migrations").into_iter().filter(|(file, _)| file.starts_with('V')) {
         let header: String = sql.lines().take_while(|line| line.starts_with("--")).collect();
         for part in ["What:", "Locks:", "Old code:"] {
             assert!(header.contains(part), "migrations/{file}: its header has no {part}");

@@ -10,7 +10,6 @@ mod compile_fail;
 mod connect;
 mod contention;
 mod crash;
-
 mod daemons;
 mod demo;
 mod deploy;
@@ -23,6 +22,7 @@ mod jobs;
 mod licenses;
 mod listing;
 mod mcp;
+mod migrate;
 mod migrate_commands;
 mod migrate_schema;
 mod migrations;

@@ -20,6 +20,7 @@ use super::{
     error::{CliError, USAGE},
 };
 use crate::{duration, migrate::Migrations};
+use signals::Signals;
 pub(super) use up::{report, up};
 
 #[derive(Debug, clap::Args)]
@@ -83,11 +84,13 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         database.close().await;
         Ok::<_, CliError>(Ran::Code(code))
     };
-    match signals::or_end(command).await? {
+    // From here to the end: what is not listened to is lost.
+    let mut signals = Signals::new()?;
+    match signals::or_end(&mut signals, command).await? {
         Ran::Code(code) => Ok(code),
         Ran::ToMigrate(migrating) => {
             let (mut database, args) = *migrating;
-            let code = up::run(&mut database, migrations.clone(), &args).await;
+            let code = up::run(&mut database, migrations.clone(), &args, &mut signals).await;
             database.close().await;
             code
         }

@@ -40,8 +40,10 @@ impl Signals {
 }
 
 /// Does the work, unless a signal comes first: for work that leaves nothing behind.
-pub(super) async fn or_end<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    let mut signals = Signals::new()?;
+pub(super) async fn or_end<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
     tokio::select! {
         done = work => done,
         signal = signals.next() => Err(CliError::new(signal as u8, "stopped by a signal")),

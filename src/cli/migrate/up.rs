@@ -55,7 +55,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
     text.parse().map(Duration::from_secs).or_else(|_| length(text))
 }
 
-pub(super) async fn run(database: &mut Database, migrations: Migrations, args: &Args) -> Result<ExitCode, CliError> {
+pub(super) async fn run(
+    database: &mut Database,
+    migrations: Migrations,
+    args: &Args,
+    signals: &mut Signals,
+) -> Result<ExitCode, CliError> {
     let options = Options {
         target: args.target,
         runner_lock_timeout: args.runner_lock_timeout,
@@ -72,8 +77,7 @@ pub(super) async fn run(database: &mut Database, migrations: Migrations, args: &
         tokio::pin!(migrating);
         tokio::select! {
             result = &mut migrating => result,
-            signal = until_canceled(&stop, args.grace, &mut ended_by) => {
-                signal?;
+            () = until_canceled(&stop, args.grace, signals, &mut ended_by) => {
                 // What is canceled is rolled back; whoever cannot be canceled is left.
                 tokio::time::timeout(Duration::from_secs(3), migrating).await.unwrap_or(Err(stopped()))
             }
@@ -88,7 +92,8 @@ pub(super) async fn run(database: &mut Database, migrations: Migrations, args: &
         Output::Json => print_json(&json!({ "format": 1, "applied": applied }))?,
         Output::Table => print(&report(&applied))?,
     }
-    Ok(ExitCode::SUCCESS)
+    // Also when everything was done by then: whoever sent it expects no success.
+    Ok(ended_by.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 fn stopped() -> CliError {
@@ -96,8 +101,7 @@ fn stopped() -> CliError {
 }
 
 /// Asks the run to stop at the first signal, and cancels it at the second one, or after the time of grace.
-async fn until_canceled(stop: &Stop, grace: Duration, ended_by: &mut Option<u8>) -> Result<(), CliError> {
-    let mut signals = Signals::new()?;
+async fn until_canceled(stop: &Stop, grace: Duration, signals: &mut Signals, ended_by: &mut Option<u8>) {
     *ended_by = Some(signals.next().await as u8);
     note(&format!("stopping before the next migration, at the latest in {} s", grace.as_secs()));
     stop.request();
@@ -107,7 +111,6 @@ async fn until_canceled(stop: &Stop, grace: Duration, ended_by: &mut Option<u8>)
     }
     note("canceling the statement under way");
     stop.cancel();
-    Ok(())
 }
 
 /// Migrates, and says on standard error what takes long.

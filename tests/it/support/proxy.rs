@@ -19,7 +19,7 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::oneshot,
+    sync::watch,
 };
 
 use super::{Database, environment};
@@ -41,17 +41,11 @@ struct Wire {
     answered: usize,
     cut: Option<Cut>,
     was_cut: bool,
-    /// Who is told of the cut, which does not end the connection then: the client does.
-    held: Option<oneshot::Sender<()>>,
     is_black_hole: bool,
-}
-
-impl Wire {
-    /// The cut is here; true for a connection that is held.
-    fn end(&mut self) -> bool {
-        self.was_cut = true;
-        self.held.take().is_some_and(|held| held.send(()).is_ok())
-    }
+    /// Whether a cut waits for the test.
+    holds: bool,
+    /// How many of the connections to come are counted and cut; `None` for all.
+    counted: Option<usize>,
 }
 
 /// A way to the server of a database, for any number of connections.
@@ -60,7 +54,17 @@ pub struct Proxy {
     url: String,
     pooler: Pooler,
     wire: Arc<Mutex<Wire>>,
+    /// Whether a cut that waits has come to its place, and whether the test lets it go on.
+    held: watch::Sender<Held>,
     _socket: tempfile::TempDir,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    NotYet,
+    Here,
+    ToBeCut,
+    ToGoOn,
 }
 
 /// A connection through a proxy.
@@ -95,24 +99,61 @@ impl Proxy {
         let options = options.socket(socket.path()).ssl_mode(PgSslMode::Disable);
         let (url, _) = database.url().split_once('?').expect("a URL that says where the socket is");
         let url = format!("{url}?host={}&sslmode=disable", socket.path().display());
-        let of_task = wire.clone();
+        let held = watch::Sender::new(Held::NotYet);
+        let of_task = (wire.clone(), held.clone());
         tokio::spawn(async move {
             loop {
-                let (client, _) = listener.accept().await.expect("a client");
-                let server = UnixStream::connect(&server).await.expect("the server");
-                let wire = of_task.clone();
+                let (mut client, _) = listener.accept().await.expect("a client");
+                let mut server = UnixStream::connect(&server).await.expect("the server");
+                let (wire, held) = of_task.clone();
+                let is_counted = match &mut wire.lock().expect("the wire").counted {
+                    None => true,
+                    Some(more) => std::mem::replace(more, more.saturating_sub(1)) > 0,
+                };
                 tokio::spawn(async move {
+                    if !is_counted {
+                        let _ = io::copy_bidirectional(&mut client, &mut server).await;
+                        return;
+                    }
                     let ((from_client, to_client), (from_server, to_server)) =
                         (client.into_split(), server.into_split());
                     // Whichever ends first, a side that hangs up or a cut, takes all four ends with it.
                     tokio::select! {
-                        _ = ask(from_client, to_server, &wire) => {}
-                        _ = answer(from_server, to_client, &wire) => {}
+                        _ = ask(from_client, to_server, &wire, &held) => {}
+                        _ = answer(from_server, to_client, &wire, &held) => {}
                     }
                 });
             }
         });
-        Self { options, url, pooler: database.pooler(), wire, _socket: socket }
+        Self { options, url, pooler: database.pooler(), wire, held, _socket: socket }
+    }
+
+    /// The way through it, for a program.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// From now on, counts and cuts nothing but the next connection.
+    pub fn only_the_next(&self) {
+        *self.wire() = Wire { counted: Some(1), ..Wire::default() };
+    }
+
+    /// Holds the connection still there, counted from here, until the client ends it, or the test says how it goes on.
+    pub fn hold(&self, cut: Cut) {
+        self.held.send_replace(Held::NotYet);
+        let mut wire = self.wire();
+        *wire = Wire { cut: Some(cut), holds: true, counted: wire.counted, ..Wire::default() };
+    }
+
+    /// Until it is stopped there.
+    pub async fn held(&self) {
+        // The sender is there as long as this is.
+        let _ = self.held.subscribe().wait_for(|held| *held == Held::Here).await;
+    }
+
+    /// Cuts what is held, or lets it go on.
+    pub fn release(&self, is_cut: bool) {
+        self.held.send_replace(if is_cut { Held::ToBeCut } else { Held::ToGoOn });
     }
 
     pub fn options(&self) -> &PgConnectOptions {
@@ -139,13 +180,6 @@ impl Proxy {
         *self.wire() = Wire { cut: Some(cut), ..Wire::default() };
     }
 
-    /// Holds the connection still there, counted from here, until the client ends it; and says when it does.
-    pub fn hold(&self, cut: Cut) -> oneshot::Receiver<()> {
-        let (held, is_held) = oneshot::channel();
-        *self.wire() = Wire { cut: Some(cut), held: Some(held), ..Wire::default() };
-        is_held
-    }
-
     pub fn was_cut(&self) -> bool {
         self.wire().was_cut
     }
@@ -161,7 +195,12 @@ impl Proxy {
 }
 
 /// Passes on what the client says.
-async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex<Wire>) -> io::Result<()> {
+async fn ask(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    wire: &Mutex<Wire>,
+    held: &watch::Sender<Held>,
+) -> io::Result<()> {
     // Only the first message has no kind.
     let startup = message(&mut client, false).await?;
     lose(wire).await;
@@ -173,15 +212,25 @@ async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex
         batch.extend_from_slice(&message);
         // A Sync or a simple query ends a batch; the server answers each with one ReadyForQuery.
         if matches!(message[0], b'S' | b'Q') {
-            let cut = {
+            let holds = {
                 let mut wire = wire.lock().expect("the wire");
                 wire.asked += 1;
-                (wire.cut == Some(Cut::BeforeItIsSent(wire.asked))).then(|| wire.end())
+                let is_here = wire.cut == Some(Cut::BeforeItIsSent(wire.asked));
+                wire.was_cut |= is_here;
+                is_here.then_some(wire.holds)
             };
-            if let Some(held) = cut {
-                if held {
-                    io::copy(&mut client, &mut io::sink()).await?;
+            let is_cut = match holds {
+                None => false,
+                Some(false) => true,
+                Some(true) => {
+                    let mut nowhere = io::sink();
+                    tokio::select! {
+                        is_cut = is_to_be_cut(held) => is_cut,
+                        _ = io::copy(&mut client, &mut nowhere) => true,
+                    }
                 }
+            };
+            if is_cut {
                 return Ok(());
             }
         } else if message[0] != b'X' {
@@ -193,26 +242,43 @@ async fn ask(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, wire: &Mutex
 }
 
 /// Passes on what the server says.
-async fn answer(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, wire: &Mutex<Wire>) -> io::Result<()> {
+async fn answer(
+    mut server: OwnedReadHalf,
+    mut client: OwnedWriteHalf,
+    wire: &Mutex<Wire>,
+    held: &watch::Sender<Held>,
+) -> io::Result<()> {
+    let mut withheld = Vec::new();
     loop {
         let message = message(&mut server, true).await?;
-        let cut = {
+        let (is_withheld, is_here, holds) = {
             let mut wire = wire.lock().expect("the wire");
-            let withheld = wire.cut == Some(Cut::BeforeItsAnswer(wire.answered + 1));
-            wire.answered += usize::from(message[0] == b'Z');
-            match (withheld, message[0]) {
-                (false, _) => None,
-                (true, b'Z') => Some(wire.end()),
-                (true, _) => continue,
-            }
+            let is_withheld = wire.cut == Some(Cut::BeforeItsAnswer(wire.answered + 1));
+            let is_last = message[0] == b'Z';
+            wire.answered += usize::from(is_last);
+            wire.was_cut |= is_withheld && is_last;
+            (is_withheld, is_withheld && is_last, wire.holds)
         };
-        match cut {
-            Some(true) => std::future::pending().await,
-            Some(false) => return Ok(()),
-            None => {}
+        if is_withheld {
+            withheld.extend_from_slice(&message);
+            if !is_here {
+                continue;
+            }
+            if !holds || is_to_be_cut(held).await {
+                return Ok(());
+            }
+            client.write_all(&withheld).await?;
+            continue;
         }
         client.write_all(&message).await?;
     }
+}
+
+/// Says that the wire is held, and waits for what the test says.
+async fn is_to_be_cut(held: &watch::Sender<Held>) -> bool {
+    held.send_replace(Held::Here);
+    let mut said = held.subscribe();
+    !said.wait_for(|held| matches!(held, Held::ToBeCut | Held::ToGoOn)).await.is_ok_and(|held| *held == Held::ToGoOn)
 }
 
 /// In a black hole, nothing goes on.
