@@ -146,7 +146,7 @@ async fn made(url: &str, runner: &Runner, rows: i64) -> Vec<String> {
     let applied: i64 = sqlx::query_scalar(AssertSqlSafe(history)).fetch_one(&mut conn).await.expect("the history");
     assert_eq!(applied, rows, "{}", runner.name);
     let names = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind <> 't'
-                 AND relname !~ '^(refinery|_sqlx)' ORDER BY relname";
+                 AND relname !~ '^(refinery|_sqlx|coderdb_migration)' ORDER BY relname";
     sqlx::query_scalar(names).fetch_all(&mut conn).await.expect("the names")
 }
 
