@@ -42,9 +42,8 @@ impl<'a> Driver<'a> {
     async fn run(&mut self, queries: &[&str]) -> Result<(), Error> {
         // One statement creates the history table; a migration comes with the statement that records it.
         let [_sql, record] = *queries else {
-            for sql in queries.iter().copied().chain([log::TABLE]) {
-                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.run.conn).await?;
-            }
+            let tables = [queries, &[log::TABLE]].concat().join("; ");
+            sqlx::raw_sql(AssertSqlSafe(tables)).execute(&mut *self.run.conn).await?;
             return Ok(());
         };
         let file = self.pending.next().and_then(|version| self.migrations.get(version)).ok_or(Error::SessionLost)?;

@@ -109,6 +109,11 @@ impl<'a> Run<'a> {
         self.emit(Event::Started { version, name });
         tracing::info!(name: "migrate.started", version, migration = name, "a migration begins");
         let mut seen = Seen::default();
+        let (mut sql, mut last) = (file.sql(), String::new());
+        if file.is_stepwise {
+            last = self.stepwise(file, &mut seen).await?;
+            sql = "";
+        }
         let (is_observed, options) = (self.observer.is_some(), self.options);
         let record = move |seen: &Seen| {
             let row = log::New {
@@ -120,13 +125,8 @@ impl<'a> Run<'a> {
                 host: options.host.as_deref(),
                 ..log::New::default()
             };
-            format!("{record}; {}", row.sql())
+            format!("{last}{record}; {}", row.sql())
         };
-        let mut sql = file.sql();
-        if file.is_stepwise {
-            self.stepwise(file, &mut seen).await?;
-            sql = "";
-        }
         self.transaction(&Work { file, sql, at: 0, statement: None, record: &record }, &mut seen).await?;
         let applied = Applied {
             version,
@@ -284,10 +284,13 @@ impl<'a> Run<'a> {
 
     /// What cannot share a transaction with its history row: statement by statement. Each is recorded with its own
     /// transaction, or proves from the catalog that it is done, so that another run goes on behind the last one.
-    async fn stepwise(&mut self, file: &File, seen: &mut Seen) -> Result<(), Error> {
+    ///
+    /// Returns what is left to be recorded with the migration: the last statement, if it had no transaction.
+    async fn stepwise(&mut self, file: &File, seen: &mut Seen) -> Result<String, Error> {
         let version = file.migration.version();
         let journal = log::statements(self.conn, version).await?;
-        for (number, statement) in (1..).zip(file.statements()) {
+        let statements = file.statements();
+        for (number, statement) in (1..).zip(&statements) {
             if self.options.stop.is_requested() {
                 return Err(Error::Stopped);
             }
@@ -309,11 +312,14 @@ impl<'a> Run<'a> {
                 host: self.options.host.as_deref(),
                 ..log::New::default()
             };
-            if is_concurrent(&statement) {
+            if is_concurrent(statement) {
                 if !lock::is_held(self.conn).await? {
                     return Err(Error::SessionLost);
                 }
-                self.concurrently(file, number, &statement).await?;
+                self.concurrently(file, number, statement).await?;
+                if number == statements.len() {
+                    return Ok(row.sql() + "; ");
+                }
                 sqlx::raw_sql(AssertSqlSafe(row.sql())).execute(&mut *self.conn).await?;
             } else {
                 let record = |_: &Seen| row.sql();
@@ -322,7 +328,7 @@ impl<'a> Run<'a> {
                 self.transaction(&work, seen).await?;
             }
         }
-        Ok(())
+        Ok(String::new())
     }
 
     /// Builds or drops an index beside its users, unless that is done already.
