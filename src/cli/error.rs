@@ -50,11 +50,18 @@ impl CliError {
     /// Prints the error and gives its exit code.
     pub(super) fn report(self) -> ExitCode {
         let Self { message, next, code } = self;
-        note(&format!("error: {message}"));
+        // A SQLSTATE stands behind the word, as a code does with compilers.
+        let separator = if message.starts_with('[') { "" } else { ": " };
+        note(&format!("error{separator}{message}"));
         if let Some(next) = next {
             note(&format!("next:  {next}"));
         }
         ExitCode::from(code)
+    }
+
+    pub(super) fn no_schema() -> Self {
+        Self::new(PENDING, "the database schema is missing or too old")
+            .next("run `coderdb migrate up`, or `coderdb demo` for something to look at")
     }
 
     /// Whether it was asked to stop.
@@ -94,8 +101,7 @@ impl From<store::Error> for CliError {
     fn from(error: store::Error) -> Self {
         match &error {
             store::Error::NotFound { .. } => Self::new(FAILED, error.to_string()),
-            store::Error::Schema(_) => Self::new(PENDING, "the database schema is missing or too old")
-                .next("run `coderdb migrate up`, or `coderdb demo` for something to look at"),
+            store::Error::Schema(_) => Self::no_schema(),
             store::Error::Unavailable(_) => Self::caused(UNREACHABLE, &error),
             _ => Self::caused(FAILED, &error),
         }
@@ -127,12 +133,16 @@ impl From<migrate::Error> for CliError {
             E::SessionLost | E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
             E::TableLock(_) => Self::caused(TABLE_LOCK, &error).next(again),
             E::Refused(refusal) => {
-                let code = match refusal.state.as_str() {
-                    state if is_unfit(state) => UNFIT,
-                    _ if refusal.rolled_back => SQL,
-                    _ => PARTLY_APPLIED,
-                };
-                Self::new(code, error.to_string())
+                let refused = |code| Self::new(code, error.to_string());
+                match refusal.state.as_str() {
+                    state if is_unfit(state) => refused(UNFIT).next("give the role or the server what is missing, and run `coderdb migrate up` again"),
+                    _ if refusal.rolled_back => {
+                        refused(SQL).next("fix the file and run `coderdb migrate up` again")
+                    }
+                    _ => refused(PARTLY_APPLIED).next(
+                        "fix the statement, leave those before it as they are, and run `coderdb migrate up` again",
+                    ),
+                }
             }
             E::InvalidIndex { .. } | E::Unprovable { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
             E::Stopped => Self::new(STOPPED, error.to_string()).next(again),

@@ -254,7 +254,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, state, message, detail, hint, at, statement, rolled_back } = self;
-        write!(f, "[{state}] {message}\n  --> {file}")?;
+        write!(f, "[{state}]: {message}\n  --> {file}")?;
         let margin = at.as_ref().map_or(1, |(line, ..)| line.to_string().len());
         if let Some((line, column, _)) = at {
             write!(f, ":{line}:{column}")?;
@@ -336,7 +336,7 @@ mod tests {
             rolled_back: true,
         };
         let text = concat!(
-            "[42704] type \"intt\" does not exist\n",
+            "[42704]: type \"intt\" does not exist\n",
             "  --> migrations/V0001__m.sql:3:5   (statement 1 of 2)\n",
             "  |\n",
             "3 |   a intt\n",

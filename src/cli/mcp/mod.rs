@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     connect::connect_to_configured,
-    error::{CliError, FAILED, PENDING, USAGE},
+    error::{CliError, FAILED, USAGE},
     output::note,
     resolve,
 };
@@ -55,9 +55,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut database = connect_to_configured().await?;
     if migrate::status(&mut database).await?.pending().next().is_some() {
-        return Err(
-            CliError::new(PENDING, "the database schema is missing or too old").next("run `coderdb migrate up`")
-        );
+        return Err(CliError::no_schema());
     }
     let chat = store::chats::get(&mut database, &UseChats::check(&CHAT_DAEMON)?, args.chat).await?;
     if let Some(owner) = &args.owner {

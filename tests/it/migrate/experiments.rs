@@ -93,7 +93,7 @@ async fn e7_a_syntax_error_is_shown_with_its_file_line_and_column() {
     )]);
     let (database, mut conn) = empty().await;
     let parts = [
-        "error: [42601] syntax error at or near \"nt\"",
+        "error[42601]: syntax error at or near \"nt\"",
         "V0001__teams.sql:5:13   (statement 2 of 2)",
         "\n5 |   name text nt null\n  |             ^\n",
         "rolled back",
