@@ -117,7 +117,7 @@ async fn through_a_pooler_of_transactions_that_nobody_named_a_runner_is_refused_
         run(
             &mut conn,
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks \
-             WHERE locktype = 'advisory') AND pid <> pg_backend_pid()",
+             WHERE locktype = 'advisory') AND datname = current_database() AND pid <> pg_backend_pid()",
         )
         .await;
         assert_eq!(support::run(&mut set.up(&database)).code, 0);
