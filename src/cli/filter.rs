@@ -3,14 +3,19 @@
 use std::str::FromStr;
 
 use clap::{Args, builder::TypedValueParser};
+use clap_complete::ArgValueCompleter;
+
+use time::OffsetDateTime;
 
 use super::{
-    error::CliError,
-    resolve::{self, OrganizationArg},
+    complete,
+    error::{CliError, FAILED, USAGE},
+    resolve::{self, OPERATOR, OrganizationArg},
 };
 use crate::{
-    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, Tags, TemplateId, Transition, UserRef, WorkspaceId},
-    store::PgConnection,
+    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, TemplateId, Transition, UserRef, WorkspaceId},
+    search::{Condition, Query, ResolveError, Term},
+    store::{self, PgConnection},
 };
 
 /// The organization, and which of its jobs. What is asked for twice, by flags or in the search, is a mistake.
@@ -40,6 +45,7 @@ pub(super) struct Filter {
     ids: Vec<JobId>,
     /// Only jobs that match, as in `initiator:prebuilds -status:failed created:>1h`
     #[arg(short = 'q', long, value_name = "QUERY", default_value = "", hide_default_value = true)]
+    #[arg(add = ArgValueCompleter::new(complete::search))]
     search: Query,
     #[command(flatten)]
     organization: OrganizationArg,

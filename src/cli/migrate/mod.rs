@@ -24,6 +24,7 @@ use signals::Signals;
 pub(super) use up::{report, up};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  coderdb migrate up")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
