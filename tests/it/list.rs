@@ -117,9 +117,8 @@ async fn every_format_tells_of_the_same_jobs() {
 
 #[tokio::test]
 async fn all_jobs_come_in_pages_that_neither_lose_nor_repeat_one() {
-    let database = support::database().await;
+    let database = wide_demo().await;
     let mut conn = database.connect().await;
-    sqlx::raw_sql(include_str!("golden/rows.sql")).execute(&mut conn).await.unwrap();
     // Many of one moment, more than two pages, and the last page full.
     let jobs = "INSERT INTO provisioner_jobs (id, created_at, updated_at, organization_id, initiator_id, provisioner,
                     storage_method, type, input, file_id, tags)
