@@ -45,6 +45,7 @@ pub(super) struct Filter {
     ids: Vec<JobId>,
     /// Only jobs that match, as in `initiator:prebuilds -status:failed created:>1h`
     #[arg(short = 'q', long, value_name = "QUERY", default_value = "", hide_default_value = true)]
+    #[arg(allow_hyphen_values = true)]
     #[arg(add = ArgValueCompleter::new(complete::search))]
     search: Query,
     #[command(flatten)]

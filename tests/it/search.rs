@@ -180,7 +180,7 @@ fn age(rng: &mut Rng) -> Age {
 }
 
 fn when(rng: &mut Rng) -> When {
-    let moment = datetime!(1970-01-01 0:00 UTC) + Duration::microseconds(rng.i64(..250_000_000_000_000_000));
+    let moment = datetime!(1970-01-01 0:00 UTC) + Duration::microseconds(rng.i64(0..250_000_000_000_000_000));
     if rng.bool() { When::Moment(moment) } else { When::Day(moment.date()) }
 }
 
@@ -196,8 +196,8 @@ fn created(rng: &mut Rng) -> Created {
         _ => {
             let from = when(rng);
             let later = match from {
-                When::Moment(moment) => When::Moment(moment + Duration::microseconds(rng.i64(..1_000_000))),
-                When::Day(day) => When::Day(day + Duration::days(rng.i64(..9))),
+                When::Moment(moment) => When::Moment(moment + Duration::microseconds(rng.i64(0..1_000_000))),
+                When::Day(day) => When::Day(day + Duration::days(rng.i64(0..9))),
             };
             Created::Between(from, later)
         }
@@ -341,14 +341,13 @@ async fn names_become_ids_and_every_term_a_condition() {
     let id = |sql: &'static str| sqlx::query_scalar::<_, Uuid>(sql);
     let alice = id("SELECT id FROM users WHERE username = 'alice'").fetch_one(&mut conn).await.unwrap();
     let kubernetes = id("SELECT id FROM templates WHERE name = 'kubernetes'").fetch_one(&mut conn).await.unwrap();
-    let dev = "SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
-               WHERE w.name = 'dev' AND u.username = 'alice'";
-    let dev = id(dev).fetch_one(&mut conn).await.unwrap();
+    let api = "SELECT w.id, u.username FROM workspaces w JOIN users u ON u.id = w.owner_id WHERE w.name = 'api'";
+    let (api, owner): (Uuid, String) = sqlx::query_as(api).fetch_one(&mut conn).await.unwrap();
     let job = Uuid::from_u128(7);
     let text = format!(
-        "organization:coder status:failed,canceled initiator:me template:Kubernetes workspace:alice/dev transition:start \
+        "organization:coder status:failed,canceled initiator:me template:Kubernetes workspace:{owner}/api transition:start \
          type:workspace_build tag:env=aws tag:gpu=true id:{job} created:>1h created:<1d created:<2d \
-         error_code:INSUFFICIENT_QUOTA -status:pending -initiator:prebuilds -template:kubernetes -workspace:{dev} \
+         error_code:INSUFFICIENT_QUOTA -status:pending -initiator:prebuilds -template:kubernetes -workspace:{api} \
          -transition:stop -type:template_version_import -tag:env=x -tag:env=y -id:{job} \
          -error_code:MISSING_TEMPLATE_PARAMETER"
     );
@@ -364,7 +363,7 @@ async fn names_become_ids_and_every_term_a_condition() {
         initiator: Some(alice.into()),
         transition: Some(Transition::Start),
         template: Some(kubernetes.into()),
-        workspace: Some(dev.into()),
+        workspace: Some(api.into()),
         types: vec![JobType::WorkspaceBuild],
         error_codes: vec![JobErrorCode::InsufficientQuota],
         created_after: Some(NOW - Duration::DAY),
@@ -375,7 +374,7 @@ async fn names_become_ids_and_every_term_a_condition() {
     assert_eq!(exclude.status, [JobStatus::Pending]);
     assert_eq!(exclude.initiators, [coderdb::model::UserId::PREBUILDS]);
     assert_eq!(exclude.templates, [kubernetes.into()]);
-    assert_eq!(exclude.workspaces, [dev.into()]);
+    assert_eq!(exclude.workspaces, [api.into()]);
     assert_eq!(exclude.transitions, [Transition::Stop]);
     assert_eq!(exclude.types, [JobType::TemplateVersionImport]);
     assert_eq!(exclude.tags, [("env".to_owned(), "x".to_owned()), ("env".to_owned(), "y".to_owned())]);
@@ -428,7 +427,7 @@ async fn a_query_and_its_negation_share_the_jobs_between_them() {
         "status:pending,failed",
         "initiator:prebuilds",
         "template:kubernetes",
-        "workspace:alice/dev",
+        "workspace:api",
         "transition:start",
         "type:template_version_import,template_version_dry_run",
         "tag:env=aws",
