@@ -355,7 +355,7 @@ impl Printer {
                 }
             }
             Format::Csv => text = self.csv(jobs, is_first)?,
-            Format::Name => jobs.iter().for_each(|job| text.push_str(&format!("{}\n", job.job.id))),
+            Format::Name => text.extend(jobs.iter().map(|job| format!("{}\n", job.job.id))),
         }
         print_on(&text)
     }

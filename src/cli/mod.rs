@@ -34,7 +34,7 @@ use error::CliError;
                         there yet, 4 the database is unreachable. docs/operations.md has all of them."
 )]
 struct Cli {
-    /// When to use colours; NO_COLOR and CLICOLOR_FORCE decide otherwise
+    /// When to use colours; `auto` asks the terminal and the environment
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN", display_order = 900)]
     color: ColorChoice,
     #[command(subcommand)]

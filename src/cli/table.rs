@@ -124,7 +124,11 @@ impl Table {
                 text.extend(std::iter::repeat_n(' ', owed));
                 owed = 0;
                 if self.medium.colored && cell.style != Style::new() {
-                    text.push_str(&format!("{}{shown}{}", cell.style, cell.style.render_reset()));
+                    text.extend([
+                        cell.style.render().to_string(),
+                        shown.clone(),
+                        cell.style.render_reset().to_string(),
+                    ]);
                 } else {
                     text.push_str(&shown);
                 }
