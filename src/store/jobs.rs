@@ -67,7 +67,7 @@ pub async fn list(
     let cursor = page.after.filter(|cursor| !Timestamp::stands_for_others(cursor.created_at));
     cursor.map(|cursor| input::time("after", cursor.created_at)).transpose()?;
     let (ids, values) = page_of_ids(permit.organization(), filter, page).build_sqlx(PostgresQueryBuilder);
-    let sql = LIST.replacen(IDS, &format!("ANY (ARRAY({ids}))"), 1);
+    let sql = LIST.replacen(IDS, &format!("ARRAY({ids})"), 1);
     let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
@@ -127,7 +127,7 @@ pub async fn by_ids_with_queue_position(
 const LIST: &str = include_str!("../../queries/jobs/list.sql");
 
 /// Where the static statement takes its ids, and the dynamic one takes its place.
-const IDS: &str = "ANY ($1)";
+const IDS: &str = "$1::uuid[]";
 
 /// The one dynamic statement: which jobs. What is known of each of them is in `queries/jobs/list.sql`.
 ///
