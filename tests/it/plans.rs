@@ -166,6 +166,20 @@ async fn a_listing_finds_its_jobs_in_the_index_of_its_leading_filter() {
     ] {
         rows::insert(&mut conn, table, &[row]).await;
     }
+    // Among so many, an index that only half fits costs more.
+    let jobs = "INSERT INTO provisioner_jobs (
+                    id, created_at, updated_at, organization_id, initiator_id, provisioner, storage_method, file_id, type,
+                    input, tags, started_at, completed_at, error
+                )
+                SELECT
+                    md5('job ' || n)::uuid, j.created_at - n * interval '1 minute', j.updated_at, j.organization_id,
+                    CASE WHEN n % 50 = 0 THEN j.initiator_id ELSE md5('user ' || n % 50)::uuid END, j.provisioner,
+                    j.storage_method, j.file_id, j.type, jsonb_build_object('workspace_build_id', md5('build ' || n)::uuid),
+                    CASE WHEN n % 30 = 1 THEN j.tags ELSE jsonb_build_object('scope', 'none', 'n', n % 30) END,
+                    j.created_at, CASE WHEN n % 7 > 0 THEN j.created_at END, CASE WHEN n % 7 = 1 THEN 'failed' END
+                FROM provisioner_jobs AS j, generate_series(1, 5000) AS n;
+                ANALYZE";
+    sqlx::raw_sql(jobs).execute(&mut conn).await.unwrap();
     let none = JobFilter::default;
     let tags = || Some([("scope", "organization")].into_iter().collect());
     let status = || vec![JobStatus::Failed, JobStatus::Canceled];
