@@ -56,6 +56,9 @@ impl RejectedCommit {
 /// Consumed is the sum of the daily cost of the newest build of each workspace that the user owns there; budget is the
 /// sum of the allowances of the user's groups there, the Everyone group included. Both are 0 for a user that does not
 /// exist, and the budget is 0 for a deleted one.
+///
+/// Its cost does not depend on the number of workspaces and builds: the database keeps the sum. In a serializable
+/// transaction, and right after very many changes, it reads the newest build of each workspace instead.
 #[tracing::instrument(name = "db.quota.usage", skip_all)]
 pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota> {
     sqlx::query_file_as!(Quota, "queries/quota/usage.sql", permit.user().0, permit.organization().0)
@@ -68,6 +71,8 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
 struct CommitRow {
     #[sqlx(rename = "serializable!")]
     serializable: bool,
+    #[sqlx(rename = "turn!")]
+    turn: bool,
     #[sqlx(rename = "accepted!")]
     accepted: bool,
     #[sqlx(rename = "consumed!")]
@@ -77,6 +82,20 @@ struct CommitRow {
 }
 
 const COMMIT: &str = include_str!("../../queries/quota/commit.sql");
+/// Waits until no other commit is under way for the owner of the workspace that the job $1 builds. No rows.
+const WAIT_FOR_TURN: &str = "
+WITH owner AS MATERIALIZED (
+    SELECT w.owner_id, w.organization_id
+    FROM workspace_builds AS b
+    INNER JOIN workspaces AS w ON w.id = b.workspace_id
+    WHERE b.job_id = $1
+)
+SELECT FROM owner
+WHERE pg_advisory_xact_lock(hashtextextended('quota ' || owner_id || organization_id, 0)) IS NULL";
+
+/// How often a commit queues for its turn before it goes without one. It is overtaken about every second time.
+const TURNS: u32 = 20;
+
 const NOT_SERIALIZABLE: Error =
     Error::Invalid { field: "transaction", expected: "none, or one with the isolation level SERIALIZABLE" };
 
@@ -87,9 +106,10 @@ const NOT_SERIALIZABLE: Error =
 /// build costs less than the one before it; a first build never does. The cost is recorded only when it is accepted,
 /// and then it is the same commit when it is repeated: what this build recorded before does not count against it.
 ///
-/// Serializable, so that no other commit, here or in another server, spends the same credits. One round trip when no
-/// other commit for the same rows is in flight; a commit that lost a race is tried again, see [`transaction::retry`].
-/// In a transaction of the caller, which must be serializable, it is tried once. Locks the row of the build.
+/// Serializable, so that no other commit, here or in another server, spends the same credits. Commits of this library for
+/// one owner queue for each other; one that lost a race against another server is tried again, see [`transaction::retry`].
+/// One round trip when nobody is in the way. In a transaction of the caller, which must be serializable, it neither queues
+/// nor is tried again. Locks the row of the build, and an advisory lock for the owner, until it ends.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the job builds no workspace of the organization, is not assigned to the daemon, or is
@@ -106,11 +126,11 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
         Box::pin(async move {
             let found = if conn.is_in_transaction() {
                 let (daemon, organization) = (permit.daemon().0, permit.organization().0);
-                sqlx::query_file_as!(CommitRow, "queries/quota/commit.sql", job.0, daemon, organization, cost)
+                sqlx::query_file_as!(CommitRow, "queries/quota/commit.sql", job.0, daemon, organization, cost, false)
                     .fetch_optional(conn)
                     .await
             } else {
-                commit_alone(conn, permit, job, cost).await
+                commit_in_turn(conn, permit, job, cost).await
             };
             found.map_err(|e| Error::from_sqlx("quota/commit", e))
         })
@@ -126,20 +146,49 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
     }
 }
 
-/// The level and the statement in one message are one transaction, which the server ends by itself: there is no open
-/// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
-async fn commit_alone(
+/// Commits for one owner queue, here and in other processes, because of two at once one would be in vain.
+async fn commit_in_turn(
     conn: &mut PgConnection,
     permit: RunJobs,
     job: JobId,
     cost: i32,
 ) -> sqlx::Result<Option<CommitRow>> {
-    let statement = COMMIT
-        .replace("$1", &format!("'{job}'"))
-        .replace("$2", &format!("'{}'", permit.daemon()))
-        .replace("$3", &format!("'{}'", permit.organization()))
-        .replace("$4", &cost.to_string());
-    let message = format!("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\n{statement}");
+    for _ in 1..TURNS {
+        let row = commit_alone(conn, permit, job, cost, true).await?;
+        if row.as_ref().is_none_or(|row| row.turn) {
+            return Ok(row);
+        }
+    }
+    commit_alone(conn, permit, job, cost, false).await
+}
+
+/// The level and the statement in one message are one transaction, which the server ends by itself: there is no open
+/// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
+///
+/// The wait is a transaction before it, because the snapshot must be taken after the wait. Both end by themselves,
+/// also when they fail: `BEGIN` makes the first one explicit only when nothing is left to do but to commit it.
+async fn commit_alone(
+    conn: &mut PgConnection,
+    permit: RunJobs,
+    job: JobId,
+    cost: i32,
+    in_turn: bool,
+) -> sqlx::Result<Option<CommitRow>> {
+    let arguments = |statement: &str| {
+        statement
+            .replace("$1", &format!("'{job}'"))
+            .replace("$2", &format!("'{}'", permit.daemon()))
+            .replace("$3", &format!("'{}'", permit.organization()))
+            .replace("$4", &cost.to_string())
+            .replace("$5", &in_turn.to_string())
+    };
+    let mut message = String::new();
+    if in_turn {
+        let wait = arguments(WAIT_FOR_TURN);
+        message = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\n{wait};\nBEGIN;\nCOMMIT;\n");
+    }
+    message += "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\n";
+    message += &arguments(COMMIT);
     let rows = sqlx::raw_sql(AssertSqlSafe(message)).fetch_all(conn).await?;
     rows.first().map(CommitRow::from_row).transpose()
 }
