@@ -1,13 +1,7 @@
 -- Commits the cost $4 of the build that the daemon $2 carries out with the job $1 in the organization $3 (domain 8.4).
--- Decides and writes in one statement; right only in a serializable transaction, and writes in no other. With $5, only
--- when no other commit for the owner is under way: that one would make this one fail, or the other way round.
-WITH build AS MATERIALIZED (
-    SELECT
-        b.id,
-        b.workspace_id,
-        b.build_number,
-        w.owner_id,
-        w.organization_id
+-- Decides and writes in one statement; right only in a serializable transaction, and writes in no other.
+WITH build AS (
+    SELECT b.id, b.workspace_id, b.build_number, w.owner_id, w.organization_id
     FROM provisioner_jobs AS j
     INNER JOIN workspace_builds AS b ON b.job_id = j.id
     INNER JOIN workspaces AS w ON w.id = b.workspace_id
@@ -18,22 +12,12 @@ WITH build AS MATERIALIZED (
         AND j.completed_at IS NULL
 ),
 
-turn AS MATERIALIZED (
-    SELECT
-        CASE
-            WHEN $5 THEN pg_try_advisory_xact_lock(hashtextextended('quota ' || owner_id || organization_id, 0))
-            ELSE true
-        END AS taken
-    FROM build
-),
-
 consumption AS (
     SELECT
         coalesce(sum(latest.daily_cost), 0) AS consumed,
         -- What this build committed before does not stand in its own way when the commit is repeated.
         coalesce(sum(latest.daily_cost) FILTER (WHERE latest.id <> build.id), 0) AS by_others
     FROM build
-    INNER JOIN turn ON turn.taken
     INNER JOIN workspaces AS w
         ON w.owner_id = build.owner_id AND w.organization_id = build.organization_id AND w.deleted = false
     CROSS JOIN LATERAL (
@@ -51,23 +35,17 @@ decision AS (
         consumption.consumed,
         consumption.by_others + $4::integer AS new_consumed,
         budget.budget,
-        turn.taken AS turn,
         current_setting('transaction_isolation') = 'serializable' AS serializable,
         -- A first build is a net increase, and so is an equal cost.
         build.build_number = 1 OR coalesce($4::integer >= previous.daily_cost, true) AS is_increase
     FROM build
-    CROSS JOIN turn
     CROSS JOIN consumption
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(g.quota_allowance), 0) AS budget
         FROM groups AS g
         WHERE g.organization_id = build.organization_id
-            AND EXISTS (SELECT 1 FROM users AS u WHERE u.id = build.owner_id AND u.deleted = false)
-            AND (
-                EXISTS (SELECT 1 FROM group_members AS m WHERE m.group_id = g.id AND m.user_id = build.owner_id)
-                OR EXISTS (
-                    SELECT 1 FROM organization_members AS m WHERE m.organization_id = g.id AND m.user_id = build.owner_id
-                )
+            AND EXISTS (
+                SELECT 1 FROM group_members_expanded AS m WHERE m.group_id = g.id AND m.user_id = build.owner_id
             )
     ) AS budget
     LEFT JOIN workspace_builds AS previous
@@ -80,14 +58,12 @@ written AS (
     FROM decision
     WHERE b.id = decision.id
         AND decision.serializable
-        AND decision.turn
         AND NOT (decision.new_consumed > decision.budget AND decision.is_increase)
     RETURNING b.id
 )
 
 SELECT
     decision.serializable AS "serializable!",
-    decision.turn AS "turn!",
     written.id IS NOT NULL AS "accepted!",
     (CASE WHEN written.id IS NULL THEN decision.consumed ELSE decision.new_consumed END)::bigint AS "consumed!",
     decision.budget::bigint AS "budget!"

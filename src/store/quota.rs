@@ -71,8 +71,6 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
 struct CommitRow {
     #[sqlx(rename = "serializable!")]
     serializable: bool,
-    #[sqlx(rename = "turn!")]
-    turn: bool,
     #[sqlx(rename = "accepted!")]
     accepted: bool,
     #[sqlx(rename = "consumed!")]
@@ -82,19 +80,26 @@ struct CommitRow {
 }
 
 const COMMIT: &str = include_str!("../../queries/quota/commit.sql");
-/// Waits until no other commit is under way for the owner of the workspace that the job $1 builds. No rows.
-const WAIT_FOR_TURN: &str = "
-WITH owner AS MATERIALIZED (
-    SELECT w.owner_id, w.organization_id
-    FROM workspace_builds AS b
-    INNER JOIN workspaces AS w ON w.id = b.workspace_id
-    WHERE b.job_id = $1
-)
-SELECT FROM owner
-WHERE pg_advisory_xact_lock(hashtextextended('quota ' || owner_id || organization_id, 0)) IS NULL";
 
-/// How often a commit queues for its turn before it goes without one. It is overtaken about every second time.
-const TURNS: u32 = 20;
+/// Waits for the lock of the owner of the workspace that the job $1 builds, for 5 s at most, and remembers it. No rows.
+const WAIT_FOR_TURN: &str = "
+SET LOCAL lock_timeout = '5s';
+WITH turn AS MATERIALIZED (
+    SELECT coalesce((
+        SELECT hashtextextended('quota ' || w.owner_id || w.organization_id, 0)
+        FROM workspace_builds AS b
+        INNER JOIN workspaces AS w ON w.id = b.workspace_id
+        WHERE b.job_id = $1
+    ), 0) AS key
+)
+SELECT FROM turn
+WHERE set_config('coderdb.quota_turn', key::text, false) IS NULL OR pg_advisory_lock(key) IS NULL";
+
+/// The lock of the session becomes one of this transaction, which lets go of it by itself. No rows.
+const TAKE_TURN: &str = "
+WITH turn AS MATERIALIZED (SELECT current_setting('coderdb.quota_turn')::bigint AS key)
+SELECT FROM turn
+WHERE pg_advisory_xact_lock(key) IS NULL OR NOT pg_advisory_unlock(key)";
 
 const NOT_SERIALIZABLE: Error =
     Error::Invalid { field: "transaction", expected: "none, or one with the isolation level SERIALIZABLE" };
@@ -106,10 +111,10 @@ const NOT_SERIALIZABLE: Error =
 /// build costs less than the one before it; a first build never does. The cost is recorded only when it is accepted,
 /// and then it is the same commit when it is repeated: what this build recorded before does not count against it.
 ///
-/// Serializable, so that no other commit, here or in another server, spends the same credits. Commits of this library for
-/// one owner queue for each other; one that lost a race against another server is tried again, see [`transaction::retry`].
-/// One round trip when nobody is in the way. In a transaction of the caller, which must be serializable, it neither queues
-/// nor is tried again. Locks the row of the build, and an advisory lock for the owner, until it ends.
+/// Serializable, so that no other commit, here or in another server, spends the same credits. Of commits of this
+/// library for one owner, the second queues; one that lost a race against another server is tried again, see
+/// [`transaction::retry`]. One round trip when nobody else is in the way. In a transaction of the caller, which must be serializable, it neither queues
+/// nor is tried again. Locks the row of the build and an advisory lock for the owner until it ends.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the job builds no workspace of the organization, is not assigned to the daemon, or is
@@ -126,7 +131,7 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
         Box::pin(async move {
             let found = if conn.is_in_transaction() {
                 let (daemon, organization) = (permit.daemon().0, permit.organization().0);
-                sqlx::query_file_as!(CommitRow, "queries/quota/commit.sql", job.0, daemon, organization, cost, false)
+                sqlx::query_file_as!(CommitRow, "queries/quota/commit.sql", job.0, daemon, organization, cost)
                     .fetch_optional(conn)
                     .await
             } else {
@@ -146,27 +151,27 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
     }
 }
 
-/// Commits for one owner queue, here and in other processes, because of two at once one would be in vain.
+/// Of two commits for one owner at once, one would be in vain: they queue, here and in other processes. Whoever waits for
+/// too long goes without, because only SERIALIZABLE keeps the budget.
 async fn commit_in_turn(
     conn: &mut PgConnection,
     permit: RunJobs,
     job: JobId,
     cost: i32,
 ) -> sqlx::Result<Option<CommitRow>> {
-    for _ in 1..TURNS {
-        let row = commit_alone(conn, permit, job, cost, true).await?;
-        if row.as_ref().is_none_or(|row| row.turn) {
-            return Ok(row);
+    match commit_alone(conn, permit, job, cost, true).await {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => {
+            commit_alone(conn, permit, job, cost, false).await
         }
+        result => result,
     }
-    commit_alone(conn, permit, job, cost, false).await
 }
 
 /// The level and the statement in one message are one transaction, which the server ends by itself: there is no open
 /// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
 ///
-/// The wait is a transaction before it, because the snapshot must be taken after the wait. Both end by themselves,
-/// also when they fail: `BEGIN` makes the first one explicit only when nothing is left to do but to commit it.
+/// The wait is a transaction before it, because a snapshot from before the wait would be in vain. That one ends by itself,
+/// too: `BEGIN` makes it explicit when nothing is left to do but to commit it.
 async fn commit_alone(
     conn: &mut PgConnection,
     permit: RunJobs,
@@ -180,15 +185,16 @@ async fn commit_alone(
             .replace("$2", &format!("'{}'", permit.daemon()))
             .replace("$3", &format!("'{}'", permit.organization()))
             .replace("$4", &cost.to_string())
-            .replace("$5", &in_turn.to_string())
     };
-    let mut message = String::new();
-    if in_turn {
-        let wait = arguments(WAIT_FOR_TURN);
-        message = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\n{wait};\nBEGIN;\nCOMMIT;\n");
-    }
-    message += "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\n";
-    message += &arguments(COMMIT);
+    let (wait, commit) = (arguments(WAIT_FOR_TURN), arguments(COMMIT));
+    let serializable = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+    let message = if in_turn {
+        format!(
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;{wait};\nBEGIN;\nCOMMIT;\n{serializable};{TAKE_TURN};\n{commit}"
+        )
+    } else {
+        format!("{serializable};\n{commit}")
+    };
     let rows = sqlx::raw_sql(AssertSqlSafe(message)).fetch_all(conn).await?;
     rows.first().map(CommitRow::from_row).transpose()
 }
