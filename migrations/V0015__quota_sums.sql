@@ -237,19 +237,26 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     -- Beyond it, reading the owner's workspaces is not much more.
-    most CONSTANT bigint := 64;
-    since xid8;
+    most CONSTANT bigint := 128;
     changed uuid[];
     credits bigint;
 BEGIN
     -- A serializable transaction must conflict with what it depends on, and with nothing else.
     IF current_setting('transaction_isolation') <> 'serializable' THEN
-        SELECT f.cut INTO since
+        SELECT
+            ARRAY(SELECT workspace_id FROM quota_changes WHERE xid >= f.cut ORDER BY xid LIMIT most + 1),
+            coalesce((
+                SELECT s.credits
+                FROM quota_sums AS s
+                WHERE s.owner_id = owner AND s.organization_id = organization
+                ORDER BY s.fold DESC
+                LIMIT 1
+            ), 0)
+        INTO changed, credits
         FROM (SELECT cut, system_identifier FROM quota_folds ORDER BY fold DESC LIMIT 1) AS f
         WHERE f.system_identifier = (SELECT system_identifier FROM pg_control_system());
-        changed := ARRAY(SELECT workspace_id FROM quota_changes WHERE xid >= since ORDER BY xid LIMIT most + 1);
     END IF;
-    IF since IS NULL OR cardinality(changed) > most THEN
+    IF changed IS NULL OR cardinality(changed) > most THEN
         -- Only the newest build of a workspace counts, whatever became of it.
         RETURN (
             SELECT coalesce(sum(latest.daily_cost), 0)
@@ -264,13 +271,6 @@ BEGIN
             WHERE w.owner_id = owner AND w.organization_id = organization AND w.deleted = false
         );
     END IF;
-    credits := coalesce((
-        SELECT s.credits
-        FROM quota_sums AS s
-        WHERE s.owner_id = owner AND s.organization_id = organization
-        ORDER BY s.fold DESC
-        LIMIT 1
-    ), 0);
     IF changed <> '{}' THEN
         credits := credits + (
             SELECT coalesce(sum(coalesce(actual.daily_cost, 0)::bigint - coalesce(counted.daily_cost, 0)), 0)
