@@ -1,14 +1,22 @@
 -- The jobs in $1 with everything that the per-organization list shows (domain 5.4), newest first.
 -- $1 is an array of ids: one id for `get`; for `list`, the page that the filters select, in the same statement.
-WITH queue AS (
+WITH page AS MATERIALIZED (
+    SELECT * FROM provisioner_jobs WHERE id = ANY ($1)
+),
+
+waiting AS MATERIALIZED (
     SELECT
-        id,
-        -- The id breaks ties, so that two readers see one order.
-        row_number() OVER (
-            ORDER BY initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0', created_at, id
-        ) AS position
-    FROM provisioner_jobs
+        coalesce(array_agg(provisioner_job_queue_key(initiator_id, created_at, id) ORDER BY id), '{}') AS keys,
+        coalesce(array_agg(id ORDER BY id), '{}') AS ids
+    FROM page
     WHERE started_at IS NULL AND canceled_at IS NULL AND completed_at IS NULL AND error IS NULL
+),
+
+-- The last position is of nobody: it is the size of the queue.
+queue AS MATERIALIZED (
+    SELECT u.id, u.position
+    FROM waiting AS w
+    CROSS JOIN LATERAL unnest(w.ids, provisioner_job_queue_positions(NULL, w.keys, w.ids)) AS u (id, position)
 )
 
 SELECT
@@ -36,7 +44,7 @@ SELECT
     j.logs_length,
     j.logs_overflowed,
     coalesce(queue.position, 0) AS "queue_position!",
-    (SELECT count(*) FROM queue) AS "queue_size!",
+    (SELECT position FROM queue WHERE id IS NULL) AS "queue_size!",
     coalesce(workers.ids, '{}') AS "available_workers!",
     coalesce(v.name, '') AS "template_version_name!",
     t.id AS "template_id?",
@@ -47,7 +55,7 @@ SELECT
     coalesce(w.name, '') AS "workspace_name!",
     coalesce(worker.name, '') AS "worker_name!",
     b.transition AS "workspace_build_transition?"
-FROM provisioner_jobs AS j
+FROM page AS j
 LEFT JOIN queue ON queue.id = j.id
 LEFT JOIN workspace_builds AS b ON b.id = provisioner_job_input_uuid(j.input, 'workspace_build_id')
 -- The organization is compared in every join: an input may name anything, and must not leak another's names.
@@ -68,5 +76,4 @@ LEFT JOIN LATERAL (
         AND j.provisioner = ANY (d.provisioners)
         AND provisioner_tagset_contains(d.tags, j.tags)
 ) AS workers ON true
-WHERE j.id = ANY ($1)
 ORDER BY j.created_at DESC, j.id DESC
