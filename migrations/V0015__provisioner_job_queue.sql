@@ -97,6 +97,7 @@ LANGUAGE plpgsql STABLE
 SET plan_cache_mode TO force_generic_plan
 SET enable_seqscan TO off
 SET enable_bitmapscan TO off
+SET jit TO off
 AS $$
 BEGIN
     RETURN (
@@ -191,6 +192,7 @@ LANGUAGE plpgsql STABLE
 SET plan_cache_mode TO force_generic_plan
 SET enable_seqscan TO off
 SET enable_bitmapscan TO off
+SET jit TO off
 AS $$
 DECLARE
     first uuid;
@@ -265,116 +267,117 @@ LANGUAGE plpgsql
 SET plan_cache_mode TO force_generic_plan
 SET enable_seqscan TO off
 SET enable_bitmapscan TO off
+SET jit TO off
 AS $$
 BEGIN
     -- One statement, so that what is counted and what it says was counted are of one snapshot.
     WITH last AS MATERIALIZED (
-        SELECT coalesce(max(f.id), 0) AS id FROM (
-            SELECT id FROM provisioner_job_queue_folds ORDER BY id DESC LIMIT 1
-        ) AS f
+        SELECT
+            coalesce(max(f.id), 0) AS id,
+            coalesce(min(f.upto) FILTER (WHERE NOT recount AND f.upto <= pg_snapshot_xmax(pg_current_snapshot())), '0') AS upto,
+            coalesce(min(f.running), '{}') AS running
+        FROM (SELECT * FROM provisioner_job_queue_folds ORDER BY id DESC LIMIT 1) AS f
+    ),
+
+    newer AS (
+        DELETE FROM provisioner_job_queue_changes AS c WHERE c.xid >= (SELECT upto FROM last) RETURNING c.*
+    ),
+
+    older AS (
+        DELETE FROM provisioner_job_queue_changes AS c
+        WHERE c.xid < (SELECT upto FROM last) AND c.xid = ANY ((SELECT running FROM last)::xid8[])
+        RETURNING c.*
     ),
 
     consumed AS (
-        DELETE FROM provisioner_job_queue_changes AS c
-        USING (
-            SELECT xid, id FROM provisioner_job_queue_unfolded WHERE NOT recount
-            UNION ALL
-            SELECT xid, id FROM provisioner_job_queue_changes WHERE recount
-        ) AS d
-        WHERE c.xid = d.xid AND c.id = d.id
-        RETURNING c.change, c.key, c.organization_id, c.provisioner, c.tags, c.pending, c.listed
+        SELECT * FROM newer WHERE NOT recount
+        UNION ALL
+        SELECT * FROM older WHERE NOT recount
     ),
 
-    old_lanes AS MATERIALIZED (
-        SELECT l.* FROM provisioner_job_queue_lanes AS l INNER JOIN last ON l.fold = last.id WHERE NOT recount
+    waiting AS (
+        SELECT
+            organization_id, provisioner, tags, job_status = 'pending' AS pending,
+            canceled_at IS NULL AND error IS NULL AS listed,
+            provisioner_job_queue_key(initiator_id, created_at, id) AS key,
+            1 AS change
+        FROM provisioner_jobs
+        WHERE recount AND started_at IS NULL AND completed_at IS NULL
+        UNION ALL
+        SELECT organization_id, provisioner, tags, pending, listed, key, change FROM consumed
     ),
 
     -- The lane of all that are listed has values of no meaning where others have those of their jobs.
-    net AS (
+    net AS MATERIALIZED (
         SELECT false AS listed, organization_id, provisioner, tags, pending, key, sum(change) AS n
-        FROM consumed
-        WHERE NOT recount
+        FROM waiting
         GROUP BY organization_id, provisioner, tags, pending, key
         HAVING sum(change) <> 0
         UNION ALL
         SELECT true, '00000000-0000-0000-0000-000000000000', 'echo', 'null', true, key, sum(change)
-        FROM consumed
-        WHERE listed AND NOT recount
+        FROM waiting
+        WHERE listed
         GROUP BY key
         HAVING sum(change) <> 0
     ),
 
-    located AS MATERIALIZED (
+    old_lanes AS MATERIALIZED (
+        SELECT * FROM provisioner_job_queue_lanes WHERE fold = (SELECT id FROM last) AND NOT recount
+    ),
+
+    lanes AS MATERIALIZED (
+        SELECT number, listed, organization_id, provisioner, tags, pending, pages, lows FROM old_lanes
+        UNION ALL
         SELECT
-            net.listed, net.organization_id, net.provisioner, net.tags, net.pending, net.key, net.n,
-            l.pages[greatest(width_bucket(net.key, l.lows), 1)] AS page
+            (row_number() OVER ())::integer + coalesce((SELECT max(number) FROM old_lanes), 0),
+            listed, organization_id, provisioner, tags, pending, '{}', '{}'
+        FROM (
+            SELECT listed, organization_id, provisioner, tags, pending FROM net
+            EXCEPT
+            SELECT listed, organization_id, provisioner, tags, pending FROM old_lanes
+        ) AS new
+    ),
+
+    located AS MATERIALIZED (
+        SELECT l.number, l.pages[greatest(width_bucket(net.key, l.lows), 1)] AS page, net.key, net.n
         FROM net
-        LEFT JOIN old_lanes AS l
-            ON l.listed = net.listed
-            AND l.organization_id = net.organization_id
-            AND l.provisioner = net.provisioner
-            AND l.tags = net.tags
-            AND l.pending = net.pending
+        INNER JOIN lanes AS l USING (listed, organization_id, provisioner, tags, pending)
     ),
 
     touched AS (
         DELETE FROM provisioner_job_queue_pages AS p
-        USING (
-            SELECT page FROM located WHERE page IS NOT NULL GROUP BY page
-            UNION ALL
+        WHERE p.id = ANY (ARRAY(
+            SELECT page FROM located WHERE page IS NOT NULL
+            UNION
             SELECT id FROM provisioner_job_queue_pages WHERE recount
-        ) AS t
-        WHERE p.id = t.page
+        ))
         RETURNING p.id, p.keys
     ),
 
     entries AS (
-        SELECT listed, organization_id, provisioner, tags, pending, page, key, n FROM located
-        UNION ALL
-        SELECT o.listed, o.organization_id, o.provisioner, o.tags, o.pending, o.page, unnest(t.keys), 1
-        FROM touched AS t
-        INNER JOIN (
-            SELECT DISTINCT listed, organization_id, provisioner, tags, pending, page FROM located
-        ) AS o ON o.page = t.id
-        UNION ALL
-        SELECT
-            w.listed,
-            CASE WHEN w.listed THEN '00000000-0000-0000-0000-000000000000' ELSE j.organization_id END,
-            CASE WHEN w.listed THEN 'echo' ELSE j.provisioner END,
-            CASE WHEN w.listed THEN 'null' ELSE j.tags END,
-            w.listed OR j.job_status = 'pending',
-            NULL,
-            provisioner_job_queue_key(j.initiator_id, j.created_at, j.id),
-            1
-        FROM provisioner_jobs AS j
-        CROSS JOIN (VALUES (false), (true)) AS w (listed)
-        WHERE recount
-            AND j.started_at IS NULL
-            AND j.completed_at IS NULL
-            AND (NOT w.listed OR (j.canceled_at IS NULL AND j.error IS NULL))
-    ),
-
-    ranked AS (
-        SELECT
-            e.listed, e.organization_id, e.provisioner, e.tags, e.pending, e.page, e.key,
-            -- Equal keys stay together.
-            rank() OVER (
-                PARTITION BY e.listed, e.organization_id, e.provisioner, e.tags, e.pending, e.page ORDER BY e.key
-            ) AS place
+        SELECT e.number, e.page, e.key, sum(e.n)::integer AS n
         FROM (
-            SELECT listed, organization_id, provisioner, tags, pending, page, key, sum(n) AS n
-            FROM entries
-            GROUP BY listed, organization_id, provisioner, tags, pending, page, key
-            HAVING sum(n) > 0
+            SELECT number, page, key, n FROM located
+            UNION ALL
+            SELECT o.number, o.page, unnest(t.keys), 1
+            FROM touched AS t
+            INNER JOIN (SELECT DISTINCT number, page FROM located) AS o ON o.page = t.id
         ) AS e
-        CROSS JOIN LATERAL generate_series(1, e.n)
+        GROUP BY e.number, e.page, e.key
+        HAVING sum(e.n) > 0
     ),
 
     new_pages AS MATERIALIZED (
-        SELECT
-            gen_random_uuid() AS id, listed, organization_id, provisioner, tags, pending, array_agg(key ORDER BY key) AS keys
-        FROM ranked
-        GROUP BY listed, organization_id, provisioner, tags, pending, page, (place - 1) / 256
+        SELECT gen_random_uuid() AS id, r.number, array_agg(r.key ORDER BY r.key) AS keys
+        FROM (
+            SELECT
+                e.number, e.page, e.key,
+                -- Equal keys stay together.
+                rank() OVER (PARTITION BY e.number, e.page ORDER BY e.key) AS place
+            FROM entries AS e
+            CROSS JOIN LATERAL generate_series(1, e.n)
+        ) AS r
+        GROUP BY r.number, r.page, (r.place - 1) / 256
     ),
 
     stored_pages AS (
@@ -382,15 +385,22 @@ BEGIN
     ),
 
     directory AS (
-        SELECT listed, organization_id, provisioner, tags, pending, id, keys[1] AS low, cardinality(keys) AS size FROM new_pages
+        SELECT number, id, keys[1] AS low, cardinality(keys) AS size FROM new_pages
         UNION ALL
-        SELECT
-            l.listed, l.organization_id, l.provisioner, l.tags, l.pending, u.id, u.low,
-            coalesce(l.before[u.n + 1], l.size) - u.before
+        SELECT l.number, u.id, u.low, coalesce(l.before[u.n + 1], l.size) - u.before
         FROM old_lanes AS l
         CROSS JOIN LATERAL unnest(l.pages, l.lows, l.before) WITH ORDINALITY AS u (id, low, before, n)
-        LEFT JOIN touched AS t ON t.id = u.id
-        WHERE t.id IS NULL
+        WHERE u.id NOT IN (SELECT id FROM touched)
+    ),
+
+    new_lanes AS (
+        SELECT
+            d.number, sum(d.size) AS size,
+            array_agg(d.id ORDER BY d.low) AS pages,
+            array_agg(d.low ORDER BY d.low) AS lows,
+            array_agg(d.before ORDER BY d.low) AS before
+        FROM (SELECT *, sum(size) OVER (PARTITION BY number ORDER BY low) - size AS before FROM directory) AS d
+        GROUP BY d.number
     ),
 
     stored_lanes AS (
@@ -398,32 +408,23 @@ BEGIN
             fold, number, listed, organization_id, provisioner, tags, pending, size, pages, lows, before
         )
         SELECT
-            (SELECT id + 1 FROM last), row_number() OVER (), listed, organization_id, provisioner, tags, pending, sum(size),
-            array_agg(id ORDER BY low), array_agg(low ORDER BY low), array_agg(before ORDER BY low)
-        FROM (
-            SELECT
-                *,
-                sum(size) OVER (
-                    PARTITION BY listed, organization_id, provisioner, tags, pending
-                    ORDER BY low
-                ) - size AS before
-            FROM directory
-        ) AS d
-        GROUP BY listed, organization_id, provisioner, tags, pending
-    ),
-
-    old_rows AS (
-        SELECT fold, number FROM old_lanes
-        UNION ALL
-        SELECT fold, number FROM provisioner_job_queue_lanes WHERE recount
+            (SELECT id + 1 FROM last), l.number, l.listed, l.organization_id, l.provisioner, l.tags, l.pending, n.size,
+            n.pages, n.lows, n.before
+        FROM new_lanes AS n
+        INNER JOIN lanes AS l USING (number)
     ),
 
     dropped_lanes AS (
-        DELETE FROM provisioner_job_queue_lanes AS l USING old_rows AS o WHERE l.fold = o.fold AND l.number = o.number
+        DELETE FROM provisioner_job_queue_lanes
+        WHERE fold = ANY (ARRAY(
+            SELECT id FROM last
+            UNION
+            SELECT fold FROM provisioner_job_queue_lanes WHERE recount
+        ))
     ),
 
-    dropped_folds AS (
-        DELETE FROM provisioner_job_queue_folds AS f USING last WHERE f.id = last.id
+    dropped_fold AS (
+        DELETE FROM provisioner_job_queue_folds WHERE id = (SELECT id FROM last)
     )
 
     INSERT INTO provisioner_job_queue_folds (id, upto, running)
@@ -551,6 +552,7 @@ SET search_path TO public, pg_temp
 SET plan_cache_mode TO force_generic_plan
 SET enable_seqscan TO off
 SET enable_bitmapscan TO off
+SET jit TO off
 AS $$
 BEGIN
     -- Under a stricter isolation, reading could fail the writer; another one will fold.
