@@ -34,6 +34,7 @@ mod pooler;
 mod postgres;
 mod prebuilds;
 mod queries;
+mod queue;
 mod quota_commit;
 mod random_database;
 mod random_states;

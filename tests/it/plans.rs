@@ -22,8 +22,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             // The fleet has few daemons, and their freshness changes too often for an index.
             "Seq Scan on provisioner_daemons",
-            // One order per tag set: the jobs that wait, not all jobs.
-            "Sort Key: (row_number() OVER ",
         ],
     ),
     (
@@ -31,8 +29,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             // The rows of one page.
             "Sort Key: j.created_at DESC, j.id DESC",
-            // The whole index, which is the queue.
-            "using provisioner_jobs_queue_idx",
         ],
     ),
     // The agents of one build, and the lines of one batch or one job.
