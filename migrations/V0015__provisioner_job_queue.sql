@@ -41,11 +41,13 @@ COMMENT ON COLUMN provisioner_job_queue_changes.listed IS 'Whether canceled_at a
 CREATE TABLE provisioner_job_queue_folds (
     id bigint PRIMARY KEY,
     upto xid8 NOT NULL,
-    running xid8[] NOT NULL
+    running xid8[] NOT NULL,
+    own_xid xid8 NOT NULL,
+    own_id bigint NOT NULL
 );
 COMMENT ON TABLE provisioner_job_queue_folds IS
-    'The newest row says where to look for changes that are not folded: transactions from upto on, and those that ran.';
-INSERT INTO provisioner_job_queue_folds (id, upto, running) VALUES (0, '0', '{}');
+    'The newest row says where to look for changes that are not folded: transactions from upto on, those that ran, and what the one that folded did after own_id.';
+INSERT INTO provisioner_job_queue_folds (id, upto, running, own_xid, own_id) VALUES (0, '0', '{}', '0', 0);
 
 CREATE TABLE provisioner_job_queue_lanes (
     fold bigint NOT NULL,
@@ -78,6 +80,8 @@ SELECT c.*
 FROM (
     SELECT
         running,
+        own_xid,
+        own_id,
         -- A database that was restored on another server may be younger than its last fold.
         CASE WHEN upto > pg_snapshot_xmax(pg_current_snapshot()) THEN '0'::xid8 ELSE upto END AS upto
     FROM provisioner_job_queue_folds
@@ -88,6 +92,8 @@ CROSS JOIN LATERAL (
     SELECT * FROM provisioner_job_queue_changes AS a WHERE a.xid >= f.upto
     UNION ALL
     SELECT * FROM provisioner_job_queue_changes AS b WHERE b.xid < f.upto AND b.xid = ANY (f.running)
+    UNION ALL
+    SELECT * FROM provisioner_job_queue_changes AS o WHERE o.xid = f.own_xid AND o.id > f.own_id AND o.xid < f.upto
 ) AS c;
 COMMENT ON VIEW provisioner_job_queue_unfolded IS
     'All visible changes, without passing those that are gone and that an old transaction keeps from being cleaned up.';
@@ -275,7 +281,9 @@ BEGIN
         SELECT
             coalesce(max(f.id), 0) AS id,
             coalesce(min(f.upto) FILTER (WHERE NOT recount AND f.upto <= pg_snapshot_xmax(pg_current_snapshot())), '0') AS upto,
-            coalesce(min(f.running), '{}') AS running
+            coalesce(min(f.running), '{}') AS running,
+            coalesce(min(f.own_xid), '0') AS own_xid,
+            coalesce(min(f.own_id), 0) AS own_id
         FROM (SELECT * FROM provisioner_job_queue_folds ORDER BY id DESC LIMIT 1) AS f
     ),
 
@@ -289,10 +297,18 @@ BEGIN
         RETURNING c.*
     ),
 
-    consumed AS (
-        SELECT * FROM newer WHERE NOT recount
+    own AS (
+        DELETE FROM provisioner_job_queue_changes AS c
+        WHERE c.xid = (SELECT own_xid FROM last) AND c.id > (SELECT own_id FROM last) AND c.xid < (SELECT upto FROM last)
+        RETURNING c.*
+    ),
+
+    consumed AS MATERIALIZED (
+        SELECT * FROM newer
         UNION ALL
-        SELECT * FROM older WHERE NOT recount
+        SELECT * FROM older
+        UNION ALL
+        SELECT * FROM own
     ),
 
     waiting AS (
@@ -304,7 +320,7 @@ BEGIN
         FROM provisioner_jobs
         WHERE recount AND started_at IS NULL AND completed_at IS NULL
         UNION ALL
-        SELECT organization_id, provisioner, tags, pending, listed, key, change FROM consumed
+        SELECT organization_id, provisioner, tags, pending, listed, key, change FROM consumed WHERE NOT recount
     ),
 
     -- The lane of all that are listed has values of no meaning where others have those of their jobs.
@@ -427,13 +443,26 @@ BEGIN
         DELETE FROM provisioner_job_queue_folds WHERE id = (SELECT id FROM last)
     )
 
-    INSERT INTO provisioner_job_queue_folds (id, upto, running)
+    -- What this transaction did is not passed again: it gets a place of its own below upto. The transactions between the end
+    -- of the snapshot and itself are running; when there are many, it is left among those from upto on.
+    INSERT INTO provisioner_job_queue_folds (id, upto, running, own_xid, own_id)
     SELECT
         last.id + 1,
-        pg_snapshot_xmax(s.snapshot),
-        ARRAY(SELECT pg_snapshot_xip(s.snapshot)) || pg_current_xact_id()
+        CASE WHEN b.are_few THEN greatest(b.seen, b.own + 1) ELSE b.seen END::text::xid8,
+        ARRAY(SELECT pg_snapshot_xip(b.snapshot))
+        || CASE WHEN b.are_few THEN ARRAY(SELECT x::text::xid8 FROM generate_series(b.seen, b.own - 1) AS x) END,
+        pg_current_xact_id(),
+        coalesce((SELECT max(id) FROM consumed WHERE xid = pg_current_xact_id()), 0)
     FROM last
-    CROSS JOIN (SELECT pg_current_snapshot() AS snapshot) AS s;
+    CROSS JOIN (
+        SELECT s.snapshot, s.seen, s.own, s.own - s.seen < 1000 AS are_few
+        FROM (
+            SELECT
+                pg_current_snapshot() AS snapshot,
+                pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS seen,
+                pg_current_xact_id()::text::bigint AS own
+        ) AS s
+    ) AS b;
 END
 $$;
 COMMENT ON FUNCTION provisioner_job_queue_fold(boolean) IS
