@@ -82,7 +82,7 @@ async fn every_snapshot_has_the_right_counts_while_others_write_roll_back_and_fo
     }
     assert!(checks > 1);
     let folds: u64 = rows.one(FOLDS).await.parse().expect("a number");
-    assert!(folds > 5, "{folds} folds");
+    assert!(folds > 2, "{folds} folds");
     assert_places(&mut rows).await;
 }
 
@@ -201,7 +201,7 @@ async fn who_may_write_jobs_needs_no_right_on_the_counted_queue() {
     rows.run(ADD_MANY).await;
     rows.run(&format!(
         "CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON provisioner_jobs TO {role};
-         BEGIN; SET LOCAL ROLE {role}; CREATE TEMP TABLE provisioner_job_queue_changes (LIKE provisioner_job_queue_changes);
+         BEGIN; SET LOCAL ROLE {role}; CREATE TEMP TABLE provisioner_job_queue_changes (nothing integer);
          SELECT add_many(1001, 1200); UPDATE provisioner_jobs SET started_at = at_second(0) WHERE id > u(1100);
          DELETE FROM provisioner_jobs WHERE id = u(1100); DROP TABLE pg_temp.provisioner_job_queue_changes; COMMIT"
     ))
