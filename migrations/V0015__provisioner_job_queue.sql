@@ -218,7 +218,7 @@ BEGIN
             AND provisioner_tagset_contains(daemon_tags, c.tags)
     ),
 
-    gone AS MATERIALIZED (SELECT ARRAY(SELECT key FROM recent WHERE change < 0) AS keys),
+    gone AS MATERIALIZED (SELECT ARRAY(SELECT key FROM recent WHERE change < 0 ORDER BY key) AS keys),
 
     heads AS (
         SELECT e.key
@@ -235,7 +235,11 @@ BEGIN
                 CROSS JOIN LATERAL (SELECT unnest(p.keys) AS key, generate_subscripts(p.keys, 1) AS n) AS u
                 WHERE p.id = l.pages[1]
                     -- Of jobs with the same key, some may still be there.
-                    AND (u.key <> ALL (gone.keys) OR u.key = p.keys[u.n - 1] OR u.key = p.keys[u.n + 1])
+                    AND (
+                        gone.keys[width_bucket(u.key, gone.keys)] IS DISTINCT FROM u.key
+                        OR u.key = p.keys[u.n - 1]
+                        OR u.key = p.keys[u.n + 1]
+                    )
                 LIMIT 1
             ),
             -- The last fold is long ago: the next page begins early enough.
@@ -588,7 +592,7 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RETURN NULL;
     END IF;
-    IF (SELECT count(*) FROM (SELECT 1 FROM provisioner_job_queue_unfolded LIMIT 128) AS c) < 128 THEN
+    IF (SELECT count(*) FROM (SELECT 1 FROM provisioner_job_queue_unfolded LIMIT 256) AS c) < 256 THEN
         RETURN NULL;
     END IF;
     BEGIN
