@@ -31,7 +31,7 @@ use crate::{
 pub const STALE_INTERVAL: Duration = Duration::from_secs(90);
 
 /// The jobs of the organization that pass the filter, newest first, with their details (domain 5.4). One round trip,
-/// one snapshot, no locks; the queue numbers cost one pass over the jobs that wait in the whole database.
+/// one snapshot, no locks; the queue numbers cost the same however many jobs wait.
 ///
 /// The queue numbers are computed before the filter: a filtered listing shows real positions. Jobs of one moment come
 /// in descending order of their ids.
@@ -101,7 +101,8 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Resul
 /// (domain 5.3).
 ///
 /// A daemon counts when it was seen within `stale_interval` before `now`, usually [`STALE_INTERVAL`]. One round trip,
-/// one snapshot, no locks; costs one pass over the jobs that wait per tag set that an online daemon has.
+/// one snapshot, no locks; costs a few look-ups per job, per tag set that an online daemon has and per tag set that it
+/// covers, however many jobs wait.
 #[tracing::instrument(name = "db.jobs.by_ids_with_queue_position", skip_all)]
 pub async fn by_ids_with_queue_position(
     conn: &mut PgConnection,

@@ -34,6 +34,7 @@ mod pooler;
 mod postgres;
 mod prebuilds;
 mod queries;
+mod queue;
 mod quota_commit;
 mod quota_sums;
 mod random_database;

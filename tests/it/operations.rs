@@ -66,7 +66,7 @@ BEGIN
         RETURN QUERY EXECUTE format(
             'SELECT concat_ws('' '', %1$L, to_jsonb(t) - %2$L::text[]) FROM %1$I AS t ORDER BY %3$s',
             tab.name,
-            CASE WHEN tab.is_numbered THEN '{id}' WHEN tab.name = 'chats' THEN '{updated_at}' ELSE '{}' END,
+            CASE WHEN tab.is_numbered THEN '{id,xid}' WHEN tab.name = 'chats' THEN '{updated_at}' ELSE '{}' END,
             CASE WHEN tab.is_numbered THEN 't.id' ELSE '1' END
         );
     END LOOP;

@@ -29,8 +29,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             // The fleet has few daemons, and their freshness changes too often for an index.
             "Seq Scan on provisioner_daemons",
-            // One order per tag set: the jobs that wait, not all jobs.
-            "Sort Key: (row_number() OVER ",
+            // Their tag sets, each once.
+            "Sort Key: provisioner_daemons.tags",
+            // The rows of the answer.
+            "Sort Key: j.created_at, j.id",
         ],
     ),
     (
@@ -38,8 +40,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             // The rows of one page.
             "Sort Key: j.created_at DESC, j.id DESC",
-            // The whole index, which is the queue.
-            "using provisioner_jobs_queue_idx",
         ],
     ),
     // The agents of one build, and the lines of one batch or one job.
