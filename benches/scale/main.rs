@@ -8,7 +8,7 @@
 //! Makes the databases with the demo, one per schema, size and regime, on a server with durable commits in
 //! `target/bench-server`, and keeps them; `rm -r` removes them. Then, for each size and regime: the rows of both sides are
 //! compared over parameters out of the data, and both take turns with the floors, ten times, none dropped; a turn is one
-//! call, or as many as fit into 25 ms. Writes go to copies, at the greatest size. Prints tables of medians with the least
+//! call, or as many as fit into 15 ms. Writes go to copies, at the greatest size. Prints tables of medians with the least
 //! and the greatest ratio of a pair, and the goals; writes `target/scale.json` and the plot of it, `target/scale.svg`.
 
 mod plain;
@@ -33,9 +33,9 @@ use writes::{Pair, Writer, pooled};
 const PAIRS: usize = 10;
 
 /// The reads of one database.
-pub struct Reads {
-    pub scale: Scale,
-    pub times: Vec<(&'static str, Times)>,
+struct Reads {
+    scale: Scale,
+    times: Vec<(&'static str, Times)>,
 }
 
 /// What is asked for on the command line.
@@ -71,7 +71,7 @@ impl Arguments {
 async fn reads(server: &Server, scale: Scale) -> Reads {
     let plain = server.database(Schema::Plain, scale).await;
     let layer = server.database(Schema::Whole, scale).await;
-    let mut reader = Reader::new(server.connect(&plain).await, server.connect(&layer).await).await;
+    let mut reader = Reader::new(server, &plain, &layer).await;
     let mut times = Vec::new();
     for work in reader.works().await {
         reader.compare(&work).await;

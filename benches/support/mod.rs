@@ -162,7 +162,9 @@ impl Server {
         let mut sql = sql.rsplit_once('\n').map_or(sql, |(sql, _)| sql).to_owned();
         let parameters = rest.lines().next().unwrap_or_default();
         let mut values = Vec::new();
-        for (number, value) in parameters.split('$').skip(1).filter_map(|pair| pair.split_once(" = ")).rev() {
+        let pairs: Vec<_> = parameters.split('$').skip(1).filter_map(|pair| pair.split_once(" = ")).collect();
+        // From the last on, so that $1 is not found in $10.
+        for (number, value) in pairs.into_iter().rev() {
             let value = value.trim_end_matches(", ");
             match value.strip_prefix('\'').and_then(|value| value.strip_suffix('\'')) {
                 Some(value) => {
