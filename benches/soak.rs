@@ -217,8 +217,10 @@ fn ticks(per_second: f64) -> tokio::time::Interval {
     ticks
 }
 
+type Sizes = BTreeMap<String, [i64; 3]>;
+
 /// Megabytes of each table, of its indexes, and its dead rows; only what is larger than a megabyte.
-async fn sizes(conn: &mut PgConnection) -> BTreeMap<String, [i64; 3]> {
+async fn sizes(conn: &mut PgConnection) -> Sizes {
     // What the sessions did is reported with a delay.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let sizes = "SELECT relname::text, pg_table_size(relid) / 1048576, pg_indexes_size(relid) / 1048576, n_dead_tup
@@ -231,6 +233,49 @@ fn table(header: impl IntoIterator<Item = String>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header);
     table
+}
+
+fn print_latencies(pinned: &Soak, free: &Soak) {
+    let header = ["ms".to_owned()].into_iter().chain((1..=TENTHS).map(|tenth| format!("{tenth}/{TENTHS}")));
+    let mut latencies = table(header.chain(["last ÷ first fifth".to_owned(), "without the horizon".to_owned()]));
+    let mut is_flat = true;
+    for (operation, name) in OPERATIONS.iter().enumerate() {
+        let drift = pinned.drift(operation);
+        // Nothing to say of what was not called.
+        is_flat &= drift[0].is_nan() || drift[0] <= FLAT;
+        let show = |times: &[f64]| format!("{:.2} ({:.1})", quantile(times, 500), quantile(times, 990));
+        let after: Vec<f64> = {
+            let latencies = free.latencies.lock().expect("nobody panicked");
+            latencies.iter().filter(|((of, _), _)| *of == operation).flat_map(|(_, times)| times.clone()).collect()
+        };
+        let mut cells = vec![(*name).to_owned()];
+        cells.extend(pinned.cells(operation, show));
+        cells.extend([format!("{:.2} ({:.2})", drift[0], drift[1]), show(&after)]);
+        latencies.add_row(cells);
+    }
+    let verdict = if is_flat { "flat" } else { "not flat" };
+    println!("Medians, and the 99th percentiles in brackets; {verdict}:\n\n{latencies}\n");
+}
+
+/// Before, after, after a vacuum without the horizon, and after the load that followed and another one.
+fn print_sizes(states: [&Sizes; 4], lives: u64, lives_after: u64) {
+    let [start, end, cleaned, later] = states;
+    let mut bytes =
+        table(["MB of table + indexes, dead rows", "start", "end", "vacuumed", "a tenth later"].map(str::to_owned));
+    for name in later.keys() {
+        let cells = states.map(|state| {
+            let [table, indexes, dead] = state.get(name).copied().unwrap_or_default();
+            format!("{table} + {indexes}, {dead}")
+        });
+        if cells[0] != cells[3] || cells[1] != cells[3] {
+            bytes.add_row([name.clone()].into_iter().chain(cells));
+        }
+    }
+    let total = |sizes: &Sizes| sizes.values().map(|[table, indexes, _]| table + indexes).sum::<i64>();
+    let (grew, again) = (total(end) - total(start), total(later) - total(cleaned));
+    println!(
+        "{bytes}\n\n{grew} MB more at the end, for {lives} lives; after the vacuum, {again} MB more for {lives_after}."
+    );
 }
 
 #[tokio::main]
@@ -294,45 +339,8 @@ async fn main() {
         server.version,
         load()
     );
-    let header = ["ms".to_owned()].into_iter().chain((1..=TENTHS).map(|tenth| format!("{tenth}/{TENTHS}")));
-    let mut latencies = table(header.chain(["last ÷ first fifth".to_owned(), "without the horizon".to_owned()]));
-    let mut is_flat = true;
-    for (operation, name) in OPERATIONS.iter().enumerate() {
-        let drift = pinned.drift(operation);
-        is_flat &= drift[0] <= FLAT;
-        let show = |times: &[f64]| format!("{:.2} ({:.1})", quantile(times, 500), quantile(times, 990));
-        let after: Vec<f64> = {
-            let latencies = free.latencies.lock().expect("nobody panicked");
-            latencies.iter().filter(|((of, _), _)| *of == operation).flat_map(|(_, times)| times.clone()).collect()
-        };
-        let mut cells = vec![(*name).to_owned()];
-        cells.extend(pinned.cells(operation, show));
-        cells.extend([format!("{:.2} ({:.2})", drift[0], drift[1]), show(&after)]);
-        latencies.add_row(cells);
-    }
-    println!("Medians, and the 99th percentiles in brackets:\n\n{latencies}\n");
-    let mut bytes =
-        table(["MB of table + indexes, dead rows", "start", "end", "vacuumed", "a tenth later"].map(str::to_owned));
-    for (name, last) in &later {
-        let states = [start.get(name), end.get(name), cleaned.get(name), Some(last)];
-        let cells = states.map(|state| {
-            let [table, indexes, dead] = state.copied().unwrap_or_default();
-            format!("{table} + {indexes}, {dead}")
-        });
-        if cells[0] != cells[3] || cells[1] != cells[3] {
-            bytes.add_row([name.clone()].into_iter().chain(cells));
-        }
-    }
-    println!("{bytes}\n");
-    let total =
-        |sizes: &BTreeMap<String, [i64; 3]>| sizes.values().map(|[table, indexes, _]| table + indexes).sum::<i64>();
-    let grew = total(&end) - total(&start);
-    let again = total(&later) - total(&cleaned);
-    println!(
-        "Latency: {}. Space: {grew} MB more at the end for {lives} lives; after the vacuum, {again} MB more for {} lives.",
-        if is_flat { "flat" } else { "not flat" },
-        free.lives.load(Ordering::Relaxed),
-    );
+    print_latencies(&pinned, &free);
+    print_sizes([&start, &end, &cleaned, &later], lives, free.lives.load(Ordering::Relaxed));
     let latencies: Vec<_> = OPERATIONS
         .iter()
         .enumerate()

@@ -350,14 +350,7 @@ async fn no_hot_statement_reads_a_history_to_answer_a_page() {
                     outline(plan, 2, &mut lines);
                     wrong.push(format!("{name}, {kind}: {problem}\n{lines}"));
                 }
-                seen.push(problem);
             }
-        }
-        for excused in *excused {
-            assert!(
-                seen.iter().any(|problem| problem.contains(excused)),
-                "{name} needs no longer be excused {excused:?}"
-            );
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
