@@ -5,7 +5,7 @@ use coderdb::{
     demo,
     model::{
         DaemonId, Job, JobDetails, JobFilter, JobId, JobInput, JobWithQueue, OrganizationId, Quota, Tags,
-        TemplateVersionId, UserId, WorkspaceBuildId,
+        TemplateVersionId, Transition, UserId, WorkspaceBuildId,
     },
     sqlx::{self, PgConnection, Row as _, postgres::PgRow},
     store::jobs::STALE_INTERVAL,
@@ -62,7 +62,7 @@ pub async fn list(
         .bind(limit)
         .bind(filter.template)
         .bind(filter.workspace)
-        .bind(filter.transition.map(|transition| transition.as_str()))
+        .bind(filter.transition.map(Transition::as_str))
         .fetch_all(conn)
         .await
         .expect("the jobs");

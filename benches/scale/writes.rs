@@ -26,6 +26,8 @@ use super::{
 const DAEMON: DaemonId = DaemonId(Uuid::from_u128(0xbe7c_0000_0000_4000_8000_0000_0000_0001));
 /// How many clients commit quota for one owner.
 const COMMITTERS: u32 = 64;
+/// Claims of a daemon that can take few jobs, per turn.
+const RARE_CALLS: u32 = 10;
 const COMMITTING: Duration = Duration::from_secs(1);
 
 /// Two ways to do something, in turn.
@@ -203,8 +205,7 @@ impl<'a> Writer<'a> {
                 let mut times = Vec::new();
                 for (side, conn) in [Side::Plain, Side::Layer].into_iter().zip(&mut conns) {
                     let mut time = Duration::ZERO;
-                    const CALLS: u32 = 10;
-                    for _ in 0..CALLS {
+                    for _ in 0..RARE_CALLS {
                         let began = Instant::now();
                         let job = claim(conn, side, self.organization, &tags(value)).await;
                         time += began.elapsed();
@@ -213,7 +214,7 @@ impl<'a> Writer<'a> {
                             release(conn).await;
                         }
                     }
-                    times.push(time.as_secs_f64() * 1e3 / f64::from(CALLS));
+                    times.push(time.as_secs_f64() * 1e3 / f64::from(RARE_CALLS));
                 }
                 pair.push(times[0], times[1]);
             }

@@ -1,6 +1,28 @@
 -- The jobs in $1 with everything that the per-organization list shows (domain 5.4), newest first.
 -- $1 is an array of ids: one id for `get`; for `list`, the page that the filters select, in the same statement.
-WITH queue AS (
+WITH page AS (
+    SELECT $1::uuid[] AS ids
+),
+
+-- Who could take them, found once for all that ask for the same: a page of a long queue asks for few things.
+waiting AS MATERIALIZED (
+    SELECT kind.organization_id, kind.provisioner, kind.tags, workers.ids
+    FROM (
+        SELECT DISTINCT j.organization_id, j.provisioner, j.tags
+        -- The offset is a fence: few jobs of a page, not all that wait.
+        FROM (SELECT * FROM provisioner_jobs WHERE id = ANY ((SELECT ids FROM page)::uuid[]) OFFSET 0) AS j
+        WHERE j.started_at IS NULL
+    ) AS kind
+    CROSS JOIN LATERAL (
+        SELECT array_agg(d.id ORDER BY d.created_at, d.id) AS ids
+        FROM provisioner_daemons AS d
+        WHERE d.organization_id = kind.organization_id
+            AND kind.provisioner = ANY (d.provisioners)
+            AND provisioner_tagset_contains(d.tags, kind.tags)
+    ) AS workers
+),
+
+queue AS (
     SELECT
         id,
         -- The id breaks ties, so that two readers see one order.
@@ -37,7 +59,7 @@ SELECT
     j.logs_overflowed,
     coalesce(queue.position, 0) AS "queue_position!",
     (SELECT count(*) FROM queue) AS "queue_size!",
-    coalesce(workers.ids, '{}') AS "available_workers!",
+    coalesce(waiting.ids, '{}') AS "available_workers!",
     coalesce(v.name, '') AS "template_version_name!",
     t.id AS "template_id?",
     coalesce(t.name, '') AS "template_name!",
@@ -60,13 +82,10 @@ LEFT JOIN template_versions AS v
     AND v.organization_id = j.organization_id
 LEFT JOIN templates AS t ON t.id = v.template_id AND t.organization_id = j.organization_id
 LEFT JOIN provisioner_daemons AS worker ON worker.id = j.worker_id
-LEFT JOIN LATERAL (
-    SELECT array_agg(d.id ORDER BY d.created_at, d.id) AS ids
-    FROM provisioner_daemons AS d
-    WHERE j.started_at IS NULL
-        AND d.organization_id = j.organization_id
-        AND j.provisioner = ANY (d.provisioners)
-        AND provisioner_tagset_contains(d.tags, j.tags)
-) AS workers ON true
-WHERE j.id = ANY ($1)
+LEFT JOIN waiting
+    ON j.started_at IS NULL
+    AND waiting.organization_id = j.organization_id
+    AND waiting.provisioner = j.provisioner
+    AND waiting.tags = j.tags
+WHERE j.id = ANY ((SELECT ids FROM page)::uuid[])
 ORDER BY j.created_at DESC, j.id DESC

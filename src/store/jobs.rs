@@ -8,7 +8,9 @@ pub use reaper::*;
 
 use std::time::Duration;
 
-use sea_query::{Alias, Expr, ExprTrait, JoinType, Order, PgFunc, PostgresQueryBuilder, Query, SelectStatement};
+use sea_query::{
+    Asterisk, Expr, ExprTrait, Func, FunctionCall, JoinType, PgFunc, PostgresQueryBuilder, Query, SelectStatement,
+};
 use sea_query_sqlx::SqlxBinder;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -20,8 +22,8 @@ use crate::{
     authz::ReadJobs,
     model::{
         Cursor, DaemonId, FileId, Job, JobDetails, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue,
-        OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, TemplateVersionId, Transition,
-        UserId, WorkspaceBuildId, WorkspaceId,
+        OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, Tags, TemplateId, TemplateVersionId,
+        Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -65,7 +67,7 @@ pub async fn list(
     let cursor = page.after.filter(|cursor| !Timestamp::stands_for_others(cursor.created_at));
     cursor.map(|cursor| input::time("after", cursor.created_at)).transpose()?;
     let (ids, values) = page_of_ids(permit.organization(), filter, page).build_sqlx(PostgresQueryBuilder);
-    let sql = LIST.replacen(IDS, &format!("ANY (ARRAY({ids}))"), 1);
+    let sql = LIST.replacen(IDS, &format!("ARRAY({ids})"), 1);
     let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
@@ -125,33 +127,147 @@ pub async fn by_ids_with_queue_position(
 const LIST: &str = include_str!("../../queries/jobs/list.sql");
 
 /// Where the static statement takes its ids, and the dynamic one takes its place.
-const IDS: &str = "ANY ($1)";
+const IDS: &str = "$1::uuid[]";
 
 /// The one dynamic statement: which jobs. What is known of each of them is in `queries/jobs/list.sql`.
 ///
-/// Only filters that are set leave a trace in the text, so that each combination gets a plan of its own.
+/// Only filters that are set leave a trace in the text, so that each combination gets a plan of its own. The text leaves
+/// the planner no choice that could be wrong: it names the few ranges of one index in which the jobs lie, and takes the
+/// newest of each.
 fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
-    let job = |column: &'static str| Expr::col((Alias::new("j"), Alias::new(column)));
-    let mut query = Query::select();
-    query
-        .column((Alias::new("j"), Alias::new("id")))
-        .from_as(Alias::new("provisioner_jobs"), Alias::new("j"))
-        .and_where(job("organization_id").eq(organization.0))
-        .order_by((Alias::new("j"), Alias::new("created_at")), Order::Desc)
-        .order_by((Alias::new("j"), Alias::new("id")), Order::Desc);
-
-    if !filter.status.is_empty() {
-        let status: Vec<String> = filter.status.iter().map(ToString::to_string).collect();
-        let any = Expr::val(status).cast_as("provisioner_job_status[]");
-        query.and_where(job("job_status").eq(PgFunc::any(any)));
+    let limit = page.limit.map(|limit| u64::from(limit) + 1); // One more than asked for: is there a next page?
+    let jobs = newest(passing(organization, filter, page), limit);
+    let mut ranges = Query::select();
+    match (Lead::of(filter), &filter.tags) {
+        (Lead::Ids | Lead::Workspace | Lead::Organization, _) => return ids_of(jobs),
+        (Lead::Tags, Some(tags)) => {
+            ranges.from_function(unnest(tag_sets(organization, tags)), "tag_set");
+        }
+        _ => {}
     }
-    if !filter.ids.is_empty() {
-        let ids: Vec<_> = filter.ids.iter().map(|id| id.0).collect();
-        query.and_where(job("id").eq(PgFunc::any(Expr::val(ids))));
+    // Each once, or its jobs would be there twice.
+    let asked = |status: &&JobStatus| filter.status.is_empty() || filter.status.contains(status);
+    let status: Vec<String> = JobStatus::ALL.iter().filter(asked).map(ToString::to_string).collect();
+    ranges
+        .from_function(unnest(Expr::val(status).cast_as("provisioner_job_status[]")), "status")
+        .join_lateral(JoinType::InnerJoin, jobs, "j", Expr::cust("true"))
+        .columns([("j", "id"), ("j", "created_at")]);
+    ids_of(newest(ranges.take(), limit))
+}
+
+/// Which filter finds the jobs, through an index of its own; the others then look at each of them.
+#[derive(Clone, Copy, PartialEq)]
+enum Lead {
+    Ids,
+    Workspace,
+    Initiator,
+    Tags,
+    Status,
+    Organization,
+}
+
+impl Lead {
+    /// The first that is set: they are in the order of how few jobs they leave.
+    fn of(filter: &JobFilter) -> Self {
+        match filter {
+            JobFilter { ids, .. } if !ids.is_empty() => Self::Ids,
+            JobFilter { workspace: Some(_), .. } => Self::Workspace,
+            JobFilter { initiator: Some(initiator), .. } if !initiator.0.is_nil() => Self::Initiator,
+            JobFilter { tags: Some(_), .. } => Self::Tags,
+            JobFilter { status, .. } if !status.is_empty() => Self::Status,
+            _ => Self::Organization,
+        }
+    }
+}
+
+fn ids_of(jobs: SelectStatement) -> SelectStatement {
+    Query::select().column("id").from_subquery(jobs, "page").take()
+}
+
+/// The first of these jobs, in the order of the listing; without a limit all of them, in any order.
+fn newest(jobs: SelectStatement, limit: Option<u64>) -> SelectStatement {
+    let Some(limit) = limit else { return jobs };
+    // A limit that the planner cannot see counts as a tenth of all rows, and then it would rather sort them.
+    let about = Ord::max(limit.next_power_of_two(), 64);
+    let ordered = format!("j.id, j.created_at FROM $1 AS j ORDER BY j.created_at DESC, j.id DESC LIMIT {about}");
+    let ordered = Query::select().expr(Expr::cust_with_expr(ordered, jobs)).take();
+    Query::select().columns(["id", "created_at"]).from_subquery(ordered, "j").limit(limit).take()
+}
+
+fn unnest(array: impl Into<Expr>) -> FunctionCall {
+    Func::cust("unnest").arg(array)
+}
+
+/// The hashes of the tag sets that jobs of the organization have and that match: from one to the next of an index, not
+/// over all jobs.
+fn tag_sets(organization: OrganizationId, tags: &Tags) -> Expr {
+    let matching = "ARRAY(
+        WITH RECURSIVE tag_set AS (
+            (
+                SELECT jsonb_hash_extended(j.tags, 0) AS hash, j.tags FROM provisioner_jobs AS j
+                WHERE j.organization_id = $1 ORDER BY jsonb_hash_extended(j.tags, 0) LIMIT 1
+            )
+            UNION ALL
+            SELECT next.hash, next.tags FROM tag_set CROSS JOIN LATERAL (
+                SELECT jsonb_hash_extended(j.tags, 0) AS hash, j.tags FROM provisioner_jobs AS j
+                WHERE j.organization_id = $1 AND jsonb_hash_extended(j.tags, 0) > tag_set.hash
+                ORDER BY jsonb_hash_extended(j.tags, 0) LIMIT 1
+            ) AS next
+        )
+        SELECT tag_set.hash FROM tag_set WHERE provisioner_tagset_contains(tag_set.tags, $2)
+    )";
+    Expr::cust_with_exprs(matching, [Expr::val(organization.0), jsonb(tags)])
+}
+
+fn jsonb(tags: &Tags) -> Expr {
+    Expr::val(Value::from_iter(tags.0.clone())).cast_as("jsonb")
+}
+
+/// The jobs that pass all filters, out of one range of the index that leads.
+fn passing(organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
+    let job = |column: &'static str| Expr::col(("j", column));
+    let lead = Lead::of(filter);
+    let mut query = Query::select();
+    query.columns([("j", "id"), ("j", "created_at")]).and_where(job("organization_id").eq(organization.0));
+    // The offset is a fence: these few jobs are there before anything is said of their order.
+    match (lead, filter.workspace) {
+        (Lead::Ids, _) => {
+            let ids: Vec<_> = filter.ids.iter().map(|id| id.0).collect();
+            let by_id = Expr::col("id").eq(PgFunc::any(Expr::val(ids)));
+            let jobs = Query::select().column(Asterisk).from("provisioner_jobs").and_where(by_id).offset(0).take();
+            query.from_subquery(jobs, "j");
+        }
+        (Lead::Workspace, Some(workspace)) => {
+            let jobs = Query::select()
+                .column(("j", Asterisk))
+                .from_as("workspaces", "w")
+                .join_as(JoinType::InnerJoin, "workspace_builds", "b", Expr::cust("b.workspace_id = w.id"))
+                .join_as(JoinType::InnerJoin, "provisioner_jobs", "j", Expr::cust(format!("{BUILD} = b.id")))
+                .and_where(Expr::col(("w", "id")).eq(workspace.0))
+                .and_where(Expr::col(("w", "organization_id")).eq(organization.0))
+                .offset(0)
+                .take();
+            query.from_subquery(jobs, "j");
+        }
+        _ => {
+            query.from_as("provisioner_jobs", "j");
+        }
+    }
+    if matches!(lead, Lead::Initiator | Lead::Tags | Lead::Status) {
+        query.and_where(job("job_status").eq(Expr::col(("status", "status"))));
+    } else if !filter.status.is_empty() {
+        let status: Vec<String> = filter.status.iter().map(ToString::to_string).collect();
+        query.and_where(job("job_status").eq(PgFunc::any(Expr::val(status).cast_as("provisioner_job_status[]"))));
     }
     if let Some(tags) = &filter.tags {
-        let tags = Expr::val(Value::from_iter(tags.0.clone())).cast_as("jsonb");
-        query.and_where(Expr::cust_with_exprs("provisioner_tagset_contains($1, $2)", [job("tags"), tags]));
+        if lead == Lead::Tags {
+            query.and_where(Expr::cust("jsonb_hash_extended(j.tags, 0) = tag_set.tag_set"));
+        } else {
+            // Known before the first job is read.
+            query.and_where(Expr::cust_with_expr("cardinality($1) > 0", tag_sets(organization, tags)));
+        }
+        // Two sets may share a hash.
+        query.and_where(Expr::cust_with_exprs("provisioner_tagset_contains($1, $2)", [job("tags"), jsonb(tags)]));
     }
     if let Some(initiator) = filter.initiator.filter(|id| !id.0.is_nil()) {
         query.and_where(job("initiator_id").eq(initiator.0));
@@ -174,44 +290,37 @@ fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageReque
             Expr::tuple([job("created_at"), job("id")]).lt(Expr::tuple([created_at, Expr::val(cursor.id.0)])),
         );
     }
-    subject(&mut query, filter);
-    if let Some(limit) = page.limit {
-        // One row more than asked for, instead of a second statement that counts.
-        query.limit(u64::from(limit) + 1);
-    }
+    subject(&mut query, organization, filter);
     query
 }
 
-/// The filters on what a job is about, over the same joins as in `queries/jobs/list.sql`.
-fn subject(query: &mut SelectStatement, filter: &JobFilter) {
-    let column = |table: &'static str, column: &'static str| Expr::col((Alias::new(table), Alias::new(column)));
-    let mut join = |kind: JoinType, table: &'static str, alias: &'static str, on: &'static str| {
-        query.join_as(kind, Alias::new(table), Alias::new(alias), Expr::cust(on));
-    };
-    if filter.transition.is_some() || filter.workspace.is_some() || filter.template.is_some() {
-        let build = "b.id = provisioner_job_input_uuid(j.input, 'workspace_build_id')";
-        join(JoinType::LeftJoin, "workspace_builds", "b", build);
-    }
-    if filter.workspace.is_some() {
-        let workspace = "w.id = b.workspace_id AND w.organization_id = j.organization_id";
-        join(JoinType::InnerJoin, "workspaces", "w", workspace);
-    }
-    if filter.template.is_some() {
-        let version = "v.id = CASE WHEN jsonb_exists(j.input, 'template_version_id') \
-             THEN provisioner_job_input_uuid(j.input, 'template_version_id') ELSE b.template_version_id END \
-             AND v.organization_id = j.organization_id";
-        join(JoinType::InnerJoin, "template_versions", "v", version);
-        let template = "t.id = v.template_id AND t.organization_id = j.organization_id";
-        join(JoinType::InnerJoin, "templates", "t", template);
+/// What index `provisioner_jobs_workspace_build_idx` is over.
+const BUILD: &str = "provisioner_job_input_uuid(j.input, 'workspace_build_id')";
+
+/// The filters on what a job is about, by the same rules as in `queries/jobs/list.sql`. Each is asked of one job after
+/// the other: a join could be turned around, and read all builds.
+fn subject(query: &mut SelectStatement, organization: OrganizationId, filter: &JobFilter) {
+    if let Some(workspace) = filter.workspace.filter(|_| Lead::of(filter) != Lead::Workspace) {
+        let of_job = format!(
+            "(SELECT w.id FROM workspace_builds AS b INNER JOIN workspaces AS w ON w.id = b.workspace_id \
+             WHERE b.id = {BUILD} AND w.organization_id = j.organization_id) = $1"
+        );
+        query.and_where(Expr::cust_with_expr(of_job, workspace.0));
     }
     if let Some(transition) = filter.transition {
-        query.and_where(column("b", "transition").eq(Expr::val(transition.as_str()).cast_as("workspace_transition")));
-    }
-    if let Some(workspace) = filter.workspace {
-        query.and_where(column("w", "id").eq(workspace.0));
+        let transition = Expr::val(transition.as_str()).cast_as("workspace_transition");
+        let of_job = format!("(SELECT b.transition FROM workspace_builds AS b WHERE b.id = {BUILD}) = $1");
+        query.and_where(Expr::cust_with_expr(of_job, transition));
     }
     if let Some(template) = filter.template {
-        query.and_where(column("t", "id").eq(template.0));
+        let of_job = format!(
+            "(CASE WHEN jsonb_exists(j.input, 'template_version_id') \
+             THEN provisioner_job_input_uuid(j.input, 'template_version_id') \
+             ELSE (SELECT b.template_version_id FROM workspace_builds AS b WHERE b.id = {BUILD}) END \
+             IN (SELECT v.id FROM templates AS t INNER JOIN template_versions AS v ON v.template_id = t.id \
+             WHERE t.id = $1 AND t.organization_id = $2 AND v.organization_id = $2)) IS TRUE"
+        );
+        query.and_where(Expr::cust_with_exprs(of_job, [Expr::val(template.0), Expr::val(organization.0)]));
     }
 }
 
@@ -353,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_not_set_leaves_no_trace() {
-        let expected = r#"SELECT "j"."id" FROM "provisioner_jobs" AS "j" WHERE "j"."organization_id" = $1 ORDER BY "j"."created_at" DESC, "j"."id" DESC"#;
+        let expected = r#"SELECT "id" FROM (SELECT "j"."id", "j"."created_at" FROM "provisioner_jobs" AS "j" WHERE "j"."organization_id" = $1) AS "page""#;
         assert_eq!(sql(&JobFilter::default(), PageRequest::default()), expected);
         let nil = JobFilter { initiator: Some(UserId(Uuid::nil())), ..JobFilter::default() };
         assert_eq!(sql(&nil, PageRequest::default()), expected);

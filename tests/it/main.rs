@@ -35,6 +35,7 @@ mod postgres;
 mod prebuilds;
 mod queries;
 mod quota_commit;
+mod quota_sums;
 mod random_database;
 mod random_states;
 mod readme;

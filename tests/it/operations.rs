@@ -58,6 +58,8 @@ BEGIN
         FROM pg_class AS c
         LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'id'
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+            -- What has been counted when is nobody's business: quota::usage is.
+            AND c.relname !~ '^quota_'
         GROUP BY c.relname
         ORDER BY c.relname
     LOOP

@@ -166,7 +166,6 @@ fn tags(more: &[(&str, &str)]) -> Tags {
     [("scope", "organization"), ("owner", "")].iter().chain(more).copied().collect()
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm for each call")]
 async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World) {
     let organization = OrganizationId(world.organization);
     let (running, pending) = (JobId(world.running), JobId(world.pending[0]));
