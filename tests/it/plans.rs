@@ -1,5 +1,7 @@
 //! Every statement has an index that can serve it: proven on an empty database, where the planner has no other excuse.
 
+mod at_scale;
+
 use std::collections::HashMap;
 
 use coderdb::{
