@@ -1,5 +1,9 @@
 -- The first $6 jobs that a daemon can take become its own (domain 5.1). $1 the time; of the permit: $2 the daemon, $3 the
 -- organization; $4 its provisioners, $5 its tags.
+WITH head AS MATERIALIZED (
+    SELECT prebuild, created_at FROM provisioner_job_queue_head($3, ($4::text[])::provisioner_type[], $5::jsonb)
+)
+
 UPDATE provisioner_jobs AS j
 SET started_at = $1, updated_at = $1, worker_id = $2
 -- An array is looked for once, before the update: a subquery with a lock in a join could be run, and lock, again.
@@ -11,6 +15,9 @@ WHERE j.id = ANY (ARRAY(
         AND q.organization_id = $3
         AND q.provisioner = ANY (($4::text[])::provisioner_type[])
         AND provisioner_tagset_contains($5::jsonb, q.tags)
+        -- Not before the first of them: an old transaction may keep entries of jobs that others took long ago.
+        AND (q.initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0', q.created_at)
+        >= ((SELECT prebuild FROM head), (SELECT created_at FROM head))
     ORDER BY q.initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0', q.created_at, q.id
     LIMIT $6
     FOR UPDATE SKIP LOCKED

@@ -1,7 +1,7 @@
 -- The jobs in $1 of the organization $3 with their place among the jobs that the same daemons can take (domain 5.3), oldest first.
 -- A daemon is online when it was seen at $2 or later. Neither its organization nor its provisioners count, only tags.
-WITH requested AS (
-    SELECT id, tags FROM provisioner_jobs WHERE id = ANY ($1) AND organization_id = $3
+WITH requested AS MATERIALIZED (
+    SELECT * FROM provisioner_jobs WHERE id = ANY ($1) AND organization_id = $3
 ),
 
 -- Tag sets, not daemons: a fleet has few of them, and every daemon with one set has the same queue.
@@ -9,31 +9,26 @@ online AS (
     SELECT DISTINCT tags FROM provisioner_daemons WHERE last_seen_at >= $2
 ),
 
-relevant AS (
-    -- A number for each, because sorting the queues by their tags takes longer than all the rest.
-    SELECT o.tags, row_number() OVER () AS n
+waiting AS (
+    SELECT
+        o.tags,
+        array_agg(provisioner_job_queue_key(r.initiator_id, r.created_at, r.id) ORDER BY r.id) AS keys,
+        array_agg(r.id ORDER BY r.id) AS ids
     FROM online AS o
-    WHERE EXISTS (SELECT 1 FROM requested AS r WHERE provisioner_tagset_contains(o.tags, r.tags))
+    INNER JOIN requested AS r ON r.job_status = 'pending' AND provisioner_tagset_contains(o.tags, r.tags)
+    GROUP BY o.tags
 ),
 
-ranked AS (
-    SELECT
-        p.id,
-        row_number() OVER (
-            PARTITION BY o.n
-            ORDER BY p.initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0', p.created_at, p.id
-        ) AS position,
-        count(*) OVER (PARTITION BY o.n) AS size
-    FROM relevant AS o
-    INNER JOIN provisioner_jobs AS p ON provisioner_tagset_contains(o.tags, p.tags)
-    WHERE p.job_status = 'pending'
+counted AS MATERIALIZED (
+    SELECT ids, provisioner_job_queue_positions(tags, keys, ids) AS positions FROM waiting
 ),
 
 queue AS (
-    SELECT ranked.id, min(ranked.position) AS position, max(ranked.size) AS size
-    FROM ranked
-    INNER JOIN requested ON requested.id = ranked.id
-    GROUP BY ranked.id
+    SELECT u.id, min(u.position) AS position, max(c.positions[cardinality(c.positions)]) AS size
+    FROM counted AS c
+    CROSS JOIN LATERAL unnest(c.ids, c.positions) AS u (id, position)
+    WHERE u.id IS NOT NULL
+    GROUP BY u.id
 )
 
 SELECT
@@ -62,7 +57,6 @@ SELECT
     j.logs_overflowed,
     coalesce(queue.position, 0) AS "queue_position!",
     coalesce(queue.size, 0) AS "queue_size!"
-FROM provisioner_jobs AS j
+FROM requested AS j
 LEFT JOIN queue ON queue.id = j.id
-WHERE j.id = ANY ($1) AND j.organization_id = $3
 ORDER BY j.created_at, j.id

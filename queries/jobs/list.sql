@@ -1,14 +1,35 @@
 -- The jobs in $1 with everything that the per-organization list shows (domain 5.4), newest first.
 -- $1 is an array of ids: one id for `get`; for `list`, the page that the filters select, in the same statement.
-WITH queue AS (
+WITH page AS MATERIALIZED (
+    SELECT * FROM provisioner_jobs WHERE id = ANY ($1::uuid[])
+),
+
+queued AS MATERIALIZED (
     SELECT
-        id,
-        -- The id breaks ties, so that two readers see one order.
-        row_number() OVER (
-            ORDER BY initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0', created_at, id
-        ) AS position
-    FROM provisioner_jobs
+        coalesce(array_agg(provisioner_job_queue_key(initiator_id, created_at, id) ORDER BY id), '{}') AS keys,
+        coalesce(array_agg(id ORDER BY id), '{}') AS ids
+    FROM page
     WHERE started_at IS NULL AND canceled_at IS NULL AND completed_at IS NULL AND error IS NULL
+),
+
+-- The last position is of nobody: it is the size of the queue.
+queue AS MATERIALIZED (
+    SELECT u.id, u.position
+    FROM queued AS q
+    CROSS JOIN LATERAL unnest(q.ids, provisioner_job_queue_positions(NULL, q.keys, q.ids)) AS u (id, position)
+),
+
+-- Who could take them, found once for all that ask for the same: a page of a long queue asks for few things.
+waiting AS MATERIALIZED (
+    SELECT kind.organization_id, kind.provisioner, kind.tags, workers.ids
+    FROM (SELECT DISTINCT organization_id, provisioner, tags FROM page WHERE started_at IS NULL) AS kind
+    CROSS JOIN LATERAL (
+        SELECT array_agg(d.id ORDER BY d.created_at, d.id) AS ids
+        FROM provisioner_daemons AS d
+        WHERE d.organization_id = kind.organization_id
+            AND kind.provisioner = ANY (d.provisioners)
+            AND provisioner_tagset_contains(d.tags, kind.tags)
+    ) AS workers
 )
 
 SELECT
@@ -36,8 +57,8 @@ SELECT
     j.logs_length,
     j.logs_overflowed,
     coalesce(queue.position, 0) AS "queue_position!",
-    (SELECT count(*) FROM queue) AS "queue_size!",
-    coalesce(workers.ids, '{}') AS "available_workers!",
+    (SELECT position FROM queue WHERE id IS NULL) AS "queue_size!",
+    coalesce(waiting.ids, '{}') AS "available_workers!",
     coalesce(v.name, '') AS "template_version_name!",
     t.id AS "template_id?",
     coalesce(t.name, '') AS "template_name!",
@@ -47,7 +68,7 @@ SELECT
     coalesce(w.name, '') AS "workspace_name!",
     coalesce(worker.name, '') AS "worker_name!",
     b.transition AS "workspace_build_transition?"
-FROM provisioner_jobs AS j
+FROM page AS j
 LEFT JOIN queue ON queue.id = j.id
 LEFT JOIN workspace_builds AS b ON b.id = provisioner_job_input_uuid(j.input, 'workspace_build_id')
 -- The organization is compared in every join: an input may name anything, and must not leak another's names.
@@ -60,13 +81,9 @@ LEFT JOIN template_versions AS v
     AND v.organization_id = j.organization_id
 LEFT JOIN templates AS t ON t.id = v.template_id AND t.organization_id = j.organization_id
 LEFT JOIN provisioner_daemons AS worker ON worker.id = j.worker_id
-LEFT JOIN LATERAL (
-    SELECT array_agg(d.id ORDER BY d.created_at, d.id) AS ids
-    FROM provisioner_daemons AS d
-    WHERE j.started_at IS NULL
-        AND d.organization_id = j.organization_id
-        AND j.provisioner = ANY (d.provisioners)
-        AND provisioner_tagset_contains(d.tags, j.tags)
-) AS workers ON true
-WHERE j.id = ANY ($1)
+LEFT JOIN waiting
+    ON j.started_at IS NULL
+    AND waiting.organization_id = j.organization_id
+    AND waiting.provisioner = j.provisioner
+    AND waiting.tags = j.tags
 ORDER BY j.created_at DESC, j.id DESC

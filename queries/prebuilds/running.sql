@@ -7,7 +7,12 @@ SELECT
     preset.id AS "current_preset_id?: crate::model::PresetId",
     agents.ready AS "ready!",
     w.created_at
-FROM workspaces AS w
+-- An array, so that the planner expects few: in a storm most of them wait, and it would compile what runs for a handful.
+FROM unnest(ARRAY(
+    SELECT id FROM workspaces
+    WHERE owner_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0' AND organization_id = $1 AND deleted = false
+)) AS unclaimed (id)
+INNER JOIN workspaces AS w ON w.id = unclaimed.id
 -- Not the views: for one workspace they read the latest builds of all.
 CROSS JOIN LATERAL (
     SELECT b.template_version_id, b.transition, b.job_id, j.job_status
@@ -30,9 +35,6 @@ CROSS JOIN LATERAL (
     INNER JOIN workspace_agents AS a ON a.resource_id = r.id
     WHERE r.job_id = latest.job_id AND a.deleted = false
 ) AS agents
-WHERE w.owner_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0'
-    AND w.organization_id = $1
-    AND w.deleted = false
-    AND latest.transition = 'start'
+WHERE latest.transition = 'start'
     AND latest.job_status = 'succeeded'
 ORDER BY w.created_at, w.id

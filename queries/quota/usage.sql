@@ -1,21 +1,14 @@
 -- What the user $1 consumes in the organization $2, and may consume (domain 7.1), in credits.
 SELECT
+    quota_consumed($1, $2) AS "credits_consumed!",
     (
-        -- Only the newest build of a workspace counts, whatever became of it.
-        SELECT coalesce(sum(latest.daily_cost), 0)
-        FROM workspaces AS w
-        CROSS JOIN LATERAL (
-            SELECT b.daily_cost
-            FROM workspace_builds AS b
-            WHERE b.workspace_id = w.id
-            ORDER BY b.build_number DESC
-            LIMIT 1
-        ) AS latest
-        WHERE w.owner_id = $1 AND w.organization_id = $2 AND w.deleted = false
-    )::bigint AS "credits_consumed!",
-    (
+        -- Members as group_members_expanded has them, without reading all of them.
         SELECT coalesce(sum(g.quota_allowance), 0)
         FROM groups AS g
         WHERE g.organization_id = $2
-            AND EXISTS (SELECT 1 FROM group_members_expanded AS m WHERE m.group_id = g.id AND m.user_id = $1)
+            AND EXISTS (SELECT 1 FROM users AS u WHERE u.id = $1 AND u.deleted = false)
+            AND (
+                EXISTS (SELECT 1 FROM group_members AS m WHERE m.group_id = g.id AND m.user_id = $1)
+                OR EXISTS (SELECT 1 FROM organization_members AS m WHERE m.organization_id = g.id AND m.user_id = $1)
+            )
     )::bigint AS "budget!"

@@ -8,7 +8,9 @@ pub use reaper::*;
 
 use std::time::Duration;
 
-use sea_query::{Alias, Expr, ExprTrait, JoinType, Order, PgFunc, PostgresQueryBuilder, Query, SelectStatement};
+use sea_query::{
+    Asterisk, Expr, ExprTrait, Func, FunctionCall, JoinType, PgFunc, PostgresQueryBuilder, Query, SelectStatement,
+};
 use sea_query_sqlx::SqlxBinder;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -29,7 +31,7 @@ use crate::{
 pub const STALE_INTERVAL: Duration = Duration::from_secs(90);
 
 /// The jobs of the organization that pass the filter, newest first, with their details (domain 5.4). One round trip,
-/// one snapshot, no locks; the queue numbers cost one pass over the jobs that wait in the whole database.
+/// one snapshot, no locks; the queue numbers cost the same however many jobs wait.
 ///
 /// The queue numbers are computed before the filter: a filtered listing shows real positions. Jobs of one moment come
 /// in descending order of their ids.
@@ -69,7 +71,7 @@ pub async fn list(
     let cursor = page.after.filter(|cursor| !Timestamp::stands_for_others(cursor.created_at));
     cursor.map(|cursor| input::time("after", cursor.created_at)).transpose()?;
     let (ids, values) = page_of_ids(permit.organization(), filter, page).build_sqlx(PostgresQueryBuilder);
-    let sql = LIST.replacen(IDS, &format!("ANY (ARRAY({ids}))"), 1);
+    let sql = LIST.replacen(IDS, &format!("ARRAY({ids})"), 1);
     let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
@@ -103,7 +105,8 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Resul
 /// (domain 5.3).
 ///
 /// A daemon counts when it was seen within `stale_interval` before `now`, usually [`STALE_INTERVAL`]. One round trip,
-/// one snapshot, no locks; costs one pass over the jobs that wait per tag set that an online daemon has.
+/// one snapshot, no locks; costs a few look-ups per job, per tag set that an online daemon has and per tag set that it
+/// covers, however many jobs wait.
 #[tracing::instrument(name = "db.jobs.by_ids_with_queue_position", skip_all)]
 pub async fn by_ids_with_queue_position(
     conn: &mut PgConnection,
@@ -129,33 +132,147 @@ pub async fn by_ids_with_queue_position(
 const LIST: &str = include_str!("../../queries/jobs/list.sql");
 
 /// Where the static statement takes its ids, and the dynamic one takes its place.
-const IDS: &str = "ANY ($1)";
+const IDS: &str = "$1::uuid[]";
 
 /// The one dynamic statement: which jobs. What is known of each of them is in `queries/jobs/list.sql`.
 ///
-/// Only filters that are set leave a trace in the text, so that each combination gets a plan of its own.
+/// Only filters that are set leave a trace in the text, so that each combination gets a plan of its own. The text leaves
+/// the planner no choice that could be wrong: it names the few ranges of one index in which the jobs lie, and takes the
+/// newest of each.
 fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
-    let job = |column: &'static str| Expr::col((Alias::new("j"), Alias::new(column)));
-    let mut query = Query::select();
-    query
-        .column((Alias::new("j"), Alias::new("id")))
-        .from_as(Alias::new("provisioner_jobs"), Alias::new("j"))
-        .and_where(job("organization_id").eq(organization.0))
-        .order_by((Alias::new("j"), Alias::new("created_at")), Order::Desc)
-        .order_by((Alias::new("j"), Alias::new("id")), Order::Desc);
-
-    if !filter.status.is_empty() {
-        let status: Vec<String> = filter.status.iter().map(ToString::to_string).collect();
-        let any = Expr::val(status).cast_as("provisioner_job_status[]");
-        query.and_where(job("job_status").eq(PgFunc::any(any)));
+    let limit = page.limit.map(|limit| u64::from(limit) + 1); // One more than asked for: is there a next page?
+    let jobs = newest(passing(organization, filter, page), limit);
+    let mut ranges = Query::select();
+    match (Lead::of(filter), &filter.tags) {
+        (Lead::Ids | Lead::Workspace | Lead::Organization, _) => return ids_of(jobs),
+        (Lead::Tags, Some(tags)) => {
+            ranges.from_function(unnest(tag_sets(organization, tags)), "tag_set");
+        }
+        _ => {}
     }
-    if !filter.ids.is_empty() {
-        let ids: Vec<_> = filter.ids.iter().map(|id| id.0).collect();
-        query.and_where(job("id").eq(PgFunc::any(Expr::val(ids))));
+    // Each once, or its jobs would be there twice.
+    let asked = |status: &&JobStatus| filter.status.is_empty() || filter.status.contains(status);
+    let status: Vec<String> = JobStatus::ALL.iter().filter(asked).map(ToString::to_string).collect();
+    ranges
+        .from_function(unnest(Expr::val(status).cast_as("provisioner_job_status[]")), "status")
+        .join_lateral(JoinType::InnerJoin, jobs, "j", Expr::cust("true"))
+        .columns([("j", "id"), ("j", "created_at")]);
+    ids_of(newest(ranges.take(), limit))
+}
+
+/// Which filter finds the jobs, through an index of its own; the others then look at each of them.
+#[derive(Clone, Copy, PartialEq)]
+enum Lead {
+    Ids,
+    Workspace,
+    Initiator,
+    Tags,
+    Status,
+    Organization,
+}
+
+impl Lead {
+    /// The first that is set: they are in the order of how few jobs they leave.
+    fn of(filter: &JobFilter) -> Self {
+        match filter {
+            JobFilter { ids, .. } if !ids.is_empty() => Self::Ids,
+            JobFilter { workspace: Some(_), .. } => Self::Workspace,
+            JobFilter { initiator: Some(initiator), .. } if !initiator.0.is_nil() => Self::Initiator,
+            JobFilter { tags: Some(_), .. } => Self::Tags,
+            JobFilter { status, .. } if !status.is_empty() => Self::Status,
+            _ => Self::Organization,
+        }
+    }
+}
+
+fn ids_of(jobs: SelectStatement) -> SelectStatement {
+    Query::select().column("id").from_subquery(jobs, "page").take()
+}
+
+/// The first of these jobs, in the order of the listing; without a limit all of them, in any order.
+fn newest(jobs: SelectStatement, limit: Option<u64>) -> SelectStatement {
+    let Some(limit) = limit else { return jobs };
+    // A limit that the planner cannot see counts as a tenth of all rows, and then it would rather sort them.
+    let about = Ord::max(limit.next_power_of_two(), 64);
+    let ordered = format!("j.id, j.created_at FROM $1 AS j ORDER BY j.created_at DESC, j.id DESC LIMIT {about}");
+    let ordered = Query::select().expr(Expr::cust_with_expr(ordered, jobs)).take();
+    Query::select().columns(["id", "created_at"]).from_subquery(ordered, "j").limit(limit).take()
+}
+
+fn unnest(array: impl Into<Expr>) -> FunctionCall {
+    Func::cust("unnest").arg(array)
+}
+
+/// The hashes of the tag sets that jobs of the organization have and that match: from one to the next of an index, not
+/// over all jobs.
+fn tag_sets(organization: OrganizationId, tags: &Tags) -> Expr {
+    let matching = "ARRAY(
+        WITH RECURSIVE tag_set AS (
+            (
+                SELECT jsonb_hash_extended(j.tags, 0) AS hash, j.tags FROM provisioner_jobs AS j
+                WHERE j.organization_id = $1 ORDER BY jsonb_hash_extended(j.tags, 0) LIMIT 1
+            )
+            UNION ALL
+            SELECT next.hash, next.tags FROM tag_set CROSS JOIN LATERAL (
+                SELECT jsonb_hash_extended(j.tags, 0) AS hash, j.tags FROM provisioner_jobs AS j
+                WHERE j.organization_id = $1 AND jsonb_hash_extended(j.tags, 0) > tag_set.hash
+                ORDER BY jsonb_hash_extended(j.tags, 0) LIMIT 1
+            ) AS next
+        )
+        SELECT tag_set.hash FROM tag_set WHERE provisioner_tagset_contains(tag_set.tags, $2)
+    )";
+    Expr::cust_with_exprs(matching, [Expr::val(organization.0), jsonb(tags)])
+}
+
+fn jsonb(tags: &Tags) -> Expr {
+    Expr::val(Value::from_iter(tags.0.clone())).cast_as("jsonb")
+}
+
+/// The jobs that pass all filters, out of one range of the index that leads.
+fn passing(organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
+    let job = |column: &'static str| Expr::col(("j", column));
+    let lead = Lead::of(filter);
+    let mut query = Query::select();
+    query.columns([("j", "id"), ("j", "created_at")]).and_where(job("organization_id").eq(organization.0));
+    // The offset is a fence: these few jobs are there before anything is said of their order.
+    match (lead, filter.workspace) {
+        (Lead::Ids, _) => {
+            let ids: Vec<_> = filter.ids.iter().map(|id| id.0).collect();
+            let by_id = Expr::col("id").eq(PgFunc::any(Expr::val(ids)));
+            let jobs = Query::select().column(Asterisk).from("provisioner_jobs").and_where(by_id).offset(0).take();
+            query.from_subquery(jobs, "j");
+        }
+        (Lead::Workspace, Some(workspace)) => {
+            let jobs = Query::select()
+                .column(("j", Asterisk))
+                .from_as("workspaces", "w")
+                .join_as(JoinType::InnerJoin, "workspace_builds", "b", Expr::cust("b.workspace_id = w.id"))
+                .join_as(JoinType::InnerJoin, "provisioner_jobs", "j", Expr::cust(format!("{BUILD} = b.id")))
+                .and_where(Expr::col(("w", "id")).eq(workspace.0))
+                .and_where(Expr::col(("w", "organization_id")).eq(organization.0))
+                .offset(0)
+                .take();
+            query.from_subquery(jobs, "j");
+        }
+        _ => {
+            query.from_as("provisioner_jobs", "j");
+        }
+    }
+    if matches!(lead, Lead::Initiator | Lead::Tags | Lead::Status) {
+        query.and_where(job("job_status").eq(Expr::col(("status", "status"))));
+    } else if !filter.status.is_empty() {
+        let status: Vec<String> = filter.status.iter().map(ToString::to_string).collect();
+        query.and_where(job("job_status").eq(PgFunc::any(Expr::val(status).cast_as("provisioner_job_status[]"))));
     }
     if let Some(tags) = &filter.tags {
-        let tags = Expr::val(Value::from_iter(tags.0.clone())).cast_as("jsonb");
-        query.and_where(Expr::cust_with_exprs("provisioner_tagset_contains($1, $2)", [job("tags"), tags]));
+        if lead == Lead::Tags {
+            query.and_where(Expr::cust("jsonb_hash_extended(j.tags, 0) = tag_set.tag_set"));
+        } else {
+            // Known before the first job is read.
+            query.and_where(Expr::cust_with_expr("cardinality($1) > 0", tag_sets(organization, tags)));
+        }
+        // Two sets may share a hash.
+        query.and_where(Expr::cust_with_exprs("provisioner_tagset_contains($1, $2)", [job("tags"), jsonb(tags)]));
     }
     if let Some(initiator) = filter.initiator.filter(|id| !id.0.is_nil()) {
         query.and_where(job("initiator_id").eq(initiator.0));
@@ -184,81 +301,78 @@ fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageReque
     if !filter.error_codes.is_empty() {
         query.and_where(job("error_code").eq(PgFunc::any(texts(&filter.error_codes, "text[]"))));
     }
-    subject(&mut query, filter);
-    exclude(&mut query, &filter.exclude);
-    if let Some(limit) = page.limit {
-        // One row more than asked for, instead of a second statement that counts.
-        query.limit(u64::from(limit) + 1);
-    }
+    subject(&mut query, organization, filter);
+    exclude(&mut query, organization, &filter.exclude);
     query
 }
 
-/// The filters on what a job is about, over the same joins as in `queries/jobs/list.sql`.
-fn subject(query: &mut SelectStatement, filter: &JobFilter) {
-    let column = |table: &'static str, column: &'static str| Expr::col((Alias::new(table), Alias::new(column)));
-    let mut join = |kind: JoinType, table: &'static str, alias: &'static str, on: &'static str| {
-        query.join_as(kind, Alias::new(table), Alias::new(alias), Expr::cust(on));
-    };
-    let Exclude { transitions, workspaces, templates, .. } = &filter.exclude;
-    let by_transition = filter.transition.is_some() || !transitions.is_empty();
-    let by_workspace = filter.workspace.is_some() || !workspaces.is_empty();
-    let by_template = filter.template.is_some() || !templates.is_empty();
-    // What is excluded by a name must not be excluded for having none.
-    let kind = |wanted: bool| if wanted { JoinType::InnerJoin } else { JoinType::LeftJoin };
-    if by_transition || by_workspace || by_template {
-        let build = "b.id = provisioner_job_input_uuid(j.input, 'workspace_build_id')";
-        join(JoinType::LeftJoin, "workspace_builds", "b", build);
-    }
-    if by_workspace {
-        let workspace = "w.id = b.workspace_id AND w.organization_id = j.organization_id";
-        join(kind(filter.workspace.is_some()), "workspaces", "w", workspace);
-    }
-    if by_template {
-        let version = "v.id = CASE WHEN jsonb_exists(j.input, 'template_version_id') \
-             THEN provisioner_job_input_uuid(j.input, 'template_version_id') ELSE b.template_version_id END \
-             AND v.organization_id = j.organization_id";
-        join(kind(filter.template.is_some()), "template_versions", "v", version);
-        let template = "t.id = v.template_id AND t.organization_id = j.organization_id";
-        join(kind(filter.template.is_some()), "templates", "t", template);
+/// What index `provisioner_jobs_workspace_build_idx` is over.
+const BUILD: &str = "provisioner_job_input_uuid(j.input, 'workspace_build_id')";
+
+/// The filters on what a job is about, by the same rules as in `queries/jobs/list.sql`. Each is asked of one job after
+/// the other: a join could be turned around, and read all builds.
+fn subject(query: &mut SelectStatement, organization: OrganizationId, filter: &JobFilter) {
+    if let Some(workspace) = filter.workspace.filter(|_| Lead::of(filter) != Lead::Workspace) {
+        query.and_where(Expr::cust_with_expr(format!("{} = $1", workspace_of_job()), workspace.0));
     }
     if let Some(transition) = filter.transition {
-        query.and_where(column("b", "transition").eq(Expr::val(transition.as_str()).cast_as("workspace_transition")));
-    }
-    if let Some(workspace) = filter.workspace {
-        query.and_where(column("w", "id").eq(workspace.0));
+        let transition = Expr::val(transition.as_str()).cast_as("workspace_transition");
+        query.and_where(Expr::cust_with_expr(format!("{} = $1", transition_of_job()), transition));
     }
     if let Some(template) = filter.template {
-        query.and_where(column("t", "id").eq(template.0));
+        query.and_where(is_of_templates(organization, &[template], "IS TRUE"));
     }
 }
 
-/// What must not apply, each in a condition of its own. A null is not excluded: there is nothing that could apply.
-fn exclude(query: &mut SelectStatement, exclude: &Exclude) {
-    let ids = |ids: Vec<Uuid>| Expr::val(ids);
-    let mut none_of = |is_empty: bool, table: &'static str, column: &'static str, any: Expr| {
+fn workspace_of_job() -> String {
+    format!(
+        "(SELECT w.id FROM workspace_builds AS b INNER JOIN workspaces AS w ON w.id = b.workspace_id \
+         WHERE b.id = {BUILD} AND w.organization_id = j.organization_id)"
+    )
+}
+
+fn transition_of_job() -> String {
+    format!("(SELECT b.transition FROM workspace_builds AS b WHERE b.id = {BUILD})")
+}
+
+fn is_of_templates(organization: OrganizationId, templates: &[TemplateId], truth: &str) -> Expr {
+    let of_job = format!(
+        "(CASE WHEN jsonb_exists(j.input, 'template_version_id') \
+         THEN provisioner_job_input_uuid(j.input, 'template_version_id') \
+         ELSE (SELECT b.template_version_id FROM workspace_builds AS b WHERE b.id = {BUILD}) END \
+         IN (SELECT v.id FROM templates AS t INNER JOIN template_versions AS v ON v.template_id = t.id \
+         WHERE t.id = ANY ($1) AND t.organization_id = $2 AND v.organization_id = $2)) {truth}"
+    );
+    let templates: Vec<_> = templates.iter().map(|template| template.0).collect();
+    Expr::cust_with_exprs(of_job, [Expr::val(templates), Expr::val(organization.0)])
+}
+
+/// What must not apply. A null is not excluded: there is nothing that could apply.
+fn exclude(query: &mut SelectStatement, organization: OrganizationId, exclude: &Exclude) {
+    let Exclude { status, types, error_codes, transitions, templates, .. } = exclude;
+    let mut none_of = |is_empty: bool, of_job: &str, any: Expr| {
         if !is_empty {
-            let column = Expr::col((Alias::new(table), Alias::new(column)));
-            query.and_where(Expr::cust_with_exprs("($1 = ANY ($2)) IS NOT TRUE", [column, any]));
+            query.and_where(Expr::cust_with_expr(format!("({of_job} = ANY ($1)) IS NOT TRUE"), any));
         }
     };
-    let Exclude { status, types, error_codes, transitions, .. } = exclude;
-    none_of(status.is_empty(), "j", "job_status", texts(status, "provisioner_job_status[]"));
-    none_of(types.is_empty(), "j", "type", texts(types, "provisioner_job_type[]"));
-    none_of(error_codes.is_empty(), "j", "error_code", texts(error_codes, "text[]"));
-    none_of(transitions.is_empty(), "b", "transition", texts(transitions, "workspace_transition[]"));
-    none_of(exclude.ids.is_empty(), "j", "id", ids(exclude.ids.iter().map(|id| id.0).collect()));
-    none_of(
-        exclude.initiators.is_empty(),
-        "j",
-        "initiator_id",
-        ids(exclude.initiators.iter().map(|id| id.0).collect()),
-    );
-    none_of(exclude.workspaces.is_empty(), "w", "id", ids(exclude.workspaces.iter().map(|id| id.0).collect()));
-    none_of(exclude.templates.is_empty(), "t", "id", ids(exclude.templates.iter().map(|id| id.0).collect()));
-    for (key, value) in &exclude.tags {
-        let tag = Value::from_iter([(key.clone(), value.clone())]);
-        let (tags, tag) = (Expr::col((Alias::new("j"), Alias::new("tags"))), Expr::val(tag).cast_as("jsonb"));
-        query.and_where(Expr::cust_with_exprs("NOT provisioner_tagset_contains($1, $2)", [tags, tag]));
+    let uuids = |ids: Vec<Uuid>| Expr::val(ids);
+    none_of(status.is_empty(), "j.job_status", texts(status, "provisioner_job_status[]"));
+    none_of(types.is_empty(), "j.type", texts(types, "provisioner_job_type[]"));
+    none_of(error_codes.is_empty(), "j.error_code", texts(error_codes, "text[]"));
+    none_of(exclude.ids.is_empty(), "j.id", uuids(exclude.ids.iter().map(|id| id.0).collect()));
+    let initiators = exclude.initiators.iter().map(|id| id.0).collect();
+    none_of(exclude.initiators.is_empty(), "j.initiator_id", uuids(initiators));
+    none_of(transitions.is_empty(), &transition_of_job(), texts(transitions, "workspace_transition[]"));
+    let workspaces = exclude.workspaces.iter().map(|id| id.0).collect();
+    none_of(exclude.workspaces.is_empty(), &workspace_of_job(), uuids(workspaces));
+    if !templates.is_empty() {
+        query.and_where(is_of_templates(organization, templates, "IS NOT TRUE"));
+    }
+    if !exclude.tags.is_empty() {
+        // One condition, however many there are. No tag alone is the untagged set, so containment is the whole rule.
+        let tag = |(key, value): &(String, String)| Value::from_iter([(key.clone(), value.clone())]);
+        let tags: Vec<Value> = exclude.tags.iter().map(tag).collect();
+        query.and_where(Expr::cust_with_expr("(j.tags @> ANY ($1)) IS NOT TRUE", texts(&tags, "jsonb[]")));
     }
 }
 
@@ -405,7 +519,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_not_set_leaves_no_trace() {
-        let expected = r#"SELECT "j"."id" FROM "provisioner_jobs" AS "j" WHERE "j"."organization_id" = $1 ORDER BY "j"."created_at" DESC, "j"."id" DESC"#;
+        let expected = r#"SELECT "id" FROM (SELECT "j"."id", "j"."created_at" FROM "provisioner_jobs" AS "j" WHERE "j"."organization_id" = $1) AS "page""#;
         assert_eq!(sql(&JobFilter::default(), PageRequest::default()), expected);
         let nil = JobFilter { initiator: Some(UserId(Uuid::nil())), ..JobFilter::default() };
         assert_eq!(sql(&nil, PageRequest::default()), expected);

@@ -56,6 +56,9 @@ impl RejectedCommit {
 /// Consumed is the sum of the daily cost of the newest build of each workspace that the user owns there; budget is the
 /// sum of the allowances of the user's groups there, the Everyone group included. Both are 0 for a user that does not
 /// exist, and the budget is 0 for a deleted one.
+///
+/// Its cost does not depend on the number of workspaces and builds: the database keeps the sum. In a serializable
+/// transaction, and right after very many changes, it reads the newest build of each workspace instead.
 #[tracing::instrument(name = "db.quota.usage", skip_all)]
 pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota> {
     sqlx::query_file_as!(Quota, "queries/quota/usage.sql", permit.user().0, permit.organization().0)
@@ -77,6 +80,30 @@ struct CommitRow {
 }
 
 const COMMIT: &str = include_str!("../../queries/quota/commit.sql");
+
+/// Waits for the lock of the owner of the workspace that the job $1 builds, for 5 s at most, and remembers it. No
+/// rows.
+const WAIT_FOR_TURN: &str = "
+SET LOCAL lock_timeout = '5s';
+WITH turn AS MATERIALIZED (
+    SELECT coalesce((
+        SELECT hashtextextended('quota ' || w.owner_id || w.organization_id, 0)
+        FROM workspace_builds AS b
+        INNER JOIN workspaces AS w ON w.id = b.workspace_id
+        WHERE b.job_id = $1
+    ), 0) AS key
+)
+SELECT FROM turn
+WHERE set_config('coderdb.quota_turn', key::text, false) IS NULL OR pg_advisory_lock(key) IS NULL;
+-- A serializable transaction does not count what it changes.
+SELECT WHERE CASE WHEN random() < 0.0625 THEN quota_fold() IS NULL END";
+
+/// The lock of the session becomes one of this transaction, which lets go of it by itself. No rows.
+const TAKE_TURN: &str = "
+WITH turn AS MATERIALIZED (SELECT current_setting('coderdb.quota_turn')::bigint AS key)
+SELECT FROM turn
+WHERE pg_advisory_xact_lock(key) IS NULL OR NOT pg_advisory_unlock(key)";
+
 const NOT_SERIALIZABLE: Error =
     Error::Invalid { field: "transaction", expected: "none, or one with the isolation level SERIALIZABLE" };
 
@@ -87,9 +114,10 @@ const NOT_SERIALIZABLE: Error =
 /// build costs less than the one before it; a first build never does. The cost is recorded only when it is accepted,
 /// and then it is the same commit when it is repeated: what this build recorded before does not count against it.
 ///
-/// Serializable, so that no other commit, here or in another server, spends the same credits. One round trip when no
-/// other commit for the same rows is in flight; a commit that lost a race is tried again, see [`transaction::retry`].
-/// In a transaction of the caller, which must be serializable, it is tried once. Locks the row of the build.
+/// Serializable, so that no other commit, here or in another server, spends the same credits. Of commits of this
+/// library for one owner, the second queues; one that lost a race against another server is tried again, see
+/// [`transaction::retry`]. One round trip when nobody else is in the way. In a transaction of the caller, which must be serializable, it neither queues
+/// nor is tried again. Locks the row of the build and an advisory lock for the owner until it ends.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the job builds no workspace of the organization, is not assigned to the daemon, or is
@@ -110,7 +138,7 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
                     .fetch_optional(conn)
                     .await
             } else {
-                commit_alone(conn, permit, job, cost).await
+                commit_in_turn(conn, permit, job, cost).await
             };
             found.map_err(|e| Error::from_sqlx("quota/commit", e))
         })
@@ -126,20 +154,50 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
     }
 }
 
-/// The level and the statement in one message are one transaction, which the server ends by itself: there is no open
-/// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
-async fn commit_alone(
+/// Of two commits for one owner at once, one would be in vain: they queue, here and in other processes. Whoever waits for
+/// too long goes without, because only SERIALIZABLE keeps the budget.
+async fn commit_in_turn(
     conn: &mut PgConnection,
     permit: RunJobs,
     job: JobId,
     cost: i32,
 ) -> sqlx::Result<Option<CommitRow>> {
-    let statement = COMMIT
-        .replace("$1", &format!("'{job}'"))
-        .replace("$2", &format!("'{}'", permit.daemon()))
-        .replace("$3", &format!("'{}'", permit.organization()))
-        .replace("$4", &cost.to_string());
-    let message = format!("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\n{statement}");
+    match commit_alone(conn, permit, job, cost, true).await {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => {
+            commit_alone(conn, permit, job, cost, false).await
+        }
+        result => result,
+    }
+}
+
+/// The level and the statement in one message are one transaction, which the server ends by itself: there is no open
+/// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
+///
+/// The wait is a transaction before it, because a snapshot from before the wait would be in vain. That one ends by itself,
+/// too: `BEGIN` makes it explicit when nothing is left to do but to commit it.
+async fn commit_alone(
+    conn: &mut PgConnection,
+    permit: RunJobs,
+    job: JobId,
+    cost: i32,
+    in_turn: bool,
+) -> sqlx::Result<Option<CommitRow>> {
+    let arguments = |statement: &str| {
+        statement
+            .replace("$1", &format!("'{job}'"))
+            .replace("$2", &format!("'{}'", permit.daemon()))
+            .replace("$3", &format!("'{}'", permit.organization()))
+            .replace("$4", &cost.to_string())
+    };
+    let (wait, commit) = (arguments(WAIT_FOR_TURN), arguments(COMMIT));
+    let serializable = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+    let message = if in_turn {
+        format!(
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;{wait};\nBEGIN;\nCOMMIT;\n{serializable};{TAKE_TURN};\n{commit}"
+        )
+    } else {
+        format!("{serializable};\n{commit}")
+    };
     let rows = sqlx::raw_sql(AssertSqlSafe(message)).fetch_all(conn).await?;
     rows.first().map(CommitRow::from_row).transpose()
 }

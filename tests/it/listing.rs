@@ -425,7 +425,7 @@ fn minutes_ago(minutes: i64) -> String {
 /// Two organizations; in the first one a user with a workspace made from a template.
 struct World {
     conn: PgConnection,
-    _database: support::Database,
+    database: support::Database,
 }
 
 impl World {
@@ -443,7 +443,7 @@ impl World {
         rows::insert(&mut conn, "template_versions", &[version]).await;
         let workspace = rows::workspace(WORKSPACE, ORGANIZATION, USER, TEMPLATE, "workspace");
         rows::insert(&mut conn, "workspaces", &[workspace]).await;
-        Self { conn, _database: database }
+        Self { conn, database }
     }
 
     async fn insert(&mut self, table: &str, row: Value) {
@@ -963,6 +963,7 @@ async fn filters_combine_by_and() {
         (none(), &[5, 4, 3, 2, 1]),
         (JobFilter { status: vec![JobStatus::Running], ..none() }, &[3]),
         (JobFilter { status: vec![JobStatus::Running, JobStatus::Pending], ..none() }, &[5, 4, 3]),
+        (JobFilter { status: vec![JobStatus::Running, JobStatus::Running], ..none() }, &[3]),
         (JobFilter { status: vec![JobStatus::Unknown], ..none() }, &[]),
         (JobFilter { ids: vec![n(4).into(), n(2).into(), n(99).into()], ..none() }, &[4, 2]),
         (JobFilter { ids: vec![n(99).into()], ..none() }, &[]),
@@ -978,7 +979,24 @@ async fn filters_combine_by_and() {
         (JobFilter { initiator: user, tags: tags(&[("count", "1")]), ..none() }, &[5]),
         (JobFilter { transition: Some(Transition::Stop), ..none() }, &[2]),
         (JobFilter { transition: Some(Transition::Delete), ..none() }, &[]),
+        (JobFilter { tags: tags(&[("count", "1")]), status: vec![JobStatus::Pending], ..none() }, &[5, 4]),
+        (JobFilter { tags: tags(&[("count", "1")]), status: vec![JobStatus::Running], ..none() }, &[]),
+        (JobFilter { tags: tags(&[("count", "2")]), ..none() }, &[]),
+        (JobFilter { initiator: user, tags: tags(&[("count", "2")]), ..none() }, &[]),
+        (JobFilter { initiator: user, transition: Some(Transition::Stop), ..none() }, &[2]),
         (JobFilter { template: Some(TEMPLATE.into()), ..none() }, &[2, 1]),
+        (JobFilter { template: Some(TEMPLATE.into()), transition: Some(Transition::Start), ..none() }, &[1]),
+        (JobFilter { workspace: Some(WORKSPACE.into()), ..none() }, &[2, 1]),
+        (JobFilter { workspace: Some(WORKSPACE.into()), ids: vec![n(1).into(), n(3).into()], ..none() }, &[1]),
+        (
+            JobFilter {
+                workspace: Some(WORKSPACE.into()),
+                initiator: user,
+                status: vec![JobStatus::Pending],
+                ..none()
+            },
+            &[],
+        ),
         (JobFilter { workspace: Some(WORKSPACE.into()), transition: Some(Transition::Start), ..none() }, &[1]),
         (JobFilter { created_after: time(3), ..none() }, &[5, 4]),
         (JobFilter { created_before: time(2), ..none() }, &[3, 2, 1]),
@@ -1016,6 +1034,76 @@ async fn pages_of_fifty_hold_fifty_of_sixty_jobs_and_then_ten() {
         .unwrap();
     assert_eq!((first.rows.len(), second.rows.len(), second.next), (50, 10, None));
     assert_eq!([first.rows, second.rows].concat(), everything);
+}
+
+#[tokio::test]
+async fn many_tag_sets_and_one_that_is_too_long_for_an_index_are_found() {
+    let mut world = World::new().await;
+    let long: String = std::iter::repeat_with(fastrand::alphanumeric).take(20_000).collect();
+    for id in 1..=100_u128 {
+        let tags = json!({"number": id.to_string(), "parity": (id % 2).to_string()});
+        world.job(id, json!({"created_at": minutes_ago(100 - i64::try_from(id).unwrap()), "tags": tags})).await;
+    }
+    world.job(101, json!({"created_at": minutes_ago(1000), "tags": {"long": long, "parity": "0"}})).await;
+    let tagged = |tags: &[(&str, &str)]| JobFilter {
+        tags: Some(tags.iter().copied().collect::<Tags>()),
+        ..JobFilter::default()
+    };
+    let even: Vec<u128> = (1..=50).rev().map(|half| half * 2).chain([101]).collect();
+    assert_eq!(world.ids(&tagged(&[("parity", "0")])).await, even);
+    assert_eq!(world.ids(&tagged(&[("parity", "1"), ("number", "7")])).await, [7]);
+    assert_eq!(world.ids(&tagged(&[("parity", "1"), ("number", "8")])).await, [0; 0]);
+    assert_eq!(world.ids(&tagged(&[("long", &long)])).await, [101]);
+}
+
+#[tokio::test]
+async fn a_walk_among_inserts_meets_every_row_once() {
+    let mut world = World::new().await;
+    for id in 1..=200_u128 {
+        // Some share a moment.
+        world.job(id, json!({"created_at": minutes_ago(10 + i64::try_from(id / 3).unwrap())})).await;
+    }
+    let filters = [
+        JobFilter::default(),
+        JobFilter { status: vec![JobStatus::Pending, JobStatus::Failed], ..JobFilter::default() },
+        JobFilter { initiator: Some(UserId(USER)), ..JobFilter::default() },
+        JobFilter { tags: Some([("scope", "organization")].into_iter().collect()), ..JobFilter::default() },
+    ];
+    let mut writer = world.database.connect().await;
+    let (inserted, mut inserts) = tokio::sync::watch::channel(0_u128);
+    let inserting = tokio::spawn(async move {
+        for id in 1_000.. {
+            // Newer than all, among those that are there, and older than all.
+            let minutes = [0, 10 + i64::try_from(id % 70).unwrap(), 5_000][usize::try_from(id % 3).unwrap()];
+            let row = with(rows::job(n(id), ORGANIZATION, USER), json!({"created_at": minutes_ago(minutes)}));
+            rows::insert(&mut writer, "provisioner_jobs", &[row]).await;
+            if inserted.send(id).is_err() {
+                break;
+            }
+        }
+    });
+    for filter in filters {
+        let before = world.ids(&filter).await;
+        let mut walked = Vec::new();
+        let mut request = PageRequest::first(7);
+        loop {
+            let seen = *inserts.borrow_and_update();
+            inserts.wait_for(|now| *now > seen).await.expect("inserts");
+            let page =
+                store::jobs::list(&mut world.conn, &support::read_jobs(ORGANIZATION), &filter, request).await.unwrap();
+            walked.extend(page.rows.iter().map(|row| row.job.id.0.as_u128()));
+            let Some(next) = page.next else { break };
+            request = PageRequest::after(next, 7);
+        }
+        let mut once = walked.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), walked.len(), "a row twice: {filter:#?}");
+        let met: Vec<u128> = walked.into_iter().filter(|id| before.contains(id)).collect();
+        assert_eq!(met, before, "{filter:#?}");
+    }
+    drop(inserts);
+    inserting.await.unwrap();
 }
 
 #[tokio::test]

@@ -58,13 +58,15 @@ BEGIN
         FROM pg_class AS c
         LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'id'
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+            -- What has been counted when is nobody's business: quota::usage is.
+            AND c.relname !~ '^quota_'
         GROUP BY c.relname
         ORDER BY c.relname
     LOOP
         RETURN QUERY EXECUTE format(
             'SELECT concat_ws('' '', %1$L, to_jsonb(t) - %2$L::text[]) FROM %1$I AS t ORDER BY %3$s',
             tab.name,
-            CASE WHEN tab.is_numbered THEN '{id}' WHEN tab.name = 'chats' THEN '{updated_at}' ELSE '{}' END,
+            CASE WHEN tab.is_numbered THEN '{id,xid}' WHEN tab.name = 'chats' THEN '{updated_at}' ELSE '{}' END,
             CASE WHEN tab.is_numbered THEN 't.id' ELSE '1' END
         );
     END LOOP;

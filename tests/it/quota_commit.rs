@@ -367,3 +367,35 @@ async fn together_with_foreign_commits_the_budget_is_never_exceeded_and_callers_
     tasks.join_all().await;
     assert_eq!(costs(&mut conn).await.iter().sum::<i32>(), 10);
 }
+
+#[tokio::test]
+async fn a_commit_waits_for_the_one_before_it_and_sees_what_that_one_wrote() {
+    let (database, mut conn) = world(10).await;
+    sql(&mut conn, "SELECT add_workspace(2)").await;
+    build(&mut conn, 2, 2, 1).await;
+    let mut before = database.connect().await;
+    sql(
+        &mut before,
+        "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('quota ' || u(1) || u(1), 0));
+         UPDATE workspace_builds SET daily_cost = 4 WHERE id = u(2)",
+    )
+    .await;
+    let mut other = database.connect().await;
+    let task = tokio::spawn(async move { try_commit(&mut other, 1, 7).await });
+    support::settled(&task, &mut conn, 1).await;
+    sql(&mut before, "COMMIT").await;
+    assert_eq!(task.await.unwrap(), (false, 4, 10));
+}
+
+#[tokio::test]
+async fn a_commit_that_waits_in_vain_goes_without_its_turn() {
+    let (database, mut conn) = world(10).await;
+    let mut holder = database.connect_with_session().await;
+    sql(&mut holder, "SELECT pg_advisory_lock(hashtextextended('quota ' || u(1) || u(1), 0))").await;
+    assert_eq!(try_commit(&mut conn, 1, 7).await, (true, 7, 10));
+    assert!(!conn.is_in_transaction());
+    let left = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let left: i64 = sqlx::query_scalar(left).fetch_one(&mut holder).await.unwrap();
+    assert_eq!(left, 1, "that of the holder");
+}

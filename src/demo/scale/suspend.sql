@@ -35,3 +35,7 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- What users consume is counted once, at the end.
+ALTER TABLE workspaces DISABLE TRIGGER quota_workspace_updated;
+ALTER TABLE workspace_builds DISABLE TRIGGER quota_workspace_build_changed;

@@ -142,8 +142,8 @@ pub async fn get_for_update_skip_locked(conn: &mut PgConnection, permit: &LockJo
 
 /// The first job that the daemon can take, now its own: jobs of people before those of the prebuilds user, then the
 /// oldest; `None` when there is nothing to do (domain 5.1). Asked again, it takes another one: a job whose taker never
-/// learned of it is left to the [reaper](super::reap). One round trip; locks only the job that it takes, and passes over
-/// those that others are taking.
+/// learned of it is left to the [reaper](super::reap). One round trip, which costs the same however many jobs wait; locks
+/// only the job that it takes, and passes over those that others are taking.
 #[tracing::instrument(name = "db.jobs.acquire", skip_all)]
 pub async fn acquire(
     conn: &mut PgConnection,
