@@ -1,23 +1,21 @@
 //! `coderdb provisioner jobs`.
 
-use std::{process::ExitCode, str::FromStr};
+use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum, builder::TypedValueParser};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     connect::connect,
     error::CliError,
+    filter::Filter,
     output::{Output, note, print, print_json, table},
-    resolve::{self, OPERATOR, OrganizationArg},
+    resolve::OPERATOR,
 };
 use crate::{
     authz::ReadJobs,
-    model::{
-        JobDetails, JobFilter, JobId, JobStatus, NameOrId, Organization, PageRequest, Tags, TemplateId, Transition,
-        UserRef, WorkspaceId,
-    },
+    model::{JobDetails, JobStatus, Organization, PageRequest},
     store::jobs,
 };
 
@@ -34,53 +32,16 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only jobs with one of these statuses
-    #[arg(short, long, value_delimiter = ',', env = "CODER_PROVISIONER_JOB_LIST_STATUS")]
-    #[arg(value_parser = values::<JobStatus>(JobStatus::ALL.iter().map(|v| v.as_str())))]
-    status: Vec<JobStatus>,
+    #[command(flatten)]
+    filter: Filter,
     /// At most so many jobs, the newest ones; 0 for all
     #[arg(short, long, default_value = "50", env = "CODER_PROVISIONER_JOB_LIST_LIMIT", allow_negative_numbers = true)]
     limit: u32,
-    /// Filter by initiator (user ID or username).
-    #[arg(short, long, value_name = "USER", env = "CODER_PROVISIONER_JOB_LIST_INITIATOR")]
-    initiator: Option<UserRef>,
-    /// Only jobs whose build does this to its workspace
-    #[arg(long, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
-    transition: Option<Transition>,
-    /// Only jobs with a version of this template, by name or id
-    #[arg(long)]
-    template: Option<NameOrId<TemplateId>>,
-    /// Only jobs that build this workspace, by name, owner/name or id
-    #[arg(long)]
-    workspace: Option<NameOrId<WorkspaceId>>,
-    /// Only jobs with this tag; several must all be there
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
-    /// Only these jobs
-    #[arg(long = "id", value_name = "JOB", value_delimiter = ',')]
-    ids: Vec<JobId>,
-    #[command(flatten)]
-    organization: OrganizationArg,
     /// The columns of the table
     #[arg(short = 'c', long = "column", value_enum, value_delimiter = ',', default_values_t = Column::DEFAULT)]
     columns: Vec<Column>,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
-}
-
-/// A parser for a closed set, whose values the help and the errors list.
-fn values<T>(all: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
-where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
-{
-    clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>()).try_map(|text| text.parse())
-}
-
-fn tag(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
 }
 
 /// The columns, in the order of domain 11.1.
@@ -212,19 +173,7 @@ fn text(value: Option<impl ToString>) -> String {
 
 pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
-    let organization = args.organization.resolve(&mut database).await?;
-    let mut filter = JobFilter { status: args.status, ids: args.ids, ..JobFilter::default() };
-    filter.transition = args.transition;
-    filter.tags = (!args.tags.is_empty()).then(|| Tags::from_iter(args.tags));
-    if let Some(initiator) = args.initiator.filter(|user| *user != UserRef::Username(String::new())) {
-        filter.initiator = Some(resolve::user(&mut database, "initiator", &initiator).await?.id);
-    }
-    if let Some(template) = &args.template {
-        filter.template = Some(resolve::template(&mut database, organization.id, template).await?);
-    }
-    if let Some(workspace) = &args.workspace {
-        filter.workspace = Some(resolve::workspace(&mut database, organization.id, workspace).await?);
-    }
+    let (organization, filter) = args.filter.resolve(&mut database).await?;
     let page = PageRequest { limit: (args.limit > 0).then_some(args.limit), after: None };
     let mut jobs = jobs::list(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, &filter, page).await?.rows;
     // The limit keeps the newest; people read them oldest first.

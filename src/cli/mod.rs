@@ -3,6 +3,7 @@
 mod connect;
 mod demo;
 mod error;
+mod filter;
 mod jobs;
 mod log;
 #[cfg(feature = "mcp")]
@@ -13,9 +14,9 @@ mod postgres;
 mod quota;
 mod resolve;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use error::CliError;
 
@@ -57,10 +58,38 @@ enum Provisioner {
     Jobs(jobs::Command),
 }
 
+/// All commands and their arguments.
+#[must_use]
+pub fn command() -> clap::Command {
+    // `list` alone has these: a variable for a listing must not change what `cancel` cancels.
+    let variable = |id: &str| match id {
+        "status" => Some("CODER_PROVISIONER_JOB_LIST_STATUS"),
+        "initiator" => Some("CODER_PROVISIONER_JOB_LIST_INITIATOR"),
+        _ => None,
+    };
+    let list = |list: clap::Command| {
+        list.mut_args(|arg| match variable(arg.get_id().as_str()) {
+            Some(name) => arg.env(name),
+            None => arg,
+        })
+    };
+    let provisioner = |it: clap::Command| it.mut_subcommand("jobs", |jobs| jobs.mut_subcommand("list", list));
+    without_empty_variables(Cli::command().mut_subcommand("provisioner", provisioner))
+}
+
+/// An empty variable is an unset one.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+    command.mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg }).mut_subcommands(without_empty_variables)
+}
+
 /// Parses the arguments, runs the command, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => cli.command,
+        Err(error) => error.exit(),
+    };
     let run = async {
         log::start()?;
         match command {
