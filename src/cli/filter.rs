@@ -22,7 +22,7 @@ pub(super) struct Filter {
     status: Vec<JobStatus>,
     /// Filter by initiator (user ID or username).
     #[arg(short, long, value_name = "USER")]
-    initiator: Option<UserRef>,
+    pub(super) initiator: Option<UserRef>,
     /// Only jobs whose build does this to its workspace
     #[arg(long, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
     transition: Option<Transition>,

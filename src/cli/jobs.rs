@@ -1,5 +1,8 @@
 //! `coderdb provisioner jobs`.
 
+mod cancel;
+mod logs;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -28,6 +31,8 @@ pub(super) enum Command {
                             --transition start -o json\n  coderdb provisioner jobs list -c 'id,status,worker \
                             name,error code' --limit 0\n\n`--initiator me` is the user that CODERDB_USER names.")]
     List(List),
+    Cancel(cancel::Args),
+    Logs(logs::Args),
 }
 
 #[derive(Debug, Args)]
@@ -171,7 +176,15 @@ fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliError> {
+pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
+    match command {
+        Command::List(args) => list(args).await,
+        Command::Cancel(args) => cancel::run(args).await,
+        Command::Logs(args) => logs::run(args).await,
+    }
+}
+
+async fn list(args: List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let (organization, filter) = args.filter.resolve(&mut database).await?;
     let page = PageRequest { limit: (args.limit > 0).then_some(args.limit), after: None };

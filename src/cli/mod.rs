@@ -11,8 +11,10 @@ mod mcp;
 mod migrate;
 mod output;
 mod postgres;
+mod prebuilds;
 mod quota;
 mod resolve;
+mod signals;
 
 use std::{env, process::ExitCode};
 
@@ -41,6 +43,9 @@ enum Command {
     /// See what the provisioners have to do
     #[command(subcommand, visible_alias = "provisioners")]
     Provisioner(Provisioner),
+    /// Stop and start the making of prebuilt workspaces
+    #[command(subcommand, visible_alias = "prebuild")]
+    Prebuilds(prebuilds::Command),
     /// See what users consume and may consume
     #[command(subcommand)]
     Quota(quota::Command),
@@ -96,6 +101,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
+            Command::Prebuilds(command) => prebuilds::run(command).await,
             Command::Quota(command) => quota::run(command).await,
             #[cfg(feature = "mcp")]
             Command::Mcp(args) => mcp::run(args).await,

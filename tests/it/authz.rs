@@ -86,6 +86,7 @@ jobs::acquire_batch              list         : daemon
 jobs::by_ids                     found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::by_ids_with_queue_position found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::cancel                     owned        : owner @admin member operator
+jobs::cancel_batch               owned-found  : owner @admin member operator
 jobs::complete                   thing        : daemon
 jobs::created_after              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::fail                       thing        : daemon
@@ -93,6 +94,7 @@ jobs::fail_over_quota            thing        : daemon
 jobs::get                        thing        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
+jobs::ids                        list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::insert                     thing        : owner member
 jobs::list                       list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::reap                       site         : reaper
@@ -159,6 +161,7 @@ pub const WRITES: &[&str] = &[
     "jobs::acquire",
     "jobs::acquire_batch",
     "jobs::cancel",
+    "jobs::cancel_batch",
     "jobs::complete",
     "jobs::fail",
     "jobs::fail_over_quota",
@@ -653,6 +656,11 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let outcome = store::jobs::cancel(conn, &CancelJobs::check(who, organization)?, job, None, NOW).await?;
             usize::from(matches!(outcome, CancelOutcome::Canceled(canceled) if canceled.id == job))
         }
+        "jobs::cancel_batch" => {
+            let permit = CancelJobs::check(who, organization)?;
+            let outcomes = store::jobs::cancel_batch(conn, &permit, &[job], None, NOW).await?;
+            outcomes.values().filter(|outcome| matches!(outcome, CancelOutcome::Canceled(_))).count()
+        }
         "jobs::complete" => {
             let permit = RunJobs::check(who, organization, daemon)?;
             let outcome = store::jobs::complete(conn, &permit, job, NOW, None).await?;
@@ -700,6 +708,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             };
             let permit = InsertJobs::check(who, organization, JobSubject::DryRun(version))?;
             usize::from(Some(store::jobs::insert(conn, &permit, new).await?.initiator_id) == who.user_id())
+        }
+        "jobs::ids" => {
+            let permit = ReadJobs::check(who, organization)?;
+            store::jobs::ids(conn, &permit, &JobFilter::default(), PageRequest::default()).await?.rows.len()
         }
         "jobs::list" => {
             let permit = ReadJobs::check(who, organization)?;

@@ -83,6 +83,7 @@ jobs::acquire_batch              limit                      u32
 jobs::by_ids_with_queue_position now                        time
 jobs::by_ids_with_queue_position stale_interval             span
 jobs::cancel                     now                        time
+jobs::cancel_batch               now                        time
 jobs::complete                   now                        time
 jobs::complete                   provisioner_state          bytes
 jobs::created_after              after                      time
@@ -94,6 +95,11 @@ jobs::insert                     job.created_at             time
 jobs::insert                     job.options                json
 jobs::insert                     job.tags                   tags
 jobs::insert                     job.trace_metadata         json
+jobs::ids                        filter.tags                tags
+jobs::ids                        filter.created_after       time
+jobs::ids                        filter.created_before      time
+jobs::ids                        page.limit                 u32
+jobs::ids                        page.after                 time  bc=ok
 jobs::list                       filter.tags                tags
 jobs::list                       filter.created_after       time
 jobs::list                       filter.created_before      time
@@ -447,9 +453,12 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let (now, stale) = (time("now"), span("stale_interval"));
             store::jobs::by_ids_with_queue_position(conn, &permit, &[job], now, stale).await.map(drop)
         }
-        "jobs::cancel" => {
+        "jobs::cancel" | "jobs::cancel_batch" => {
             let permit = CancelJobs::check(owner, organization)?;
-            store::jobs::cancel(conn, &permit, job, None, bad.time()).await.map(drop)
+            match entry.operation {
+                "jobs::cancel" => store::jobs::cancel(conn, &permit, job, None, bad.time()).await.map(drop),
+                _ => store::jobs::cancel_batch(conn, &permit, &[job], None, bad.time()).await.map(drop),
+            }
         }
         "jobs::complete" => {
             let bytes = is("provisioner_state").then(|| bad.bytes());
@@ -481,7 +490,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let permit = InsertJobs::check(owner, organization, JobSubject::DryRun(version))?;
             store::jobs::insert(conn, &permit, new).await.map(drop)
         }
-        "jobs::list" => {
+        "jobs::ids" | "jobs::list" => {
             let filter = JobFilter {
                 tags: is("filter.tags").then(|| bad.tags()),
                 created_after: is("filter.created_after").then(|| bad.time()),
@@ -492,7 +501,11 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
                 limit: is("page.limit").then(|| bad.number()),
                 after: is("page.after").then(|| Cursor { created_at: bad.time(), id: job }),
             };
-            store::jobs::list(conn, &ReadJobs::check(owner, organization)?, &filter, page).await.map(drop)
+            let permit = ReadJobs::check(owner, organization)?;
+            match entry.operation {
+                "jobs::ids" => store::jobs::ids(conn, &permit, &filter, page).await.map(drop),
+                _ => store::jobs::list(conn, &permit, &filter, page).await.map(drop),
+            }
         }
         "jobs::reap" => {
             store::jobs::reap(conn, &ReapJobs::check(&system(System::Reaper))?, job, bad.time()).await.map(drop)

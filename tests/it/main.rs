@@ -28,6 +28,7 @@ mod migrate_schema;
 mod migrations;
 mod model;
 mod operations;
+mod operator;
 mod plans;
 mod pool;
 mod pooler;

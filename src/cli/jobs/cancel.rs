@@ -22,7 +22,7 @@ use super::super::{
 use crate::{
     authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
     model::{
-        CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest,
+        CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest, UserRef,
     },
     store::{self, jobs},
     watch::{self, Change},
@@ -45,7 +45,7 @@ const BATCH: usize = 500;
                         --expect-status running\n\nExit codes: 0 everything that was chosen is canceled, or was in \
                         another state by then; 1 a job that was named is not canceled; 4 the database was lost on the \
                         way, and what was done is reported.")]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// The ids of jobs; `-` for those on standard input, separated by white space
     #[arg(value_name = "JOB")]
     ids: Vec<String>,
@@ -161,8 +161,12 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
     // Whoever reads ids in a loop has the next ones on standard input: they are not for us.
     let from_input = args.ids.iter().any(|id| id == "-");
     let named = if from_input { None } else { ids(args.ids.iter().map(String::as_str))? };
+    // As a filter it would be none, and what a script forgot to set must not cancel the jobs of everybody.
+    if args.filter.initiator == Some(UserRef::Username(String::new())) {
+        return Err(CliError::new(USAGE, "--initiator names nobody"));
+    }
     let mut database = connect().await?;
-    let (organization, filter) = args.filter.clone().resolve(&mut database).await?;
+    let (organization, filter) = args.filter.resolve(&mut database).await?;
     let is_filtered = filter != JobFilter::default();
     if is_filtered && !args.ids.is_empty() {
         return Err(CliError::new(USAGE, "either ids or filters say which jobs, not both"));
@@ -321,9 +325,9 @@ async fn foresee(
             let jobs = jobs::by_ids(database, &read, ids).await?;
             let mut foreseen: BTreeMap<_, _> =
                 jobs.iter().map(|job| (job.id, Report::foreseen(job, group.expected))).collect();
-            reports.extend(ids.iter().map(|id| {
-                foreseen.remove(id).unwrap_or_else(|| Report::without_job(*id, Outcome::NotFound))
-            }));
+            reports.extend(
+                ids.iter().map(|id| foreseen.remove(id).unwrap_or_else(|| Report::without_job(*id, Outcome::NotFound))),
+            );
         }
     }
     Ok(reports)

@@ -24,7 +24,7 @@ use crate::{
                         provisioner jobs logs c0de0000-0009-4000-8000-000000000027 --follow\n  coderdb provisioner \
                         jobs logs c0de0000-0009-4000-8000-000000000022 -o json | jq -r .output\n\nExit codes with \
                         --follow: 0 the job has succeeded, 1 it has failed or is canceled.")]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// The id of the job
     #[arg(value_name = "JOB")]
     id: JobId,
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         show(&lines, args.output)?;
     }
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let ended = watcher.wait(&read, args.id, pool::Settings::default().wait).await?;
+    let ended = watcher.wait(&read, args.id, pool::Settings::default().deadline).await?;
     note(&how_it_ended(&ended));
     database.close().await;
     Ok(if ended.status == JobStatus::Succeeded { ExitCode::SUCCESS } else { FAILED.into() })
