@@ -64,6 +64,11 @@ impl CliError {
             .next("run `coderdb migrate up`, or `coderdb demo` for something to look at")
     }
 
+    pub(super) fn no_default_organization() -> Self {
+        Self::new(FAILED, "there is no default organization")
+            .next("name one with --org, or run `coderdb demo` for something to look at")
+    }
+
     /// Whether it was asked to stop.
     pub(super) const fn is_stop(&self) -> bool {
         self.code == STOPPED

@@ -13,7 +13,7 @@ use crate::{
     store::PgConnection,
 };
 
-/// The organization, and which of its jobs.
+/// The organization, and which of its jobs. What is asked for twice, by flags or in the search, is a mistake.
 #[derive(Debug, Args)]
 pub(super) struct Filter {
     /// Only jobs with one of these statuses
@@ -38,6 +38,9 @@ pub(super) struct Filter {
     /// Only these jobs
     #[arg(long = "id", value_name = "JOB", value_delimiter = ',')]
     ids: Vec<JobId>,
+    /// Only jobs that match, as in `initiator:prebuilds -status:failed created:>1h`
+    #[arg(short = 'q', long, value_name = "QUERY", default_value = "", hide_default_value = true)]
+    search: Query,
     #[command(flatten)]
     organization: OrganizationArg,
 }
@@ -58,21 +61,67 @@ fn tag(text: &str) -> Result<(String, String), String> {
 }
 
 impl Filter {
-    /// The organization and the filter that are meant: one round trip for each name among them.
+    /// Whether every job of the organization passes.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { status, initiator, transition, template, workspace, tags, ids, search, organization: _ } = self;
+        let is_about_jobs = |term: &Term| !matches!(term.condition, Condition::Organization(_));
+        status.is_empty()
+            && tags.is_empty()
+            && ids.is_empty()
+            && initiator.is_none()
+            && transition.is_none()
+            && template.is_none()
+            && workspace.is_none()
+            && !search.terms().iter().any(is_about_jobs)
+    }
+
+    /// The organization and the filter that are meant: one round trip for the organization, and one for each name.
     pub(super) async fn resolve(self, conn: &mut PgConnection) -> Result<(Organization, JobFilter), CliError> {
-        let organization = self.organization.resolve(conn).await?;
-        let mut filter = JobFilter { status: self.status, ids: self.ids, ..JobFilter::default() };
-        filter.transition = self.transition;
-        filter.tags = (!self.tags.is_empty()).then(|| Tags::from_iter(self.tags));
-        if let Some(initiator) = self.initiator.filter(|user| *user != UserRef::Username(String::new())) {
-            filter.initiator = Some(resolve::user(conn, "initiator", &initiator).await?.id);
+        let query = self.query()?;
+        let me = resolve::me();
+        query.resolve(conn, &OPERATOR, me.as_ref(), OffsetDateTime::now_utc()).await.map_err(CliError::from)
+    }
+
+    /// All that was asked for as one query: a flag is another way to write a term.
+    fn query(self) -> Result<Query, CliError> {
+        let list = |is_empty: bool, condition| (!is_empty).then_some(condition);
+        let flags = [
+            list(self.status.is_empty(), Condition::Status(self.status)),
+            self.initiator.filter(|user| *user != UserRef::Username(String::new())).map(Condition::Initiator),
+            self.transition.map(Condition::Transition),
+            self.template.map(Condition::Template),
+            self.workspace.map(Condition::Workspace),
+            list(self.ids.is_empty(), Condition::Id(self.ids)),
+            self.organization.org.filter(|org| *org != NameOrId::Name(String::new())).map(Condition::Organization),
+        ];
+        let tags = self.tags.into_iter().map(|(key, value)| Condition::Tag(key, value));
+        let mut query = self.search;
+        for condition in flags.into_iter().flatten().chain(tags) {
+            query
+                .push(Term { negated: false, condition })
+                .map_err(|problem| CliError::new(USAGE, problem.to_string()))?;
         }
-        if let Some(template) = &self.template {
-            filter.template = Some(resolve::template(conn, organization.id, template).await?);
+        Ok(query)
+    }
+}
+
+impl From<ResolveError> for CliError {
+    fn from(error: ResolveError) -> Self {
+        let said = error.to_string();
+        match error {
+            ResolveError::Store(store::Error::NotFound { entity: "initiator", key }) if key == "me" => {
+                Self::new(FAILED, said).next(resolve::WHO_IS_ME)
+            }
+            ResolveError::Store(store::Error::NotFound { entity: "organization", key }) if key == "default" => {
+                Self::no_default_organization()
+            }
+            ResolveError::Store(store::Error::NotFound { entity: "workspace", .. }) => {
+                Self::new(FAILED, said).next("name a workspace that was deleted by its id")
+            }
+            ResolveError::Store(error) => error.into(),
+            ResolveError::Ambiguous { candidates, .. } => {
+                Self::new(FAILED, said).next(format!("name one of them: {}", candidates.join(", ")))
+            }
         }
-        if let Some(workspace) = &self.workspace {
-            filter.workspace = Some(resolve::workspace(conn, organization.id, workspace).await?);
-        }
-        Ok((organization, filter))
     }
 }

@@ -19,9 +19,9 @@ use super::{Error, Result, StoredJson, Timestamp, input};
 use crate::{
     authz::ReadJobs,
     model::{
-        Cursor, DaemonId, FileId, Job, JobDetails, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue,
-        OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, TemplateId, TemplateVersionId, Transition,
-        UserId, WorkspaceBuildId, WorkspaceId,
+        Cursor, DaemonId, Exclude, FileId, Job, JobDetails, JobFilter, JobId, JobInput, JobStatus, JobType,
+        JobWithQueue, OrganizationId, Page, PageRequest, ProvisionerType, StorageMethod, Tags, TemplateId,
+        TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -144,6 +144,10 @@ pub async fn by_ids_with_queue_position(
 /// That neither the filter nor the page has anything that the database cannot hold.
 fn check(filter: &JobFilter, page: PageRequest) -> Result<()> {
     filter.tags.as_ref().map_or(Ok(()), |tags| input::tags("tags", tags))?;
+    filter.exclude.tags.iter().try_for_each(|tag| input::tags("exclude.tags", &Tags::from_iter([tag.clone()])))?;
+    for (field, codes) in [("error_codes", &filter.error_codes), ("exclude.error_codes", &filter.exclude.error_codes)] {
+        codes.iter().try_for_each(|code| input::text(field, code.as_str()))?;
+    }
     filter.created_after.map(|at| input::time("created_after", at)).transpose()?;
     filter.created_before.map(|at| input::time("created_before", at)).transpose()?;
     // A cursor may stand at a row whose time is beyond these years.
@@ -204,7 +208,14 @@ fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageReque
             Expr::tuple([job("created_at"), job("id")]).lt(Expr::tuple([created_at, Expr::val(cursor.id.0)])),
         );
     }
+    if !filter.types.is_empty() {
+        query.and_where(job("type").eq(PgFunc::any(texts(&filter.types, "provisioner_job_type[]"))));
+    }
+    if !filter.error_codes.is_empty() {
+        query.and_where(job("error_code").eq(PgFunc::any(texts(&filter.error_codes, "text[]"))));
+    }
     subject(&mut query, filter);
+    exclude(&mut query, &filter.exclude);
     if let Some(limit) = page.limit {
         // One row more than asked for, instead of a second statement that counts.
         query.limit(u64::from(limit) + 1);
@@ -218,21 +229,27 @@ fn subject(query: &mut SelectStatement, filter: &JobFilter) {
     let mut join = |kind: JoinType, table: &'static str, alias: &'static str, on: &'static str| {
         query.join_as(kind, Alias::new(table), Alias::new(alias), Expr::cust(on));
     };
-    if filter.transition.is_some() || filter.workspace.is_some() || filter.template.is_some() {
+    let Exclude { transitions, workspaces, templates, .. } = &filter.exclude;
+    let by_transition = filter.transition.is_some() || !transitions.is_empty();
+    let by_workspace = filter.workspace.is_some() || !workspaces.is_empty();
+    let by_template = filter.template.is_some() || !templates.is_empty();
+    // What is excluded by a name must not be excluded for having none.
+    let kind = |wanted: bool| if wanted { JoinType::InnerJoin } else { JoinType::LeftJoin };
+    if by_transition || by_workspace || by_template {
         let build = "b.id = provisioner_job_input_uuid(j.input, 'workspace_build_id')";
         join(JoinType::LeftJoin, "workspace_builds", "b", build);
     }
-    if filter.workspace.is_some() {
+    if by_workspace {
         let workspace = "w.id = b.workspace_id AND w.organization_id = j.organization_id";
-        join(JoinType::InnerJoin, "workspaces", "w", workspace);
+        join(kind(filter.workspace.is_some()), "workspaces", "w", workspace);
     }
-    if filter.template.is_some() {
+    if by_template {
         let version = "v.id = CASE WHEN jsonb_exists(j.input, 'template_version_id') \
              THEN provisioner_job_input_uuid(j.input, 'template_version_id') ELSE b.template_version_id END \
              AND v.organization_id = j.organization_id";
-        join(JoinType::InnerJoin, "template_versions", "v", version);
+        join(kind(filter.template.is_some()), "template_versions", "v", version);
         let template = "t.id = v.template_id AND t.organization_id = j.organization_id";
-        join(JoinType::InnerJoin, "templates", "t", template);
+        join(kind(filter.template.is_some()), "templates", "t", template);
     }
     if let Some(transition) = filter.transition {
         query.and_where(column("b", "transition").eq(Expr::val(transition.as_str()).cast_as("workspace_transition")));
@@ -243,6 +260,41 @@ fn subject(query: &mut SelectStatement, filter: &JobFilter) {
     if let Some(template) = filter.template {
         query.and_where(column("t", "id").eq(template.0));
     }
+}
+
+/// What must not apply, each in a condition of its own. A null is not excluded: there is nothing that could apply.
+fn exclude(query: &mut SelectStatement, exclude: &Exclude) {
+    let ids = |ids: Vec<Uuid>| Expr::val(ids);
+    let mut none_of = |is_empty: bool, table: &'static str, column: &'static str, any: Expr| {
+        if !is_empty {
+            let column = Expr::col((Alias::new(table), Alias::new(column)));
+            query.and_where(Expr::cust_with_exprs("($1 = ANY ($2)) IS NOT TRUE", [column, any]));
+        }
+    };
+    let Exclude { status, types, error_codes, transitions, .. } = exclude;
+    none_of(status.is_empty(), "j", "job_status", texts(status, "provisioner_job_status[]"));
+    none_of(types.is_empty(), "j", "type", texts(types, "provisioner_job_type[]"));
+    none_of(error_codes.is_empty(), "j", "error_code", texts(error_codes, "text[]"));
+    none_of(transitions.is_empty(), "b", "transition", texts(transitions, "workspace_transition[]"));
+    none_of(exclude.ids.is_empty(), "j", "id", ids(exclude.ids.iter().map(|id| id.0).collect()));
+    none_of(
+        exclude.initiators.is_empty(),
+        "j",
+        "initiator_id",
+        ids(exclude.initiators.iter().map(|id| id.0).collect()),
+    );
+    none_of(exclude.workspaces.is_empty(), "w", "id", ids(exclude.workspaces.iter().map(|id| id.0).collect()));
+    none_of(exclude.templates.is_empty(), "t", "id", ids(exclude.templates.iter().map(|id| id.0).collect()));
+    for (key, value) in &exclude.tags {
+        let tag = Value::from_iter([(key.clone(), value.clone())]);
+        let (tags, tag) = (Expr::col((Alias::new("j"), Alias::new("tags"))), Expr::val(tag).cast_as("jsonb"));
+        query.and_where(Expr::cust_with_exprs("NOT provisioner_tagset_contains($1, $2)", [tags, tag]));
+    }
+}
+
+fn texts(values: &[impl ToString], array: &'static str) -> Expr {
+    let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+    Expr::val(texts).cast_as(array)
 }
 
 /// A struct for the columns of a job and more columns, because the query macros know no nesting.

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use coderdb::{
     model::{
-        Cursor, Job, JobDetails, JobErrorCode, JobFilter, JobId, JobInput, JobStatus, JobWithQueue, Page, PageRequest,
-        QueueState, Quota, Tags, TemplateId, Transition, UserId, WorkspaceId,
+        Cursor, Job, JobDetails, JobErrorCode, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue, Page,
+        PageRequest, QueueState, Quota, Tags, TemplateId, Transition, UserId, WorkspaceId,
     },
     store::{self, Error},
 };
@@ -294,9 +294,9 @@ fn expected_job(row: &JobRow, input: &JobInput) -> Job {
 
 /// One filter alone, or several at once, with values that some rows have.
 fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<'_>>)]) -> JobFilter {
-    let alone = rng.bool().then(|| rng.usize(..9));
+    let alone = rng.bool().then(|| rng.usize(..20));
     let probability = rng.f64() * 0.7;
-    let on: Vec<bool> = (0..9).map(|n| alone.map_or_else(|| rng.f64() < probability, |alone| alone == n)).collect();
+    let on: Vec<bool> = (0..20).map(|n| alone.map_or_else(|| rng.f64() < probability, |alone| alone == n)).collect();
     let jobs = &model.provisioner_jobs;
     let unknown = rows::uuid(rng);
     let time = |rng: &mut Rng| {
@@ -353,6 +353,49 @@ fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<
     }
     if on[8] {
         filter.created_before = Some(time(rng));
+    }
+    let codes = ["INSUFFICIENT_QUOTA", "REQUIRED_TEMPLATE_VARIABLES", "MISSING_TEMPLATE_PARAMETER"];
+    let codes = codes.map(|code| JobErrorCode::from(code.to_owned()));
+    let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let some = |rng: &mut Rng| [1, 1, 2, 3][rng.usize(..4)];
+    if on[9] {
+        filter.types = rng.choose_multiple(JobType::ALL.iter().copied(), some(rng));
+    }
+    if on[10] {
+        filter.error_codes = rng.choose_multiple(codes.iter().cloned(), some(rng));
+    }
+    let exclude = &mut filter.exclude;
+    if on[11] {
+        exclude.status = rng.choose_multiple(JobStatus::ALL.iter().copied(), some(rng));
+    }
+    if on[12] {
+        exclude.ids = rng.choose_multiple(jobs.iter().map(|job| JobId(job.id)), some(rng));
+    }
+    if on[13] {
+        let tags = [tag("env", "on-prem"), tag("owner", ""), tag("n", "1"), tag("scope", "user")];
+        exclude.tags = rng.choose_multiple(tags, some(rng));
+    }
+    if on[14] {
+        let amount = some(rng);
+        exclude.initiators = rng.choose_multiple(jobs.iter().map(|job| UserId(job.initiator_id)), amount);
+    }
+    if on[15] {
+        exclude.transitions = rng.choose_multiple(Transition::ALL.iter().copied(), some(rng));
+    }
+    if on[16] {
+        let amount = some(rng);
+        exclude.templates = rng.choose_multiple(shown.iter().filter_map(|row| row.template_id.map(TemplateId)), amount);
+    }
+    if on[17] {
+        let amount = some(rng);
+        let workspaces = shown.iter().filter_map(|row| row.workspace_id.map(WorkspaceId));
+        exclude.workspaces = rng.choose_multiple(workspaces, amount);
+    }
+    if on[18] {
+        exclude.types = rng.choose_multiple(JobType::ALL.iter().copied(), 1);
+    }
+    if on[19] {
+        exclude.error_codes = rng.choose_multiple(codes.iter().cloned(), some(rng));
     }
     filter
 }

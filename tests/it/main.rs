@@ -43,6 +43,7 @@ mod replica;
 mod round_trips;
 mod runner;
 mod schema;
+mod search;
 mod secrets;
 mod service;
 mod settings;

@@ -165,12 +165,12 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
     if args.filter.initiator == Some(UserRef::Username(String::new())) {
         return Err(CliError::new(USAGE, "--initiator names nobody"));
     }
-    let mut database = connect().await?;
-    let (organization, filter) = args.filter.resolve(&mut database).await?;
-    let is_filtered = filter != JobFilter::default();
+    let is_filtered = !args.filter.is_empty();
     if is_filtered && !args.ids.is_empty() {
         return Err(CliError::new(USAGE, "either ids or filters say which jobs, not both"));
     }
+    let mut database = connect().await?;
+    let (organization, filter) = args.filter.resolve(&mut database).await?;
     let named = match named {
         Some(ids) => Some(ids),
         None if is_filtered => None,
