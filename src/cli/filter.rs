@@ -3,14 +3,16 @@
 use std::str::FromStr;
 
 use clap::{Args, builder::TypedValueParser};
+use time::OffsetDateTime;
 
 use super::{
-    error::CliError,
-    resolve::{self, OrganizationArg},
+    error::{CliError, FAILED, USAGE},
+    resolve::{self, OPERATOR, OrganizationArg},
 };
 use crate::{
-    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, Tags, TemplateId, Transition, UserRef, WorkspaceId},
-    store::PgConnection,
+    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, TemplateId, Transition, UserRef, WorkspaceId},
+    search::{Condition, Query, ResolveError, Term},
+    store::{self, PgConnection},
 };
 
 /// The organization, and which of its jobs. What is asked for twice, by flags or in the search, is a mistake.
@@ -53,7 +55,7 @@ where
     clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>()).try_map(|text| text.parse())
 }
 
-fn tag(text: &str) -> Result<(String, String), String> {
+pub(super) fn tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE".to_owned()),

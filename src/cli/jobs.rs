@@ -1,7 +1,9 @@
 //! `coderdb provisioner jobs`.
 
 mod cancel;
+mod get;
 mod logs;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -31,8 +33,10 @@ pub(super) enum Command {
                             --transition start -o json\n  coderdb provisioner jobs list -c 'id,status,worker \
                             name,error code' --limit 0\n\n`--initiator me` is the user that CODERDB_USER names.")]
     List(List),
+    Get(get::Args),
     Cancel(cancel::Args),
     Logs(logs::Args),
+    Watch(watch::Args),
 }
 
 #[derive(Debug, Args)]
@@ -179,8 +183,10 @@ fn text(value: Option<impl ToString>) -> String {
 pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::List(args) => list(args).await,
+        Command::Get(args) => get::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Logs(args) => logs::run(args).await,
+        Command::Watch(args) => watch::run(args).await,
     }
 }
 

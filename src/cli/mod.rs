@@ -1,10 +1,12 @@
 //! The command line. Results go to standard output; progress, notes and errors to standard error.
 
 mod connect;
+mod daemons;
 mod demo;
 mod error;
 mod filter;
 mod jobs;
+mod licenses;
 mod log;
 #[cfg(feature = "mcp")]
 mod mcp;
@@ -43,6 +45,9 @@ enum Command {
     /// See what the provisioners have to do
     #[command(subcommand, visible_alias = "provisioners")]
     Provisioner(Provisioner),
+    /// The licenses of the deployment
+    #[command(subcommand, visible_alias = "license")]
+    Licenses(licenses::Command),
     /// Stop and start the making of prebuilt workspaces
     #[command(subcommand, visible_alias = "prebuild")]
     Prebuilds(prebuilds::Command),
@@ -61,6 +66,9 @@ enum Provisioner {
     /// The jobs of an organization
     #[command(subcommand, visible_alias = "job")]
     Jobs(jobs::Command),
+    /// The daemons that take jobs
+    #[command(subcommand, visible_alias = "daemon")]
+    Daemons(daemons::Command),
 }
 
 /// All commands and their arguments.
@@ -101,6 +109,8 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
+            Command::Provisioner(Provisioner::Daemons(command)) => daemons::run(command).await,
+            Command::Licenses(command) => licenses::run(command).await,
             Command::Prebuilds(command) => prebuilds::run(command).await,
             Command::Quota(command) => quota::run(command).await,
             #[cfg(feature = "mcp")]

@@ -15,10 +15,10 @@ use std::{
 use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, FindTemplates,
-        InsertJobs, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings,
-        ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings,
-        ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats,
-        WatchJobs, WriteLicenses, WritePrebuildsSettings,
+        InsertJobs, ListQuota, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates,
+        ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations,
+        ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System,
+        UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
@@ -88,6 +88,7 @@ jobs::by_ids_with_queue_position found        : owner template-admin auditor @ad
 jobs::cancel                     owned        : owner @admin member operator
 jobs::cancel_batch               owned-found  : owner @admin member operator
 jobs::complete                   thing        : daemon
+jobs::count_by_tags              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::created_after              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::fail                       thing        : daemon
 jobs::fail_over_quota            thing        : daemon
@@ -121,6 +122,7 @@ prebuilds::presets               list         : reconciler operator
 prebuilds::running               list         : reconciler operator
 prebuilds::set_status            thing        : reconciler operator
 quota::commit                    thing        : daemon
+quota::list                      list         : owner user-admin auditor @admin @user-admin @auditor operator
 quota::usage                     quota        : owner user-admin auditor @admin @user-admin @auditor self operator
 settings::chat_workspace_ttl     site         : owner auditor chats operator
 settings::prebuilds              site         : owner auditor reconciler operator
@@ -666,6 +668,11 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let outcome = store::jobs::complete(conn, &permit, job, NOW, None).await?;
             usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }
+        "jobs::count_by_tags" => {
+            let permit = ReadJobs::check(who, organization)?;
+            let counts = store::jobs::count_by_tags(conn, &permit, &JobFilter::default()).await?;
+            counts.iter().map(|tags| usize::try_from(tags.jobs).expect("few")).sum()
+        }
         "jobs::created_after" => {
             let permit = ReadJobs::check(who, organization)?;
             store::jobs::created_after(conn, &permit, NOW - Duration::from_secs(1)).await?.len()
@@ -814,6 +821,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;
             usize::from(matches!(outcome, CommitOutcome::Accepted(_)))
         }
+        "quota::list" => store::quota::list(conn, &ListQuota::check(who, organization)?, "", 100).await?.len(),
         "quota::usage" => {
             let quota = store::quota::usage(conn, &ReadQuota::check(who, user, organization)?).await?;
             // In the fixture, user n owns in organization n what costs n.

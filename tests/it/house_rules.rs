@@ -87,6 +87,7 @@ fn each_foreign_crate_has_its_place() {
         ("schemars", &["tools/"]),
         ("rmcp", &["cli/mcp/"]),
         ("clap", &["cli/"]),
+        ("ratatui", &["cli/jobs/watch.rs"]),
         ("comfy_table", &["cli/output.rs"]),
         ("indicatif", &["cli/"]),
         ("similar", &["cli/migrate/verify.rs"]),

@@ -50,6 +50,7 @@ jobs::by_ids_with_queue_position : 1
 jobs::cancel                     : 1
 jobs::cancel_batch               : 1
 jobs::complete                   : 1
+jobs::count_by_tags              : 1
 jobs::created_after              : 1
 jobs::fail                       : 1
 jobs::fail_over_quota            : 1
@@ -83,6 +84,7 @@ prebuilds::presets               : 1
 prebuilds::running               : 1
 prebuilds::set_status            : 1
 quota::commit                    : 1
+quota::list                      : 1
 quota::usage                     : 1
 settings::chat_workspace_ttl     : 1
 settings::prebuilds              : 1
