@@ -78,6 +78,11 @@ impl CliError {
         Self { code, ..self }
     }
 
+    /// What went wrong, without what to do.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// With what could not be done, in front.
     pub(super) fn of(self, what: &str) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }

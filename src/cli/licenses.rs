@@ -87,11 +87,7 @@ async fn add(args: &Add) -> Result<ExitCode, CliError> {
 /// The license with what its claims say of it (domain 10.7).
 fn understood(jwt: LicenseJwt, now: OffsetDateTime) -> Result<NewLicense, &'static str> {
     let claims = claims(&jwt).ok_or("it is not a signed JSON web token")?;
-    let time = |claim: &str| {
-        let seconds = claims.get(claim)?.as_f64()?;
-        #[expect(clippy::cast_possible_truncation, reason = "seconds, whatever comes behind the point")]
-        OffsetDateTime::from_unix_timestamp(seconds as i64).ok()
-    };
+    let time = |claim: &str| OffsetDateTime::from_unix_timestamp(claims.get(claim)?.as_i64()?).ok();
     let expires_at = time("exp").ok_or("it does not say when it expires")?;
     if expires_at <= now {
         return Err("it has expired");

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::super::{
     connect::{Database, connect},
-    error::{CliError, FAILED, UNREACHABLE, USAGE},
+    error::{CliError, FAILED, USAGE},
     filter::{Filter, values},
     output::{Output, note, print, print_json, table},
     resolve::OPERATOR,
@@ -160,6 +160,9 @@ struct Group {
 pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
     // Whoever reads ids in a loop has the next ones on standard input: they are not for us.
     let from_input = args.ids.iter().any(|id| id == "-");
+    if from_input && args.ids.len() > 1 {
+        return Err(CliError::new(USAGE, "ids come as arguments or on standard input, not both"));
+    }
     let named = if from_input { None } else { ids(args.ids.iter().map(String::as_str))? };
     // As a filter it would be none, and what a script forgot to set must not cancel the jobs of everybody.
     if args.filter.initiator == Some(UserRef::Username(String::new())) {
@@ -210,10 +213,7 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
         }
         Some(Ended::BySignal(signal)) => Ok(signal.into()),
         Some(Ended::By(error)) => {
-            let lost = matches!(error, store::Error::Unavailable(_));
-            let error = CliError::from(error);
-            Err(if lost { error.with_code(UNREACHABLE) } else { error }
-                .next("run the same command again: it goes on with what is left"))
+            Err(CliError::from(error).next("run the same command again: it goes on with what is left"))
         }
     }
 }

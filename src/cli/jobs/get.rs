@@ -9,7 +9,7 @@ use super::{
     super::{
         connect::connect,
         error::CliError,
-        output::{Output, one_line, print, print_json, printable},
+        output::{Output, print, print_json, printable},
         resolve::{OPERATOR, OrganizationArg},
     },
     logs::log_line,
@@ -235,7 +235,7 @@ impl Shown<'_> {
             shown.push('\n');
         }
         for line in &self.logs {
-            let _ = writeln!(shown, "{}", one_line(&log_line(line)));
+            let _ = writeln!(shown, "{}", log_line(line));
         }
         shown
     }

@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::super::{
     connect::connect,
     error::{CliError, FAILED},
-    output::{Output, note, one_line, print},
+    output::{Output, note, print, printable},
     resolve::{OPERATOR, OrganizationArg},
 };
 use crate::{
@@ -86,5 +86,5 @@ fn show(lines: &[JobLog], output: Output) -> Result<(), CliError> {
 /// A line of a log for people.
 pub(super) fn log_line(line: &JobLog) -> String {
     let at = line.created_at.format(&Rfc3339).unwrap_or_default();
-    one_line(&format!("{at}  {:5}  {}  {}", line.level, line.stage, line.output))
+    printable(&format!("{at}  {:5}  {}  {}", line.level, line.stage, line.output)).replace('\n', " ")
 }

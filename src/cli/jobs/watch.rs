@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use ratatui::{
     DefaultTerminal, Frame,
     crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers},
@@ -37,7 +37,7 @@ use crate::{
     },
     pool::{self, Pool},
     store::{daemons, jobs},
-    watch::{self, Changes, Watcher},
+    watch::{self, Watcher},
 };
 
 /// Not more often than this, however much changes.
@@ -89,40 +89,53 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut signals = Signals::new()?;
     let mut screen = Screen(ratatui::try_init()?);
     let mut events = EventStream::new();
-    let mut trouble = None;
-    let code = loop {
+    let (mut trouble, mut is_stale, mut looked) = (None, false, Instant::now());
+    let code = 'watch: loop {
         screen.0.draw(|frame| draw(frame, &organization, &seen, trouble.as_deref()))?;
-        let drawn = Instant::now();
-        let again = tokio::select! {
-            signal = signals.next() => break signal.into(),
-            event = events.next() => match event {
-                None | Some(Err(_)) => break ExitCode::SUCCESS,
-                Some(Ok(event)) if is_quit(&event) => break ExitCode::SUCCESS,
-                // Another size, or a key that means nothing.
-                Some(Ok(_)) => false,
+        tokio::select! {
+            code = asked_to_end(&mut events, &mut signals) => match code {
+                Some(code) => break code,
+                None => continue,
             },
-            () = changed(&mut changes, drawn) => true,
-        };
-        if again {
-            match look(&pool, &organization, &filter).await {
-                Ok(now) => (seen, trouble) = (now, None),
-                // What was seen last stays, until the database is there again.
-                Err(error) => trouble = Some(error.to_string()),
+            _ = changes.next(), if !is_stale => {
+                is_stale = true;
+                continue;
             }
+            () = sleep_until(looked + if is_stale { PAUSE } else { AT_LEAST }) => {}
         }
+        // All that is said by now is in the next look.
+        while let Some(Some(_)) = changes.next().now_or_never() {}
+        let look = look(&pool, &organization, &filter);
+        tokio::pin!(look);
+        // A database that does not answer must not keep anybody from leaving.
+        let now = loop {
+            tokio::select! {
+                now = &mut look => break now,
+                code = asked_to_end(&mut events, &mut signals) => if let Some(code) = code { break 'watch code },
+            }
+        };
+        match now {
+            Ok(now) => (seen, trouble) = (now, None),
+            // What was seen last stays, until the database is there again.
+            Err(error) => trouble = Some(error.message().to_owned()),
+        }
+        (is_stale, looked) = (false, Instant::now());
     };
     drop(screen);
     database.close().await;
     Ok(code)
 }
 
-/// Waits until something has changed, but not too short, and not too long.
-async fn changed(changes: &mut Changes, since: Instant) {
+/// Waits for the next key, signal or change of the terminal; the exit code, if that is to end it.
+async fn asked_to_end(events: &mut EventStream, signals: &mut Signals) -> Option<ExitCode> {
     tokio::select! {
-        () = sleep_until(since + AT_LEAST) => return,
-        _ = changes.next() => {}
+        signal = signals.next() => Some(signal.into()),
+        event = events.next() => match event {
+            Some(Ok(event)) => is_quit(&event).then_some(ExitCode::SUCCESS),
+            // The terminal is gone.
+            None | Some(Err(_)) => Some(ExitCode::SUCCESS),
+        },
     }
-    sleep_until(since + PAUSE).await;
 }
 
 fn is_quit(event: &Event) -> bool {
