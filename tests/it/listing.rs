@@ -359,28 +359,34 @@ fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<
     let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let some = |rng: &mut Rng| [1, 1, 2, 3][rng.usize(..4)];
     if on[9] {
-        filter.types = rng.choose_multiple(JobType::ALL.iter().copied(), some(rng));
+        let n = some(rng);
+        filter.types = rng.choose_multiple(JobType::ALL.iter().copied(), n);
     }
     if on[10] {
-        filter.error_codes = rng.choose_multiple(codes.iter().cloned(), some(rng));
+        let n = some(rng);
+        filter.error_codes = rng.choose_multiple(codes.iter().cloned(), n);
     }
     let exclude = &mut filter.exclude;
     if on[11] {
-        exclude.status = rng.choose_multiple(JobStatus::ALL.iter().copied(), some(rng));
+        let n = some(rng);
+        exclude.status = rng.choose_multiple(JobStatus::ALL.iter().copied(), n);
     }
     if on[12] {
-        exclude.ids = rng.choose_multiple(jobs.iter().map(|job| JobId(job.id)), some(rng));
+        let n = some(rng);
+        exclude.ids = rng.choose_multiple(jobs.iter().map(|job| JobId(job.id)), n);
     }
     if on[13] {
         let tags = [tag("env", "on-prem"), tag("owner", ""), tag("n", "1"), tag("scope", "user")];
-        exclude.tags = rng.choose_multiple(tags, some(rng));
+        let n = some(rng);
+        exclude.tags = rng.choose_multiple(tags, n);
     }
     if on[14] {
         let amount = some(rng);
         exclude.initiators = rng.choose_multiple(jobs.iter().map(|job| UserId(job.initiator_id)), amount);
     }
     if on[15] {
-        exclude.transitions = rng.choose_multiple(Transition::ALL.iter().copied(), some(rng));
+        let n = some(rng);
+        exclude.transitions = rng.choose_multiple(Transition::ALL.iter().copied(), n);
     }
     if on[16] {
         let amount = some(rng);
@@ -395,7 +401,8 @@ fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<
         exclude.types = rng.choose_multiple(JobType::ALL.iter().copied(), 1);
     }
     if on[19] {
-        exclude.error_codes = rng.choose_multiple(codes.iter().cloned(), some(rng));
+        let n = some(rng);
+        exclude.error_codes = rng.choose_multiple(codes.iter().cloned(), n);
     }
     filter
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use coderdb::model::{Cursor, JobFilter, PageRequest};
+use coderdb::model::{Cursor, JobErrorCode, JobFilter, PageRequest, Transition};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use time::OffsetDateTime;

@@ -48,7 +48,7 @@ const BATCH: usize = 500;
 pub(in crate::cli) struct Args {
     /// The ids of jobs; `-` for those on standard input, separated by white space
     #[arg(value_name = "JOB")]
-    ids: Vec<String>,
+    named: Vec<String>,
     #[command(flatten)]
     filter: Filter,
     /// Leave every job alone whose status is another one
@@ -159,17 +159,17 @@ struct Group {
 
 pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
     // Whoever reads ids in a loop has the next ones on standard input: they are not for us.
-    let from_input = args.ids.iter().any(|id| id == "-");
-    if from_input && args.ids.len() > 1 {
+    let from_input = args.named.iter().any(|id| id == "-");
+    if from_input && args.named.len() > 1 {
         return Err(CliError::new(USAGE, "ids come as arguments or on standard input, not both"));
     }
-    let named = if from_input { None } else { ids(args.ids.iter().map(String::as_str))? };
+    let named = if from_input { None } else { ids(args.named.iter().map(String::as_str))? };
     // As a filter it would be none, and what a script forgot to set must not cancel the jobs of everybody.
     if args.filter.initiator == Some(UserRef::Username(String::new())) {
         return Err(CliError::new(USAGE, "--initiator names nobody"));
     }
     let is_filtered = !args.filter.is_empty();
-    if is_filtered && !args.ids.is_empty() {
+    if is_filtered && !args.named.is_empty() {
         return Err(CliError::new(USAGE, "either ids or filters say which jobs, not both"));
     }
     let mut database = connect().await?;
@@ -185,7 +185,7 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
     };
     let is_named = named.is_some();
     if let (Some([id]), false, false, Output::Table) = (named.as_deref(), from_input, args.dry_run, args.output)
-        && !args.ids.is_empty()
+        && !args.named.is_empty()
     {
         return one(database, &organization, *id, args.expect_status).await;
     }
