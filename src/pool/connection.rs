@@ -46,6 +46,7 @@ impl Connection {
 
     /// Ends the connection instead of giving it back: after what the pool cannot notice. That is `SET`, and a `COPY` that
     /// was refused, or whose future or stream was dropped before its end: the next borrowers would get each other's answers.
+    /// Behind a `PgBouncer` in session mode it is any `COPY` that was dropped.
     pub fn discard(mut self) {
         self.shared.holders().remove(&self.ticket);
         drop(self.object.take().map(Object::take));

@@ -25,6 +25,7 @@ use sqlx::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixListener, UnixStream},
+    sync::Notify,
 };
 
 use statements::Statements;
@@ -152,11 +153,21 @@ async fn through(upstream: Box<dyn Upstream>, options: PgConnectOptions) -> sqlx
 async fn pass_on(client: UnixStream, upstream: Box<dyn Upstream>) {
     let statements = Mutex::new(Statements::default());
     let locked = || statements.lock().unwrap_or_else(PoisonError::into_inner);
+    let (answered, nothing) = (Notify::new(), Notify::new());
+    let requests = |input: &[u8], output: &mut Vec<u8>| locked().requests(input, output);
+    let answers = |input: &[u8], output: &mut Vec<u8>| {
+        let mut statements = locked();
+        let done = statements.answers(input, output)?;
+        if statements.is_free() {
+            answered.notify_one();
+        }
+        Ok(done)
+    };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = tokio::io::split(upstream);
     let ended = tokio::select! {
-        ended = pump(from_client, to_server, |input, output| locked().requests(input, output)) => ended,
-        ended = pump(from_server, to_client, |input, output| locked().answers(input, output)) => ended,
+        ended = pump(from_client, to_server, &answered, requests) => ended,
+        ended = pump(from_server, to_client, &nothing, answers) => ended,
     };
     // A connection that breaks is the driver's to tell.
     if let Err(error) = ended
@@ -166,17 +177,20 @@ async fn pass_on(client: UnixStream, upstream: Box<dyn Upstream>) {
     }
 }
 
-/// Passes on what `rewrite` makes of what comes, until there is no more.
+/// Passes on what `rewrite` makes of what comes, until there is no more. What it leaves, it sees again with what comes
+/// next, or once it is `free` to go on.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    free: &Notify,
     rewrite: impl Fn(&[u8], &mut Vec<u8>) -> io::Result<usize>,
 ) -> io::Result<()> {
     let (mut input, mut output) = (Vec::new(), Vec::new());
     loop {
         input.reserve(CHUNK);
-        if from.read_buf(&mut input).await? == 0 {
-            return Ok(());
+        tokio::select! {
+            read = from.read_buf(&mut input) => if read? == 0 { return Ok(()) },
+            () = free.notified() => {}
         }
         let done = rewrite(&input, &mut output)?;
         input.drain(..done);

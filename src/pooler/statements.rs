@@ -25,6 +25,9 @@ pub(super) struct Statements {
     /// A statement whose parameters have been told, and whose columns come next; whether the driver asked for it.
     describing: Option<(Arc<Statement>, bool, Vec<u8>)>,
     started: bool,
+    /// Whether a batch is on its way. The next one waits: a pooler takes a session for free once one batch is answered,
+    /// and when the driver ends then, lends it with the other answer on its way.
+    asked: bool,
     /// How many bytes of the message on its way pass as they are.
     of_request: usize,
     of_answer: usize,
@@ -46,7 +49,8 @@ enum Expected {
 }
 
 impl Statements {
-    /// Puts into `output` what the pooler is to see of `input`, and returns how much of that is done with.
+    /// Puts into `output` what the pooler is to see of `input`, and returns how much of that is done with. The rest waits
+    /// for more of it, or for the answers to what was asked: see [`Self::is_free`].
     pub(super) fn requests(&mut self, input: &[u8], output: &mut Vec<u8>) -> io::Result<usize> {
         let mut rest = input;
         loop {
@@ -55,13 +59,19 @@ impl Statements {
                 let Some(length) = rest.first_chunk() else { break };
                 self.of_request = length_of(*length)?;
                 self.started = true;
+                self.asked = true;
                 self.expected.push_back(Expected::Ready);
                 continue;
             }
             let Some((kind, length)) = header(rest)? else { break };
+            // What goes on in a batch: a password, the data of a copy and its end; and the end of the connection.
+            if self.asked && !matches!(kind, b'p' | b'd' | b'c' | b'f' | b'X') {
+                break;
+            }
             if !matches!(kind, b'P' | b'B' | b'D' | b'C') {
                 if matches!(kind, b'S' | b'Q' | b'F') {
                     self.unnamed = None;
+                    self.asked = true;
                     self.expected.push_back(Expected::Ready);
                 }
                 self.of_request = length;
@@ -106,6 +116,11 @@ impl Statements {
             rest = &rest[length..];
         }
         Ok(input.len() - rest.len())
+    }
+
+    /// Whether the next batch may go.
+    pub(super) fn is_free(&self) -> bool {
+        !self.asked
     }
 
     /// Puts into `output` what the driver is to see of `input`, and returns how much of that is done with.
@@ -184,6 +199,7 @@ impl Statements {
     /// A batch has ended; what has not been answered by now is behind an error in it.
     fn ready(&mut self) -> io::Result<()> {
         self.describing = None;
+        self.asked = false;
         loop {
             match self.expected.pop_front() {
                 Some(Expected::Ready) => return Ok(()),
@@ -284,18 +300,34 @@ mod tests {
         kinds
     }
 
-    /// As it comes out when it goes in by pieces of these lengths.
+    /// What a server says to what is expected.
+    fn good_answers(statements: &Statements) -> Vec<u8> {
+        let answer = |expected: &Expected| match expected {
+            Expected::Parsed { .. } => message(b'1', b""),
+            Expected::Described { .. } => [message(b't', b"\0\0"), message(b'T', b"\0\0")].concat(),
+            Expected::Ready => message(b'Z', b"I"),
+        };
+        statements.expected.iter().flat_map(answer).collect()
+    }
+
+    /// As it comes out when it goes in by pieces of these lengths, and each batch is answered.
     fn by_pieces(said: &[u8], mut length: impl FnMut() -> usize) -> Vec<u8> {
         let mut statements = Statements::default();
         let (mut input, mut output, mut rest) = (Vec::new(), Vec::new(), said);
-        while !rest.is_empty() {
-            let (piece, later) = rest.split_at(length().clamp(1, rest.len()));
-            input.extend_from_slice(piece);
-            rest = later;
+        while !rest.is_empty() || !input.is_empty() {
+            if !rest.is_empty() {
+                let (piece, later) = rest.split_at(length().clamp(1, rest.len()));
+                input.extend_from_slice(piece);
+                rest = later;
+            }
             let done = statements.requests(&input, &mut output).expect("fine messages");
             input.drain(..done);
+            if !statements.is_free() {
+                let answers = good_answers(&statements);
+                let done = statements.answers(&answers, &mut Vec::new()).expect("fine answers");
+                assert_eq!(done, answers.len());
+            }
         }
-        assert!(input.is_empty());
         output
     }
 
@@ -319,31 +351,58 @@ mod tests {
     #[test]
     fn the_answers_to_what_the_driver_did_not_ask_go_no_further() {
         let mut statements = Statements::default();
-        let (mut sent, mut seen) = (Vec::new(), Vec::new());
-        statements.requests(&session(), &mut sent).expect("fine messages");
         let row = message(b'T', b"\0\0");
         let described = [message(b'1', b""), message(b't', b"\0\0"), row.clone()].concat();
         let ready = message(b'Z', b"I");
         let used =
             [message(b'2', b""), message(b'D', b"\0\0"), message(b'C', b"SELECT 1\0"), message(b'3', b"")].concat();
         let error = message(b'E', b"\0");
-        let said = [
+        let answers = [
             [message(b'R', b"\0\0\0\0"), ready.clone()].concat(),
             [&described[..], &ready].concat(),
-            // The second one cannot be prepared, so nobody knows it when it is used.
-            [&error[..], &ready].concat(),
+            [&described[..], &ready].concat(),
             [&described[..], &used, &ready].concat(),
             [&error[..], &ready].concat(),
             [&described[..], &error, &ready].concat(),
             // The columns of a simple query are the driver's.
             [&row[..], &message(b'C', b"\0"), &ready].concat(),
             [message(b'3', b""), ready.clone()].concat(),
-        ]
-        .concat();
-        assert_eq!(statements.answers(&said, &mut seen).expect("fine answers"), said.len());
-        assert_eq!(kinds(&seen), ["RZ", "1tTZ", "EZ", "2DC3Z", "EZ", "EZ", "TCZ", "3Z"].concat());
+            // It cannot be prepared.
+            [&error[..], &ready].concat(),
+        ];
+        let (mut input, mut seen) = (session(), Vec::new());
+        input.extend(message(b'P', b"three\0SELECT\0\0\0"));
+        input.extend(message(b'S', b""));
+        for said in answers {
+            let done = statements.requests(&input, &mut Vec::new()).expect("fine messages");
+            input.drain(..done);
+            assert!(!statements.is_free());
+            assert_eq!(statements.requests(&input, &mut Vec::new()).expect("fine messages"), 0, "one batch at a time");
+            assert_eq!(statements.answers(&said, &mut seen).expect("fine answers"), said.len());
+            assert!(statements.is_free());
+        }
+        assert!(input.is_empty());
+        assert_eq!(kinds(&seen), ["RZ", "1tTZ", "1tTZ", "2DC3Z", "EZ", "EZ", "TCZ", "3Z", "EZ"].concat());
         assert!(statements.expected.is_empty());
-        assert!(statements.prepared.is_empty(), "one was closed, and two was never there");
+        let known: Vec<_> = statements.prepared.keys().map(|name| &**name).collect();
+        assert_eq!(known, [b"two"], "one was closed, and three was never there");
+    }
+
+    #[test]
+    fn a_copy_goes_on_and_what_comes_after_it_waits_for_its_end() {
+        let mut statements = Statements { started: true, ..Statements::default() };
+        let copy = [message(b'Q', b"COPY\0"), message(b'd', b"1\n"), message(b'f', b"dropped\0")].concat();
+        let input = [&copy[..], &message(b'Q', b"SELECT 1\0")].concat();
+        let mut sent = Vec::new();
+        assert_eq!(statements.requests(&input, &mut sent).expect("fine messages"), copy.len());
+        assert_eq!(kinds(&sent), "Qdf");
+        let end = [message(b'G', b"\0\0\0"), message(b'E', b"\0"), message(b'Z', b"I")].concat();
+        statements.answers(&end, &mut Vec::new()).expect("fine answers");
+        assert_eq!(
+            statements.requests(&input[copy.len()..], &mut sent).expect("fine messages"),
+            input.len() - copy.len()
+        );
+        assert_eq!(kinds(&sent), "QdfQ");
     }
 
     #[test]
@@ -363,17 +422,29 @@ mod tests {
             }
             let mut statements = Statements::default();
             let mut output = Vec::new();
-            refused += usize::from(statements.requests(&broken, &mut output).is_err());
+            let mut rest = &broken[..];
+            loop {
+                let Ok(done) = statements.requests(rest, &mut output) else {
+                    refused += 1;
+                    break;
+                };
+                rest = &rest[done..];
+                if statements.is_free() || done == 0 {
+                    break;
+                }
+                statements.answers(&good_answers(&statements), &mut Vec::new()).expect("fine answers");
+            }
             assert!(output.len() < 8 * fine.len());
             refused += usize::from(statements.answers(&broken[8..], &mut output).is_err());
         }
         assert!(refused > 1_000, "{refused}");
         for long in [[b'B', 0x3f, 0, 0, 0], [b'1', 0, 0, 0, 3], [b'Z', 0xff, 0, 0, 0]] {
-            let mut input = [&startup()[..], &long, &[1; 5_000]].concat();
+            let mut statements = Statements { started: true, ..Statements::default() };
+            let input = [&long[..], &[1; 5_000]].concat();
             let refused = if long[0] == b'B' {
-                Statements::default().requests(&input, &mut Vec::new())
+                statements.requests(&input, &mut Vec::new())
             } else {
-                Statements::default().answers(&input.split_off(8), &mut Vec::new())
+                statements.answers(&input, &mut Vec::new())
             };
             assert!(refused.is_err(), "{long:?}");
         }

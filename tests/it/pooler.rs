@@ -289,6 +289,28 @@ async fn whatever_is_dropped_on_its_way_the_next_borrower_gets_its_own_answer() 
 }
 
 #[tokio::test]
+async fn whoever_ends_in_the_middle_of_its_questions_leaves_no_answer_to_somebody_else() {
+    let database = support::database().await;
+    // One session: whoever comes next gets it.
+    let pgbouncer = PgBouncer::start(Pooler::Transaction, 1);
+    let options = pgbouncer.options(database.name());
+    let connect = async || Pooler::Transaction.connect(&options).await.expect("a connection");
+    execute(&mut connect().await, "CREATE TABLE copied (i int)").await;
+    let mut conn = connect().await;
+    let mut copy = conn.copy_in_raw("COPY copied FROM STDIN").await.expect("a copy");
+    copy.send(&b"1\n"[..]).await.expect("a line");
+    drop(copy);
+    // The driver does not know that the copy has an end to come, and asks the next thing.
+    let slow = sqlx::raw_sql("SELECT pg_sleep(0.2), 'of somebody else'").execute(&mut conn).await;
+    assert_eq!(code(&slow.expect_err("the end of the copy")), "57014");
+    drop(conn);
+    let mut next = connect().await;
+    for n in 0..3 {
+        assert_eq!(sum(&mut next, 20, n).await, 20 + n);
+    }
+}
+
+#[tokio::test]
 async fn copies_go_through_also_those_that_fail_or_are_given_up() {
     let database = support::database().await;
     let mut conn = connect(&database).await;
