@@ -3,9 +3,12 @@
 use std::str::FromStr;
 
 use clap::{Args, builder::TypedValueParser};
+use clap_complete::ArgValueCompleter;
+
 use time::OffsetDateTime;
 
 use super::{
+    complete,
     error::{CliError, FAILED, USAGE},
     resolve::{self, OPERATOR, OrganizationArg},
 };
@@ -42,6 +45,7 @@ pub(super) struct Filter {
     ids: Vec<JobId>,
     /// Only jobs that match, as in `initiator:prebuilds -status:failed created:>1h`
     #[arg(short = 'q', long, value_name = "QUERY", default_value = "", hide_default_value = true)]
+    #[arg(add = ArgValueCompleter::new(complete::search))]
     search: Query,
     #[command(flatten)]
     organization: OrganizationArg,

@@ -3,8 +3,12 @@
 use std::env;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
-use super::error::{CliError, FAILED};
+use super::{
+    complete,
+    error::{CliError, FAILED},
+};
 use crate::{
     authz::{Actor, ReadOrganizations, ReadUsers, System},
     model::{NameOrId, Organization, OrganizationId, User, UserRef},
@@ -18,6 +22,7 @@ pub(super) const OPERATOR: Actor = Actor::system(System::Operator);
 pub(super) struct OrganizationArg {
     /// The organization, by name or id; the default organization if absent
     #[arg(short = 'O', long = "org", value_name = "ORGANIZATION", env = "CODER_ORGANIZATION")]
+    #[arg(add = ArgValueCandidates::new(complete::organizations))]
     pub(super) org: Option<NameOrId<OrganizationId>>,
 }
 

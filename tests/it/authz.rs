@@ -109,6 +109,7 @@ licenses::unexpired              site         : owner entitlements operator
 organizations::by_name           organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::default           default      : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::get               organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+organizations::list              organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::resolve           organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 prebuilds::at_failure_limit      list         : reconciler operator
 prebuilds::backoff               list         : reconciler operator
@@ -768,6 +769,12 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "organizations::get" => {
             let found = store::organizations::get(conn, &ReadOrganizations::of(who), organization).await?;
             usize::from(found.id == organization)
+        }
+        "organizations::list" => {
+            let all = store::organizations::list(conn, &ReadOrganizations::of(who)).await?;
+            let key = organization.to_string();
+            let found = all.iter().find(|found| found.id == organization);
+            found.map(|_| 1).ok_or(Error::NotFound { entity: "organization", key })?
         }
         "organizations::resolve" => {
             let wanted = NameOrId::Id(organization);

@@ -13,9 +13,9 @@ use coderdb::{
         WriteLicenses,
     },
     model::{
-        AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Failure, FileId,
-        GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel, LogSource,
-        NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
+        AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Exclude, Failure,
+        FileId, GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel,
+        LogSource, NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
         PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, Stuck, Tags, TemplateId,
         TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
         WorkspaceName,
@@ -107,6 +107,9 @@ jobs::ids                        page.after                 time  bc=ok
 jobs::list                       filter.tags                tags
 jobs::list                       filter.created_after       time
 jobs::list                       filter.created_before      time
+jobs::list                       filter.error_codes         text
+jobs::list                       filter.exclude.tags        tags
+jobs::list                       filter.exclude.error_codes text
 jobs::list                       page.limit                 u32
 jobs::list                       page.after                 time  bc=ok
 jobs::reap                       now                        time
@@ -501,6 +504,12 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
                 tags: is("filter.tags").then(|| bad.tags()),
                 created_after: is("filter.created_after").then(|| bad.time()),
                 created_before: is("filter.created_before").then(|| bad.time()),
+                error_codes: if is("filter.error_codes") { vec![bad.text().into()] } else { Vec::new() },
+                exclude: Exclude {
+                    tags: if is("filter.exclude.tags") { bad.tags().0.into_iter().collect() } else { Vec::new() },
+                    error_codes: if is("filter.exclude.error_codes") { vec![bad.text().into()] } else { Vec::new() },
+                    ..Exclude::default()
+                },
                 ..JobFilter::default()
             };
             let page = PageRequest {

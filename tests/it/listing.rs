@@ -357,43 +357,34 @@ fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<
     let codes = ["INSUFFICIENT_QUOTA", "REQUIRED_TEMPLATE_VARIABLES", "MISSING_TEMPLATE_PARAMETER"];
     let codes = codes.map(|code| JobErrorCode::from(code.to_owned()));
     let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let some = |rng: &mut Rng| [1, 1, 2, 3][rng.usize(..4)];
+    let amount = [1, 1, 2, 3][rng.usize(..4)];
     if on[9] {
-        let n = some(rng);
-        filter.types = rng.choose_multiple(JobType::ALL.iter().copied(), n);
+        filter.types = rng.choose_multiple(JobType::ALL.iter().copied(), amount);
     }
     if on[10] {
-        let n = some(rng);
-        filter.error_codes = rng.choose_multiple(codes.iter().cloned(), n);
+        filter.error_codes = rng.choose_multiple(codes.iter().cloned(), amount);
     }
     let exclude = &mut filter.exclude;
     if on[11] {
-        let n = some(rng);
-        exclude.status = rng.choose_multiple(JobStatus::ALL.iter().copied(), n);
+        exclude.status = rng.choose_multiple(JobStatus::ALL.iter().copied(), amount);
     }
     if on[12] {
-        let n = some(rng);
-        exclude.ids = rng.choose_multiple(jobs.iter().map(|job| JobId(job.id)), n);
+        exclude.ids = rng.choose_multiple(jobs.iter().map(|job| JobId(job.id)), amount);
     }
     if on[13] {
         let tags = [tag("env", "on-prem"), tag("owner", ""), tag("n", "1"), tag("scope", "user")];
-        let n = some(rng);
-        exclude.tags = rng.choose_multiple(tags, n);
+        exclude.tags = rng.choose_multiple(tags, amount);
     }
     if on[14] {
-        let amount = some(rng);
         exclude.initiators = rng.choose_multiple(jobs.iter().map(|job| UserId(job.initiator_id)), amount);
     }
     if on[15] {
-        let n = some(rng);
-        exclude.transitions = rng.choose_multiple(Transition::ALL.iter().copied(), n);
+        exclude.transitions = rng.choose_multiple(Transition::ALL.iter().copied(), amount);
     }
     if on[16] {
-        let amount = some(rng);
         exclude.templates = rng.choose_multiple(shown.iter().filter_map(|row| row.template_id.map(TemplateId)), amount);
     }
     if on[17] {
-        let amount = some(rng);
         let workspaces = shown.iter().filter_map(|row| row.workspace_id.map(WorkspaceId));
         exclude.workspaces = rng.choose_multiple(workspaces, amount);
     }
@@ -401,8 +392,7 @@ fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<
         exclude.types = rng.choose_multiple(JobType::ALL.iter().copied(), 1);
     }
     if on[19] {
-        let n = some(rng);
-        exclude.error_codes = rng.choose_multiple(codes.iter().cloned(), n);
+        exclude.error_codes = rng.choose_multiple(codes.iter().cloned(), amount);
     }
     filter
 }

@@ -20,6 +20,7 @@ mod job_logs;
 mod job_timings;
 mod jobs;
 mod licenses;
+mod list;
 mod listing;
 mod mcp;
 mod migrate;

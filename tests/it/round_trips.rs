@@ -71,6 +71,7 @@ licenses::unexpired              : 1
 organizations::by_name           : 1
 organizations::default           : 1
 organizations::get               : 1
+organizations::list              : 1
 organizations::resolve           : 1
 prebuilds::at_failure_limit      : 1
 prebuilds::backoff               : 1

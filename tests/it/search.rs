@@ -8,7 +8,7 @@ use coderdb::{
 };
 use fastrand::Rng;
 use time::{
-    Date, Duration, OffsetDateTime,
+    Duration, OffsetDateTime,
     macros::{date, datetime},
 };
 use uuid::Uuid;
@@ -17,7 +17,7 @@ use crate::{
     jobs::NOW,
     support::{
         self,
-        states::{Seed, seeds},
+        states::{Seed, all_seeds, seeds},
     },
 };
 
@@ -26,8 +26,8 @@ fn parsed(text: &str) -> Query {
 }
 
 fn problem(text: &str) -> (usize, Problem) {
-    let error = text.parse::<Query>().map(|query| panic!("{text} is read as {query:?}"));
-    error.map_err(|error| (error.position, error.problem)).unwrap_err()
+    let error = text.parse::<Query>().unwrap_err();
+    (error.position, error.problem)
 }
 
 // Reading and writing -------------------------------------------------------------------------------------------------
@@ -97,11 +97,10 @@ fn what_is_read_is_written_and_read_again_as_the_same() {
         let _seed = Seed(seed);
         let mut rng = Rng::with_seed(seed);
         let mut text = String::new();
-        for _ in 0..rng.usize(0..12) {
-            // Mostly what fits behind what was there, so that enough of it can be read.
-            let pieces =
-                if rng.u8(..4) == 0 { 0..PIECES.len() } else { [0..11, 11..15, 29..54][rng.usize(..3)].clone() };
-            text += PIECES[rng.usize(pieces)];
+        for n in 0..rng.usize(0..12) {
+            // Mostly a key, a colon, a value and a space, so that enough of it can be read.
+            let expected = [0..11, 11..15, 29..54, 20..23][n % 4].clone();
+            text += PIECES[rng.usize(if rng.u8(..8) == 0 { 0..PIECES.len() } else { expected })];
         }
         let Ok(query) = text.parse::<Query>() else { continue };
         readable += usize::from(!query.terms().is_empty());
@@ -109,7 +108,7 @@ fn what_is_read_is_written_and_read_again_as_the_same() {
         assert_eq!(written.parse().as_ref(), Ok(&query), "{text:?} is written as {written:?}");
         assert_eq!(parsed(&written).to_string(), written);
     }
-    assert!(readable > 100 || seeds(1).start > 0, "only {readable} texts could be read");
+    assert!(readable > 1_000 || !all_seeds(), "only {readable} texts could be read");
 }
 
 #[test]
@@ -331,8 +330,6 @@ fn ages_and_times_select_what_they_say_to_the_microsecond() {
     ] {
         assert_eq!([edge - tick, edge, edge + tick].map(|at| passes(text, at)), expected, "{text}");
     }
-    let earliest: Date = date!(1970 - 01 - 01);
-    assert!(!passes("created:<1970-01-01", earliest.midnight().assume_utc()));
 }
 
 #[tokio::test]

@@ -113,18 +113,14 @@ async fn a_job_that_nobody_takes_says_which_tags_no_daemon_has() {
     );
     let both = r#"{"scope": "organization", "owner": "", "env": "aws", "gpu": "true", "dc": "chi"}"#;
     let cases: [(&[(&str, &str, &str)], &str, Option<&str>); 7] = [
-        (&[], aws, Some("no eligible daemon: none runs echo")),
-        (&[("terraform", aws, "now()")], aws, Some("no eligible daemon: none runs echo")),
-        (&[("echo", aws, "now()")], untagged, Some("no eligible daemon: it has no tags, and each daemon has some")),
-        (
-            &[("echo", aws, "now()"), ("terraform", gpu, "now()")],
-            both,
-            Some("no eligible daemon: none has dc=chi gpu=true"),
-        ),
+        (&[], aws, Some("no daemon has env=aws owner= scope=organization")),
+        (&[("terraform", aws, "now()")], aws, Some("no daemon has env=aws owner= scope=organization")),
+        (&[("echo", aws, "now()")], untagged, Some("no daemon is untagged")),
+        (&[("echo", aws, "now()"), ("terraform", gpu, "now()")], both, Some("no daemon has dc=chi gpu=true")),
         (
             &[("echo", aws, "now()"), ("echo", gpu, "now()")],
             r#"{"env": "aws", "gpu": "true"}"#,
-            Some("no eligible daemon: none has all of its tags"),
+            Some("no daemon has all of env=aws gpu=true"),
         ),
         (&[("echo", aws, "at_second(0)")], aws, Some("every daemon that can take it is offline")),
         (&[("echo", aws, "at_second(0)"), ("echo", aws, "now()")], aws, None),

@@ -10,6 +10,7 @@ use super::{
         connect::connect,
         error::CliError,
         output::{Output, print, print_json, printable},
+        queue::{Daemons, reason},
         resolve::{OPERATOR, OrganizationArg},
     },
     logs::log_line,
@@ -17,8 +18,8 @@ use super::{
 use crate::{
     authz::{ReadDaemons, ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
     model::{
-        BuildReason, DaemonDetails, DaemonFilter, DaemonStatus, JobDetails, JobId, JobLog, Organization, QueueState,
-        Quota, Tags, Transition, UserRef, WorkspaceBuildId,
+        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobId, JobLog, Organization, QueueState, Quota, Tags,
+        Transition, UserRef, WorkspaceBuildId,
     },
     store::{self, PgConnection, builds, daemons, job_logs, jobs, quota, users, workspaces},
 };
@@ -104,13 +105,7 @@ async fn look<'a>(
     };
     let initiator = UserRef::Id(job.job.initiator_id);
     let initiator = none_if_missing(users::resolve(conn, &ReadUsers::check(&OPERATOR)?, &initiator, None).await)?;
-    let mut waits_because = None;
-    if job.queue_state() != QueueState::NotQueued {
-        let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
-        let (all, now) = (DaemonFilter::default(), OffsetDateTime::now_utc());
-        let daemons = daemons::list(conn, &permit, &all, now, jobs::STALE_INTERVAL).await?;
-        waits_because = why_nobody_takes(job, &daemons);
-    }
+    let waits_because = why_it_waits(conn, organization, job).await?;
     let mut logs = job_logs::after(conn, &ReadJobLogs::check(&OPERATOR, organization.id)?, job.job.id, 0).await?;
     logs.drain(..logs.len().saturating_sub(lines));
     Ok(Shown {
@@ -139,39 +134,27 @@ fn none_if_missing<T>(found: store::Result<T>) -> Result<Option<T>, CliError> {
     }
 }
 
-/// Why no daemon of the organization takes a job that waits; `None` when one will.
-fn why_nobody_takes(job: &JobDetails, daemons: &[DaemonDetails]) -> Option<String> {
-    let able = |daemon: &&DaemonDetails| daemon.daemon.provisioners.contains(&job.job.provisioner);
-    let able: Vec<_> = daemons.iter().filter(able).collect();
-    let mut eligible = able.iter().filter(|daemon| job.available_workers.contains(&daemon.daemon.id)).peekable();
-    if eligible.peek().is_some() {
-        let is_offline = eligible.all(|daemon| daemon.status == DaemonStatus::Offline);
-        return is_offline.then(|| "every daemon that can take it is offline".to_owned());
+/// Why no daemon takes a job that waits; `None` when one will.
+async fn why_it_waits(
+    conn: &mut PgConnection,
+    organization: &Organization,
+    job: &JobDetails,
+) -> Result<Option<String>, CliError> {
+    match job.queue_state() {
+        QueueState::NotQueued => Ok(None),
+        QueueState::NoEligibleWorker => {
+            let mut all = Daemons::default();
+            all.look_up(conn, organization.id, std::slice::from_ref(job)).await?;
+            Ok(Some(reason(job, &all.missing(job))))
+        }
+        QueueState::Ranked { .. } => {
+            let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
+            let able = DaemonFilter { ids: job.available_workers.clone(), ..DaemonFilter::default() };
+            let able = daemons::list(conn, &permit, &able, OffsetDateTime::now_utc(), jobs::STALE_INTERVAL).await?;
+            let is_offline = able.iter().all(|daemon| daemon.status == DaemonStatus::Offline);
+            Ok(is_offline.then(|| "every daemon that can take it is offline".to_owned()))
+        }
     }
-    let because = if able.is_empty() {
-        format!("none runs {}", job.job.provisioner)
-    } else if job.job.tags == untagged() {
-        "it has no tags, and each daemon has some".to_owned()
-    } else {
-        let has = |key: &str, value: &str| {
-            able.iter().any(|daemon| daemon.daemon.tags.0.get(key).is_some_and(|v| v == value))
-        };
-        let missing: Tags = job
-            .job
-            .tags
-            .0
-            .iter()
-            .filter(|(key, value)| !has(key, value))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
-        if missing.0.is_empty() { "none has all of its tags".to_owned() } else { format!("none has {missing}") }
-    };
-    Some(format!("no eligible daemon: {because}"))
-}
-
-/// The tags that only daemons with exactly these serve (domain 3).
-pub(super) fn untagged() -> Tags {
-    [("scope", "organization"), ("owner", "")].into_iter().collect()
 }
 
 impl Shown<'_> {

@@ -18,16 +18,13 @@ use ratatui::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, sleep_until};
 
-use super::{
-    super::{
-        connect::connect,
-        error::{CliError, USAGE},
-        filter::Filter,
-        output::one_line,
-        resolve::OPERATOR,
-        signals::Signals,
-    },
-    get::untagged,
+use super::super::{
+    connect::connect,
+    error::{CliError, USAGE},
+    filter::Filter,
+    resolve::OPERATOR,
+    signals::Signals,
+    table::one_line,
 };
 use crate::{
     authz::{ReadDaemons, ReadJobs},
@@ -175,6 +172,11 @@ fn ago(now: OffsetDateTime, then: OffsetDateTime) -> String {
         3_600..86_400 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
     }
+}
+
+/// The tags that only daemons with exactly these serve (domain 3).
+fn untagged() -> Tags {
+    [("scope", "organization"), ("owner", "")].into_iter().collect()
 }
 
 /// The tags that tell one set from another, which are not those that nearly all have.

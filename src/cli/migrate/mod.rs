@@ -23,6 +23,7 @@ use crate::{duration, migrate::Migrations};
 pub(super) use up::{report, up};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  coderdb migrate up")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
