@@ -82,6 +82,44 @@ async fn copy(conn: &mut PgConnection, of: &str, to: Uuid) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.expect("a job");
 }
 
+/// The fixed template is imported before the prebuild that was there first.
+async fn the_fix_comes_first(story: &mut Story, conn: &mut PgConnection, organization: OrganizationId) {
+    copy(&mut *conn, "initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0' AND tags->>'env' = 'on-prem'", LEFT).await;
+    sqlx::raw_sql("UPDATE provisioner_jobs SET completed_at = now(), error = 'x' WHERE job_status = 'pending' AND initiator_id <> 'c42fdf75-3097-471c-8c33-fb52454d81c0'")
+        .execute(&mut *conn)
+        .await
+        .expect("the others are done");
+    copy(&mut *conn, "type = 'template_version_import' AND tags->>'env' = 'on-prem'", IMPORT).await;
+    let runs = RunJobs::check(&Actor::system(System::ProvisionerDaemon), organization, DaemonId(Uuid::from_u128(1)))
+        .expect("a daemon");
+    let tags = Tags::from_iter([("scope", "organization"), ("owner", ""), ("env", "on-prem")]);
+    let able = Capabilities { provisioners: ProvisionerType::ALL, tags: &tags };
+    let now = OffsetDateTime::now_utc();
+    let taken = store::jobs::acquire(&mut *conn, &runs, able, now).await.expect("an answer").expect("a job");
+    assert_eq!(taken.id, JobId(IMPORT), "people come first");
+    let logs = format!("provisioner jobs logs {IMPORT} --follow");
+    let mut following = tokio::process::Command::new(support::CODERDB);
+    following.env_clear().envs(story.proxy.environment()).args(logs.split(' ')).kill_on_drop(true);
+    let mut following = following.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
+    let mut lines = tokio::io::BufReader::new(following.stdout.take().expect("a pipe")).lines();
+    let log = "INSERT INTO provisioner_job_logs (job_id, created_at, source, level, stage, output)
+               VALUES ($1, '2026-05-07 09:12:00Z', 'provisioner', 'info', 'Planning Infrastructure', 'Plan: 1 to add')";
+    sqlx::query(log).bind(IMPORT).execute(&mut *conn).await.expect("a line");
+    let line = lines.next_line().await.expect("a line").expect("one");
+    let ended = store::jobs::complete(&mut *conn, &runs, taken.id, now, None).await.expect("an answer");
+    assert!(matches!(ended, ByWorker::Done(End::Ended(_))));
+    assert_eq!(lines.next_line().await.expect("the end"), None);
+    let ended = following.wait_with_output().await.expect("an end");
+    let told = Outcome {
+        code: ended.status.code().expect("no signal"),
+        stdout: line + "\n",
+        stderr: String::from_utf8(ended.stderr).expect("UTF-8"),
+    };
+    assert_eq!((told.code, told.stderr.as_str()), (0, "Job succeeded\n"));
+    story.note("a fixed template is pushed");
+    story.show(&logs, &told);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_prebuilds_is_cleared_by_the_commands_of_the_readme() {
     let database = support::database().await;
@@ -144,46 +182,7 @@ async fn a_flood_of_prebuilds_is_cleared_by_the_commands_of_the_readme() {
     assert_eq!((rest.code, rest.stderr), (0, format!("{} canceled\n", flood - 500)));
     assert_eq!((story.count(FLOOD).await, story.count(others).await), (0, people), "and nobody else's");
 
-    // The fixed template is imported before the prebuild that was there first.
-    copy(&mut conn, "initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0' AND tags->>'env' = 'on-prem'", LEFT).await;
-    sqlx::raw_sql("UPDATE provisioner_jobs SET completed_at = now(), error = 'x' WHERE job_status = 'pending' AND initiator_id <> 'c42fdf75-3097-471c-8c33-fb52454d81c0'")
-        .execute(&mut conn)
-        .await
-        .expect("the others are done");
-    copy(&mut conn, "type = 'template_version_import' AND tags->>'env' = 'on-prem'", IMPORT).await;
-    let runs = RunJobs::check(
-        &Actor::system(System::ProvisionerDaemon),
-        OrganizationId(organization),
-        DaemonId(Uuid::from_u128(1)),
-    )
-    .expect("a daemon");
-    let tags = Tags::from_iter([("scope", "organization"), ("owner", ""), ("env", "on-prem")]);
-    let able = Capabilities { provisioners: ProvisionerType::ALL, tags: &tags };
-    let now = OffsetDateTime::now_utc();
-    let taken = store::jobs::acquire(&mut conn, &runs, able, now).await.expect("an answer").expect("a job");
-    assert_eq!(taken.id, JobId(IMPORT), "people come first");
-    let logs = format!("provisioner jobs logs {IMPORT} --follow");
-    let mut following = tokio::process::Command::new(support::CODERDB);
-    following.env_clear().envs(story.proxy.environment()).args(logs.split(' ')).kill_on_drop(true);
-    let mut following = following.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
-    let mut lines = tokio::io::BufReader::new(following.stdout.take().expect("a pipe")).lines();
-    let log = "INSERT INTO provisioner_job_logs (job_id, created_at, source, level, stage, output)
-               VALUES ($1, '2026-05-07 09:12:00Z', 'provisioner', 'info', 'Planning Infrastructure', 'Plan: 1 to add')";
-    sqlx::query(log).bind(IMPORT).execute(&mut conn).await.expect("a line");
-    let line = lines.next_line().await.expect("a line").expect("one");
-    let ended = store::jobs::complete(&mut conn, &runs, taken.id, now, None).await.expect("an answer");
-    assert!(matches!(ended, ByWorker::Done(End::Ended(_))));
-    assert_eq!(lines.next_line().await.expect("the end"), None);
-    let ended = following.wait_with_output().await.expect("an end");
-    let told = Outcome {
-        code: ended.status.code().expect("no signal"),
-        stdout: line + "\n",
-        stderr: String::from_utf8(ended.stderr).expect("UTF-8"),
-    };
-    assert_eq!((told.code, told.stderr.as_str()), (0, "Job succeeded\n"));
-    story.note("a fixed template is pushed");
-    story.show(&logs, &told);
-
+    the_fix_comes_first(&mut story, &mut conn, OrganizationId(organization)).await;
     assert_eq!(story.tell("prebuilds resume").stderr, "Prebuilds are now resumed.\n");
     assert_eq!(story.run("prebuilds status").stdout, "Prebuilds are not paused.\n");
     if !support::is_pooled() {

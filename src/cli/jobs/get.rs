@@ -18,7 +18,7 @@ use super::{
 use crate::{
     authz::{ReadDaemons, ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
     model::{
-        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobId, JobLog, Organization, QueueState, Quota, Tags,
+        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobId, JobLog, Organization, QueueState, Quota,
         Transition, UserRef, WorkspaceBuildId,
     },
     store::{self, PgConnection, builds, daemons, job_logs, jobs, quota, users, workspaces},
