@@ -204,6 +204,34 @@ async fn ids_come_as_arguments_or_on_standard_input_and_each_has_an_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_recipe_that_cancels_one_id_after_the_other_works_and_so_does_a_pipe() {
+    let recipe = "ids() {
+        coderdb provisioner jobs list --initiator=prebuilds --status=pending -o json |
+            sed -n 's/^    \"id\": \"\\(.*\\)\",$/\\1/p'
+    }
+    set -e
+    coderdb prebuilds pause
+    ids | head -n 4 | while read -r id; do coderdb provisioner jobs cancel \"$id\"; done
+    ids | xargs -n 1 coderdb provisioner jobs cancel
+    ids | xargs coderdb provisioner jobs cancel
+    ids | coderdb provisioner jobs cancel
+    coderdb prebuilds resume";
+    let mut rows = flooded(12).await;
+    let program = std::path::Path::new(support::CODERDB).parent().expect("a directory").display().to_string();
+    let path = std::env::var("PATH").expect("a path");
+    let mut shell = std::process::Command::new("sh");
+    shell.env_clear().env("PATH", format!("{program}:{path}")).envs(rows.database.environment());
+    let done =
+        block_in_place(|| shell.env("CODER_ORGANIZATION", "org1").args(["-c", recipe]).output()).expect("a shell");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    let nothing = "No provisioner jobs to cancel\n".repeat(2);
+    assert_eq!(stderr, format!("Prebuilds are now paused.\n{nothing}Prebuilds are now resumed.\n"));
+    assert_eq!(done.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&done.stdout).matches("Job canceled\n").count(), 9);
+    assert_eq!(statuses(&mut rows).await, ["pending 3", "running 2", "canceled 10", "canceling 1", "failed 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_a_daemon_takes_meanwhile_runs_on_and_everybody_hears_of_the_others() {
     let mut rows = flooded(3_000).await;
     rows.run("UPDATE provisioner_jobs SET worker_id = u(8), started_at = at_second(0) WHERE id > u(3990)").await;
