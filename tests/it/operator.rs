@@ -86,7 +86,7 @@ async fn one_job_is_canceled_in_the_words_of_its_kind_and_refused_in_those_of_it
     }
     assert_eq!(
         statuses(&mut rows).await,
-        ["pending 2", "canceled 3", "canceling 3", "failed 1"],
+        ["pending 2", "canceling 3", "canceled 3", "failed 1"],
         "what runs is canceled by its daemon"
     );
     let before = rows.everything().await;
@@ -200,7 +200,7 @@ async fn ids_come_as_arguments_or_on_standard_input_and_each_has_an_outcome() {
             block_in_place(|| run(command.args(["provisioner", "jobs", "cancel"]).args(args).write_stdin(input)));
         assert_eq!((done.code, done.stderr.as_str()), (code, expected), "{args:?}");
     }
-    assert_eq!(statuses(&mut rows).await, ["pending 5", "canceled 8", "canceling 3", "failed 1"]);
+    assert_eq!(statuses(&mut rows).await, ["pending 6", "canceling 3", "canceled 7", "failed 1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,7 +228,7 @@ async fn the_recipe_that_cancels_one_id_after_the_other_works_and_so_does_a_pipe
     assert_eq!(stderr, format!("Prebuilds are now paused.\n{nothing}Prebuilds are now resumed.\n"));
     assert_eq!(done.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&done.stdout).matches("Job canceled\n").count(), 9);
-    assert_eq!(statuses(&mut rows).await, ["pending 3", "running 2", "canceled 10", "canceling 1", "failed 1"]);
+    assert_eq!(statuses(&mut rows).await, ["pending 3", "running 2", "canceling 1", "canceled 10", "failed 1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
