@@ -85,9 +85,11 @@ pub async fn ids(
     page: PageRequest,
 ) -> Result<Page<JobId>> {
     check(filter, page)?;
-    let mut ids = page_of_ids(permit.organization(), filter, page);
-    ids.column((Alias::new("j"), Alias::new("created_at")));
-    let (sql, values) = ids.build_sqlx(PostgresQueryBuilder);
+    let (ids, values) = page_of_ids(permit.organization(), filter, page).build_sqlx(PostgresQueryBuilder);
+    let sql = format!(
+        "SELECT j.id, j.created_at FROM provisioner_jobs AS j WHERE j.id = ANY (ARRAY({ids})) \
+         ORDER BY j.created_at DESC, j.id DESC"
+    );
     let mut rows: Vec<(JobId, Timestamp)> = sqlx::query_as_with(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
