@@ -1,11 +1,11 @@
 //! `coderdb completions` and `coderdb man`.
 
-use std::{ffi::OsStr, io, time::Duration};
+use std::{ffi::OsStr, time::Duration};
 
 use clap::{Args, ValueEnum};
 use clap_complete::{
     CompletionCandidate,
-    env::{CompleteEnv, EnvCompleter, Shells},
+    env::{CompleteEnv, Shells},
 };
 
 use super::{

@@ -100,7 +100,8 @@ fn what_is_read_is_written_and_read_again_as_the_same() {
         for n in 0..rng.usize(0..12) {
             // Mostly a key, a colon, a value and a space, so that enough of it can be read.
             let expected = [0..11, 11..15, 29..54, 20..23][n % 4].clone();
-            text += PIECES[rng.usize(if rng.u8(..8) == 0 { 0..PIECES.len() } else { expected })];
+            let from = if rng.u8(..8) == 0 { 0..PIECES.len() } else { expected };
+            text += PIECES[rng.usize(from)];
         }
         let Ok(query) = text.parse::<Query>() else { continue };
         readable += usize::from(!query.terms().is_empty());
