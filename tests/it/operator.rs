@@ -140,7 +140,7 @@ async fn a_dry_run_says_what_a_run_then_does_and_changes_nothing() {
         &["--initiator", "prebuilds", "--status", "pending"],
         &["--status", "pending,running,failed,canceled,canceling"],
         &["--status", "pending,running", "--expect-status", "running"],
-        &["--expect-status", "pending"],
+        &["--tag", "scope=organization", "--expect-status", "pending"],
         &["--initiator", "user1"],
     ];
     for filter in filters {

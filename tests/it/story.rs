@@ -50,7 +50,11 @@ impl Story {
         if lines > LINES {
             shown += &format!("… {} more lines\n", lines - LINES);
         }
-        self.shown += &(shown + &told.stderr + "\n");
+        // What the driver says of a connection that is lost is not always the same.
+        shown.extend(
+            told.stderr.lines().flat_map(|line| [line.split(": error communicating").next().unwrap_or(line), "\n"]),
+        );
+        self.shown += &(shown + "\n");
     }
 
     fn note(&mut self, text: &str) {

@@ -241,7 +241,8 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
         ],
         seen.running.iter().map(|details| {
             let JobDetails { job, workspace_name, template_name, .. } = details;
-            let what = if workspace_name.is_empty() { template_name } else { workspace_name };
+            let id = job.id.to_string();
+            let what = [workspace_name, template_name].into_iter().find(|name| !name.is_empty()).unwrap_or(&id);
             let since = job.started_at.unwrap_or(job.created_at);
             [
                 one_line(what),
@@ -269,7 +270,7 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
         }),
     );
     let said = match trouble {
-        Some(trouble) => Line::from(one_line(&format!("{trouble}; trying again"))).red(),
+        Some(trouble) => Line::from(one_line(&format!("trying again: {trouble}"))).red(),
         None => Line::from("q quits").dim(),
     };
     frame.render_widget(said, bottom);
