@@ -1,6 +1,6 @@
 //! The story of an operator with a flooded queue, from the first mistake to the last command; docs/story.svg shows it.
 
-use std::process::Stdio;
+use std::{fmt::Write as _, process::Stdio};
 
 use coderdb::{
     authz::{Actor, RunJobs, System},
@@ -48,7 +48,7 @@ impl Story {
         let lines = told.stdout.lines().count();
         shown.extend(told.stdout.lines().take(LINES).flat_map(|line| [line, "\n"]));
         if lines > LINES {
-            shown += &format!("… {} more lines\n", lines - LINES);
+            let _ = writeln!(shown, "… {} more lines", lines - LINES);
         }
         // What the driver says of a connection that is lost is not always the same.
         shown.extend(
@@ -58,7 +58,7 @@ impl Story {
     }
 
     fn note(&mut self, text: &str) {
-        self.shown += &format!("# {text}\n");
+        let _ = writeln!(self.shown, "# {text}");
     }
 
     async fn count(&self, which: &str) -> i64 {

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     authz::{ReadDaemons, ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
     model::{
-        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobId, JobLog, Organization, QueueState, Quota,
-        Transition, UserRef, WorkspaceBuildId,
+        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobErrorCode, JobId, JobLog, Organization, QueueState,
+        Quota, Transition, UserRef, WorkspaceBuildId,
     },
     store::{self, PgConnection, builds, daemons, job_logs, jobs, quota, users, workspaces},
 };
@@ -65,7 +65,8 @@ struct Shown<'a> {
 #[derive(Serialize)]
 struct Build {
     id: WorkspaceBuildId,
-    build_number: i32,
+    #[serde(rename = "build_number")]
+    number: i32,
     transition: Transition,
     reason: BuildReason,
 }
@@ -95,7 +96,7 @@ async fn look<'a>(
         Some(id) => none_if_missing(workspaces::get(conn, &permit, id).await)?,
         None => None,
     };
-    let over_quota = job.job.error_code.as_ref().is_some_and(|code| code.is_insufficient_quota());
+    let over_quota = job.job.error_code.as_ref().is_some_and(JobErrorCode::is_insufficient_quota);
     let quota = match &workspace {
         Some(workspace) if over_quota => {
             let permit = ReadQuota::check(&OPERATOR, workspace.owner_id, organization.id)?;
@@ -114,7 +115,7 @@ async fn look<'a>(
         initiator_name: initiator.map(|user| user.username),
         workspace_build: build.map(|build| Build {
             id: build.id,
-            build_number: build.build_number,
+            number: build.build_number,
             transition: build.transition,
             reason: build.reason,
         }),
@@ -175,7 +176,7 @@ impl Shown<'_> {
         let build = self
             .workspace_build
             .as_ref()
-            .map(|build| format!("{} {} ({}), {}", build.build_number, build.transition, build.reason, build.id));
+            .map(|build| format!("{} {} ({}), {}", build.number, build.transition, build.reason, build.id));
         let workspace = self.job.workspace_id.map(|id| {
             let owner = self.workspace_owner_name.as_ref().map_or_else(String::new, |owner| format!("{owner}/"));
             named(&format!("{owner}{}", self.job.workspace_name), &id)
