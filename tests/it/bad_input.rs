@@ -90,6 +90,7 @@ jobs::complete                   provisioner_state          bytes
 jobs::count_by_tags              filter.tags                tags
 jobs::count_by_tags              filter.created_after       time
 jobs::count_by_tags              filter.created_before      time
+jobs::count_by_tags              filter.error_codes         text
 jobs::created_after              after                      time
 jobs::fail                       now                        time
 jobs::fail                       failure.error              text
@@ -102,6 +103,7 @@ jobs::insert                     job.trace_metadata         json
 jobs::ids                        filter.tags                tags
 jobs::ids                        filter.created_after       time
 jobs::ids                        filter.created_before      time
+jobs::ids                        filter.error_codes         text
 jobs::ids                        page.limit                 u32
 jobs::ids                        page.after                 time  bc=ok
 jobs::list                       filter.tags                tags
