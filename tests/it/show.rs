@@ -81,6 +81,9 @@ async fn only_the_last_lines_of_the_log_are_shown() {
     }
 }
 
+/// What each of them runs, its tags, and when it was seen.
+type Daemons<'a> = &'a [(&'a str, &'a str, &'a str)];
+
 #[tokio::test]
 async fn a_job_that_nobody_takes_says_which_tags_no_daemon_has() {
     let mut rows = Rows::new().await;
@@ -112,7 +115,7 @@ async fn a_job_that_nobody_takes_says_which_tags_no_daemon_has() {
         r#"{"scope": "organization", "owner": "", "gpu": "true"}"#,
     );
     let both = r#"{"scope": "organization", "owner": "", "env": "aws", "gpu": "true", "dc": "chi"}"#;
-    let cases: [(&[(&str, &str, &str)], &str, Option<&str>); 7] = [
+    let cases: [(Daemons<'_>, &str, Option<&str>); 7] = [
         (&[], aws, Some("no daemon has env=aws owner= scope=organization")),
         (&[("terraform", aws, "now()")], aws, Some("no daemon has env=aws owner= scope=organization")),
         (&[("echo", aws, "now()")], untagged, Some("no daemon is untagged")),
