@@ -86,7 +86,7 @@ jobs::acquire_batch              list         : daemon
 jobs::by_ids                     found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::by_ids_with_queue_position found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::cancel                     owned        : owner @admin member operator
-jobs::cancel_batch               owned-found  : owner @admin member operator
+jobs::cancel_batch               owned        : owner @admin member operator
 jobs::complete                   thing        : daemon
 jobs::count_by_tags              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::created_after              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
@@ -662,7 +662,9 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "jobs::cancel_batch" => {
             let permit = CancelJobs::check(who, organization)?;
             let outcomes = store::jobs::cancel_batch(conn, &permit, &[job], None, NOW).await?;
-            outcomes.values().filter(|outcome| matches!(outcome, CancelOutcome::Canceled(_))).count()
+            // Left out is what a cancel of one does not find.
+            let missing = || Error::NotFound { entity: "provisioner job", key: job.to_string() };
+            usize::from(matches!(outcomes.get(&job).ok_or_else(missing)?, CancelOutcome::Canceled(_)))
         }
         "jobs::complete" => {
             let permit = RunJobs::check(who, organization, daemon)?;
@@ -828,7 +830,11 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;
             usize::from(matches!(outcome, CommitOutcome::Accepted(_)))
         }
-        "quota::list" => store::quota::list(conn, &ListQuota::check(who, organization)?, "", 100).await?.len(),
+        "quota::list" => {
+            let members = store::quota::list(conn, &ListQuota::check(who, organization)?, "", 100).await?;
+            // The others are there to ask.
+            members.iter().filter(|member| member.id.0 == u(at.organization)).count()
+        }
         "quota::usage" => {
             let quota = store::quota::usage(conn, &ReadQuota::check(who, user, organization)?).await?;
             // In the fixture, user n owns in organization n what costs n.
