@@ -27,7 +27,7 @@ pub(super) struct Filter {
     status: Vec<JobStatus>,
     /// Filter by initiator (user ID or username).
     #[arg(short, long, value_name = "USER")]
-    initiator: Option<UserRef>,
+    pub(super) initiator: Option<UserRef>,
     /// Only jobs whose build does this to its workspace
     #[arg(long, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
     transition: Option<Transition>,
@@ -60,7 +60,7 @@ where
     clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>()).try_map(|text| text.parse())
 }
 
-fn tag(text: &str) -> Result<(String, String), String> {
+pub(super) fn tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE".to_owned()),
@@ -69,7 +69,6 @@ fn tag(text: &str) -> Result<(String, String), String> {
 
 impl Filter {
     /// Whether every job of the organization passes.
-    #[expect(dead_code, reason = "for commands that must not work on every job")]
     pub(super) fn is_empty(&self) -> bool {
         let Self { status, initiator, transition, template, workspace, tags, ids, search, organization: _ } = self;
         let is_about_jobs = |term: &Term| !matches!(term.condition, Condition::Organization(_));

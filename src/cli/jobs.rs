@@ -1,5 +1,10 @@
 //! `coderdb provisioner jobs`.
 
+mod cancel;
+mod get;
+mod logs;
+mod watch;
+
 use std::{io, process::ExitCode};
 
 use anstyle::AnsiColor;
@@ -33,6 +38,10 @@ pub(super) enum Command {
                             jobs list -c 'id,status,worker name,error code' --all -o csv\n\n`--initiator me` is \
                             the user that CODERDB_USER names. docs/search.md has the grammar of --search.")]
     List(List),
+    Get(get::Args),
+    Cancel(cancel::Args),
+    Logs(logs::Args),
+    Watch(watch::Args),
 }
 
 #[derive(Debug, Args)]
@@ -257,6 +266,10 @@ fn text(value: Option<impl ToString>) -> String {
 pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::List(args) => list(args).await,
+        Command::Get(args) => get::run(args).await,
+        Command::Cancel(args) => cancel::run(args).await,
+        Command::Logs(args) => logs::run(args).await,
+        Command::Watch(args) => watch::run(args).await,
     }
 }
 

@@ -2,19 +2,23 @@
 
 mod complete;
 mod connect;
+mod daemons;
 mod demo;
 mod error;
 mod filter;
 mod jobs;
+mod licenses;
 mod log;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod migrate;
 mod output;
 mod postgres;
+mod prebuilds;
 mod queue;
 mod quota;
 mod resolve;
+mod signals;
 mod table;
 
 use std::{env, process::ExitCode};
@@ -50,6 +54,12 @@ enum Command {
     #[command(subcommand, visible_alias = "provisioners")]
     #[command(after_help = "Example:\n  coderdb provisioner jobs list --status pending")]
     Provisioner(Provisioner),
+    /// The licenses of the deployment
+    #[command(subcommand, visible_alias = "license", after_help = "Example:\n  coderdb licenses list")]
+    Licenses(licenses::Command),
+    /// Stop and start the making of prebuilt workspaces
+    #[command(subcommand, visible_alias = "prebuild", after_help = "Example:\n  coderdb prebuilds pause")]
+    Prebuilds(prebuilds::Command),
     /// See what users consume and may consume
     #[command(subcommand)]
     #[command(after_help = "Example:\n  coderdb quota show alice")]
@@ -70,6 +80,9 @@ enum Provisioner {
     #[command(subcommand, visible_alias = "job")]
     #[command(after_help = "Example:\n  coderdb provisioner jobs list --search 'status:pending created:>1h'")]
     Jobs(jobs::Command),
+    /// The daemons that take jobs
+    #[command(subcommand, visible_alias = "daemon", after_help = "Example:\n  coderdb provisioner daemons list")]
+    Daemons(daemons::Command),
 }
 
 /// All commands and their arguments.
@@ -119,6 +132,9 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
+            Command::Provisioner(Provisioner::Daemons(command)) => daemons::run(command).await,
+            Command::Licenses(command) => licenses::run(command).await,
+            Command::Prebuilds(command) => prebuilds::run(command).await,
             Command::Quota(command) => quota::run(command).await,
             #[cfg(feature = "mcp")]
             Command::Mcp(args) => mcp::run(args).await,

@@ -203,7 +203,7 @@ fn cut(text: &str, width: usize) -> String {
 
 /// A stored text may hold line breaks, control characters, and a megabyte. A row is one line, and its widest cell pads
 /// all the others; JSON has the whole text.
-fn one_line(cell: &str) -> String {
+pub(super) fn one_line(cell: &str) -> String {
     const WIDEST: usize = 400;
     let mut line: String =
         cell.chars().take(WIDEST).map(|c| if super::output::breaks_lines(c) { ' ' } else { c }).collect();

@@ -88,6 +88,7 @@ fn each_foreign_crate_has_its_place() {
         ("schemars", &["tools/"]),
         ("rmcp", &["cli/mcp/"]),
         ("clap", &["cli/"]),
+        ("ratatui", &["cli/jobs/watch.rs"]),
         ("anstream", &["cli/"]),
         ("anstyle", &["cli/"]),
         ("clap_complete", &["cli/"]),

@@ -101,6 +101,9 @@ async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) {
         let page = store::jobs::list(conn, &support::read_jobs(organization), &filter, request).await.unwrap();
         same_rows(&expected, &page.rows, &(&filter, request));
         assert_eq!(page.next, next, "{filter:#?} {request:#?}");
+        let ids = store::jobs::ids(conn, &support::read_jobs(organization), &filter, request).await.unwrap();
+        assert_eq!(ids.rows, page.rows.iter().map(|row| row.job.id).collect::<Vec<_>>(), "{filter:#?} {request:#?}");
+        assert_eq!(ids.next, next, "{filter:#?} {request:#?}");
     }
     walk(conn, rng, &model, &listings).await;
 

@@ -90,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("prebuilds/metrics.sql", &["Sort Key: t.name, t.id, p.name", "using workspace_builds_prebuild_starts_idx"]),
     // A deployment has few groups, and the view of their members reads them all.
     ("quota/commit.sql", &["using groups_name_organization_id_key on groups g"]),
+    ("quota/list.sql", &["using groups_name_organization_id_key on groups g"]),
     ("quota/usage.sql", &["using groups_name_organization_id_key on groups g"]),
     // All of them is the answer, and a deployment has few.
     ("licenses/list.sql", &["using licenses_pkey"]),
