@@ -91,6 +91,8 @@ jobs::count_by_tags              filter.tags                tags
 jobs::count_by_tags              filter.created_after       time
 jobs::count_by_tags              filter.created_before      time
 jobs::count_by_tags              filter.error_codes         text
+jobs::count_by_tags              filter.exclude.tags        tags
+jobs::count_by_tags              filter.exclude.error_codes text
 jobs::created_after              after                      time
 jobs::fail                       now                        time
 jobs::fail                       failure.error              text
@@ -104,6 +106,8 @@ jobs::ids                        filter.tags                tags
 jobs::ids                        filter.created_after       time
 jobs::ids                        filter.created_before      time
 jobs::ids                        filter.error_codes         text
+jobs::ids                        filter.exclude.tags        tags
+jobs::ids                        filter.exclude.error_codes text
 jobs::ids                        page.limit                 u32
 jobs::ids                        page.after                 time  bc=ok
 jobs::list                       filter.tags                tags
@@ -713,7 +717,13 @@ fn arguments(signature: &str, models: &str) -> Vec<(String, String)> {
             rest.split_once("\n}").map(|(fields, _)| pairs(fields))
         });
         match fields {
-            Some(fields) => found.extend(fields.into_iter().map(|(field, kind)| (format!("{name}.{field}"), kind))),
+            Some(fields) => {
+                for (field, kind) in fields {
+                    let nested = arguments(&format!("{field}: {kind}"), models);
+                    let nested = if nested.len() > 1 { nested } else { vec![(field, kind)] };
+                    found.extend(nested.into_iter().map(|(field, kind)| (format!("{name}.{field}"), kind)));
+                }
+            }
             None => found.push((name, kind)),
         }
     }
