@@ -226,8 +226,8 @@ async fn an_empty_variable_is_an_unset_one() {
         names.iter().map(|name| (name.as_str(), "")).chain([("CODER_ORGANIZATION", "")]).collect();
     assert_eq!(list(&empty).stdout, all);
     let some = list(&[(&names[0], "pending"), (&names[1], "3"), (&names[2], "prebuilds")]).stdout;
-    let same = ["-s", "pending", "-l", "3", "-i", "prebuilds"];
-    assert_eq!(some, run(database.coderdb().args(LIST).args(["-o", "name"]).args(same)).stdout);
+    let flags = ["-s", "pending", "-l", "3", "-i", "prebuilds"];
+    assert_eq!(some, run(database.coderdb().args(LIST).args(["-o", "name"]).args(flags)).stdout);
     assert_eq!(some.lines().count(), 3);
     assert_eq!(list(&[(&names[0], "lost")]).code, 2);
 }

@@ -293,6 +293,7 @@ fn expected_job(row: &JobRow, input: &JobInput) -> Job {
 }
 
 /// One filter alone, or several at once, with values that some rows have.
+#[expect(clippy::too_many_lines, reason = "one condition per filter")]
 fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<'_>>)]) -> JobFilter {
     let alone = rng.bool().then(|| rng.usize(..20));
     let probability = rng.f64() * 0.7;
