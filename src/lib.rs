@@ -18,6 +18,7 @@ pub mod pooler;
 pub mod postgres;
 #[cfg(feature = "replica")]
 pub mod replica;
+pub mod search;
 pub mod store;
 #[cfg(feature = "tools")]
 pub mod tools;

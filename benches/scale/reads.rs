@@ -30,6 +30,7 @@ const COMPARED: Duration = Duration::from_secs(2);
 
 /// A call.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few dozen of them")]
 pub enum Read {
     List(JobFilter),
     /// A later page of the whole history; the plain SQL has none.

@@ -18,6 +18,22 @@ permit! {
     }
 }
 
+permit! {
+    /// May read what every member of one organization consumes and may consume there.
+    ListQuota {
+        /// Where.
+        organization: OrganizationId,
+    }
+}
+
+impl ListQuota {
+    /// Owners, user admins and auditors: whoever may read the quota of others.
+    pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
+        let granted = ReadQuota::POLICY.grants_in(actor, organization);
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+    }
+}
+
 impl ReadQuota {
     const POLICY: Policy = Policy {
         site: &[SiteRole::Owner, SiteRole::UserAdmin, SiteRole::Auditor],

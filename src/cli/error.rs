@@ -5,7 +5,7 @@ use std::{error::Error, io, process::ExitCode};
 use sqlx::error::DatabaseError;
 
 use super::output::note;
-use crate::{authz::Denied, migrate, postgres, store};
+use crate::{authz::Denied, migrate, pool, postgres, store, watch};
 
 /// Not found, or failed in a way that has no code of its own.
 pub(super) const FAILED: u8 = 1;
@@ -64,6 +64,11 @@ impl CliError {
             .next("run `coderdb migrate up`, or `coderdb demo` for something to look at")
     }
 
+    pub(super) fn no_default_organization() -> Self {
+        Self::new(FAILED, "there is no default organization")
+            .next("name one with --org, or run `coderdb demo` for something to look at")
+    }
+
     /// Whether it was asked to stop.
     pub(super) const fn is_stop(&self) -> bool {
         self.code == STOPPED
@@ -71,6 +76,16 @@ impl CliError {
 
     pub(super) fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
+    }
+
+    /// What went wrong, without what to do.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// With what could not be done, in front.
+    pub(super) fn of(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
     }
 
     fn caused(code: u8, error: &(dyn Error + 'static)) -> Self {
@@ -173,6 +188,25 @@ impl From<postgres::Error> for CliError {
             E::Io { .. } => Self::caused(FAILED, &error).next(elsewhere),
             E::InUse { .. } | E::NoPsql { .. } => Self::caused(FAILED, &error),
             E::Fetch { .. } | E::Start { .. } | E::Stuck { .. } => Self::caused(UNREACHABLE, &error),
+        }
+    }
+}
+
+impl From<pool::Error> for CliError {
+    fn from(error: pool::Error) -> Self {
+        match error {
+            pool::Error::Connect(error) => error.into(),
+            _ => Self::new(UNREACHABLE, error.to_string()),
+        }
+    }
+}
+
+impl From<watch::Error> for CliError {
+    fn from(error: watch::Error) -> Self {
+        match error {
+            watch::Error::Store(error) => error.into(),
+            watch::Error::Pool(error) => error.into(),
+            watch::Error::Deadline { .. } => Self::new(UNREACHABLE, error.to_string()),
         }
     }
 }

@@ -1,23 +1,30 @@
 //! `coderdb provisioner jobs`.
 
-use std::{process::ExitCode, str::FromStr};
+mod cancel;
+mod get;
+mod logs;
+mod watch;
 
-use clap::{Args, Subcommand, ValueEnum, builder::TypedValueParser};
+use std::{io, process::ExitCode};
+
+use anstyle::AnsiColor;
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::HumanDuration;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     connect::connect,
-    error::CliError,
-    output::{Output, note, print, print_json, table},
-    resolve::{self, OPERATOR, OrganizationArg},
+    error::{CliError, FAILED},
+    filter::Filter,
+    output::{Format, note, print, print_on, printable},
+    queue::{Daemons, Reasons, reason},
+    resolve::OPERATOR,
+    table::{Cell, Heading, Medium, Table},
 };
 use crate::{
     authz::ReadJobs,
-    model::{
-        JobDetails, JobFilter, JobId, JobStatus, NameOrId, Organization, PageRequest, Tags, TemplateId, Transition,
-        UserRef, WorkspaceId,
-    },
+    model::{JobDetails, JobStatus, Organization, PageRequest, QueueState, Tags},
     store::jobs,
 };
 
@@ -26,61 +33,32 @@ pub(super) enum Command {
     /// List the newest jobs of an organization, oldest of them first
     #[command(visible_alias = "ls")]
     #[command(after_help = "Examples:\n  coderdb provisioner jobs list\n  coderdb provisioner jobs list --initiator \
-                            prebuilds --status pending\n  coderdb provisioner jobs list --workspace alice/dev \
-                            --transition start -o json\n  coderdb provisioner jobs list -c 'id,status,worker \
-                            name,error code' --limit 0\n\n`--initiator me` is the user that CODERDB_USER names.")]
+                            prebuilds --status pending\n  coderdb provisioner jobs list --search \
+                            'workspace:alice/dev -status:succeeded created:<1d' -o wide\n  coderdb provisioner \
+                            jobs list -c 'id,status,worker name,error code' --all -o csv\n\n`--initiator me` is \
+                            the user that CODERDB_USER names. docs/search.md has the grammar of --search.")]
     List(List),
+    Get(get::Args),
+    Cancel(cancel::Args),
+    Logs(logs::Args),
+    Watch(watch::Args),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only jobs with one of these statuses
-    #[arg(short, long, value_delimiter = ',', env = "CODER_PROVISIONER_JOB_LIST_STATUS")]
-    #[arg(value_parser = values::<JobStatus>(JobStatus::ALL.iter().map(|v| v.as_str())))]
-    status: Vec<JobStatus>,
-    /// At most so many jobs, the newest ones; 0 for all
+    #[command(flatten)]
+    filter: Filter,
+    /// At most so many jobs, the newest ones, oldest of them first; 0 is --all
     #[arg(short, long, default_value = "50", env = "CODER_PROVISIONER_JOB_LIST_LIMIT", allow_negative_numbers = true)]
     limit: u32,
-    /// Filter by initiator (user ID or username).
-    #[arg(short, long, value_name = "USER", env = "CODER_PROVISIONER_JOB_LIST_INITIATOR")]
-    initiator: Option<UserRef>,
-    /// Only jobs whose build does this to its workspace
-    #[arg(long, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
-    transition: Option<Transition>,
-    /// Only jobs with a version of this template, by name or id
-    #[arg(long)]
-    template: Option<NameOrId<TemplateId>>,
-    /// Only jobs that build this workspace, by name, owner/name or id
-    #[arg(long)]
-    workspace: Option<NameOrId<WorkspaceId>>,
-    /// Only jobs with this tag; several must all be there
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
-    /// Only these jobs
-    #[arg(long = "id", value_name = "JOB", value_delimiter = ',')]
-    ids: Vec<JobId>,
-    #[command(flatten)]
-    organization: OrganizationArg,
-    /// The columns of the table
-    #[arg(short = 'c', long = "column", value_enum, value_delimiter = ',', default_values_t = Column::DEFAULT)]
+    /// All jobs, newest first, as they are read
+    #[arg(short, long)]
+    all: bool,
+    /// The columns of table, wide and csv
+    #[arg(short = 'c', long = "column", value_enum, value_delimiter = ',')]
     columns: Vec<Column>,
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
-}
-
-/// A parser for a closed set, whose values the help and the errors list.
-fn values<T>(all: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
-where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
-{
-    clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>()).try_map(|text| text.parse())
-}
-
-fn tag(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
+    output: Format,
 }
 
 /// The columns, in the order of domain 11.1.
@@ -151,25 +129,52 @@ pub(super) enum Column {
 }
 
 impl Column {
+    /// What is shown on a wide screen when nobody chooses.
+    const WIDE: [Self; 14] = [
+        Self::CreatedAt,
+        Self::Id,
+        Self::Type,
+        Self::TemplateDisplayName,
+        Self::WorkspaceName,
+        Self::WorkspaceBuildTransition,
+        Self::Status,
+        Self::Queue,
+        Self::WorkerName,
+        Self::StartedAt,
+        Self::CompletedAt,
+        Self::Tags,
+        Self::ErrorCode,
+        Self::Error,
+    ];
+
     /// What is shown when nobody chooses.
     pub(super) const DEFAULT: [Self; 7] =
         [Self::CreatedAt, Self::Id, Self::Type, Self::TemplateDisplayName, Self::Status, Self::Queue, Self::Tags];
+
+    fn titled(self) -> Heading {
+        Heading { text: self.heading(), is_key: self.is_key() }
+    }
 
     fn heading(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    fn cell(self, details: &JobDetails, organization: &Organization) -> String {
-        let job = &details.job;
+    /// Whether it says much more when it is whole.
+    const fn is_key(self) -> bool {
+        matches!(self, Self::Id | Self::CreatedAt | Self::Status | Self::Queue | Self::ErrorCode)
+    }
+
+    fn cell(self, row: &Row<'_>) -> Cell {
+        let (details, job) = (row.details, &row.details.job);
         match self {
             Self::Id => job.id.to_string(),
-            Self::CreatedAt => at(Some(job.created_at)),
-            Self::StartedAt => at(job.started_at),
-            Self::CompletedAt => at(job.completed_at),
-            Self::CanceledAt => at(job.canceled_at),
+            Self::CreatedAt => row.at(Some(job.created_at)),
+            Self::StartedAt => row.at(job.started_at),
+            Self::CompletedAt => row.at(job.completed_at),
+            Self::CanceledAt => row.at(job.canceled_at),
             Self::Error => text(job.error.as_ref()),
             Self::ErrorCode => text(job.error_code.as_ref()),
-            Self::Status => job.status.to_string(),
+            Self::Status => return Cell::colored(job.status.to_string(), color(job.status)),
             Self::WorkerId => text(job.worker_id),
             Self::WorkerName => details.worker_name.clone(),
             Self::FileId => job.file_id.to_string(),
@@ -193,13 +198,61 @@ impl Column {
             Self::WorkspaceName => details.workspace_name.clone(),
             Self::WorkspaceBuildTransition => text(details.workspace_build_transition),
             Self::LogsOverflowed => job.logs_overflowed.to_string(),
-            Self::Organization => organization.name.clone(),
-            Self::Queue if job.status == JobStatus::Pending => {
-                format!("{}/{}", details.queue_position, details.queue_size)
-            }
-            Self::Queue => String::new(),
+            Self::Organization => row.organization.name.clone(),
+            Self::Queue => match (details.queue_state(), row.daemons) {
+                (QueueState::NotQueued, _) => String::new(),
+                (QueueState::Ranked { position, size }, _) => format!("{position}/{size}"),
+                (QueueState::NoEligibleWorker, None) => return Cell::colored(NO_DAEMON, AnsiColor::Red),
+                (QueueState::NoEligibleWorker, Some(daemons)) => {
+                    let why = reason(details, &daemons.missing(details));
+                    return Cell::colored(format!("{NO_DAEMON}: {why}"), AnsiColor::Red);
+                }
+            },
+        }
+        .into()
+    }
+}
+
+/// In the column of queues, where a place would promise too much.
+const NO_DAEMON: &str = "no eligible daemon";
+
+const fn color(status: JobStatus) -> AnsiColor {
+    match status {
+        JobStatus::Pending => AnsiColor::Yellow,
+        JobStatus::Running => AnsiColor::Blue,
+        JobStatus::Succeeded => AnsiColor::Green,
+        JobStatus::Failed => AnsiColor::Red,
+        JobStatus::Canceling | JobStatus::Canceled | JobStatus::Unknown => AnsiColor::BrightBlack,
+    }
+}
+
+/// A job and what its cells need to know besides.
+struct Row<'a> {
+    details: &'a JobDetails,
+    organization: &'a Organization,
+    /// The daemons, where a queue is explained in its cell.
+    daemons: Option<&'a Daemons>,
+    /// The moment from which a person looks back; `None` for exact times.
+    now: Option<OffsetDateTime>,
+}
+
+impl Row<'_> {
+    fn at(&self, time: Option<OffsetDateTime>) -> String {
+        match (time, self.now) {
+            (Some(time), Some(now)) => ago(now, time),
+            (time, _) => at(time),
         }
     }
+
+    fn cells(&self, columns: &[Column]) -> Vec<Cell> {
+        columns.iter().map(|column| column.cell(self)).collect()
+    }
+}
+
+/// How long ago, as people say it.
+fn ago(now: OffsetDateTime, time: OffsetDateTime) -> String {
+    let length = HumanDuration((now - time).unsigned_abs());
+    if time > now { format!("in {length}") } else { format!("{length} ago") }
 }
 
 fn at(time: Option<OffsetDateTime>) -> String {
@@ -210,51 +263,195 @@ fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliError> {
+pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
+    match command {
+        Command::List(args) => list(args).await,
+        Command::Get(args) => get::run(args).await,
+        Command::Cancel(args) => cancel::run(args).await,
+        Command::Logs(args) => logs::run(args).await,
+        Command::Watch(args) => watch::run(args).await,
+    }
+}
+
+/// How many jobs are read at once when all are wanted: memory does not grow with their number.
+const PAGE: u32 = 2_000;
+
+async fn list(args: List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
-    let organization = args.organization.resolve(&mut database).await?;
-    let mut filter = JobFilter { status: args.status, ids: args.ids, ..JobFilter::default() };
-    filter.transition = args.transition;
-    filter.tags = (!args.tags.is_empty()).then(|| Tags::from_iter(args.tags));
-    if let Some(initiator) = args.initiator.filter(|user| *user != UserRef::Username(String::new())) {
-        filter.initiator = Some(resolve::user(&mut database, "initiator", &initiator).await?.id);
+    let (organization, filter) = args.filter.resolve(&mut database).await?;
+    let permit = ReadJobs::check(&OPERATOR, organization.id)?;
+    let mut printer = Printer::new(args.output, args.columns, organization);
+    let mut page = PageRequest::first(if args.all || args.limit == 0 { PAGE } else { args.limit });
+    loop {
+        let listed = jobs::list(&mut database, &permit, &filter, page).await?;
+        let next = listed.next.filter(|_| args.all || args.limit == 0);
+        let mut rows = listed.rows;
+        if !args.all && args.limit > 0 {
+            // The limit keeps the newest; people read them oldest first.
+            rows.sort_by_key(|details| details.job.created_at);
+        }
+        printer.daemons.look_up(&mut database, permit.organization(), &rows).await?;
+        match next {
+            Some(next) if printer.page(&rows)? => page = PageRequest::after(next, PAGE),
+            Some(_) => break,
+            None => {
+                printer.page(&rows)?;
+                break;
+            }
+        }
     }
-    if let Some(template) = &args.template {
-        filter.template = Some(resolve::template(&mut database, organization.id, template).await?);
-    }
-    if let Some(workspace) = &args.workspace {
-        filter.workspace = Some(resolve::workspace(&mut database, organization.id, workspace).await?);
-    }
-    let page = PageRequest { limit: (args.limit > 0).then_some(args.limit), after: None };
-    let mut jobs = jobs::list(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, &filter, page).await?.rows;
-    // The limit keeps the newest; people read them oldest first.
-    jobs.sort_by_key(|details| details.job.created_at);
-    match args.output {
-        Output::Json => print_json(&jobs.iter().map(|job| Listed::new(job, &organization)).collect::<Vec<_>>())?,
-        Output::Table if jobs.is_empty() => note("No provisioner jobs found"),
-        Output::Table => print(&job_table(&args.columns, &jobs, &organization))?,
-    }
+    printer.finish()?;
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line per job.
-pub(super) fn job_table(columns: &[Column], jobs: &[JobDetails], organization: &Organization) -> String {
-    let headings: Vec<_> = columns.iter().map(|column| column.heading()).collect();
-    let headings: Vec<_> = headings.iter().map(String::as_str).collect();
-    table(&headings, jobs.iter().map(|job| columns.iter().map(|column| column.cell(job, organization))))
+/// Prints jobs page by page.
+struct Printer {
+    format: Format,
+    columns: Vec<Column>,
+    organization: Organization,
+    daemons: Daemons,
+    reasons: Reasons,
+    table: Table,
+    now: Option<OffsetDateTime>,
+    /// How many jobs it has printed.
+    count: u64,
 }
 
-/// The JSON of a job (domain 10.3), with the name of its organization (domain 11.1).
+impl Printer {
+    fn new(format: Format, columns: Vec<Column>, organization: Organization) -> Self {
+        let columns = match format {
+            _ if !columns.is_empty() => columns,
+            Format::Wide => Column::WIDE.to_vec(),
+            _ => Column::DEFAULT.to_vec(),
+        };
+        let medium = Medium::stdout();
+        let medium = if format == Format::Table { medium } else { Medium { width: None, ..medium } };
+        Self {
+            table: Table::new(columns.iter().map(|column| column.titled()), medium),
+            now: (format == Format::Table && medium.is_live).then(OffsetDateTime::now_utc),
+            format,
+            columns,
+            organization,
+            daemons: Daemons::default(),
+            reasons: Reasons::default(),
+            count: 0,
+        }
+    }
+
+    /// Prints these, and says whether anybody reads on.
+    fn page(&mut self, jobs: &[JobDetails]) -> Result<bool, CliError> {
+        let is_first = self.count == 0;
+        self.count += jobs.len() as u64;
+        let listed = |job| Listed::new(job, &self.organization, &self.daemons);
+        let mut text = String::new();
+        match self.format {
+            Format::Table | Format::Wide if jobs.is_empty() => {}
+            Format::Table | Format::Wide => {
+                let daemons = (self.format == Format::Wide).then_some(&self.daemons);
+                let (organization, now) = (&self.organization, self.now);
+                let cells = |details| Row { details, organization, daemons, now }.cells(&self.columns);
+                text = self.table.page(jobs.iter().map(cells).collect());
+                self.reasons.count(jobs, &self.daemons);
+            }
+            Format::Json => {
+                for (n, job) in jobs.iter().enumerate() {
+                    text.push_str(if is_first && n == 0 { "[" } else { "," });
+                    // No text within has a line break: JSON escapes them.
+                    text.push_str(&format!("\n{}", serde_json::to_string_pretty(&listed(job))?).replace('\n', "\n  "));
+                }
+            }
+            Format::Jsonl => {
+                for job in jobs {
+                    text.push_str(&serde_json::to_string(&listed(job))?);
+                    text.push('\n');
+                }
+            }
+            Format::Csv => text = self.csv(jobs, is_first)?,
+            Format::Name => text.extend(jobs.iter().map(|job| format!("{}\n", job.job.id))),
+        }
+        print_on(&text)
+    }
+
+    fn csv(&self, jobs: &[JobDetails], is_first: bool) -> Result<String, CliError> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        if is_first {
+            writer.write_record(self.columns.iter().map(|column| column.heading())).map_err(io::Error::from)?;
+        }
+        for details in jobs {
+            let row = Row { details, organization: &self.organization, daemons: None, now: None };
+            let cells = row.cells(&self.columns).into_iter().map(|cell| printable(cell.text()));
+            writer.write_record(cells).map_err(io::Error::from)?;
+        }
+        let bytes = writer.into_inner().map_err(|error| CliError::new(FAILED, error.to_string()))?;
+        String::from_utf8(bytes).map_err(|error| CliError::new(FAILED, error.to_string()))
+    }
+
+    /// Prints what comes behind the last job.
+    fn finish(&self) -> Result<(), CliError> {
+        match self.format {
+            Format::Json if self.count == 0 => print("[]\n"),
+            Format::Json => print("\n]\n"),
+            Format::Table | Format::Wide if self.count == 0 => {
+                note("No provisioner jobs found");
+                Ok(())
+            }
+            Format::Table => {
+                self.reasons.tell();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A line per job, the same at any time and on any terminal.
+pub(super) fn job_table(columns: &[Column], jobs: &[JobDetails], organization: &Organization) -> String {
+    let rows = jobs.iter().map(|details| Row { details, organization, daemons: None, now: None }.cells(columns));
+    Table::new(columns.iter().map(|column| column.titled()), Medium::default()).page(rows.collect())
+}
+
+/// The JSON of a job (domain 10.3), with the name of its organization (domain 11.1), and what its queue numbers mean
+/// (domain 15, decision 10).
 #[derive(Serialize)]
 struct Listed<'a> {
     #[serde(flatten)]
     job: &'a JobDetails,
     organization_name: &'a str,
+    queue_state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_tags: Option<Tags>,
 }
 
 impl<'a> Listed<'a> {
-    fn new(job: &'a JobDetails, organization: &'a Organization) -> Self {
-        Self { job, organization_name: &organization.name }
+    fn new(job: &'a JobDetails, organization: &'a Organization, daemons: &Daemons) -> Self {
+        let queue_state = match job.queue_state() {
+            QueueState::NotQueued => "not_queued",
+            QueueState::Ranked { .. } => "ranked",
+            QueueState::NoEligibleWorker => "no_eligible_daemon",
+        };
+        let missing_tags = (job.queue_state() == QueueState::NoEligibleWorker).then(|| daemons.missing(job));
+        Self { job, organization_name: &organization.name, queue_state, missing_tags }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::{Duration, macros::datetime};
+
+    use super::*;
+
+    #[test]
+    fn a_person_reads_how_long_ago() {
+        let now = datetime!(2026-05-07 12:00 UTC);
+        for (time, said) in [
+            (now - Duration::seconds(5), "5 seconds ago"),
+            (now - Duration::hours(2), "2 hours ago"),
+            (now - Duration::days(3), "3 days ago"),
+            (now + Duration::minutes(10), "in 10 minutes"),
+            (now, "0 seconds ago"),
+        ] {
+            assert_eq!(ago(now, time), said);
+        }
     }
 }

@@ -1,21 +1,29 @@
 //! The command line. Results go to standard output; progress, notes and errors to standard error.
 
+mod complete;
 mod connect;
+mod daemons;
 mod demo;
 mod error;
+mod filter;
 mod jobs;
+mod licenses;
 mod log;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod migrate;
 mod output;
 mod postgres;
+mod prebuilds;
+mod queue;
 mod quota;
 mod resolve;
+mod signals;
+mod table;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use error::CliError;
 
@@ -25,9 +33,14 @@ use error::CliError;
 /// private PostgreSQL server of its own, keeps its data between runs, and stops it when the last command is done.
 #[derive(Debug, Parser)]
 #[command(name = "coderdb", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 not found or failed, 2 usage or configuration, 3 the schema is not \
-                        there yet, 4 the database is unreachable. docs/operations.md has all of them.")]
+#[command(
+    after_help = "Examples:\n  coderdb demo\n  coderdb provisioner jobs list --status pending\n\nExit codes: 0 done, 1 not found or failed, 2 usage or configuration, 3 the schema is not \
+                        there yet, 4 the database is unreachable. docs/operations.md has all of them."
+)]
 struct Cli {
+    /// When to use colours; `auto` asks the terminal and the environment
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN", display_order = 900)]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
@@ -39,14 +52,25 @@ enum Command {
     Migrate(migrate::Args),
     /// See what the provisioners have to do
     #[command(subcommand, visible_alias = "provisioners")]
+    #[command(after_help = "Example:\n  coderdb provisioner jobs list --status pending")]
     Provisioner(Provisioner),
+    /// The licenses of the deployment
+    #[command(subcommand, visible_alias = "license", after_help = "Example:\n  coderdb licenses list")]
+    Licenses(licenses::Command),
+    /// Stop and start the making of prebuilt workspaces
+    #[command(subcommand, visible_alias = "prebuild", after_help = "Example:\n  coderdb prebuilds pause")]
+    Prebuilds(prebuilds::Command),
     /// See what users consume and may consume
     #[command(subcommand)]
+    #[command(after_help = "Example:\n  coderdb quota show alice")]
     Quota(quota::Command),
     #[cfg(feature = "mcp")]
     Mcp(mcp::Args),
+    Completions(complete::Completions),
+    Man(complete::Man),
     /// The private server that is used when no database is configured
     #[command(subcommand)]
+    #[command(after_help = "Example:\n  coderdb postgres psql")]
     Postgres(postgres::Command),
 }
 
@@ -54,23 +78,69 @@ enum Command {
 enum Provisioner {
     /// The jobs of an organization
     #[command(subcommand, visible_alias = "job")]
+    #[command(after_help = "Example:\n  coderdb provisioner jobs list --search 'status:pending created:>1h'")]
     Jobs(jobs::Command),
+    /// The daemons that take jobs
+    #[command(subcommand, visible_alias = "daemon", after_help = "Example:\n  coderdb provisioner daemons list")]
+    Daemons(daemons::Command),
+}
+
+/// All commands and their arguments.
+#[must_use]
+pub fn command() -> clap::Command {
+    // `list` alone has these: a variable for a listing must not change what `cancel` cancels.
+    let variable = |id: &str| match id {
+        "status" => Some("CODER_PROVISIONER_JOB_LIST_STATUS"),
+        "initiator" => Some("CODER_PROVISIONER_JOB_LIST_INITIATOR"),
+        _ => None,
+    };
+    let list = |list: clap::Command| {
+        list.mut_args(|arg| match variable(arg.get_id().as_str()) {
+            Some(name) => arg.env(name),
+            None => arg,
+        })
+    };
+    let provisioner = |it: clap::Command| it.mut_subcommand("jobs", |jobs| jobs.mut_subcommand("list", list));
+    without_empty_variables(Cli::command().mut_subcommand("provisioner", provisioner))
+}
+
+/// An empty variable is an unset one.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+    command.mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg }).mut_subcommands(without_empty_variables)
 }
 
 /// Parses the arguments, runs the command, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    complete::answer();
+    let command = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => {
+            match cli.color {
+                ColorChoice::Auto => anstream::ColorChoice::Auto,
+                ColorChoice::Always => anstream::ColorChoice::Always,
+                ColorChoice::Never => anstream::ColorChoice::Never,
+            }
+            .write_global();
+            cli.command
+        }
+        Err(error) => error.exit(),
+    };
     let run = async {
         log::start()?;
         match command {
             Command::Demo(args) => demo::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
+            Command::Provisioner(Provisioner::Daemons(command)) => daemons::run(command).await,
+            Command::Licenses(command) => licenses::run(command).await,
+            Command::Prebuilds(command) => prebuilds::run(command).await,
             Command::Quota(command) => quota::run(command).await,
             #[cfg(feature = "mcp")]
             Command::Mcp(args) => mcp::run(args).await,
             Command::Postgres(command) => postgres::run(command),
+            Command::Completions(args) => complete::completions(&args).map(|()| ExitCode::SUCCESS),
+            Command::Man(args) => complete::man(&args).map(|()| ExitCode::SUCCESS),
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::{
     error::{CliError, FAILED},
     log,
 };
+
+pub(super) use super::table::table;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,12 +21,34 @@ pub(super) enum Output {
     Json,
 }
 
+/// How a listing is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people, as wide as the terminal
+    Table,
+    /// More columns, not cut, with exact times
+    Wide,
+    /// JSON for machines: an array
+    Json,
+    /// JSON for machines: an object per line
+    Jsonl,
+    /// The columns for machines, separated by commas
+    Csv,
+    /// Ids and nothing else, one per line
+    Name,
+}
+
 /// Prints a result. A reader that has gone away, as `head` does, is no failure.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
+    print_on(text).map(drop)
+}
+
+/// Prints a part of a result, and says whether anybody reads on.
+pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        written => Ok(written.is_ok()),
     }
 }
 
@@ -43,45 +66,17 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// Whether a character ends a line, steers a terminal, or shows the text after it in another order.
-fn breaks_lines(c: char) -> bool {
+pub(super) fn breaks_lines(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Prints a result as JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
-    let json = serde_json::to_string_pretty(value).map_err(|error| CliError::new(FAILED, error.to_string()))?;
-    print(&(json + "\n"))
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// A table with a line of headings in capitals and a line per row.
-pub(super) fn table<I, R>(headings: &[&str], rows: I) -> String
-where
-    I: IntoIterator<Item = R>,
-    R: IntoIterator<Item = String>,
-{
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(headings.iter().map(|heading| heading.to_uppercase()));
-    for row in rows {
-        table.add_row(row.into_iter().map(|cell| one_line(&cell)));
+impl From<serde_json::Error> for CliError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(FAILED, error.to_string())
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let mut text = String::new();
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// A stored text may hold line breaks, control characters, and a megabyte. A row is one line, and its widest cell pads
-/// all the others; JSON has the whole text.
-fn one_line(cell: &str) -> String {
-    const WIDEST: usize = 400;
-    let mut line: String = cell.chars().take(WIDEST).map(|c| if breaks_lines(c) { ' ' } else { c }).collect();
-    if cell.chars().nth(WIDEST).is_some() {
-        line.push('…');
-    }
-    line
 }

@@ -7,12 +7,12 @@ use clap::{Args, Subcommand};
 use super::{
     connect::connect,
     error::CliError,
-    output::{Output, print, print_json, table},
+    output::{Output, note, print, print_json, table},
     resolve::{self, OPERATOR, OrganizationArg},
 };
 use crate::{
-    authz::ReadQuota,
-    model::{Organization, Quota, User, UserRef},
+    authz::{ListQuota, ReadQuota},
+    model::{Organization, Quota, User, UserQuota, UserRef},
     store::quota,
 };
 
@@ -24,6 +24,13 @@ pub(super) enum Command {
                             is the user that CODERDB_USER names."
     )]
     Show(Show),
+    /// List what all members of an organization consume and may consume, in credits
+    #[command(visible_alias = "ls")]
+    #[command(
+        after_help = "Examples:\n  coderdb quota list\n  coderdb quota list --over 85\n  coderdb quota list --org coder \
+                            -o json"
+    )]
+    List(List),
 }
 
 #[derive(Debug, Args)]
@@ -36,7 +43,59 @@ pub(super) struct Show {
     output: Output,
 }
 
-pub(super) async fn run(Command::Show(args): Command) -> Result<ExitCode, CliError> {
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only members who consume at least so many per cent of their budget
+    #[arg(long, value_name = "PERCENT")]
+    over: Option<u32>,
+    #[command(flatten)]
+    organization: OrganizationArg,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Show(args) => show(args).await,
+        Command::List(args) => list(args).await,
+    }
+}
+
+/// So many members with one statement.
+const PAGE: u32 = 500;
+
+async fn list(args: List) -> Result<ExitCode, CliError> {
+    let mut database = connect().await?;
+    let organization = args.organization.resolve(&mut database).await?;
+    let permit = ListQuota::check(&OPERATOR, organization.id)?;
+    let (mut members, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = quota::list(&mut database, &permit, &after, PAGE).await?;
+        let is_last = page.len() < PAGE as usize;
+        after = page.last().map_or_else(String::new, |member| member.username.clone());
+        let is_over = |member: &UserQuota| {
+            args.over.is_none_or(|percent| member.credits_consumed * 100 >= member.budget * i64::from(percent))
+        };
+        members.extend(page.into_iter().filter(is_over));
+        if is_last {
+            break;
+        }
+    }
+    match args.output {
+        Output::Json => print_json(&members)?,
+        Output::Table if members.is_empty() => note("No members found"),
+        Output::Table => print(&table(
+            &["user", "credits consumed", "budget"],
+            members.iter().map(|member| {
+                [member.username.clone(), member.credits_consumed.to_string(), member.budget.to_string()]
+            }),
+        ))?,
+    }
+    database.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(args: Show) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let user = resolve::user(&mut database, "user", &args.user).await?;

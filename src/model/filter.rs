@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{JobId, JobStatus, Tags, TemplateId, Transition, UserId, WorkspaceId};
+use super::{JobErrorCode, JobId, JobStatus, JobType, Tags, TemplateId, Transition, UserId, WorkspaceId};
 
 /// Which jobs of an organization (domain 5.4). The filters combine by AND; the default lets every job pass. Times count
 /// in microseconds, as the database stores them.
@@ -22,10 +22,40 @@ pub struct JobFilter {
     pub template: Option<TemplateId>,
     /// Only jobs that build this workspace of the organization.
     pub workspace: Option<WorkspaceId>,
+    /// Only jobs of one of these types; empty for any.
+    pub types: Vec<JobType>,
+    /// Only jobs that ended with one of these kinds of failure; empty for any, and for none.
+    pub error_codes: Vec<JobErrorCode>,
     /// Only jobs created later than this.
     pub created_after: Option<OffsetDateTime>,
     /// Only jobs created earlier than this.
     pub created_before: Option<OffsetDateTime>,
+    /// Only jobs that none of this applies to.
+    pub exclude: Exclude,
+}
+
+/// Which jobs do not pass a [`JobFilter`], whatever else it says: those that one of these applies to. A job that has no
+/// template, workspace, transition or error code is not excluded by one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Exclude {
+    /// Jobs with one of these statuses.
+    pub status: Vec<JobStatus>,
+    /// These jobs.
+    pub ids: Vec<JobId>,
+    /// Jobs with one of these tags.
+    pub tags: Vec<(String, String)>,
+    /// Jobs that one of these users asked for.
+    pub initiators: Vec<UserId>,
+    /// Jobs whose build does one of these to its workspace.
+    pub transitions: Vec<Transition>,
+    /// Jobs that work with a version of one of these templates.
+    pub templates: Vec<TemplateId>,
+    /// Jobs that build one of these workspaces.
+    pub workspaces: Vec<WorkspaceId>,
+    /// Jobs of one of these types.
+    pub types: Vec<JobType>,
+    /// Jobs that ended with one of these kinds of failure.
+    pub error_codes: Vec<JobErrorCode>,
 }
 
 /// Which part of a listing: how many rows, and after which.

@@ -81,6 +81,19 @@ pub struct Quota {
     pub budget: i64,
 }
 
+/// What one member of an organization consumes and may consume there, in credits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UserQuota {
+    /// The member.
+    pub id: UserId,
+    /// The name to sign in with.
+    pub username: String,
+    /// As in [`Quota`].
+    pub credits_consumed: i64,
+    /// As in [`Quota`].
+    pub budget: i64,
+}
+
 /// How a person names a user: `me`, an id, or a username, parsed in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserRef {

@@ -1,5 +1,6 @@
 //! What a job leaves behind: log lines and timings.
 
+use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{LogLevel, LogSource, TimingStage};
@@ -19,16 +20,19 @@ pub struct NewJobLog {
     pub output: String,
 }
 
-/// A stored log line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A stored log line; its JSON is that of domain 10.5.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JobLog {
     /// Ascends within a job.
     pub id: i64,
     /// When it was written.
+    #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Who wrote it.
+    #[serde(rename = "log_source")]
     pub source: LogSource,
     /// How much it matters.
+    #[serde(rename = "log_level")]
     pub level: LogLevel,
     /// The step that it belongs to.
     pub stage: String,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// The tags of a provisioner daemon or of a job: an object from string to string (domain 3).
 ///
@@ -29,6 +30,19 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Tags {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
     }
+}
+
+/// How many jobs have the same tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagsCount {
+    /// The tags.
+    pub tags: Tags,
+    /// How many jobs have exactly these.
+    pub jobs: i64,
+    /// How many of them the prebuilds user asked for.
+    pub prebuilds: i64,
+    /// When the oldest of them was created.
+    pub oldest: OffsetDateTime,
 }
 
 /// `key=value` pairs, separated by spaces, in the order of the keys.

@@ -37,6 +37,17 @@ pub async fn by_name(conn: &mut PgConnection, permit: &ReadOrganizations, name: 
         .ok_or_else(|| Error::not_found("organization", name))
 }
 
+/// The organizations that the permit reaches, in the order of their names in any case. One round trip; a deployment has
+/// few.
+#[tracing::instrument(name = "db.organizations.list", skip_all)]
+pub async fn list(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result<Vec<Organization>> {
+    let all = sqlx::query_file_as!(Organization, "queries/organizations/list.sql")
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("organizations/list", e))?;
+    Ok(all.into_iter().filter(|organization| permit.reaches(organization.id)).collect())
+}
+
 /// The organization that is meant where none is named. One round trip.
 ///
 /// # Errors

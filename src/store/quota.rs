@@ -2,10 +2,10 @@
 
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
-use super::{Error, Result, transaction};
+use super::{Error, Result, input, transaction};
 use crate::{
-    authz::{ReadQuota, RunJobs},
-    model::{JobId, Quota},
+    authz::{ListQuota, ReadQuota, RunJobs},
+    model::{JobId, Quota, UserQuota},
 };
 
 /// What became of a quota commit.
@@ -65,6 +65,21 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
         .fetch_one(conn)
         .await
         .map_err(|e| Error::from_sqlx("quota/usage", e))
+}
+
+/// What the members of the organization consume there and may consume, as [`usage`] says of each, in the order of their
+/// names in lower case: at most `limit` of those behind the name `after`, which is empty at first. One round trip, one
+/// snapshot, no locks.
+///
+/// # Errors
+/// [`Error::Invalid`] for a name with NUL characters.
+#[tracing::instrument(name = "db.quota.list", skip_all)]
+pub async fn list(conn: &mut PgConnection, permit: &ListQuota, after: &str, limit: u32) -> Result<Vec<UserQuota>> {
+    input::text("after", after)?;
+    sqlx::query_file_as!(UserQuota, "queries/quota/list.sql", permit.organization().0, after, i64::from(limit))
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("quota/list", e))
 }
 
 #[derive(FromRow)]

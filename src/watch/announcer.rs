@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::{Change, Shared};
 use crate::{
+    authz::WatchJobs,
     model::{JobId, OrganizationId},
-    store,
+    store::{self, PgConnection},
 };
 
 /// A change is two UUIDs of 32 digits.
@@ -23,9 +24,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if changes.is_empty() {
             continue;
         }
-        let texts: Vec<String> = changes.chunks(PER_TEXT).map(text).collect();
         let sent = match shared.pool.get().await {
-            Ok(mut connection) => store::changes::announce(&mut connection, &shared.permit, &texts).await.is_ok(),
+            Ok(mut connection) => announce(&mut connection, &shared.permit, &changes).await.is_ok(),
             Err(_) => false,
         };
         if !sent {
@@ -35,6 +35,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
             shared.send.notify_one();
         }
     }
+}
+
+/// Tells all watchers that these jobs have changed, for a program that has none and has changed many; to call after the
+/// commit. One round trip. When it fails, the polls of the watchers find the changes.
+pub async fn announce(conn: &mut PgConnection, permit: &WatchJobs, changes: &[Change]) -> store::Result<()> {
+    let texts: Vec<String> = changes.chunks(PER_TEXT).map(text).collect();
+    store::changes::announce(conn, permit, &texts).await
 }
 
 fn text(changes: &[Change]) -> String {

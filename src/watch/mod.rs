@@ -48,6 +48,7 @@ use crate::{
     pooler::Pooler,
     store,
 };
+pub use announcer::announce;
 pub use build::BuildFollower;
 pub use follow::LogFollower;
 

@@ -15,10 +15,10 @@ use std::{
 use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, FindTemplates,
-        InsertJobs, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadChatSettings,
-        ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations, ReadPrebuildsSettings,
-        ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, UseChats,
-        WatchJobs, WriteLicenses, WritePrebuildsSettings,
+        InsertJobs, ListQuota, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates,
+        ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations,
+        ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System,
+        UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
@@ -86,13 +86,16 @@ jobs::acquire_batch              list         : daemon
 jobs::by_ids                     found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::by_ids_with_queue_position found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::cancel                     owned        : owner @admin member operator
+jobs::cancel_batch               owned        : owner @admin member operator
 jobs::complete                   thing        : daemon
+jobs::count_by_tags              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::created_after              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::fail                       thing        : daemon
 jobs::fail_over_quota            thing        : daemon
 jobs::get                        thing        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
+jobs::ids                        list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::insert                     thing        : owner member
 jobs::list                       list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
 jobs::reap                       site         : reaper
@@ -106,6 +109,7 @@ licenses::unexpired              site         : owner entitlements operator
 organizations::by_name           organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::default           default      : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::get               organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+organizations::list              organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::resolve           organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 prebuilds::at_failure_limit      list         : reconciler operator
 prebuilds::backoff               list         : reconciler operator
@@ -119,6 +123,7 @@ prebuilds::presets               list         : reconciler operator
 prebuilds::running               list         : reconciler operator
 prebuilds::set_status            thing        : reconciler operator
 quota::commit                    thing        : daemon
+quota::list                      list         : owner user-admin auditor @admin @user-admin @auditor operator
 quota::usage                     quota        : owner user-admin auditor @admin @user-admin @auditor self operator
 settings::chat_workspace_ttl     site         : owner auditor chats operator
 settings::prebuilds              site         : owner auditor reconciler operator
@@ -159,6 +164,7 @@ pub const WRITES: &[&str] = &[
     "jobs::acquire",
     "jobs::acquire_batch",
     "jobs::cancel",
+    "jobs::cancel_batch",
     "jobs::complete",
     "jobs::fail",
     "jobs::fail_over_quota",
@@ -653,10 +659,22 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let outcome = store::jobs::cancel(conn, &CancelJobs::check(who, organization)?, job, None, NOW).await?;
             usize::from(matches!(outcome, CancelOutcome::Canceled(canceled) if canceled.id == job))
         }
+        "jobs::cancel_batch" => {
+            let permit = CancelJobs::check(who, organization)?;
+            let outcomes = store::jobs::cancel_batch(conn, &permit, &[job], None, NOW).await?;
+            // Left out is what a cancel of one does not find.
+            let missing = || Error::NotFound { entity: "provisioner job", key: job.to_string() };
+            usize::from(matches!(outcomes.get(&job).ok_or_else(missing)?, CancelOutcome::Canceled(_)))
+        }
         "jobs::complete" => {
             let permit = RunJobs::check(who, organization, daemon)?;
             let outcome = store::jobs::complete(conn, &permit, job, NOW, None).await?;
             usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
+        }
+        "jobs::count_by_tags" => {
+            let permit = ReadJobs::check(who, organization)?;
+            let counts = store::jobs::count_by_tags(conn, &permit, &JobFilter::default()).await?;
+            counts.iter().map(|tags| usize::try_from(tags.jobs).expect("few")).sum()
         }
         "jobs::created_after" => {
             let permit = ReadJobs::check(who, organization)?;
@@ -700,6 +718,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             };
             let permit = InsertJobs::check(who, organization, JobSubject::DryRun(version))?;
             usize::from(Some(store::jobs::insert(conn, &permit, new).await?.initiator_id) == who.user_id())
+        }
+        "jobs::ids" => {
+            let permit = ReadJobs::check(who, organization)?;
+            store::jobs::ids(conn, &permit, &JobFilter::default(), PageRequest::default()).await?.rows.len()
         }
         "jobs::list" => {
             let permit = ReadJobs::check(who, organization)?;
@@ -749,6 +771,12 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "organizations::get" => {
             let found = store::organizations::get(conn, &ReadOrganizations::of(who), organization).await?;
             usize::from(found.id == organization)
+        }
+        "organizations::list" => {
+            let all = store::organizations::list(conn, &ReadOrganizations::of(who)).await?;
+            let key = organization.to_string();
+            let found = all.iter().find(|found| found.id == organization);
+            found.map(|_| 1).ok_or(Error::NotFound { entity: "organization", key })?
         }
         "organizations::resolve" => {
             let wanted = NameOrId::Id(organization);
@@ -801,6 +829,11 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "quota::commit" => {
             let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;
             usize::from(matches!(outcome, CommitOutcome::Accepted(_)))
+        }
+        "quota::list" => {
+            let members = store::quota::list(conn, &ListQuota::check(who, organization)?, "", 100).await?;
+            // The others are there to ask.
+            members.iter().filter(|member| member.id.0 == u(at.organization)).count()
         }
         "quota::usage" => {
             let quota = store::quota::usage(conn, &ReadQuota::check(who, user, organization)?).await?;

@@ -7,14 +7,15 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use coderdb::{
     authz::{
-        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, MaintainDaemons,
-        MaintainPrebuilds, ProvisionerStates, ReadDaemons, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations,
-        ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, WatchJobs, WriteLicenses,
+        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, ListQuota,
+        MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadDaemons, ReadJobLogs, ReadJobs, ReadLicenses,
+        ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, WatchJobs,
+        WriteLicenses,
     },
     model::{
-        AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Failure, FileId,
-        GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel, LogSource,
-        NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
+        AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Exclude, Failure,
+        FileId, GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel,
+        LogSource, NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
         PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, Stuck, Tags, TemplateId,
         TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
         WorkspaceName,
@@ -83,8 +84,15 @@ jobs::acquire_batch              limit                      u32
 jobs::by_ids_with_queue_position now                        time
 jobs::by_ids_with_queue_position stale_interval             span
 jobs::cancel                     now                        time
+jobs::cancel_batch               now                        time
 jobs::complete                   now                        time
 jobs::complete                   provisioner_state          bytes
+jobs::count_by_tags              filter.tags                tags
+jobs::count_by_tags              filter.created_after       time
+jobs::count_by_tags              filter.created_before      time
+jobs::count_by_tags              filter.error_codes         text
+jobs::count_by_tags              filter.exclude.tags        tags
+jobs::count_by_tags              filter.exclude.error_codes text
 jobs::created_after              after                      time
 jobs::fail                       now                        time
 jobs::fail                       failure.error              text
@@ -94,9 +102,20 @@ jobs::insert                     job.created_at             time
 jobs::insert                     job.options                json
 jobs::insert                     job.tags                   tags
 jobs::insert                     job.trace_metadata         json
+jobs::ids                        filter.tags                tags
+jobs::ids                        filter.created_after       time
+jobs::ids                        filter.created_before      time
+jobs::ids                        filter.error_codes         text
+jobs::ids                        filter.exclude.tags        tags
+jobs::ids                        filter.exclude.error_codes text
+jobs::ids                        page.limit                 u32
+jobs::ids                        page.after                 time  bc=ok
 jobs::list                       filter.tags                tags
 jobs::list                       filter.created_after       time
 jobs::list                       filter.created_before      time
+jobs::list                       filter.error_codes         text
+jobs::list                       filter.exclude.tags        tags
+jobs::list                       filter.exclude.error_codes text
 jobs::list                       page.limit                 u32
 jobs::list                       page.after                 time  bc=ok
 jobs::reap                       now                        time
@@ -118,6 +137,8 @@ prebuilds::cancel_stale_pending  now                        time
 prebuilds::cancel_stale_pending  stale_interval             span
 prebuilds::ensure_organization   now                        time
 quota::commit                    cost                       i64   min=invalid minus=invalid max=invalid
+quota::list                      after                      text
+quota::list                      limit                      u32
 runner::commit_quota             daily_costs                i32   min=invalid minus=invalid
 runner::commit_quota             now                        time
 templates::by_name               name                       text  empty=not_found long=not_found wide=not_found
@@ -447,9 +468,12 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let (now, stale) = (time("now"), span("stale_interval"));
             store::jobs::by_ids_with_queue_position(conn, &permit, &[job], now, stale).await.map(drop)
         }
-        "jobs::cancel" => {
+        "jobs::cancel" | "jobs::cancel_batch" => {
             let permit = CancelJobs::check(owner, organization)?;
-            store::jobs::cancel(conn, &permit, job, None, bad.time()).await.map(drop)
+            match entry.operation {
+                "jobs::cancel" => store::jobs::cancel(conn, &permit, job, None, bad.time()).await.map(drop),
+                _ => store::jobs::cancel_batch(conn, &permit, &[job], None, bad.time()).await.map(drop),
+            }
         }
         "jobs::complete" => {
             let bytes = is("provisioner_state").then(|| bad.bytes());
@@ -481,18 +505,29 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let permit = InsertJobs::check(owner, organization, JobSubject::DryRun(version))?;
             store::jobs::insert(conn, &permit, new).await.map(drop)
         }
-        "jobs::list" => {
+        "jobs::count_by_tags" | "jobs::ids" | "jobs::list" => {
             let filter = JobFilter {
                 tags: is("filter.tags").then(|| bad.tags()),
                 created_after: is("filter.created_after").then(|| bad.time()),
                 created_before: is("filter.created_before").then(|| bad.time()),
+                error_codes: if is("filter.error_codes") { vec![bad.text().into()] } else { Vec::new() },
+                exclude: Exclude {
+                    tags: if is("filter.exclude.tags") { bad.tags().0.into_iter().collect() } else { Vec::new() },
+                    error_codes: if is("filter.exclude.error_codes") { vec![bad.text().into()] } else { Vec::new() },
+                    ..Exclude::default()
+                },
                 ..JobFilter::default()
             };
             let page = PageRequest {
                 limit: is("page.limit").then(|| bad.number()),
                 after: is("page.after").then(|| Cursor { created_at: bad.time(), id: job }),
             };
-            store::jobs::list(conn, &ReadJobs::check(owner, organization)?, &filter, page).await.map(drop)
+            let permit = ReadJobs::check(owner, organization)?;
+            match entry.operation {
+                "jobs::count_by_tags" => store::jobs::count_by_tags(conn, &permit, &filter).await.map(drop),
+                "jobs::ids" => store::jobs::ids(conn, &permit, &filter, page).await.map(drop),
+                _ => store::jobs::list(conn, &permit, &filter, page).await.map(drop),
+            }
         }
         "jobs::reap" => {
             store::jobs::reap(conn, &ReapJobs::check(&system(System::Reaper))?, job, bad.time()).await.map(drop)
@@ -549,6 +584,11 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             store::prebuilds::cancel_stale_pending(conn, &permit, PresetId(u(111)), &ids, now, stale).await.map(drop)
         }
         "quota::commit" => store::quota::commit(conn, &runs, job, bad.number()).await.map(drop),
+        "quota::list" => {
+            let after = if is("after") { bad.text() } else { String::new() };
+            let limit = if is("limit") { bad.number() } else { 10 };
+            store::quota::list(conn, &ListQuota::check(owner, organization)?, &after, limit).await.map(drop)
+        }
         "runner::commit_quota" => {
             let costs = if is("daily_costs") { vec![bad.number(), bad.number()] } else { vec![0, 1] };
             store::runner::commit_quota(conn, &runs, job, Transition::Start, &costs, time("now")).await.map(drop)
@@ -677,7 +717,13 @@ fn arguments(signature: &str, models: &str) -> Vec<(String, String)> {
             rest.split_once("\n}").map(|(fields, _)| pairs(fields))
         });
         match fields {
-            Some(fields) => found.extend(fields.into_iter().map(|(field, kind)| (format!("{name}.{field}"), kind))),
+            Some(fields) => {
+                for (field, kind) in fields {
+                    let nested = arguments(&format!("{field}: {kind}"), models);
+                    let nested = if nested.len() > 1 { nested } else { vec![(field, kind)] };
+                    found.extend(nested.into_iter().map(|(field, kind)| (format!("{name}.{field}"), kind)));
+                }
+            }
             None => found.push((name, kind)),
         }
     }

@@ -123,9 +123,13 @@ async fn step(conn: &mut PgConnection, owner: &Actor, rng: &mut fastrand::Rng, s
             );
         }
         4 => {
-            let job = any_job(conn, "completed_at IS NULL").await;
             let permit = CancelJobs::check(owner, ORGANIZATION).unwrap();
-            seen.note("cancel", store::jobs::cancel(conn, &permit, job, None, at).await);
+            // In any order, and some twice.
+            let mut jobs = Vec::new();
+            for _ in 0..rng.u32(1..5) {
+                jobs.push(any_job(conn, "completed_at IS NULL").await);
+            }
+            seen.note("cancel", store::jobs::cancel_batch(conn, &permit, &jobs, None, at).await);
         }
         5 => {
             let job = any_job(conn, "completed_at IS NULL").await;

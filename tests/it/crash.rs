@@ -49,6 +49,7 @@ job_timings::insert              : nothing left to do
 jobs::acquire                    : done twice
 jobs::acquire_batch              : nothing left to do
 jobs::cancel                     : nothing left to do
+jobs::cancel_batch               : nothing left to do
 jobs::complete                   : nothing left to do
 jobs::fail                       : nothing left to do
 jobs::fail_over_quota            : not_found

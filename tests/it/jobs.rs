@@ -1,6 +1,9 @@
 //! The steps of a job's life: every state, every refusal, and the races.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use coderdb::{
     authz::{Actor, CancelJobs, InsertJobs, LoadActors, LockJobs, ReapJobs, RunJobs, System},
@@ -561,6 +564,56 @@ async fn a_cancel_obeys_the_rules_in_their_order_in_every_state() {
     assert_eq!(seen.len(), 5, "{seen:?}");
 }
 
+#[tokio::test]
+async fn a_batch_decides_on_each_job_as_a_cancel_of_one_does_and_leaves_out_what_is_not_there() {
+    let mut rows = Rows::new().await;
+    State::fill(&mut rows).await;
+    rows.run("SELECT add_organization(2)").await;
+    let later = NOW + Duration::minutes(1);
+    let jobs: Vec<_> = State::all().map(|(n, _)| JobId(id(n))).collect();
+    for expected in [None, Some(ExpectedStatus::Pending), Some(ExpectedStatus::Running)] {
+        let (mut one_by_one, before) = (HashMap::new(), rows.everything().await);
+        rows.run("BEGIN").await;
+        for job in &jobs {
+            let outcome = store::jobs::cancel(&mut rows.conn, &cancels_all(1), *job, expected, later).await;
+            one_by_one.insert(*job, outcome.expect("a job"));
+        }
+        let after = rows.everything().await;
+        rows.run("ROLLBACK; BEGIN").await;
+        let asked: Vec<_> = jobs.iter().rev().chain(&jobs).copied().chain([JobId(id(404))]).collect();
+        let elsewhere = store::jobs::cancel_batch(&mut rows.conn, &cancels_all(2), &asked, expected, later).await;
+        assert_eq!(elsewhere.expect("an answer"), HashMap::new());
+        assert_eq!(rows.everything().await, before);
+        let batch = store::jobs::cancel_batch(&mut rows.conn, &cancels_all(1), &asked, expected, later).await;
+        assert_eq!(batch.expect("an answer"), one_by_one, "{expected:?}");
+        assert_eq!(rows.everything().await, after, "{expected:?}");
+        rows.run("ROLLBACK").await;
+    }
+}
+
+#[tokio::test]
+async fn two_batches_in_opposite_orders_wait_for_each_other_only_once() {
+    let mut rows = Rows::new().await;
+    rows.run("SELECT add_job(n) FROM generate_series(1001, 1300) AS n").await;
+    let mut jobs: Vec<_> = (1001..=1300).map(|n| JobId(id(n))).collect();
+    for _ in 0..10 {
+        let mut batches = JoinSet::new();
+        for _ in 0..4 {
+            jobs.reverse();
+            let (mut conn, jobs) = (rows.database.connect().await, jobs.clone());
+            batches.spawn(async move { store::jobs::cancel_batch(&mut conn, &cancels_all(1), &jobs, None, NOW).await });
+        }
+        let mut canceled = 0;
+        for answer in batches.join_all().await {
+            let outcomes = answer.expect("no deadlock");
+            assert_eq!(outcomes.len(), jobs.len());
+            canceled += outcomes.values().filter(|outcome| matches!(outcome, CancelOutcome::Canceled(_))).count();
+        }
+        assert_eq!(canceled, jobs.len(), "each job once");
+        rows.run("UPDATE provisioner_jobs SET canceled_at = NULL, completed_at = NULL").await;
+    }
+}
+
 // Scope ----------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -720,11 +773,13 @@ async fn a_canceled_job_is_never_worked_on_while_others_acquire_and_complete() {
         cancelers.spawn(async move {
             let mut jobs: Vec<u128> = (1001..=1000 + JOBS).collect();
             Rng::with_seed(n).shuffle(&mut jobs);
+            // Half of them one by one, and half in batches.
+            let size = if n % 2 == 0 { 1 } else { 25 };
+            let jobs: Vec<_> = jobs.into_iter().map(|job| JobId(id(job))).collect();
             let mut outcomes = Vec::new();
-            for job in jobs {
-                let job = JobId(id(job));
-                let outcome = store::jobs::cancel(&mut conn, &cancels_all(1), job, None, NOW).await.expect("the job");
-                outcomes.push((job, outcome));
+            for batch in jobs.chunks(size) {
+                let answer = store::jobs::cancel_batch(&mut conn, &cancels_all(1), batch, None, NOW).await;
+                outcomes.extend(answer.expect("an answer"));
             }
             outcomes
         });

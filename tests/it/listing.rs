@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use coderdb::{
     model::{
-        Cursor, Job, JobDetails, JobErrorCode, JobFilter, JobId, JobInput, JobStatus, JobWithQueue, Page, PageRequest,
-        QueueState, Quota, Tags, TemplateId, Transition, UserId, WorkspaceId,
+        Cursor, Job, JobDetails, JobErrorCode, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue, Page,
+        PageRequest, QueueState, Quota, Tags, TemplateId, Transition, UserId, WorkspaceId,
     },
     store::{self, Error},
 };
@@ -101,6 +101,9 @@ async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) {
         let page = store::jobs::list(conn, &support::read_jobs(organization), &filter, request).await.unwrap();
         same_rows(&expected, &page.rows, &(&filter, request));
         assert_eq!(page.next, next, "{filter:#?} {request:#?}");
+        let ids = store::jobs::ids(conn, &support::read_jobs(organization), &filter, request).await.unwrap();
+        assert_eq!(ids.rows, page.rows.iter().map(|row| row.job.id).collect::<Vec<_>>(), "{filter:#?} {request:#?}");
+        assert_eq!(ids.next, next, "{filter:#?} {request:#?}");
     }
     walk(conn, rng, &model, &listings).await;
 
@@ -290,10 +293,11 @@ fn expected_job(row: &JobRow, input: &JobInput) -> Job {
 }
 
 /// One filter alone, or several at once, with values that some rows have.
+#[expect(clippy::too_many_lines, reason = "one condition per filter")]
 fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<'_>>)]) -> JobFilter {
-    let alone = rng.bool().then(|| rng.usize(..9));
+    let alone = rng.bool().then(|| rng.usize(..20));
     let probability = rng.f64() * 0.7;
-    let on: Vec<bool> = (0..9).map(|n| alone.map_or_else(|| rng.f64() < probability, |alone| alone == n)).collect();
+    let on: Vec<bool> = (0..20).map(|n| alone.map_or_else(|| rng.f64() < probability, |alone| alone == n)).collect();
     let jobs = &model.provisioner_jobs;
     let unknown = rows::uuid(rng);
     let time = |rng: &mut Rng| {
@@ -350,6 +354,46 @@ fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<
     }
     if on[8] {
         filter.created_before = Some(time(rng));
+    }
+    let codes = ["INSUFFICIENT_QUOTA", "REQUIRED_TEMPLATE_VARIABLES", "MISSING_TEMPLATE_PARAMETER"];
+    let codes = codes.map(|code| JobErrorCode::from(code.to_owned()));
+    let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let amount = [1, 1, 2, 3][rng.usize(..4)];
+    if on[9] {
+        filter.types = rng.choose_multiple(JobType::ALL.iter().copied(), amount);
+    }
+    if on[10] {
+        filter.error_codes = rng.choose_multiple(codes.iter().cloned(), amount);
+    }
+    let exclude = &mut filter.exclude;
+    if on[11] {
+        exclude.status = rng.choose_multiple(JobStatus::ALL.iter().copied(), amount);
+    }
+    if on[12] {
+        exclude.ids = rng.choose_multiple(jobs.iter().map(|job| JobId(job.id)), amount);
+    }
+    if on[13] {
+        let tags = [tag("env", "on-prem"), tag("owner", ""), tag("n", "1"), tag("scope", "user")];
+        exclude.tags = rng.choose_multiple(tags, amount);
+    }
+    if on[14] {
+        exclude.initiators = rng.choose_multiple(jobs.iter().map(|job| UserId(job.initiator_id)), amount);
+    }
+    if on[15] {
+        exclude.transitions = rng.choose_multiple(Transition::ALL.iter().copied(), amount);
+    }
+    if on[16] {
+        exclude.templates = rng.choose_multiple(shown.iter().filter_map(|row| row.template_id.map(TemplateId)), amount);
+    }
+    if on[17] {
+        let workspaces = shown.iter().filter_map(|row| row.workspace_id.map(WorkspaceId));
+        exclude.workspaces = rng.choose_multiple(workspaces, amount);
+    }
+    if on[18] {
+        exclude.types = rng.choose_multiple(JobType::ALL.iter().copied(), 1);
+    }
+    if on[19] {
+        exclude.error_codes = rng.choose_multiple(codes.iter().cloned(), amount);
     }
     filter
 }

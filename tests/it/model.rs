@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use coderdb::model::{Cursor, JobFilter, PageRequest};
+use coderdb::model::{Cursor, JobErrorCode, JobFilter, PageRequest, Transition};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -228,6 +228,17 @@ branches! {
     WorkspaceDropped = "the workspace filter dropped a row that all others keep",
     AfterDropped = "the created-after filter dropped a row at its very time",
     BeforeDropped = "the created-before filter dropped a row at its very time",
+    TypesDropped = "the types filter alone dropped a row",
+    ErrorCodesDropped = "the error codes filter alone dropped a row",
+    StatusExcluded = "only its status excluded a row",
+    IdsExcluded = "only its id excluded a row",
+    TagsExcluded = "only a tag excluded a row",
+    InitiatorsExcluded = "only its initiator excluded a row",
+    TransitionsExcluded = "only its transition excluded a row",
+    TemplatesExcluded = "only its template excluded a row",
+    WorkspacesExcluded = "only its workspace excluded a row",
+    TypesExcluded = "only its type excluded a row",
+    ErrorCodesExcluded = "only its error code excluded a row",
     NilInitiator = "the nil initiator let rows of several people pass",
     PageFull = "a page was full and there was more",
     PageExact = "a page was full and there was no more",
@@ -800,8 +811,12 @@ impl Model {
 }
 
 /// What each filter says of a row; the table "Filters (conjunction)" and the documentation of [`JobFilter`].
-fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 9] {
+fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 20] {
     let job = row.job;
+    let code = |codes: &[JobErrorCode]| codes.iter().any(|code| job.error_code.as_deref() == Some(code.as_str()));
+    let exclude = &filter.exclude;
+    let transition = |wanted: &Transition| row.workspace_build_transition.as_deref() == Some(wanted.as_str());
+    let has_tag = |(key, value): &(String, String)| job.tags.get(key) == Some(&Value::String(value.clone()));
     [
         // "ids | empty or null array | id in list"
         (Branch::IdsDropped, filter.ids.is_empty() || filter.ids.iter().any(|id| id.0 == job.id)),
@@ -831,6 +846,20 @@ fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 9] {
         (Branch::WorkspaceDropped, filter.workspace.is_none_or(|workspace| row.workspace_id == Some(workspace.0))),
         (Branch::AfterDropped, filter.created_after.is_none_or(|after| job.created_at > after)),
         (Branch::BeforeDropped, filter.created_before.is_none_or(|before| job.created_at < before)),
+        (
+            Branch::TypesDropped,
+            filter.types.is_empty() || filter.types.iter().any(|job_type| job_type.as_str() == job.job_type),
+        ),
+        (Branch::ErrorCodesDropped, filter.error_codes.is_empty() || code(&filter.error_codes)),
+        (Branch::StatusExcluded, !exclude.status.iter().any(|status| status.as_str() == job.status())),
+        (Branch::IdsExcluded, !exclude.ids.iter().any(|id| id.0 == job.id)),
+        (Branch::TagsExcluded, !exclude.tags.iter().any(has_tag)),
+        (Branch::InitiatorsExcluded, !exclude.initiators.iter().any(|initiator| initiator.0 == job.initiator_id)),
+        (Branch::TransitionsExcluded, !exclude.transitions.iter().any(transition)),
+        (Branch::TemplatesExcluded, !exclude.templates.iter().any(|id| row.template_id == Some(id.0))),
+        (Branch::WorkspacesExcluded, !exclude.workspaces.iter().any(|id| row.workspace_id == Some(id.0))),
+        (Branch::TypesExcluded, !exclude.types.iter().any(|job_type| job_type.as_str() == job.job_type)),
+        (Branch::ErrorCodesExcluded, !code(&exclude.error_codes)),
     ]
 }
 

@@ -90,10 +90,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("prebuilds/metrics.sql", &["Sort Key: t.name, t.id, p.name", "using workspace_builds_prebuild_starts_idx"]),
     // A deployment has few groups, and the view of their members reads them all.
     ("quota/commit.sql", &["using groups_name_organization_id_key on groups g"]),
+    ("quota/list.sql", &["using groups_name_organization_id_key on groups g"]),
     ("quota/usage.sql", &["using groups_name_organization_id_key on groups g"]),
     // All of them is the answer, and a deployment has few.
     ("licenses/list.sql", &["using licenses_pkey"]),
     ("licenses/unexpired.sql", &["using licenses_pkey"]),
+    // All of them is the answer, and a deployment has few.
+    ("organizations/list.sql", &["using idx_organization_name_lower"]),
     // An index with at most one row.
     ("organizations/default.sql", &["using organizations_single_default_org"]),
     // One row per owner who chose the same name. Without rows, its index by organization and name costs as much as this.

@@ -12,7 +12,7 @@ fn without_times(text: &str) -> String {
 }
 
 /// Compares a file with what it should be, or writes it when asked to.
-fn is_current(path: &str, expected: &str, comparable: impl Fn(&str) -> String) {
+pub fn is_current(path: &str, expected: &str, comparable: impl Fn(&str) -> String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     let found = fs::read_to_string(&path).unwrap_or_default();
     if comparable(&found) != comparable(expected) {

@@ -210,8 +210,8 @@ const MAY_LAG: &str = "
 agents::in_latest_build agents::lifecycle agents::logs_after builds::by_job builds::by_number builds::get builds::latest
 daemons::eligible daemons::list files::get job_logs::after job_timings::list jobs::by_ids
 jobs::by_ids_with_queue_position jobs::created_after jobs::get jobs::list organizations::by_name organizations::default
-organizations::get organizations::resolve templates::by_name templates::get templates::resolve templates::version
-workspaces::by_name workspaces::get";
+organizations::get organizations::list organizations::resolve templates::by_name templates::get templates::resolve
+templates::version workspaces::by_name workspaces::get";
 
 #[tokio::test]
 async fn every_operation_that_may_lag_only_reads_and_answers_on_a_standby_as_on_the_primary() {

@@ -48,13 +48,16 @@ jobs::acquire_batch              : 1
 jobs::by_ids                     : 1
 jobs::by_ids_with_queue_position : 1
 jobs::cancel                     : 1
+jobs::cancel_batch               : 1
 jobs::complete                   : 1
+jobs::count_by_tags              : 1
 jobs::created_after              : 1
 jobs::fail                       : 1
 jobs::fail_over_quota            : 1
 jobs::get                        : 1
 jobs::get_for_update_skip_locked : 1
 jobs::get_with_lock              : 1
+jobs::ids                        : 1
 jobs::insert                     : 1
 jobs::list                       : 1
 jobs::reap                       : 1
@@ -68,6 +71,7 @@ licenses::unexpired              : 1
 organizations::by_name           : 1
 organizations::default           : 1
 organizations::get               : 1
+organizations::list              : 1
 organizations::resolve           : 1
 prebuilds::at_failure_limit      : 1
 prebuilds::backoff               : 1
@@ -81,6 +85,7 @@ prebuilds::presets               : 1
 prebuilds::running               : 1
 prebuilds::set_status            : 1
 quota::commit                    : 1
+quota::list                      : 1
 quota::usage                     : 1
 settings::chat_workspace_ttl     : 1
 settings::prebuilds              : 1

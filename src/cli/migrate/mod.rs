@@ -6,7 +6,6 @@ mod lint;
 mod new;
 mod plan;
 mod repair;
-mod signals;
 mod status;
 mod up;
 mod verify;
@@ -18,12 +17,13 @@ use clap::Subcommand;
 use super::{
     connect::{Database, connect_within},
     error::{CliError, USAGE},
+    signals::{self, Signals},
 };
 use crate::{duration, migrate::Migrations};
-use signals::Signals;
 pub(super) use up::{report, up};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  coderdb migrate up")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,

@@ -9,9 +9,9 @@ use super::{
         connect::{Database, is_pooled},
         error::{CliError, UNFIT},
         output::{Output, note, print, print_json, table},
+        signals::Signals,
     },
     Limit, length, length_or_none,
-    signals::Signals,
 };
 use crate::migrate::{self, Applied, Event, Migrations, Options, Stop};
 

@@ -3,6 +3,8 @@
 //! A statement that decides on a job locks its row, decides and writes at once, and returns the row also where it
 //! refuses: no row can only mean that there is no such job in the scope of the permit.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -311,11 +313,28 @@ pub async fn cancel(
     expected: Option<ExpectedStatus>,
     now: OffsetDateTime,
 ) -> Result<CancelOutcome> {
+    let mut canceled = cancel_batch(conn, permit, &[id], expected, now).await?;
+    canceled.remove(&id).ok_or_else(|| Error::not_found("provisioner job", id))
+}
+
+/// Asks for many jobs to be canceled, each as [`cancel`] does; those that are not there, or that the permit does not
+/// reach, are left out. One round trip; locks the jobs in the order of their ids, and waits for whoever holds one.
+///
+/// All of them or none: a few hundred at once hold up nobody, and more are several calls.
+#[tracing::instrument(name = "db.jobs.cancel_batch", skip_all)]
+pub async fn cancel_batch(
+    conn: &mut PgConnection,
+    permit: &CancelJobs,
+    ids: &[JobId],
+    expected: Option<ExpectedStatus>,
+    now: OffsetDateTime,
+) -> Result<HashMap<JobId, CancelOutcome>> {
     let now = input::time("now", now)?;
-    let mut row = sqlx::query_file_as!(
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_file_as!(
         DecidedRow,
-        "queries/jobs/cancel.sql",
-        id.0,
+        "queries/jobs/cancel_batch.sql",
+        &ids,
         now,
         expected.map(ExpectedStatus::as_str),
         permit.organization().0,
@@ -323,17 +342,22 @@ pub async fn cancel(
         permit.imports(),
         permit.regardless(),
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await
-    .map_err(|e| Error::from_sqlx("jobs/cancel", e))?
-    .ok_or_else(|| Error::not_found("provisioner job", id))?;
-    let job = Box::new(row.job());
-    Ok(match row.outcome.as_str() {
-        "not_allowed" => CancelOutcome::NotAllowed,
-        "already_finished" => CancelOutcome::AlreadyFinished(job),
-        "already_canceled" => CancelOutcome::AlreadyCanceled(job),
-        "not_in_expected_state" => CancelOutcome::NotInExpectedState(job),
-        "canceled" => CancelOutcome::Canceled(job),
-        _ => CancelOutcome::Canceling(job),
-    })
+    .map_err(|e| Error::from_sqlx("jobs/cancel_batch", e))?;
+    Ok(rows.into_iter().map(|row| (row.id, row.outcome())).collect())
+}
+
+impl DecidedRow {
+    fn outcome(mut self) -> CancelOutcome {
+        let job = Box::new(self.job());
+        match self.outcome.as_str() {
+            "not_allowed" => CancelOutcome::NotAllowed,
+            "already_finished" => CancelOutcome::AlreadyFinished(job),
+            "already_canceled" => CancelOutcome::AlreadyCanceled(job),
+            "not_in_expected_state" => CancelOutcome::NotInExpectedState(job),
+            "canceled" => CancelOutcome::Canceled(job),
+            _ => CancelOutcome::Canceling(job),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::super::error::CliError;
+use super::error::CliError;
 
 /// The signals that end a program.
 pub(super) struct Signals {

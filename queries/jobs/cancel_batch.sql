@@ -1,4 +1,4 @@
--- Asks for a job to be canceled (domain 8.6, 10.4). $1 the job, $2 the time, $3 the expected status or null; of the permit:
+-- Asks for jobs to be canceled (domain 8.6, 10.4). $1 the jobs, $2 the time, $3 the expected status or null; of the permit:
 -- $4 the organization, $5 the only owner or null for all, $6 imports too, $7 builds that their template does not let
 -- users cancel too. Locks, decides and writes; a row that is in scope always comes back.
 WITH decided AS (
@@ -20,13 +20,15 @@ WITH decided AS (
     LEFT JOIN workspace_builds AS b ON b.job_id = j.id
     LEFT JOIN workspaces AS w ON w.id = b.workspace_id AND w.organization_id = j.organization_id
     LEFT JOIN templates AS t ON t.id = w.template_id AND t.organization_id = j.organization_id
-    WHERE j.id = $1
+    WHERE j.id = ANY ($1::uuid[])
         AND j.organization_id = $4
         AND CASE j.type
             WHEN 'template_version_import' THEN $6
             WHEN 'workspace_build' THEN $5::uuid IS NULL OR w.owner_id = $5
             ELSE $5::uuid IS NULL OR j.initiator_id = $5
         END
+    -- All in one order, so that two batches never wait for each other.
+    ORDER BY j.id
     FOR UPDATE OF j
 )
 

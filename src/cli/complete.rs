@@ -1,0 +1,110 @@
+//! `coderdb completions` and `coderdb man`.
+
+use std::{ffi::OsStr, time::Duration};
+
+use clap::{Args, ValueEnum};
+use clap_complete::{
+    CompletionCandidate,
+    env::{CompleteEnv, Shells},
+};
+
+use super::{
+    error::{CliError, USAGE},
+    output::print,
+    resolve::OPERATOR,
+};
+use crate::{authz::ReadOrganizations, connect::Options, search::Condition, store::organizations};
+
+/// The variable with which a shell asks for completions.
+const VARIABLE: &str = "CODERDB_COMPLETE";
+
+/// How long a shell waits for names out of the database.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Print what a shell needs to complete the arguments of coderdb
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  echo 'source <(coderdb completions bash)' >> ~/.bashrc\n  echo 'source <(coderdb \
+                        completions zsh)' >> ~/.zshrc\n  coderdb completions fish > \
+                        ~/.config/fish/completions/coderdb.fish\n\nThe shell asks coderdb at each Tab; it asks the \
+                        configured database for the names of organizations, half a second at most."
+)]
+pub(super) struct Completions {
+    shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+/// Print the manual page of coderdb, or of one of its commands
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  coderdb man | man -l -\n  coderdb man provisioner jobs list > \
+                        coderdb-provisioner-jobs-list.1")]
+pub(super) struct Man {
+    /// The command, as in `coderdb man provisioner jobs list`
+    command: Vec<String>,
+}
+
+/// Answers a shell that asks for completions, and ends the program if one did.
+pub(super) fn answer() {
+    CompleteEnv::with_factory(super::command).var(VARIABLE).complete();
+}
+
+pub(super) fn completions(args: &Completions) -> Result<(), CliError> {
+    let name = args.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let mut script = Vec::new();
+    if let Some(shell) = Shells::builtins().completer(&name) {
+        shell.write_registration(VARIABLE, "coderdb", "coderdb", "coderdb", &mut script)?;
+    }
+    print(&String::from_utf8_lossy(&script))
+}
+
+pub(super) fn man(args: &Man) -> Result<(), CliError> {
+    let mut root = super::command();
+    // Gives the commands their full names.
+    root.build();
+    let mut command = &root;
+    for name in &args.command {
+        command = command.find_subcommand(name).ok_or_else(|| {
+            CliError::new(USAGE, format!("{} has no command {name}", command.get_display_name().unwrap_or("coderdb")))
+        })?;
+    }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    print(&String::from_utf8_lossy(&page))
+}
+
+/// The names of the organizations of the configured database; nothing when it does not answer soon.
+pub(super) fn organizations() -> Vec<CompletionCandidate> {
+    let names = async {
+        let mut conn = Options::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
+        organizations::list(&mut conn, &ReadOrganizations::of(&OPERATOR)).await.ok()
+    };
+    let within = async { tokio::time::timeout(PATIENCE, names).await.ok().flatten() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let found = runtime.ok().and_then(|runtime| runtime.block_on(within)).unwrap_or_default();
+    found.into_iter().map(|organization| CompletionCandidate::new(organization.name)).collect()
+}
+
+/// How the last term of a search may go on: with a key, or with a value of its key.
+pub(super) fn search(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(text) = current.to_str() else { return Vec::new() };
+    let term = text.rfind(char::is_whitespace).map_or(0, |space| space + 1);
+    let (before, term) = text.split_at(term);
+    let (sign, term) = term.strip_prefix('-').map_or(("", term), |term| ("-", term));
+    let options: Vec<String> = match term.split_once(':') {
+        None => Condition::KEYS.iter().map(|key| format!("{key}:")).collect(),
+        Some((key, values)) => {
+            let chosen = values.rfind(',').map_or("", |comma| &values[..=comma]);
+            Condition::values(key).into_iter().map(|value| format!("{key}:{chosen}{value}")).collect()
+        }
+    };
+    let fits = options.into_iter().filter(|option| option.starts_with(term));
+    fits.map(|option| CompletionCandidate::new(format!("{before}{sign}{option}"))).collect()
+}

@@ -1,0 +1,117 @@
+//! `coderdb provisioner daemons`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    connect::connect,
+    error::CliError,
+    filter::tag,
+    output::{Output, note, print, print_json, table},
+    resolve::{OPERATOR, OrganizationArg},
+};
+use crate::{
+    authz::ReadDaemons,
+    model::{DaemonDetails, DaemonFilter, DaemonJob, Tags},
+    store::{daemons, jobs::STALE_INTERVAL},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the daemons of an organization, the newest first, with what they work on
+    #[command(visible_alias = "ls")]
+    #[command(after_help = "Examples:\n  coderdb provisioner daemons list\n  coderdb provisioner daemons list --tag \
+                            env=aws -o json\n\nA daemon is offline when it was not seen for 90 seconds.")]
+    List(List),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Only daemons with this tag; several must all be there
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+    /// At most so many, the newest ones; 0 for all
+    #[arg(short, long, default_value_t = 0)]
+    limit: u32,
+    #[command(flatten)]
+    organization: OrganizationArg,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliError> {
+    let mut database = connect().await?;
+    let organization = args.organization.resolve(&mut database).await?;
+    let filter = DaemonFilter {
+        tags: (!args.tags.is_empty()).then(|| Tags::from_iter(args.tags)),
+        limit: (args.limit > 0).then_some(args.limit),
+        ..DaemonFilter::default()
+    };
+    let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
+    let daemons = daemons::list(&mut database, &permit, &filter, OffsetDateTime::now_utc(), STALE_INTERVAL).await?;
+    match args.output {
+        Output::Json => print_json(&daemons.iter().map(as_json).collect::<Vec<_>>())?,
+        Output::Table if daemons.is_empty() => note("No provisioner daemons found"),
+        Output::Table => print(&table(
+            &["name", "status", "last seen at", "version", "key name", "current job", "previous job", "tags"],
+            daemons.iter().map(row),
+        ))?,
+    }
+    database.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn at(time: OffsetDateTime) -> Option<String> {
+    time.format(&Rfc3339).ok()
+}
+
+fn row(details: &DaemonDetails) -> [String; 8] {
+    let DaemonDetails { daemon, status, key_name, current_job, previous_job } = details;
+    let job = |job: &Option<DaemonJob>| {
+        job.as_ref().map_or_else(String::new, |job| format!("{} {} {}", job.id, job.status, job.template_name))
+    };
+    [
+        daemon.name.clone(),
+        status.to_string(),
+        daemon.last_seen_at.and_then(at).unwrap_or_default(),
+        daemon.version.clone(),
+        key_name.clone(),
+        job(current_job),
+        job(previous_job),
+        daemon.tags.to_string(),
+    ]
+}
+
+fn as_json(details: &DaemonDetails) -> Value {
+    let DaemonDetails { daemon, status, key_name, current_job, previous_job } = details;
+    let job = |job: &Option<DaemonJob>| {
+        job.as_ref().map(|job| {
+            json!({
+                "id": job.id,
+                "status": job.status,
+                "template_name": job.template_name,
+                "template_display_name": job.template_display_name,
+                "template_icon": job.template_icon,
+            })
+        })
+    };
+    json!({
+        "id": daemon.id,
+        "organization_id": daemon.organization_id,
+        "key_id": daemon.key_id,
+        "key_name": key_name,
+        "created_at": at(daemon.created_at),
+        "last_seen_at": daemon.last_seen_at.and_then(at),
+        "name": daemon.name,
+        "version": daemon.version,
+        "api_version": daemon.api_version,
+        "provisioners": daemon.provisioners,
+        "tags": daemon.tags,
+        "status": status,
+        "current_job": job(current_job),
+        "previous_job": job(previous_job),
+    })
+}

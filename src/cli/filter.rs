@@ -1,0 +1,134 @@
+//! Which jobs: the same arguments wherever jobs are chosen.
+
+use std::str::FromStr;
+
+use clap::{Args, builder::TypedValueParser};
+use clap_complete::ArgValueCompleter;
+
+use time::OffsetDateTime;
+
+use super::{
+    complete,
+    error::{CliError, FAILED, USAGE},
+    resolve::{self, OPERATOR, OrganizationArg},
+};
+use crate::{
+    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, TemplateId, Transition, UserRef, WorkspaceId},
+    search::{Condition, Query, ResolveError, Term},
+    store::{self, PgConnection},
+};
+
+/// The organization, and which of its jobs. What is asked for twice, by flags or in the search, is a mistake.
+#[derive(Debug, Args)]
+pub(super) struct Filter {
+    /// Only jobs with one of these statuses
+    #[arg(short, long, value_delimiter = ',')]
+    #[arg(value_parser = values::<JobStatus>(JobStatus::ALL.iter().map(|v| v.as_str())))]
+    status: Vec<JobStatus>,
+    /// Filter by initiator (user ID or username).
+    #[arg(short, long, value_name = "USER")]
+    pub(super) initiator: Option<UserRef>,
+    /// Only jobs whose build does this to its workspace
+    #[arg(long, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
+    transition: Option<Transition>,
+    /// Only jobs with a version of this template, by name or id
+    #[arg(long)]
+    template: Option<NameOrId<TemplateId>>,
+    /// Only jobs that build this workspace, by name, owner/name or id
+    #[arg(long)]
+    workspace: Option<NameOrId<WorkspaceId>>,
+    /// Only jobs with this tag; several must all be there
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+    /// Only these jobs
+    #[arg(long = "id", value_name = "JOB", value_delimiter = ',')]
+    ids: Vec<JobId>,
+    /// Only jobs that match, as in `initiator:prebuilds -status:failed created:>1h`
+    #[arg(short = 'q', long, value_name = "QUERY", default_value = "", hide_default_value = true)]
+    #[arg(allow_hyphen_values = true)]
+    #[arg(add = ArgValueCompleter::new(complete::search))]
+    search: Query,
+    #[command(flatten)]
+    organization: OrganizationArg,
+}
+
+/// A parser for a closed set, whose values the help and the errors list.
+pub(super) fn values<T>(all: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>()).try_map(|text| text.parse())
+}
+
+pub(super) fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+impl Filter {
+    /// Whether every job of the organization passes.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { status, initiator, transition, template, workspace, tags, ids, search, organization: _ } = self;
+        let is_about_jobs = |term: &Term| !matches!(term.condition, Condition::Organization(_));
+        status.is_empty()
+            && tags.is_empty()
+            && ids.is_empty()
+            && initiator.is_none()
+            && transition.is_none()
+            && template.is_none()
+            && workspace.is_none()
+            && !search.terms().iter().any(is_about_jobs)
+    }
+
+    /// The organization and the filter that are meant: one round trip for the organization, and one for each name.
+    pub(super) async fn resolve(self, conn: &mut PgConnection) -> Result<(Organization, JobFilter), CliError> {
+        let query = self.query()?;
+        let me = resolve::me();
+        query.resolve(conn, &OPERATOR, me.as_ref(), OffsetDateTime::now_utc()).await.map_err(CliError::from)
+    }
+
+    /// All that was asked for as one query: a flag is another way to write a term.
+    fn query(self) -> Result<Query, CliError> {
+        let list = |is_empty: bool, condition| (!is_empty).then_some(condition);
+        let flags = [
+            list(self.status.is_empty(), Condition::Status(self.status)),
+            self.initiator.filter(|user| *user != UserRef::Username(String::new())).map(Condition::Initiator),
+            self.transition.map(Condition::Transition),
+            self.template.map(Condition::Template),
+            self.workspace.map(Condition::Workspace),
+            list(self.ids.is_empty(), Condition::Id(self.ids)),
+            self.organization.org.filter(|org| *org != NameOrId::Name(String::new())).map(Condition::Organization),
+        ];
+        let tags = self.tags.into_iter().map(|(key, value)| Condition::Tag(key, value));
+        let mut query = self.search;
+        for condition in flags.into_iter().flatten().chain(tags) {
+            query
+                .push(Term { negated: false, condition })
+                .map_err(|problem| CliError::new(USAGE, problem.to_string()))?;
+        }
+        Ok(query)
+    }
+}
+
+impl From<ResolveError> for CliError {
+    fn from(error: ResolveError) -> Self {
+        let said = error.to_string();
+        match error {
+            ResolveError::Store(store::Error::NotFound { entity: "initiator", key }) if key == "me" => {
+                Self::new(FAILED, said).next(resolve::WHO_IS_ME)
+            }
+            ResolveError::Store(store::Error::NotFound { entity: "organization", key }) if key == "default" => {
+                Self::no_default_organization()
+            }
+            ResolveError::Store(store::Error::NotFound { entity: "workspace", .. }) => {
+                Self::new(FAILED, said).next("name a workspace that was deleted by its id")
+            }
+            ResolveError::Store(error) => error.into(),
+            ResolveError::Ambiguous { candidates, .. } => {
+                Self::new(FAILED, said).next(format!("name one of them: {}", candidates.join(", ")))
+            }
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! `coderdb provisioner jobs cancel`.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, BufRead as _, IsTerminal as _},
+    process::ExitCode,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::super::{
+    connect::{Database, connect},
+    error::{CliError, FAILED, USAGE},
+    filter::{Filter, values},
+    output::{Output, note, print, print_json, table},
+    resolve::OPERATOR,
+    signals::{EndedBy, Signals},
+};
+use crate::{
+    authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
+    model::{
+        CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest, UserRef,
+    },
+    store::{self, jobs},
+    watch::{self, Change},
+};
+
+/// So many at once: their locks hold up a daemon that wants one of them for a few milliseconds.
+const BATCH: usize = 500;
+
+/// Ask for jobs to be canceled: named ones, or those that the same filters choose as with `list`
+///
+/// A job that waits is canceled at once; one that runs, when its daemon notices. With a --status, a job that no longer has
+/// it is left alone, and so is every job whose status is not the one that --expect-status names.
+///
+/// Without ids and filters, ids are read from standard input. Run again, it goes on with what is left.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coderdb provisioner jobs cancel c0de0000-0009-4000-8000-000000000031\n  coderdb \
+                        provisioner jobs cancel --initiator prebuilds --status pending --dry-run\n  coderdb \
+                        provisioner jobs cancel --initiator prebuilds --status pending --yes\n  coderdb provisioner \
+                        jobs list --status running -o json | jq -r '.[].id' | coderdb provisioner jobs cancel \
+                        --expect-status running\n\nExit codes: 0 everything that was chosen is canceled, or was in \
+                        another state by then; 1 a job that was named is not canceled; 4 the database was lost on the \
+                        way, and what was done is reported.")]
+pub(in crate::cli) struct Args {
+    /// The ids of jobs; `-` for those on standard input, separated by white space
+    #[arg(value_name = "JOB")]
+    named: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Leave every job alone whose status is another one
+    #[arg(long, value_name = "STATUS", value_parser = values::<ExpectedStatus>(ExpectedStatus::ALL.iter().map(|v| v.as_str())))]
+    expect_status: Option<ExpectedStatus>,
+    /// Say what would be canceled, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask before many are canceled
+    #[arg(short, long)]
+    yes: bool,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// What became of a job, or would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    WouldBeCanceled,
+    Canceled,
+    Canceling,
+    AlreadyCanceled,
+    AlreadyFinished,
+    NotInExpectedState,
+    NotAllowed,
+    NotFound,
+    /// The answer was lost: it is canceled, or not.
+    Unknown,
+    NotTried,
+}
+
+impl Outcome {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::WouldBeCanceled => "would be canceled",
+            Self::Canceled => "canceled",
+            Self::Canceling => "canceling",
+            Self::AlreadyCanceled => "already canceled",
+            Self::AlreadyFinished => "already finished",
+            Self::NotInExpectedState => "not in the expected state",
+            Self::NotAllowed => "not allowed",
+            Self::NotFound => "not found",
+            Self::Unknown => "unknown",
+            Self::NotTried => "not tried",
+        }
+    }
+
+    /// Whether the job is as whoever named it wanted it.
+    const fn is_as_wanted(self) -> bool {
+        matches!(self, Self::WouldBeCanceled | Self::Canceled | Self::Canceling | Self::AlreadyCanceled)
+    }
+}
+
+/// What is reported of a job.
+#[derive(Debug, Serialize)]
+struct Report {
+    id: JobId,
+    outcome: Outcome,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    job_type: Option<JobType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<JobStatus>,
+}
+
+impl Report {
+    const fn without_job(id: JobId, outcome: Outcome) -> Self {
+        Self { id, outcome, job_type: None, status: None }
+    }
+
+    fn of(id: JobId, outcome: CancelOutcome) -> Self {
+        let (outcome, job) = match outcome {
+            CancelOutcome::Canceled(job) => (Outcome::Canceled, job),
+            CancelOutcome::Canceling(job) => (Outcome::Canceling, job),
+            CancelOutcome::AlreadyFinished(job) => (finished(&job), job),
+            CancelOutcome::AlreadyCanceled(job) => (Outcome::AlreadyCanceled, job),
+            CancelOutcome::NotInExpectedState(job) => (Outcome::NotInExpectedState, job),
+            CancelOutcome::NotAllowed => return Self::without_job(id, Outcome::NotAllowed),
+        };
+        Self { id, outcome, job_type: Some(job.job_type), status: Some(job.status) }
+    }
+
+    /// What a request would come to now. The operator is allowed everything.
+    fn foreseen(job: &Job, expected: Option<ExpectedStatus>) -> Self {
+        let outcome = if job.completed_at.is_some() {
+            finished(job)
+        } else if job.canceled_at.is_some() {
+            Outcome::AlreadyCanceled
+        } else if expected.is_some_and(|expected| expected.as_str() != job.status.as_str()) {
+            Outcome::NotInExpectedState
+        } else {
+            Outcome::WouldBeCanceled
+        };
+        Self { id: job.id, outcome, job_type: Some(job.job_type), status: Some(job.status) }
+    }
+}
+
+/// One that has ended as canceled is as whoever wants to cancel it wants it.
+fn finished(job: &Job) -> Outcome {
+    if job.status == JobStatus::Canceled { Outcome::AlreadyCanceled } else { Outcome::AlreadyFinished }
+}
+
+/// Jobs that are to be canceled if they have the expected status.
+struct Group {
+    expected: Option<ExpectedStatus>,
+    ids: Vec<JobId>,
+}
+
+pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
+    // Whoever reads ids in a loop has the next ones on standard input: they are not for us.
+    let from_input = args.named.iter().any(|id| id == "-");
+    if from_input && args.named.len() > 1 {
+        return Err(CliError::new(USAGE, "ids come as arguments or on standard input, not both"));
+    }
+    let named = if from_input { None } else { ids(args.named.iter().map(String::as_str))? };
+    // As a filter it would be none, and what a script forgot to set must not cancel the jobs of everybody.
+    if args.filter.initiator == Some(UserRef::Username(String::new())) {
+        return Err(CliError::new(USAGE, "--initiator names nobody"));
+    }
+    let is_filtered = !args.filter.is_empty();
+    if is_filtered && !args.named.is_empty() {
+        return Err(CliError::new(USAGE, "either ids or filters say which jobs, not both"));
+    }
+    let mut database = connect().await?;
+    let (organization, filter) = args.filter.resolve(&mut database).await?;
+    let named = match named {
+        Some(ids) => Some(ids),
+        None if is_filtered => None,
+        None if from_input || !io::stdin().is_terminal() => Some(ids_of_input()?),
+        None => {
+            return Err(CliError::new(USAGE, "which jobs?")
+                .next("name their ids, or filter them, as `coderdb provisioner jobs list` does"));
+        }
+    };
+    let is_named = named.is_some();
+    if let (Some([id]), false, false, Output::Table) = (named.as_deref(), from_input, args.dry_run, args.output)
+        && !args.named.is_empty()
+    {
+        return one(database, &organization, *id, args.expect_status).await;
+    }
+    let groups = match named {
+        Some(ids) => vec![Group { expected: args.expect_status, ids }],
+        None => chosen(&mut database, &organization, filter, args.expect_status).await?,
+    };
+    let total = groups.iter().map(|group| group.ids.len()).sum();
+    if args.dry_run {
+        let reports = foresee(&mut database, &organization, &groups).await?;
+        report(&reports, args.output)?;
+        database.close().await;
+        return Ok(exit_code(is_named, &reports));
+    }
+    args.yes |= total <= 1 || !io::stdin().is_terminal() || !io::stderr().is_terminal();
+    if !args.yes && !is_confirmed(total)? {
+        return Err(CliError::new(FAILED, "nothing was canceled"));
+    }
+    let (reports, ended) = cancel(&mut database, &organization, &groups, total).await?;
+    report(&reports, args.output)?;
+    match ended {
+        None => {
+            database.close().await;
+            Ok(exit_code(is_named, &reports))
+        }
+        Some(Ended::BySignal(signal)) => Ok(signal.into()),
+        Some(Ended::By(error)) => {
+            Err(CliError::from(error).next("run the same command again: it goes on with what is left"))
+        }
+    }
+}
+
+/// One job, with the words of domain 11.1.
+async fn one(
+    mut database: Database,
+    organization: &Organization,
+    id: JobId,
+    expected: Option<ExpectedStatus>,
+) -> Result<ExitCode, CliError> {
+    let wrapped = |error: CliError| error.of("cancel provisioner job");
+    let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let found = jobs::by_ids(&mut database, &read, &[id]).await.map_err(|error| wrapped(error.into()))?;
+    let Some(job) = found.first() else {
+        return Err(wrapped(CliError::new(FAILED, format!("provisioner job not found: {id}"))));
+    };
+    let (what, stop) = match job.job_type {
+        JobType::WorkspaceBuild => ("workspace build", '!'),
+        JobType::TemplateVersionImport => ("template version import", '!'),
+        JobType::TemplateVersionDryRun => ("template version dry run", '.'),
+    };
+    print(&format!("Canceling {what} job {id}...\n"))?;
+    let permit = CancelJobs::check(&OPERATOR, organization.id)?;
+    let outcome = jobs::cancel(&mut database, &permit, id, expected, OffsetDateTime::now_utc()).await;
+    let refused = match outcome.map_err(|error| wrapped(error.into()))? {
+        CancelOutcome::Canceled(_) | CancelOutcome::Canceling(_) => None,
+        CancelOutcome::AlreadyFinished(_) => Some(format!("Job has already completed{stop}")),
+        CancelOutcome::AlreadyCanceled(_) => Some(format!("Job has already been marked as canceled{stop}")),
+        CancelOutcome::NotInExpectedState(_) => Some("Job is not in the expected state.".to_owned()),
+        CancelOutcome::NotAllowed => {
+            Some("User is not allowed to cancel workspace builds. Owner role is required.".to_owned())
+        }
+    };
+    if let Some(refused) = refused {
+        return Err(wrapped(CliError::new(FAILED, refused)));
+    }
+    tell(&mut database, organization, &[id]).await?;
+    print("Job canceled\n")?;
+    database.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The ids, each once; `None` when there are none.
+fn ids<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Option<Vec<JobId>>, CliError> {
+    let mut ids = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for text in texts {
+        let id = text.parse().map_err(|_| CliError::new(USAGE, format!("invalid job ID: {text}")))?;
+        if seen.insert(id) {
+            ids.push(id);
+        }
+    }
+    Ok((!ids.is_empty()).then_some(ids))
+}
+
+/// The ids on standard input, all of them before anything is done.
+fn ids_of_input() -> Result<Vec<JobId>, CliError> {
+    let text = io::read_to_string(io::stdin().lock())?;
+    Ok(ids(text.split_whitespace())?.unwrap_or_default())
+}
+
+/// The jobs that pass the filter, newest first: daemons take the oldest meanwhile.
+///
+/// Statuses that the filter names are expected, too: what has another one by then has left the set.
+async fn chosen(
+    database: &mut Database,
+    organization: &Organization,
+    filter: JobFilter,
+    expected: Option<ExpectedStatus>,
+) -> Result<Vec<Group>, CliError> {
+    let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let statuses: Vec<_> = match (filter.status.as_slice(), expected) {
+        ([], Some(expected)) => vec![(vec![as_status(expected)], Some(expected))],
+        ([], None) => vec![(vec![JobStatus::Pending, JobStatus::Running], None)],
+        (named, Some(expected)) => vec![(named.to_vec(), Some(expected))],
+        (named, None) => named.iter().map(|status| (vec![*status], as_expected(*status))).collect(),
+    };
+    let mut groups = Vec::new();
+    for (status, expected) in statuses {
+        let filter = JobFilter { status, ..filter.clone() };
+        let ids = jobs::ids(database, &read, &filter, PageRequest::default()).await?.rows;
+        groups.push(Group { expected, ids });
+    }
+    Ok(groups)
+}
+
+const fn as_status(expected: ExpectedStatus) -> JobStatus {
+    match expected {
+        ExpectedStatus::Pending => JobStatus::Pending,
+        ExpectedStatus::Running => JobStatus::Running,
+    }
+}
+
+fn as_expected(status: JobStatus) -> Option<ExpectedStatus> {
+    ExpectedStatus::ALL.iter().copied().find(|expected| as_status(*expected) == status)
+}
+
+/// What would become of the jobs.
+async fn foresee(
+    database: &mut Database,
+    organization: &Organization,
+    groups: &[Group],
+) -> Result<Vec<Report>, CliError> {
+    let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let mut reports = Vec::new();
+    for group in groups {
+        for ids in group.ids.chunks(BATCH) {
+            let jobs = jobs::by_ids(database, &read, ids).await?;
+            let mut foreseen: BTreeMap<_, _> =
+                jobs.iter().map(|job| (job.id, Report::foreseen(job, group.expected))).collect();
+            reports.extend(
+                ids.iter().map(|id| foreseen.remove(id).unwrap_or_else(|| Report::without_job(*id, Outcome::NotFound))),
+            );
+        }
+    }
+    Ok(reports)
+}
+
+/// Asks a person, on standard error.
+fn is_confirmed(total: usize) -> Result<bool, CliError> {
+    eprint!("Cancel {total} provisioner jobs? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
+
+/// Why not everything was tried.
+enum Ended {
+    By(store::Error),
+    BySignal(EndedBy),
+}
+
+/// Cancels the jobs batch by batch. What was not tried, or whose answer was lost, is reported as that.
+async fn cancel(
+    database: &mut Database,
+    organization: &Organization,
+    groups: &[Group],
+    total: usize,
+) -> Result<(Vec<Report>, Option<Ended>), CliError> {
+    let permit = CancelJobs::check(&OPERATOR, organization.id)?;
+    let mut signals = Signals::new()?;
+    let bar = ProgressBar::new(total as u64);
+    let style = ProgressStyle::with_template("canceling jobs {wide_bar} {human_pos}/{human_len}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let (mut reports, mut ended) = (Vec::with_capacity(total), None);
+    for (expected, ids) in groups.iter().flat_map(|group| group.ids.chunks(BATCH).map(|ids| (group.expected, ids))) {
+        if ended.is_some() {
+            reports.extend(ids.iter().map(|id| Report::without_job(*id, Outcome::NotTried)));
+            continue;
+        }
+        let mut signaled = None;
+        let answer = {
+            let batch = jobs::cancel_batch(database, &permit, ids, expected, OffsetDateTime::now_utc());
+            tokio::pin!(batch);
+            loop {
+                tokio::select! {
+                    biased;
+                    answer = &mut batch => break Some(answer),
+                    // The first one waits for the batch; the second one for nothing.
+                    signal = signals.next() => if signaled.replace(signal).is_some() { break None },
+                }
+            }
+        };
+        ended = signaled.map(Ended::BySignal);
+        match answer {
+            Some(Ok(mut outcomes)) => {
+                let before = reports.len();
+                reports.extend(ids.iter().map(|id| match outcomes.remove(id) {
+                    Some(outcome) => Report::of(*id, outcome),
+                    None => Report::without_job(*id, Outcome::NotFound),
+                }));
+                let done = |report: &&Report| matches!(report.outcome, Outcome::Canceled | Outcome::Canceling);
+                let changed: Vec<_> = reports[before..].iter().filter(done).map(|report| report.id).collect();
+                tell(database, organization, &changed).await?;
+                bar.inc(ids.len() as u64);
+            }
+            Some(Err(error)) => {
+                // Whatever else fails a statement takes back what it did.
+                let lost = matches!(error, store::Error::Unavailable(_));
+                let outcome = if lost { Outcome::Unknown } else { Outcome::NotTried };
+                reports.extend(ids.iter().map(|id| Report::without_job(*id, outcome)));
+                ended = Some(Ended::By(error));
+            }
+            None => reports.extend(ids.iter().map(|id| Report::without_job(*id, Outcome::Unknown))),
+        }
+    }
+    bar.finish_and_clear();
+    Ok((reports, ended))
+}
+
+/// Tells those who watch these jobs; where that fails, they look for themselves.
+async fn tell(database: &mut Database, organization: &Organization, ids: &[JobId]) -> Result<(), CliError> {
+    let permit = WatchJobs::check(&Actor::system(System::Watcher))?;
+    let changes: Vec<_> = ids.iter().map(|id| Change { job: *id, organization: organization.id }).collect();
+    if !changes.is_empty() {
+        let _ = watch::announce(database, &permit, &changes).await;
+    }
+    Ok(())
+}
+
+/// A line per job, and how many there are of each outcome.
+fn report(reports: &[Report], output: Output) -> Result<(), CliError> {
+    match output {
+        Output::Json => print_json(&reports)?,
+        Output::Table if reports.is_empty() => {}
+        Output::Table => {
+            let text = |value: Option<&'static str>| value.unwrap_or_default().to_owned();
+            print(&table(
+                &["id", "type", "status", "outcome"],
+                reports.iter().map(|report| {
+                    [
+                        report.id.to_string(),
+                        text(report.job_type.map(JobType::as_str)),
+                        text(report.status.map(JobStatus::as_str)),
+                        report.outcome.words().to_owned(),
+                    ]
+                }),
+            ))?;
+        }
+    }
+    let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
+    for report in reports {
+        *counts.entry(report.outcome).or_default() += 1;
+    }
+    let mut text = String::new();
+    for (outcome, count) in counts {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{separator}{count} {}", outcome.words());
+    }
+    note(if text.is_empty() { "No provisioner jobs to cancel" } else { &text });
+    Ok(())
+}
+
+/// What was named must be canceled; what was chosen may have left the set meanwhile.
+fn exit_code(is_named: bool, reports: &[Report]) -> ExitCode {
+    let is_done = !is_named || reports.iter().all(|report| report.outcome.is_as_wanted());
+    if is_done { ExitCode::SUCCESS } else { FAILED.into() }
+}

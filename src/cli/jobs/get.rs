@@ -1,0 +1,226 @@
+//! `coderdb provisioner jobs get`.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    super::{
+        connect::connect,
+        error::CliError,
+        output::{Output, print, print_json, printable},
+        queue::{Daemons, reason},
+        resolve::{OPERATOR, OrganizationArg},
+    },
+    logs::log_line,
+};
+use crate::{
+    authz::{ReadDaemons, ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
+    model::{
+        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobErrorCode, JobId, JobLog, Organization, QueueState,
+        Quota, Transition, UserRef, WorkspaceBuildId,
+    },
+    store::{self, PgConnection, builds, daemons, job_logs, jobs, quota, users, workspaces},
+};
+
+/// Show all that is known of a job: what it does, why it failed, and why it waits
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coderdb provisioner jobs get c0de0000-0009-4000-8000-000000000022\n  coderdb \
+                        provisioner jobs get c0de0000-0009-4000-8000-000000000022 --logs 100\n  coderdb provisioner \
+                        jobs get c0de0000-0009-4000-8000-000000000022 -o json")]
+pub(in crate::cli) struct Args {
+    /// The id of the job
+    #[arg(value_name = "JOB")]
+    id: JobId,
+    /// How many of the last lines of its log
+    #[arg(long, value_name = "LINES", default_value_t = 10)]
+    logs: usize,
+    #[command(flatten)]
+    organization: OrganizationArg,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// The JSON of a job (domain 10.3), and what belongs to it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    job: &'a JobDetails,
+    organization_name: &'a str,
+    initiator_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace_build: Option<Build>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace_owner_name: Option<String>,
+    /// Of the owner, now, where the job failed over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<Quota>,
+    /// Why no daemon takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_because: Option<String>,
+    logs: Vec<JobLog>,
+}
+
+#[derive(Serialize)]
+struct Build {
+    id: WorkspaceBuildId,
+    #[serde(rename = "build_number")]
+    number: i32,
+    transition: Transition,
+    reason: BuildReason,
+}
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let mut database = connect().await?;
+    let organization = args.organization.resolve(&mut database).await?;
+    let job = jobs::get(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, args.id).await?;
+    let shown = look(&mut database, &organization, &job, args.logs).await?;
+    match args.output {
+        Output::Json => print_json(&shown)?,
+        Output::Table => print(&shown.text())?,
+    }
+    database.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn look<'a>(
+    conn: &mut PgConnection,
+    organization: &'a Organization,
+    job: &'a JobDetails,
+    lines: usize,
+) -> Result<Shown<'a>, CliError> {
+    let permit = ReadWorkspaces::check(&OPERATOR, organization.id)?;
+    let build = none_if_missing(builds::by_job(conn, &permit, job.job.id).await)?;
+    let workspace = match job.workspace_id {
+        Some(id) => none_if_missing(workspaces::get(conn, &permit, id).await)?,
+        None => None,
+    };
+    let over_quota = job.job.error_code.as_ref().is_some_and(JobErrorCode::is_insufficient_quota);
+    let quota = match &workspace {
+        Some(workspace) if over_quota => {
+            let permit = ReadQuota::check(&OPERATOR, workspace.owner_id, organization.id)?;
+            Some(quota::usage(conn, &permit).await?)
+        }
+        _ => None,
+    };
+    let initiator = UserRef::Id(job.job.initiator_id);
+    let initiator = none_if_missing(users::resolve(conn, &ReadUsers::check(&OPERATOR)?, &initiator, None).await)?;
+    let waits_because = why_it_waits(conn, organization, job).await?;
+    let mut logs = job_logs::after(conn, &ReadJobLogs::check(&OPERATOR, organization.id)?, job.job.id, 0).await?;
+    logs.drain(..logs.len().saturating_sub(lines));
+    Ok(Shown {
+        job,
+        organization_name: &organization.name,
+        initiator_name: initiator.map(|user| user.username),
+        workspace_build: build.map(|build| Build {
+            id: build.id,
+            number: build.build_number,
+            transition: build.transition,
+            reason: build.reason,
+        }),
+        workspace_owner_name: workspace.map(|workspace| workspace.owner_name),
+        quota,
+        waits_because,
+        logs,
+    })
+}
+
+/// What a job names may be gone.
+fn none_if_missing<T>(found: store::Result<T>) -> Result<Option<T>, CliError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why no daemon takes a job that waits; `None` when one will.
+async fn why_it_waits(
+    conn: &mut PgConnection,
+    organization: &Organization,
+    job: &JobDetails,
+) -> Result<Option<String>, CliError> {
+    match job.queue_state() {
+        QueueState::NotQueued => Ok(None),
+        QueueState::NoEligibleWorker => {
+            let mut all = Daemons::default();
+            all.look_up(conn, organization.id, std::slice::from_ref(job)).await?;
+            Ok(Some(reason(job, &all.missing(job))))
+        }
+        QueueState::Ranked { .. } => {
+            let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
+            let able = DaemonFilter { ids: job.available_workers.clone(), ..DaemonFilter::default() };
+            let able = daemons::list(conn, &permit, &able, OffsetDateTime::now_utc(), jobs::STALE_INTERVAL).await?;
+            let is_offline = able.iter().all(|daemon| daemon.status == DaemonStatus::Offline);
+            Ok(is_offline.then(|| "every daemon that can take it is offline".to_owned()))
+        }
+    }
+}
+
+impl Shown<'_> {
+    /// A line per fact, and then the lines of the log. What there is not to say is left out.
+    fn text(&self) -> String {
+        let JobDetails { job, .. } = self.job;
+        let at = |at: Option<OffsetDateTime>| at.and_then(|at| at.format(&Rfc3339).ok());
+        let named = |name: &str, id: &dyn std::fmt::Display| {
+            if name.is_empty() { id.to_string() } else { format!("{name} ({id})") }
+        };
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let queue = match self.job.queue_state() {
+            QueueState::NotQueued => None,
+            QueueState::Ranked { .. } | QueueState::NoEligibleWorker => {
+                Some(format!("{}/{}", self.job.queue_position, self.job.queue_size))
+            }
+        };
+        let build = self
+            .workspace_build
+            .as_ref()
+            .map(|build| format!("{} {} ({}), {}", build.number, build.transition, build.reason, build.id));
+        let workspace = self.job.workspace_id.map(|id| {
+            let owner = self.workspace_owner_name.as_ref().map_or_else(String::new, |owner| format!("{owner}/"));
+            named(&format!("{owner}{}", self.job.workspace_name), &id)
+        });
+        let quota = self.quota.map(|quota| {
+            let owner = self.workspace_owner_name.as_deref().unwrap_or("the owner");
+            format!("{owner} consumes {} of {} credits now", quota.credits_consumed, quota.budget)
+        });
+        let facts = [
+            ("id", Some(job.id.to_string())),
+            ("type", Some(job.job_type.to_string())),
+            ("status", Some(job.status.to_string())),
+            ("error", job.error.clone()),
+            ("error code", job.error_code.as_ref().map(ToString::to_string)),
+            ("quota", quota),
+            ("queue", queue),
+            ("waits because", self.waits_because.clone()),
+            ("tags", text(&job.tags.to_string())),
+            ("organization", Some(self.organization_name.to_owned())),
+            ("initiator", Some(named(self.initiator_name.as_deref().unwrap_or_default(), &job.initiator_id))),
+            ("template", self.job.template_id.map(|id| named(&self.job.template_name, &id))),
+            ("version", text(&self.job.template_version_name)),
+            ("workspace", workspace),
+            ("build", build),
+            ("worker", job.worker_id.map(|id| named(&self.job.worker_name, &id))),
+            ("created at", at(Some(job.created_at))),
+            ("started at", at(job.started_at)),
+            ("canceled at", at(job.canceled_at)),
+            ("completed at", at(job.completed_at)),
+        ];
+        let mut shown = String::new();
+        for (name, value) in facts {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                // An error may have many lines; they stay below each other.
+                let value = printable(&value).replace('\n', "\n               ");
+                let _ = writeln!(shown, "{:13}  {}", name.to_uppercase(), value.trim_end());
+            }
+        }
+        if !self.logs.is_empty() {
+            shown.push('\n');
+        }
+        for line in &self.logs {
+            let _ = writeln!(shown, "{}", log_line(line));
+        }
+        shown
+    }
+}

@@ -1,0 +1,90 @@
+//! `coderdb provisioner jobs logs`.
+
+use std::process::ExitCode;
+
+use time::format_description::well_known::Rfc3339;
+
+use super::super::{
+    connect::connect,
+    error::{CliError, FAILED},
+    output::{Output, note, print, printable},
+    resolve::{OPERATOR, OrganizationArg},
+};
+use crate::{
+    authz::{ReadJobLogs, ReadJobs},
+    model::{JobId, JobLog, JobState, JobStatus},
+    pool::{self, Pool},
+    store::job_logs,
+    watch::{self, Watcher},
+};
+
+/// Print what a job has logged
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coderdb provisioner jobs logs c0de0000-0009-4000-8000-000000000022\n  coderdb \
+                        provisioner jobs logs c0de0000-0009-4000-8000-000000000027 --follow\n  coderdb provisioner \
+                        jobs logs c0de0000-0009-4000-8000-000000000022 -o json | jq -r .output\n\nExit codes with \
+                        --follow: 0 the job has succeeded, 1 it has failed or is canceled.")]
+pub(in crate::cli) struct Args {
+    /// The id of the job
+    #[arg(value_name = "JOB")]
+    id: JobId,
+    /// Go on with what it logs from now on, until it ends
+    #[arg(short, long)]
+    follow: bool,
+    /// Only lines with a higher id than this
+    #[arg(long, value_name = "ID", default_value_t = 0)]
+    after: i64,
+    #[command(flatten)]
+    organization: OrganizationArg,
+    /// A line each, for people or as JSON
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let mut database = connect().await?;
+    let organization = args.organization.resolve(&mut database).await?;
+    let permit = ReadJobLogs::check(&OPERATOR, organization.id)?;
+    let lines = job_logs::after(&mut database, &permit, args.id, args.after).await?;
+    show(&lines, args.output)?;
+    if !args.follow {
+        database.close().await;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pool = Pool::new(database.options().clone(), pool::Settings::default());
+    let watcher = Watcher::start(&pool, watch::Settings::default());
+    let after = lines.last().map_or(args.after, |line| line.id);
+    let mut follower = watcher.follow(permit, args.id, after);
+    while let Some(lines) = follower.next().await? {
+        show(&lines, args.output)?;
+    }
+    let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let ended = watcher.wait(&read, args.id, pool::Settings::default().deadline).await?;
+    note(&how_it_ended(&ended));
+    database.close().await;
+    Ok(if ended.status == JobStatus::Succeeded { ExitCode::SUCCESS } else { FAILED.into() })
+}
+
+fn how_it_ended(job: &JobState) -> String {
+    let error = job.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    let code = job.error_code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
+    format!("Job {}{error}{code}", job.status)
+}
+
+fn show(lines: &[JobLog], output: Output) -> Result<(), CliError> {
+    let mut text = String::new();
+    for line in lines {
+        text += &match output {
+            Output::Json => serde_json::to_string(line).map_err(|error| CliError::new(FAILED, error.to_string()))?,
+            Output::Table => log_line(line),
+        };
+        text.push('\n');
+    }
+    print(&text)
+}
+
+/// A line of a log for people.
+pub(super) fn log_line(line: &JobLog) -> String {
+    let at = line.created_at.format(&Rfc3339).unwrap_or_default();
+    printable(&format!("{at}  {:5}  {}  {}", line.level, line.stage, line.output)).replace('\n', " ")
+}

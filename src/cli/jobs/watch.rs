@@ -1,0 +1,304 @@
+//! `coderdb provisioner jobs watch`: the queue, the running jobs and the daemons, for as long as somebody looks.
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use ratatui::{
+    DefaultTerminal, Frame,
+    crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers},
+    layout::{Constraint, Layout, Rect},
+    style::{Style, Stylize as _},
+    text::Line,
+    widgets::{Row, Table},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::{Instant, sleep_until};
+
+use super::super::{
+    connect::connect,
+    error::{CliError, USAGE},
+    filter::Filter,
+    resolve::OPERATOR,
+    signals::Signals,
+    table::one_line,
+};
+use crate::{
+    authz::{ReadDaemons, ReadJobs},
+    model::{
+        DaemonDetails, DaemonFilter, DaemonStatus, JobDetails, JobFilter, JobStatus, Organization, PageRequest, Tags,
+        TagsCount,
+    },
+    pool::{self, Pool},
+    store::{daemons, jobs},
+    watch::{self, Watcher},
+};
+
+/// Not more often than this, however much changes.
+const PAUSE: Duration = Duration::from_millis(500);
+/// At least so often: nobody says that a daemon has gone silent.
+const AT_LEAST: Duration = Duration::from_secs(5);
+/// More running jobs than a screen has lines.
+const RUNNING: u32 = 100;
+
+/// Watch the queue by tags, the running jobs and the daemons, until q or Ctrl-C
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coderdb provisioner jobs watch\n  coderdb provisioner jobs watch --initiator \
+                        prebuilds\n  coderdb provisioner jobs watch --tag env=aws --org coder")]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// What is on the screen.
+struct Seen {
+    queue: Vec<TagsCount>,
+    running: Vec<JobDetails>,
+    daemons: Vec<DaemonDetails>,
+    at: OffsetDateTime,
+}
+
+/// The terminal as a screen, given back as it was however this ends; `ratatui::init` sees to panics.
+struct Screen(DefaultTerminal);
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Err(
+            CliError::new(USAGE, "there is no terminal to watch on").next("use `coderdb provisioner jobs list`")
+        );
+    }
+    let mut database = connect().await?;
+    let (organization, filter) = args.filter.resolve(&mut database).await?;
+    let pool = Pool::new(database.options().clone(), pool::Settings::default());
+    let watcher = Watcher::start(&pool, watch::Settings::default());
+    let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let mut changes = watcher.changes(&read).await;
+    let mut seen = look(&pool, &organization, &filter).await?;
+    let mut signals = Signals::new()?;
+    let mut screen = Screen(ratatui::try_init()?);
+    let mut events = EventStream::new();
+    let (mut trouble, mut is_stale, mut looked) = (None, false, Instant::now());
+    let code = 'watch: loop {
+        screen.0.draw(|frame| draw(frame, &organization, &seen, trouble.as_deref()))?;
+        tokio::select! {
+            code = asked_to_end(&mut events, &mut signals) => match code {
+                Some(code) => break code,
+                None => continue,
+            },
+            _ = changes.next(), if !is_stale => {
+                is_stale = true;
+                continue;
+            }
+            () = sleep_until(looked + if is_stale { PAUSE } else { AT_LEAST }) => {}
+        }
+        // All that is said by now is in the next look.
+        while let Some(Some(_)) = changes.next().now_or_never() {}
+        let look = look(&pool, &organization, &filter);
+        tokio::pin!(look);
+        // A database that does not answer must not keep anybody from leaving.
+        let now = loop {
+            tokio::select! {
+                now = &mut look => break now,
+                code = asked_to_end(&mut events, &mut signals) => if let Some(code) = code { break 'watch code },
+            }
+        };
+        match now {
+            Ok(now) => (seen, trouble) = (now, None),
+            // What was seen last stays, until the database is there again.
+            Err(error) => trouble = Some(error.message().to_owned()),
+        }
+        (is_stale, looked) = (false, Instant::now());
+    };
+    drop(screen);
+    database.close().await;
+    Ok(code)
+}
+
+/// Waits for the next key, signal or change of the terminal; the exit code, if that is to end it.
+async fn asked_to_end(events: &mut EventStream, signals: &mut Signals) -> Option<ExitCode> {
+    tokio::select! {
+        signal = signals.next() => Some(signal.into()),
+        event = events.next() => match event {
+            Some(Ok(event)) => is_quit(&event).then_some(ExitCode::SUCCESS),
+            // The terminal is gone.
+            None | Some(Err(_)) => Some(ExitCode::SUCCESS),
+        },
+    }
+}
+
+fn is_quit(event: &Event) -> bool {
+    let Event::Key(key) = event else { return false };
+    let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    key.kind == KeyEventKind::Press && (is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
+}
+
+async fn look(pool: &Pool, organization: &Organization, filter: &JobFilter) -> Result<Seen, CliError> {
+    let mut conn = pool.get().await?;
+    let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let of = |wanted: &[JobStatus]| {
+        let is_wanted = |status: &&JobStatus| filter.status.is_empty() || filter.status.contains(status);
+        let status: Vec<_> = wanted.iter().filter(is_wanted).copied().collect();
+        (!status.is_empty()).then(|| JobFilter { status, ..filter.clone() })
+    };
+    let queue = match of(&[JobStatus::Pending]) {
+        Some(pending) => jobs::count_by_tags(&mut conn, &read, &pending).await?,
+        None => Vec::new(),
+    };
+    let running = match of(&[JobStatus::Running, JobStatus::Canceling]) {
+        Some(running) => jobs::list(&mut conn, &read, &running, PageRequest::first(RUNNING)).await?.rows,
+        None => Vec::new(),
+    };
+    let at = OffsetDateTime::now_utc();
+    let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
+    let daemons = daemons::list(&mut conn, &permit, &DaemonFilter::default(), at, jobs::STALE_INTERVAL).await?;
+    Ok(Seen { queue, running, daemons, at })
+}
+
+/// How long ago, in two or three characters.
+fn ago(now: OffsetDateTime, then: OffsetDateTime) -> String {
+    let seconds = (now - then).whole_seconds().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// The tags that only daemons with exactly these serve (domain 3).
+fn untagged() -> Tags {
+    [("scope", "organization"), ("owner", "")].into_iter().collect()
+}
+
+/// The tags that tell one set from another, which are not those that nearly all have.
+fn short(tags: &Tags) -> String {
+    if *tags == untagged() {
+        return "untagged".to_owned();
+    }
+    let is_usual = |key: &str, value: &str| [("scope", "organization"), ("owner", "")].contains(&(key, value));
+    let rest = tags.0.iter().filter(|(key, value)| !is_usual(key, value));
+    let rest: Tags = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
+    one_line(&if rest.0.is_empty() { tags.to_string() } else { rest.to_string() })
+}
+
+fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Option<&str>) {
+    let thirds =
+        [Constraint::Length(1), Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(1)];
+    let [top, queue, running, daemons, bottom] = Layout::vertical(thirds).areas(frame.area());
+    let pending: i64 = seen.queue.iter().map(|tags| tags.jobs).sum();
+    let more = if seen.running.len() >= RUNNING as usize { "+" } else { "" };
+    let online = seen.daemons.iter().filter(|daemon| daemon.status != DaemonStatus::Offline).count();
+    let at = seen.at.replace_nanosecond(0).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+    let title = format!(
+        "{}: {pending} pending, {}{more} running, {online} of {} daemons online, {at}",
+        one_line(&organization.name),
+        seen.running.len(),
+        seen.daemons.len()
+    );
+    frame.render_widget(Line::from(title).bold(), top);
+    section(
+        frame,
+        queue,
+        ["QUEUE", "WAITING", "PREBUILDS", "OLDEST", "DAEMONS"],
+        [
+            Constraint::Fill(1),
+            Constraint::Length(7),
+            Constraint::Length(9),
+            Constraint::Length(6),
+            Constraint::Length(7),
+        ],
+        seen.queue.iter().map(|tags| {
+            let able = seen
+                .daemons
+                .iter()
+                .filter(|daemon| daemon.status != DaemonStatus::Offline && serves(&daemon.daemon.tags, &tags.tags));
+            let able = match able.count() {
+                0 => "none".to_owned(),
+                able => able.to_string(),
+            };
+            [short(&tags.tags), tags.jobs.to_string(), tags.prebuilds.to_string(), ago(seen.at, tags.oldest), able]
+        }),
+    );
+    section(
+        frame,
+        running,
+        ["RUNNING", "TYPE", "STATUS", "WORKER", "FOR"],
+        [
+            Constraint::Fill(2),
+            Constraint::Length(24),
+            Constraint::Length(9),
+            Constraint::Fill(1),
+            Constraint::Length(4),
+        ],
+        seen.running.iter().map(|details| {
+            let JobDetails { job, workspace_name, template_name, .. } = details;
+            let id = job.id.to_string();
+            let what = [workspace_name, template_name].into_iter().find(|name| !name.is_empty()).unwrap_or(&id);
+            let since = job.started_at.unwrap_or(job.created_at);
+            [
+                one_line(what),
+                job.job_type.to_string(),
+                job.status.to_string(),
+                one_line(&details.worker_name),
+                ago(seen.at, since),
+            ]
+        }),
+    );
+    section(
+        frame,
+        daemons,
+        ["DAEMON", "STATUS", "JOB OF", "TAGS", "SEEN"],
+        [Constraint::Fill(1), Constraint::Length(7), Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(4)],
+        seen.daemons.iter().map(|details| {
+            let job = details.current_job.as_ref().map_or("", |job| job.template_name.as_str());
+            [
+                one_line(&details.daemon.name),
+                details.status.to_string(),
+                one_line(job),
+                short(&details.daemon.tags),
+                details.daemon.last_seen_at.map_or_else(|| "-".to_owned(), |at| ago(seen.at, at)),
+            ]
+        }),
+    );
+    let said = match trouble {
+        Some(trouble) => Line::from(one_line(&format!("trying again: {trouble}"))).red(),
+        None => Line::from("q quits").dim(),
+    };
+    frame.render_widget(said, bottom);
+}
+
+/// Whether a daemon with these tags takes jobs with those (domain 3).
+fn serves(daemon: &Tags, job: &Tags) -> bool {
+    if *job == untagged() {
+        return *daemon == untagged();
+    }
+    job.0.iter().all(|(key, value)| daemon.0.get(key) == Some(value))
+}
+
+/// A line of headings and as many rows as there is room for; the last line says how many there are more.
+fn section<const N: usize>(
+    frame: &mut Frame,
+    area: Rect,
+    headings: [&str; N],
+    widths: [Constraint; N],
+    rows: impl ExactSizeIterator<Item = [String; N]>,
+) {
+    let room = usize::from(area.height.saturating_sub(1));
+    let total = rows.len();
+    let shown = if total > room { room.saturating_sub(1) } else { total };
+    let mut rows: Vec<_> = rows.take(shown).map(Row::new).collect();
+    if total > shown {
+        rows.push(Row::new([format!("and {} more", total - shown)]));
+    }
+    let table = Table::new(rows, widths).header(Row::new(headings).style(Style::new().bold())).column_spacing(2);
+    frame.render_widget(table, area);
+}

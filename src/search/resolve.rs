@@ -1,0 +1,139 @@
+//! The names in a query as ids.
+
+use time::OffsetDateTime;
+
+use super::{Condition, Query, ResolveError};
+use crate::{
+    authz::{Actor, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces},
+    model::{JobFilter, NameOrId, Organization, OrganizationId, TemplateId, UserId, UserRef, WorkspaceId},
+    store::{self, PgConnection, organizations, templates, users, workspaces},
+};
+
+impl Query {
+    /// The organization that is meant, the default one if none is named, and the filter. `me` is whoever asks, if that is
+    /// known; ages count from `now`. One round trip for the organization, and one for each user, template and workspace
+    /// that is named; no locks.
+    ///
+    /// # Errors
+    /// [`store::Error::NotFound`] with the entity `initiator`, `organization`, `template` or `workspace` for a name or id
+    /// that means nothing that the actor may see; [`ResolveError::Ambiguous`] for the name of a workspace that several
+    /// owners use.
+    pub async fn resolve(
+        &self,
+        conn: &mut PgConnection,
+        actor: &Actor,
+        me: Option<&UserRef>,
+        now: OffsetDateTime,
+    ) -> Result<(Organization, JobFilter), ResolveError> {
+        let named = self.terms.iter().find_map(|term| match &term.condition {
+            Condition::Organization(named) => Some(named),
+            _ => None,
+        });
+        let permit = ReadOrganizations::of(actor);
+        let organization = match named {
+            Some(named) => organizations::resolve(conn, &permit, named).await?,
+            None => organizations::default(conn, &permit).await?,
+        };
+        let mut filter = JobFilter::default();
+        for term in &self.terms {
+            let exclude = term.negated.then_some(&mut filter.exclude);
+            match &term.condition {
+                Condition::Organization(_) => {}
+                Condition::Status(values) => {
+                    exclude.map_or(&mut filter.status, |exclude| &mut exclude.status).extend(values);
+                }
+                Condition::Type(values) => {
+                    exclude.map_or(&mut filter.types, |exclude| &mut exclude.types).extend(values);
+                }
+                Condition::Id(values) => exclude.map_or(&mut filter.ids, |exclude| &mut exclude.ids).extend(values),
+                Condition::ErrorCode(values) => {
+                    let codes = exclude.map_or(&mut filter.error_codes, |exclude| &mut exclude.error_codes);
+                    codes.extend(values.iter().cloned());
+                }
+                Condition::Tag(key, value) => match exclude {
+                    Some(exclude) => exclude.tags.push((key.clone(), value.clone())),
+                    None => drop(filter.tags.get_or_insert_default().0.insert(key.clone(), value.clone())),
+                },
+                Condition::Transition(value) => match exclude {
+                    Some(exclude) => exclude.transitions.push(*value),
+                    None => filter.transition = Some(*value),
+                },
+                Condition::Initiator(named) => {
+                    let id = user(conn, actor, named, me).await?;
+                    match exclude {
+                        Some(exclude) => exclude.initiators.push(id),
+                        None => filter.initiator = Some(id),
+                    }
+                }
+                Condition::Template(named) => {
+                    let id = template(conn, actor, organization.id, named).await?;
+                    match exclude {
+                        Some(exclude) => exclude.templates.push(id),
+                        None => filter.template = Some(id),
+                    }
+                }
+                Condition::Workspace(named) => {
+                    let id = workspace(conn, actor, organization.id, named).await?;
+                    match exclude {
+                        Some(exclude) => exclude.workspaces.push(id),
+                        None => filter.workspace = Some(id),
+                    }
+                }
+                Condition::Created(created) => {
+                    let (after, before) = created.bounds(now);
+                    filter.created_after = filter.created_after.max(after);
+                    filter.created_before = [filter.created_before, before].into_iter().flatten().min();
+                }
+            }
+        }
+        Ok((organization, filter))
+    }
+}
+
+async fn user(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    named: &UserRef,
+    me: Option<&UserRef>,
+) -> Result<UserId, ResolveError> {
+    match users::resolve(conn, &ReadUsers::check(actor)?, named, me).await {
+        Err(store::Error::NotFound { key, .. }) => Err(store::Error::NotFound { entity: "initiator", key }.into()),
+        found => Ok(found?.id),
+    }
+}
+
+async fn template(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    organization: OrganizationId,
+    named: &NameOrId<TemplateId>,
+) -> Result<TemplateId, ResolveError> {
+    Ok(templates::resolve(conn, &ReadTemplates::check(actor, organization)?, named).await?.id)
+}
+
+/// The workspace that is meant: an id, `owner/name`, or a name that only one owner uses.
+async fn workspace(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    organization: OrganizationId,
+    named: &NameOrId<WorkspaceId>,
+) -> Result<WorkspaceId, ResolveError> {
+    let permit = ReadWorkspaces::check(actor, organization)?;
+    let text = match named {
+        NameOrId::Id(id) => return Ok(workspaces::get(conn, &permit, *id).await?.id),
+        NameOrId::Name(text) => text,
+    };
+    let (owner, name) = text.split_once('/').map_or((None, text.as_str()), |(owner, name)| (Some(owner), name));
+    let mut found = workspaces::by_name(conn, &permit, name).await?;
+    if let Some(owner) = owner {
+        found.retain(|workspace| workspace.owner_name.eq_ignore_ascii_case(owner));
+    }
+    match found.as_slice() {
+        [] => Err(store::Error::NotFound { entity: "workspace", key: text.clone() }.into()),
+        [workspace] => Ok(workspace.id),
+        several => Err(ResolveError::Ambiguous {
+            name: text.clone(),
+            candidates: several.iter().map(|w| format!("{}/{}", w.owner_name, w.name)).collect(),
+        }),
+    }
+}

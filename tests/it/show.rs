@@ -1,0 +1,250 @@
+//! What an operator is shown of jobs, daemons, quota and licenses.
+
+use coderdb::sqlx;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::{
+    jobs::{Rows, id},
+    support::{self, Database, Outcome, fails, run},
+};
+
+async fn demo() -> Database {
+    let database = support::database().await;
+    assert_eq!(run(database.coderdb().arg("demo")).code, 0);
+    database
+}
+
+fn get(database: &Database, n: u32, args: &[&str]) -> Outcome {
+    let id = format!("c0de0000-0009-4000-8000-{n:012}");
+    run(database.coderdb().args(["provisioner", "jobs", "get", &id]).args(args))
+}
+
+/// The value behind a heading.
+fn fact<'a>(shown: &'a str, heading: &str) -> Option<&'a str> {
+    shown.lines().find_map(|line| line.strip_prefix(heading).filter(|rest| rest.starts_with("  "))).map(str::trim)
+}
+
+// One job --------------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_job_that_failed_over_quota_shows_why_what_it_built_and_whose_quota_it_was() {
+    let database = demo().await;
+    let mut conn = database.connect().await;
+    let over = "SELECT right(id::text, 12)::int FROM provisioner_jobs WHERE error_code = 'INSUFFICIENT_QUOTA'";
+    let job: i32 = sqlx::query_scalar(over).fetch_one(&mut conn).await.expect("one of the demo's");
+    let job = u32::try_from(job).expect("small");
+    let shown = get(&database, job, &[]).stdout;
+    assert_eq!(fact(&shown, "STATUS"), Some("failed"), "{shown}");
+    assert_eq!(fact(&shown, "ERROR"), Some("insufficient quota"));
+    assert_eq!(fact(&shown, "ERROR CODE"), Some("INSUFFICIENT_QUOTA"));
+    let json: Value = serde_json::from_str(&get(&database, job, &["-o", "json"]).stdout).expect("JSON");
+    let (owner, quota) = (json["workspace_owner_name"].as_str().expect("an owner"), &json["quota"]);
+    let usage = run(database.coderdb().args(["quota", "show", owner, "-o", "json"])).stdout;
+    assert_eq!(*quota, serde_json::from_str::<Value>(&usage).expect("JSON"));
+    let said = format!("{owner} consumes {} of {} credits now", quota["credits_consumed"], quota["budget"]);
+    assert_eq!(fact(&shown, "QUOTA"), Some(said.as_str()));
+    let workspace = format!(
+        "{owner}/{} ({})",
+        json["metadata"]["workspace_name"].as_str().expect("a name"),
+        json["metadata"]["workspace_id"].as_str().expect("an id")
+    );
+    assert_eq!(fact(&shown, "WORKSPACE"), Some(workspace.as_str()));
+    let build = &json["workspace_build"];
+    assert!(fact(&shown, "BUILD").is_some_and(|said| said.starts_with(&format!("{} start", build["build_number"]))));
+    assert!(shown.lines().last().is_some_and(|line| line.contains("quota")), "its last log line:\n{shown}");
+    assert_eq!(
+        json["logs"].as_array().map(Vec::len),
+        Some(shown.lines().filter(|line| line.starts_with("2026-")).count())
+    );
+    assert_eq!(fact(&get(&database, 1, &[]).stdout, "QUOTA"), None);
+    let mut missing = database.coderdb();
+    missing.args(["provisioner", "jobs", "get", &id(404).to_string()]);
+    fails(&mut missing, 1, &["provisioner job not found"]);
+}
+
+#[tokio::test]
+async fn only_the_last_lines_of_the_log_are_shown() {
+    let mut rows = Rows::new().await;
+    rows.run(
+        "INSERT INTO provisioner_job_logs (job_id, created_at, source, level, stage, output)
+         SELECT u(1), at_second(n), 'provisioner', 'info', 'Stage', 'line ' || n FROM generate_series(1, 30) AS n",
+    )
+    .await;
+    for (args, lines) in [(&[][..], 21..=30), (&["--logs", "2"], 29..=30), (&["--logs", "99"], 1..=30)] {
+        let mut command = rows.database.coderdb();
+        command.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "get", &id(1).to_string()]).args(args);
+        let shown = run(&mut command).stdout;
+        let found: Vec<_> =
+            shown.lines().filter_map(|line| line.split_once("line ")).map(|(_, n)| n.to_owned()).collect();
+        assert_eq!(found, lines.map(|n| n.to_string()).collect::<Vec<_>>(), "{shown}");
+    }
+}
+
+/// What each of them runs, its tags, and when it was seen.
+type Daemons<'a> = &'a [(&'a str, &'a str, &'a str)];
+
+#[tokio::test]
+async fn a_job_that_nobody_takes_says_which_tags_no_daemon_has() {
+    let mut rows = Rows::new().await;
+    rows.run(
+        "INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
+         VALUES (u(1), at_second(0), u(1), 'key', '', '{}')",
+    )
+    .await;
+    let why = async |rows: &mut Rows, daemons: &[(&str, &str, &str)], job: &str| {
+        rows.run("DELETE FROM provisioner_daemons").await;
+        for (n, (provisioner, tags, seen)) in daemons.iter().enumerate() {
+            rows.run(&format!(
+                "INSERT INTO provisioner_daemons (
+                    id, created_at, name, provisioners, tags, last_seen_at, organization_id, key_id
+                 ) VALUES (u({n}), at_second(0), 'daemon{n}', '{{{provisioner}}}', '{tags}', {seen}, u(1), u(1))"
+            ))
+            .await;
+        }
+        rows.run(&format!("UPDATE provisioner_jobs SET tags = '{job}' WHERE id = u(1)")).await;
+        let mut command = rows.database.coderdb();
+        command.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "get", &id(1).to_string()]);
+        let shown = run(&mut command).stdout;
+        assert_eq!(fact(&shown, "QUEUE"), Some("1/1"), "{shown}");
+        fact(&shown, "WAITS BECAUSE").map(str::to_owned)
+    };
+    let untagged = r#"{"scope": "organization", "owner": ""}"#;
+    let (aws, gpu) = (
+        r#"{"scope": "organization", "owner": "", "env": "aws"}"#,
+        r#"{"scope": "organization", "owner": "", "gpu": "true"}"#,
+    );
+    let both = r#"{"scope": "organization", "owner": "", "env": "aws", "gpu": "true", "dc": "chi"}"#;
+    let cases: [(Daemons<'_>, &str, Option<&str>); 7] = [
+        (&[], aws, Some("no daemon has env=aws owner= scope=organization")),
+        (&[("terraform", aws, "now()")], aws, Some("no daemon has env=aws owner= scope=organization")),
+        (&[("echo", aws, "now()")], untagged, Some("no daemon is untagged")),
+        (&[("echo", aws, "now()"), ("terraform", gpu, "now()")], both, Some("no daemon has dc=chi gpu=true")),
+        (
+            &[("echo", aws, "now()"), ("echo", gpu, "now()")],
+            r#"{"env": "aws", "gpu": "true"}"#,
+            Some("no daemon has all of env=aws gpu=true"),
+        ),
+        (&[("echo", aws, "at_second(0)")], aws, Some("every daemon that can take it is offline")),
+        (&[("echo", aws, "at_second(0)"), ("echo", aws, "now()")], aws, None),
+    ];
+    for (daemons, job, expected) in cases {
+        assert_eq!(why(&mut rows, daemons, job).await.as_deref(), expected, "{daemons:?} {job}");
+    }
+}
+
+// Daemons --------------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn daemons_are_listed_with_what_they_work_on() {
+    let database = demo().await;
+    let list = ["provisioner", "daemons", "list"];
+    let json: Vec<Value> =
+        serde_json::from_str(&run(database.coderdb().args(list).args(["-o", "json"])).stdout).expect("JSON");
+    let table = run(database.coderdb().args(list)).stdout;
+    assert!(json.len() > 1 && table.lines().count() == json.len() + 1, "{table}");
+    assert!(table.starts_with("NAME "), "{table}");
+    assert!(json.iter().any(|daemon| daemon["current_job"]["id"].is_string()), "{json:#?}");
+    assert!(json.iter().any(|daemon| daemon["previous_job"]["status"].is_string()));
+    let tagged = run(database.coderdb().args(list).args(["--tag", "env=on-prem", "-o", "json"])).stdout;
+    let tagged: Vec<Value> = serde_json::from_str(&tagged).expect("JSON");
+    assert!(!tagged.is_empty() && tagged.iter().all(|daemon| daemon["tags"]["env"] == "on-prem"));
+    let one = run(database.coderdb().args(list).args(["--limit", "1", "-o", "json"])).stdout;
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&one).expect("JSON"), json[..1]);
+    let none = run(database.coderdb().args(list).args(["--tag", "no=such"]));
+    assert_eq!((none.code, none.stdout.as_str(), none.stderr.as_str()), (0, "", "No provisioner daemons found\n"));
+}
+
+// Quota ----------------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_quota_of_all_members_is_what_is_shown_of_each_in_pages_of_any_size() {
+    let mut rows = Rows::new().await;
+    rows.run(
+        "SELECT add_organization(2); SELECT add_user(n) FROM generate_series(2, 1203) AS n;
+         UPDATE users SET username = 'B' || username WHERE id > u(600);
+         SELECT add_member(1, n), add_group(n, 1, 'g' || n) FROM generate_series(1, 1201) AS n;
+         INSERT INTO group_members (group_id, user_id) SELECT u(n), u(n) FROM generate_series(1, 1201, 3) AS n;
+         UPDATE groups SET quota_allowance = 10;
+         UPDATE users SET deleted = true WHERE id = u(1201); SELECT add_member(2, 1202);
+         UPDATE workspace_builds SET daily_cost = 9",
+    )
+    .await;
+    let list = |args: &[&str]| {
+        let mut command = rows.database.coderdb();
+        let list = run(command.env("CODER_ORGANIZATION", "org1").args(["quota", "list", "-o", "json"]).args(args));
+        serde_json::from_str::<Vec<Value>>(&list.stdout).expect("JSON")
+    };
+    let all = list(&[]);
+    let names: Vec<_> = all.iter().map(|user| user["username"].as_str().expect("a name").to_lowercase()).collect();
+    assert!(names.is_sorted() && names.len() == 1_200, "{}", names.len());
+    for user in all.iter().step_by(97).chain(all.iter().find(|user| user["username"] == "user1")) {
+        let mut show = rows.database.coderdb();
+        show.env("CODER_ORGANIZATION", "org1").args([
+            "quota",
+            "show",
+            user["username"].as_str().expect("a name"),
+            "-o",
+            "json",
+        ]);
+        let shown: Value = serde_json::from_str(&run(&mut show).stdout).expect("JSON");
+        assert_eq!(
+            (&user["credits_consumed"], &user["budget"]),
+            (&shown["credits_consumed"], &shown["budget"]),
+            "{user}"
+        );
+    }
+    let over = list(&["--over", "85"]);
+    assert!(over.iter().any(|user| user["username"] == "user1"), "{over:?}");
+    assert!(over.len() < all.len());
+}
+
+// Licenses -------------------------------------------------------------------------------------------------------------
+
+/// A token that says this of itself.
+fn token(claims: &str) -> String {
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    format!("e30.{}.s1gnature-s3cret", BASE64_URL_SAFE_NO_PAD.encode(claims))
+}
+
+#[tokio::test]
+async fn licenses_are_added_listed_and_deleted_and_never_printed() {
+    let database = support::database().await;
+    let add = |text: &str| run(database.coderdb().args(["licenses", "add"]).write_stdin(format!("{text}\n")));
+    let later = OffsetDateTime::now_utc().unix_timestamp() + 86_400;
+    let first = token(&format!(r#"{{"exp": {later}, "jti": "{}", "account_id": "acme"}}"#, id(7)));
+    let added = add(&first);
+    assert!(added.code == 0 && added.stderr.starts_with("License 1 added, expires at 20"), "{}", added.stderr);
+    let second = token(&format!(r#"{{"exp": {later}, "nbf": {}}}"#, later - 1));
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &second).expect("the license");
+    assert_eq!(run(database.coderdb().args(["licenses", "add", "--file"]).arg(file.path())).code, 0, "not valid yet");
+    let never = token(&format!(r#"{{"exp": {later}, "nbf": {later}}}"#));
+    for (text, why) in [
+        (first.as_str(), "the license is there already"),
+        (&never, "Invalid license: it will never be valid"),
+        (&token(r#"{"exp": 1}"#), "Invalid license: it has expired"),
+        (&token("{}"), "Invalid license: it does not say when it expires"),
+        ("a.b", "Invalid license: it is not a signed"),
+        ("", "Invalid license: it is not a signed"),
+    ] {
+        let refused = add(text);
+        assert!(refused.code == 1 && refused.stderr.contains(why), "{why}: {}", refused.stderr);
+        assert!(!refused.stderr.contains("s3cret"), "{}", refused.stderr);
+    }
+    let list = |args: &[&str]| run(database.coderdb().args(["licenses", "list"]).args(args)).stdout;
+    let json: Vec<Value> = serde_json::from_str(&list(&["-o", "json"])).expect("JSON");
+    assert_eq!((json[0]["id"].as_i64(), json[1]["id"].as_i64(), json.len()), (Some(1), Some(2), 2));
+    assert_eq!((&json[0]["uuid"], &json[0]["claims"]["account_id"]), (&id(7).to_string().into(), &"acme".into()));
+    assert!(
+        list(&[]).lines().nth(1).is_some_and(|line| line.starts_with('1') && line.ends_with("no")),
+        "{}",
+        list(&[])
+    );
+    assert!(!list(&[]).contains("s3cret") && !list(&["-o", "json"]).contains("s3cret"));
+    let delete = |id: &str| run(database.coderdb().args(["licenses", "delete", id]));
+    assert_eq!((delete("1").code, delete("1").code), (0, 1));
+    assert_eq!(delete("1").stderr, "error: Unknown license ID\n");
+    assert_eq!((delete("one").code, delete("one").stderr.as_str()), (2, "error: License ID must be an integer\n"));
+    assert_eq!(list(&[]).lines().count(), 2);
+}

@@ -1,0 +1,216 @@
+//! What happens on a terminal: tmux is one, and says what is on it.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use coderdb::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
+use tempfile::TempDir;
+use tokio::task::{block_in_place, yield_now};
+
+use crate::{
+    jobs::Rows,
+    support::{self, CODERDB},
+};
+
+const LONG: Duration = Duration::from_mins(2);
+
+/// A terminal with a shell, for which the program is `coderdb` and the database is this one.
+struct Terminal {
+    dir: TempDir,
+}
+
+impl Terminal {
+    /// `None`, and a word on standard error, where there is no tmux.
+    fn open(rows: &Rows, (width, height): (u32, u32)) -> Option<Self> {
+        if Command::new("tmux").arg("-V").output().is_err() {
+            eprintln!("skipped: no tmux");
+            return None;
+        }
+        let terminal = Self { dir: tempfile::tempdir().expect("a directory") };
+        let path = std::env::var("PATH").unwrap_or_default();
+        let program = std::path::Path::new(CODERDB).parent().expect("a directory").display();
+        let mut shell =
+            vec![format!("PATH={program}:{path}"), "PS1=$ ".to_owned(), "CODER_ORGANIZATION=org1".to_owned()];
+        shell.extend(rows.database.environment().into_iter().map(|(name, value)| format!("{name}={value}")));
+        let mut open = terminal.tmux();
+        open.args([
+            "new-session",
+            "-d",
+            "-x",
+            &width.to_string(),
+            "-y",
+            &height.to_string(),
+            "env",
+            "-i",
+            "TERM=screen",
+        ]);
+        let opened = open.args(shell).arg("sh").output().expect("tmux");
+        assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
+        Some(terminal)
+    }
+
+    fn tmux(&self) -> Command {
+        let mut tmux = Command::new("tmux");
+        tmux.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("TERM", "screen");
+        tmux.env("TMUX_TMPDIR", self.dir.path()).args(["-u", "-f", "/dev/null"]);
+        tmux
+    }
+
+    fn ask(&self, args: &[&str]) -> String {
+        let answer = block_in_place(|| self.tmux().args(args).output().expect("tmux"));
+        String::from_utf8(answer.stdout).expect("UTF-8")
+    }
+
+    fn screen(&self) -> String {
+        self.ask(&["capture-pane", "-p"])
+    }
+
+    fn press(&self, keys: &[&str]) {
+        self.ask(&[&["send-keys"], keys].concat());
+    }
+
+    /// Waits until this is on the screen.
+    async fn shows(&self, is_there: impl Fn(&str) -> bool) -> String {
+        // Longer than anything here takes: a screen that never comes is to be shown, and not waited for.
+        let began = Instant::now();
+        loop {
+            let screen = self.screen();
+            if is_there(&screen) {
+                return screen;
+            }
+            assert!(began.elapsed() < LONG, "the screen is still:\n{screen}");
+            yield_now().await;
+        }
+    }
+
+    /// Runs a command of the shell, and says what it left behind: its exit code, and a terminal as it was.
+    async fn ends(&self, code: u32) {
+        let expected = format!("code {code} end");
+        self.shows(|screen| screen.contains(&expected)).await;
+        // The screen of before, its cursor, and a shell that gets lines and shows what is typed.
+        assert_eq!(self.ask(&["display-message", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}"]), "0 1 0\n");
+        self.press(&["clear; stty -a | tr ' ;' '\\n\\n' | grep -cx -e icanon -e echo -e isig -e icrnl", "Enter"]);
+        self.shows(|screen| screen.lines().any(|line| line.trim() == "4")).await;
+        self.press(&["clear", "Enter"]);
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.tmux().arg("kill-server").output();
+    }
+}
+
+async fn world() -> Rows {
+    let mut rows = Rows::new().await;
+    rows.run(
+        "UPDATE workspaces SET name = 'wohnung-日本語' WHERE id = u(1);
+         SELECT add_job(n) FROM generate_series(2, 40) AS n;
+         UPDATE provisioner_jobs SET created_at = now() - interval '3 minutes';
+         UPDATE provisioner_jobs SET initiator_id = prebuilds() WHERE id > u(30);
+         UPDATE provisioner_jobs SET tags = '{\"scope\": \"organization\", \"owner\": \"\", \"env\": \"aws\"}' WHERE id > u(20);
+         UPDATE provisioner_jobs SET worker_id = u(1), started_at = now() - interval '2 minutes' WHERE id IN (u(1), u(2));
+         UPDATE provisioner_jobs SET input = jsonb_build_object('workspace_build_id', u(1)) WHERE id = u(1);
+         INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
+         VALUES (u(1), at_second(0), u(1), 'key', '', '{}');
+         INSERT INTO provisioner_daemons (id, created_at, name, provisioners, tags, last_seen_at, organization_id, key_id)
+         SELECT u(n), at_second(n), 'daemon-' || n, '{echo}', '{\"scope\": \"organization\", \"owner\": \"\"}',
+             CASE WHEN n < 3 THEN now() END, u(1), u(1)
+         FROM generate_series(1, 9) AS n",
+    )
+    .await;
+    rows
+}
+
+const WATCH: &str = "coderdb provisioner jobs watch; echo code $? end";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watch_shows_queue_jobs_and_daemons_on_80_by_24_and_what_changes() {
+    let mut rows = world().await;
+    let Some(terminal) = Terminal::open(&rows, (80, 24)) else { return };
+    terminal.press(&[WATCH, "Enter"]);
+    let screen = terminal.shows(|screen| screen.contains("q quits")).await;
+    let lines: Vec<_> = screen.lines().collect();
+    assert!(lines[0].starts_with("org1: 38 pending, 2 running, 2 of 9 daemons online, 20"), "{screen}");
+    for (heading, row) in [("QUEUE ", "env=aws  "), ("RUNNING ", "wohnung-日本語 "), ("DAEMON ", "daemon-9  ")] {
+        let at = lines.iter().position(|line| line.starts_with(heading)).expect(heading);
+        assert!(lines[at + 1..at + 3].iter().any(|line| line.starts_with(row)), "{row}:\n{screen}");
+    }
+    let aws: Vec<_> =
+        lines.iter().find(|line| line.starts_with("env=aws")).expect("a row").split_whitespace().collect();
+    assert_eq!(aws, ["env=aws", "20", "10", "3m", "none"], "{screen}");
+    assert!(screen.contains("and 4 more"), "of nine daemons, six lines:\n{screen}");
+
+    rows.run("UPDATE provisioner_jobs SET completed_at = now(), canceled_at = now() WHERE id > u(30)").await;
+    terminal.shows(|screen| screen.starts_with("org1: 28 pending")).await;
+    terminal.ask(&["resize-window", "-x", "120", "-y", "40"]);
+    terminal.shows(|screen| screen.contains("daemon-1 ") && !screen.contains("more")).await;
+    terminal.press(&["q"]);
+    terminal.ends(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watch_honours_filters_and_leaves_the_terminal_clean_however_it_ends() {
+    let rows = world().await;
+    let Some(terminal) = Terminal::open(&rows, (80, 24)) else { return };
+    let filtered = WATCH.replace(';', " --initiator prebuilds;");
+    terminal.press(&[&filtered, "Enter"]);
+    terminal.shows(|screen| screen.starts_with("org1: 10 pending, 0 running")).await;
+    terminal.press(&["C-c"]);
+    terminal.ends(0).await;
+
+    terminal.press(&["coderdb provisioner jobs watch & p=$!; fg; echo code $? end", "Enter"]);
+    terminal.shows(|screen| screen.contains("q quits")).await;
+    let pid = terminal.ask(&["display-message", "-p", "#{pane_pid}"]);
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).expect("the shell");
+    let killed =
+        Command::new("kill").args(["-TERM", children.split_whitespace().last().expect("the program")]).status();
+    assert!(killed.expect("kill").success());
+    terminal.ends(143).await;
+
+    // Without a terminal there is nothing to watch on.
+    terminal.press(&["coderdb provisioner jobs watch < /dev/null; echo code $? end", "Enter"]);
+    terminal.ends(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_is_said_to_be_so_and_watched_again_when_it_is_back() {
+    let rows = world().await;
+    let Some(terminal) = Terminal::open(&rows, (80, 24)) else { return };
+    let mut elsewhere = PgConnection::connect(&support::server().url("postgres")).await.expect("the server");
+    let mut alter = async |is_open: bool| {
+        let name = rows.database.name();
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        let sql = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {is_open}; {end}");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut elsewhere).await.expect("done");
+    };
+    terminal.press(&[WATCH, "Enter"]);
+    terminal.shows(|screen| screen.contains("q quits")).await;
+    alter(false).await;
+    terminal.shows(|screen| screen.contains("trying again")).await;
+    alter(true).await;
+    terminal.shows(|screen| screen.contains("q quits")).await;
+    terminal.press(&["q"]);
+    terminal.ends(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_jobs_are_canceled_on_a_terminal_only_by_whoever_says_yes() {
+    let mut rows = world().await;
+    let Some(terminal) = Terminal::open(&rows, (80, 24)) else { return };
+    let pending = "SELECT count(*) FROM provisioner_jobs WHERE job_status = 'pending'";
+    let cancel = "clear; coderdb provisioner jobs cancel --initiator prebuilds --status pending";
+    for (answer, code, left) in [("n", 1, "38"), ("", 1, "38"), ("y", 0, "28")] {
+        terminal.press(&[&format!("{cancel}; echo code $? end"), "Enter"]);
+        terminal.shows(|screen| screen.contains("Cancel 10 provisioner jobs? [y/N]")).await;
+        terminal.press(&[answer, "Enter"]);
+        terminal.ends(code).await;
+        assert_eq!(rows.one(pending).await, left, "{answer:?}");
+    }
+    rows.run("UPDATE provisioner_jobs SET canceled_at = NULL, completed_at = NULL WHERE id > u(30)").await;
+    terminal.press(&[&format!("{cancel} --yes; echo code $? end"), "Enter"]);
+    terminal.ends(0).await;
+    assert_eq!(rows.one(pending).await, "28");
+}
