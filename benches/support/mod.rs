@@ -186,7 +186,7 @@ impl Server {
         };
         let schema_name = format!("{schema:?}").to_lowercase();
         let kind = format!("{schema_name}_{}_{regime}", scale.jobs);
-        let name = format!("{kind}_{:016x}", fingerprint(schema));
+        let name = format!("{kind}_{:016x}", fingerprint());
         let there = "SELECT datname FROM pg_database WHERE datname LIKE $1";
         let there: Vec<String> =
             sqlx::query_scalar(there).bind(format!("{kind}\\_%")).fetch_all(&mut conn).await.expect("the databases");
@@ -198,19 +198,55 @@ impl Server {
         }
         let began = Instant::now();
         let part = format!("{kind}_part");
-        run(&mut conn, &format!("CREATE DATABASE {part}")).await;
-        let mut loading = self.connect(&part).await;
-        let target = (schema == Schema::Plain).then_some(PLAIN);
-        let options = migrate::Options { target, ..migrate::Options::default() };
-        migrate::up(&mut loading, &options, |_| {}).await.expect("the migrations");
-        let options = demo::Options { scale: Some(scale), ..demo::Options::default() };
-        let _ = demo::load(&mut loading, &options, |_| {}).await.expect("the demo");
-        loading.close().await.expect("a clean end");
+        if schema == Schema::Plain {
+            let whole = Box::pin(self.database(Schema::Whole, scale)).await;
+            self.copy(&whole, &part).await;
+            self.make_plain(&part).await;
+        } else {
+            run(&mut conn, &format!("CREATE DATABASE {part}")).await;
+            let mut loading = self.connect(&part).await;
+            migrate::up(&mut loading, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+            let options = demo::Options { scale: Some(scale), ..demo::Options::default() };
+            let _ = demo::load(&mut loading, &options, |_| {}).await.expect("the demo");
+            run(&mut loading, "VACUUM (ANALYZE)").await;
+            loading.close().await.expect("a clean end");
+        }
         // So that no half of one is ever taken for a whole.
         run(&mut conn, &format!("ALTER DATABASE {part} RENAME TO {name}")).await;
         run(&mut conn, "CHECKPOINT").await;
         eprintln!("{scale}, {schema_name} schema: made in {:.0} s", began.elapsed().as_secs_f64());
         name
+    }
+
+    /// Takes away the triggers, indexes and tables that a database of the base migrations has not.
+    async fn make_plain(&self, database: &str) {
+        let objects =
+            "SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass) FROM pg_trigger WHERE NOT tgisinternal
+                       UNION ALL
+                       SELECT format('DROP INDEX %s', indexrelid::regclass) FROM pg_index
+                       WHERE indrelid IN (SELECT relid FROM pg_stat_user_tables)
+                           AND NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conindid = indexrelid)
+                       UNION ALL
+                       SELECT format('DROP TABLE %s CASCADE', relid::regclass) FROM pg_stat_user_tables";
+        let mut conn = self.connect("postgres").await;
+        run(&mut conn, "DROP DATABASE IF EXISTS base WITH (FORCE)").await;
+        run(&mut conn, "CREATE DATABASE base").await;
+        let mut base = self.connect("base").await;
+        let options = migrate::Options { target: Some(PLAIN), ..migrate::Options::default() };
+        migrate::up(&mut base, &options, |_| {}).await.expect("the migrations");
+        let there: Vec<String> = sqlx::query_scalar(objects).fetch_all(&mut base).await.expect("the objects");
+        base.close().await.expect("a clean end");
+        let mut conn = self.connect(database).await;
+        let all: Vec<String> = sqlx::query_scalar(objects).fetch_all(&mut conn).await.expect("the objects");
+        assert!(there.iter().all(|drop| all.contains(drop)), "the base schema has what the whole one has not");
+        let mut later: Vec<_> = all.into_iter().filter(|drop| !there.contains(drop)).collect();
+        // Tables last: with one go its indexes.
+        later.sort_by_key(|drop| drop.starts_with("DROP TABLE"));
+        assert!(!later.is_empty(), "the schemas are the same");
+        for drop in later {
+            run(&mut conn, &drop).await;
+        }
+        conn.close().await.expect("a clean end");
     }
 
     /// A copy of a database, for writing.
@@ -258,25 +294,19 @@ impl Drop for Server {
     }
 }
 
-/// What a database of this schema is made of.
-fn fingerprint(schema: Schema) -> u64 {
-    fn hash(path: &Path, schema: Schema, hasher: &mut DefaultHasher) {
-        let mut entries: Vec<_> =
-            fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+/// What the databases are made of.
+fn fingerprint() -> u64 {
+    fn hash(path: &Path, hasher: &mut DefaultHasher) {
+        let entries = fs::read_dir(path).expect("a directory");
+        let mut entries: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
         entries.sort();
         for path in entries {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let version = name.strip_prefix('V').and_then(|name| name.split("__").next()?.parse::<i64>().ok());
-            if path.is_dir() {
-                hash(&path, schema, hasher);
-            } else if schema == Schema::Whole || version.is_none_or(|version| version <= PLAIN) {
-                fs::read(&path).expect("a file").hash(hasher);
-            }
+            if path.is_dir() { hash(&path, hasher) } else { fs::read(&path).expect("a file").hash(hasher) }
         }
     }
     let mut hasher = DefaultHasher::new();
     for directory in ["migrations", "src/demo"] {
-        hash(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), schema, &mut hasher);
+        hash(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut hasher);
     }
     hasher.finish()
 }

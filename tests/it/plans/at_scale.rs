@@ -40,30 +40,32 @@ const READ: f64 = 1_000.0;
 const BLOCKS: f64 = 150.0;
 const BLOCKS_PER_ROW: f64 = 40.0;
 
-/// The calls, and what is not as it should be yet.
+/// The calls, and what stays, with the reason.
 const CALLS: &[(&str, &[&str])] = &[
-    ("list", &[""]),
-    ("list, failed", &[""]),
-    ("list, busy initiator", &[""]),
-    ("list, prebuilds", &[""]),
-    ("list, pending", &[""]),
-    ("list, pending prebuilds", &[""]),
-    ("list, tags", &[""]),
-    ("list, tags of no job", &[""]),
-    ("list, one id", &[""]),
-    ("list, fifty ids", &[""]),
-    ("list, template", &[""]),
-    ("list, workspace", &[""]),
-    ("list, deletes", &[""]),
-    ("list, failed of a busy initiator", &[""]),
-    ("page, middle", &[""]),
-    ("page, last", &[""]),
-    ("get", &[""]),
-    ("by ids, one", &[""]),
-    ("by ids, fifty", &[""]),
+    ("list", &[]),
+    ("list, failed", &[]),
+    ("list, busy initiator", &[]),
+    ("list, prebuilds", &[]),
+    ("list, pending", &[]),
+    ("list, pending prebuilds", &[]),
+    ("list, tags", &[]),
+    ("list, tags of no job", &[]),
+    ("list, one id", &[]),
+    ("list, fifty ids", &[]),
+    // No index leads from a template or a transition to its jobs: the newest of the organization are looked at.
+    ("list, template", &["blocks for 51 rows"]),
+    ("list, workspace", &[]),
+    ("list, deletes", &["rows read of provisioner_jobs", "rows read of workspace_builds", "blocks for 51 rows"]),
+    ("list, failed of a busy initiator", &[]),
+    ("page, middle", &[]),
+    ("page, last", &[]),
+    ("get", &[]),
+    ("by ids, one", &[]),
+    // A row per job and tag set that can serve it.
+    ("by ids, fifty", &["Sort of"]),
     ("by ids without the queue", &[]),
     ("acquire", &[]),
-    ("acquire, tags of no job", &[""]),
+    ("acquire, tags of no job", &[]),
     ("insert", &[]),
     ("create build", &[]),
     ("update", &[]),
@@ -73,8 +75,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ("append logs", &["blocks for 1 rows"]),
     ("logs after", &[]),
     ("quota", &[]),
-    ("quota, heavy owner", &[""]),
-    ("quota, prebuilds", &[""]),
+    ("quota, heavy owner", &[]),
+    ("quota, prebuilds", &[]),
     ("commit quota", &[]),
     ("daemons", &[]),
 ];
@@ -319,9 +321,13 @@ async fn no_hot_statement_reads_a_history_to_answer_a_page() {
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await.unwrap();
     let mut wrong = Vec::new();
     for (name, excused) in CALLS {
+        let mut seen = Vec::new();
         for kind in ["force_custom_plan", "force_generic_plan"] {
+            // A commit of quota wants this level; under it, quota is read from the builds.
+            let level = if *name == "commit quota" { "SERIALIZABLE" } else { "READ COMMITTED" };
+            let begin = format!("BEGIN ISOLATION LEVEL {level}");
             // Whatever the call changes is undone before it is explained, and that again.
-            let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
+            let mut tx = conn.begin_with(AssertSqlSafe(begin)).await.unwrap();
             let settings = format!(
                 "SET LOCAL plan_cache_mode = {kind}; SET LOCAL log_min_messages = warning; SET LOCAL log_statement = 'all'"
             );
@@ -349,7 +355,12 @@ async fn no_hot_statement_reads_a_history_to_answer_a_page() {
                     outline(plan, 2, &mut lines);
                     wrong.push(format!("{name}, {kind}: {problem}\n{lines}"));
                 }
+                seen.push(problem);
             }
+        }
+        for excused in *excused {
+            let is_needed = seen.iter().any(|problem| problem.contains(excused));
+            assert!(is_needed, "{name} does no longer need {excused:?} to be allowed");
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
