@@ -1,7 +1,12 @@
 -- The jobs in $1 with everything that the per-organization list shows (domain 5.4), newest first.
 -- $1 is an array of ids: one id for `get`; for `list`, the page that the filters select, in the same statement.
 WITH page AS MATERIALIZED (
-    SELECT * FROM provisioner_jobs WHERE id = ANY ($1::uuid[])
+    SELECT
+        *,
+        provisioner_job_input_uuid(input, 'template_version_id') AS input_template_version_id,
+        provisioner_job_input_uuid(input, 'workspace_build_id') AS input_workspace_build_id
+    FROM provisioner_jobs
+    WHERE id = ANY ($1::uuid[])
 ),
 
 queued AS MATERIALIZED (
@@ -46,8 +51,8 @@ SELECT
     j.storage_method,
     j.type AS job_type,
     j.input,
-    provisioner_job_input_uuid(j.input, 'template_version_id') AS input_template_version_id,
-    provisioner_job_input_uuid(j.input, 'workspace_build_id') AS input_workspace_build_id,
+    j.input_template_version_id,
+    j.input_workspace_build_id,
     j.worker_id,
     j.file_id,
     j.tags,
@@ -70,12 +75,12 @@ SELECT
     b.transition AS "workspace_build_transition?"
 FROM page AS j
 LEFT JOIN queue ON queue.id = j.id
-LEFT JOIN workspace_builds AS b ON b.id = provisioner_job_input_uuid(j.input, 'workspace_build_id')
+LEFT JOIN workspace_builds AS b ON b.id = j.input_workspace_build_id
 -- The organization is compared in every join: an input may name anything, and must not leak another's names.
 LEFT JOIN workspaces AS w ON w.id = b.workspace_id AND w.organization_id = j.organization_id
 LEFT JOIN template_versions AS v
     ON v.id = CASE
-        WHEN j.input ? 'template_version_id' THEN provisioner_job_input_uuid(j.input, 'template_version_id')
+        WHEN j.input ? 'template_version_id' THEN j.input_template_version_id
         ELSE b.template_version_id
     END
     AND v.organization_id = j.organization_id

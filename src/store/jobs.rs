@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sea_query::{
     Asterisk, Expr, ExprTrait, Func, FunctionCall, JoinType, PgFunc, PostgresQueryBuilder, Query, SelectStatement,
+    UnionType,
 };
 use sea_query_sqlx::SqlxBinder;
 use serde_json::Value;
@@ -195,15 +196,34 @@ const IDS: &str = "$1::uuid[]";
 /// the planner no choice that could be wrong: it names the few ranges of one index in which the jobs lie, and takes the
 /// newest of each.
 fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
-    let limit = page.limit.map(|limit| u64::from(limit) + 1); // One more than asked for: is there a next page?
-    let jobs = newest(passing(organization, filter, page), limit);
+    let lead = Lead::of(filter);
+    let jobs = newest_of(lead, organization, filter, page);
+    if !matches!(lead, Lead::Template | Lead::Transition) {
+        return ids_of(jobs);
+    }
+    let all = Query::select()
+        .columns(["id", "created_at"])
+        .from_subquery(jobs, "j")
+        .union(UnionType::Distinct, newest_of(Lead::Unresolved, organization, filter, page))
+        .take();
+    ids_of(newest(all, limit(page)))
+}
+
+/// One more than asked for: is there a next page?
+fn limit(page: PageRequest) -> Option<u64> {
+    page.limit.map(|limit| u64::from(limit) + 1)
+}
+
+/// The first jobs that pass all filters, found through the one that leads.
+fn newest_of(lead: Lead, organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
+    let jobs = newest(passing(lead, organization, filter, page), limit(page));
     let mut ranges = Query::select();
-    match (Lead::of(filter), &filter.tags) {
-        (Lead::Ids | Lead::Workspace | Lead::Organization, _) => return ids_of(jobs),
+    match (lead, &filter.tags) {
+        (Lead::Initiator | Lead::Status, _) => {}
         (Lead::Tags, Some(tags)) => {
             ranges.from_function(unnest(tag_sets(organization, tags)), "tag_set");
         }
-        _ => {}
+        _ => return jobs,
     }
     // Each once, or its jobs would be there twice.
     let asked = |status: &&JobStatus| filter.status.is_empty() || filter.status.contains(status);
@@ -212,7 +232,7 @@ fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageReque
         .from_function(unnest(Expr::val(status).cast_as("provisioner_job_status[]")), "status")
         .join_lateral(JoinType::InnerJoin, jobs, "j", Expr::cust("true"))
         .columns([("j", "id"), ("j", "created_at")]);
-    ids_of(newest(ranges.take(), limit))
+    newest(ranges.take(), limit(page))
 }
 
 /// Which filter finds the jobs, through an index of its own; the others then look at each of them.
@@ -220,6 +240,10 @@ fn page_of_ids(organization: OrganizationId, filter: &JobFilter, page: PageReque
 enum Lead {
     Ids,
     Workspace,
+    Template,
+    /// Jobs that were recorded when their version had no template, or when it could not be seen.
+    Unresolved,
+    Transition,
     Initiator,
     Tags,
     Status,
@@ -232,9 +256,12 @@ impl Lead {
         match filter {
             JobFilter { ids, .. } if !ids.is_empty() => Self::Ids,
             JobFilter { workspace: Some(_), .. } => Self::Workspace,
+            JobFilter { template: Some(_), .. } => Self::Template,
+            JobFilter { transition: Some(Transition::Delete), .. } => Self::Transition,
             JobFilter { initiator: Some(initiator), .. } if !initiator.0.is_nil() => Self::Initiator,
             JobFilter { tags: Some(_), .. } => Self::Tags,
             JobFilter { status, .. } if !status.is_empty() => Self::Status,
+            JobFilter { transition: Some(_), .. } => Self::Transition,
             _ => Self::Organization,
         }
     }
@@ -284,12 +311,17 @@ fn jsonb(tags: &Tags) -> Expr {
 }
 
 /// The jobs that pass all filters, out of one range of the index that leads.
-fn passing(organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
+fn passing(lead: Lead, organization: OrganizationId, filter: &JobFilter, page: PageRequest) -> SelectStatement {
     let job = |column: &'static str| Expr::col(("j", column));
-    let lead = Lead::of(filter);
+    let subjects = subjects(lead, organization, filter);
+    // Where a job stands in the listing, by the columns of the index that is read.
+    let place = |column: &'static str| Expr::col((if subjects.is_some() { "s" } else { "j" }, column));
     let mut query = Query::select();
-    query.columns([("j", "id"), ("j", "created_at")]).and_where(job("organization_id").eq(organization.0));
+    query.exprs([place("id"), place("created_at")]).and_where(job("organization_id").eq(organization.0));
     // The offset is a fence: these few jobs are there before anything is said of their order.
+    if let Some(subjects) = subjects.clone() {
+        query.from_subquery(subjects, "s");
+    }
     match (lead, filter.workspace) {
         (Lead::Ids, _) => {
             let ids: Vec<_> = filter.ids.iter().map(|id| id.0).collect();
@@ -308,6 +340,15 @@ fn passing(organization: OrganizationId, filter: &JobFilter, page: PageRequest) 
                 .offset(0)
                 .take();
             query.from_subquery(jobs, "j");
+        }
+        _ if subjects.is_some() => {
+            let job = Query::select()
+                .column(Asterisk)
+                .from("provisioner_jobs")
+                .and_where(Expr::cust("id = s.id AND created_at = s.created_at"))
+                .offset(0)
+                .take();
+            query.join_lateral(JoinType::InnerJoin, job, "j", Expr::cust("true"));
         }
         _ => {
             query.from_as("provisioner_jobs", "j");
@@ -333,10 +374,10 @@ fn passing(organization: OrganizationId, filter: &JobFilter, page: PageRequest) 
         query.and_where(job("initiator_id").eq(initiator.0));
     }
     if let Some(after) = filter.created_after {
-        query.and_where(job("created_at").gt(after));
+        query.and_where(place("created_at").gt(after));
     }
     if let Some(before) = filter.created_before {
-        query.and_where(job("created_at").lt(before));
+        query.and_where(place("created_at").lt(before));
     }
     if let Some(cursor) = page.after {
         let created_at = if Timestamp::stands_for_others(cursor.created_at) {
@@ -347,7 +388,7 @@ fn passing(organization: OrganizationId, filter: &JobFilter, page: PageRequest) 
             Expr::val(cursor.created_at)
         };
         query.and_where(
-            Expr::tuple([job("created_at"), job("id")]).lt(Expr::tuple([created_at, Expr::val(cursor.id.0)])),
+            Expr::tuple([place("created_at"), place("id")]).lt(Expr::tuple([created_at, Expr::val(cursor.id.0)])),
         );
     }
     if !filter.types.is_empty() {
@@ -356,9 +397,39 @@ fn passing(organization: OrganizationId, filter: &JobFilter, page: PageRequest) 
     if !filter.error_codes.is_empty() {
         query.and_where(job("error_code").eq(PgFunc::any(texts(&filter.error_codes, "text[]"))));
     }
-    subject(&mut query, organization, filter);
-    exclude(&mut query, organization, &filter.exclude);
+    subject(&mut query, lead, filter);
+    exclude(&mut query, &filter.exclude);
     query
+}
+
+/// What is recorded of the jobs of a template or with a transition, each once.
+fn subjects(lead: Lead, organization: OrganizationId, filter: &JobFilter) -> Option<SelectStatement> {
+    let recorded = |column: &'static str| Expr::col(("s", column));
+    let mut subjects = Query::select();
+    subjects.expr_as(recorded("job_id"), "id").column(("s", "created_at")).from_as("provisioner_job_subjects", "s");
+    let same = match (lead, filter.template, filter.transition) {
+        (Lead::Unresolved, ..) => {
+            return Some(subjects.distinct().and_where(recorded("template_id").is_null()).offset(0).take());
+        }
+        (Lead::Template, Some(template), _) => {
+            subjects.and_where(recorded("template_id").eq(template.0));
+            "d.template_id = s.template_id"
+        }
+        (Lead::Transition, _, Some(transition)) => {
+            let transition = Expr::val(transition.as_str()).cast_as("workspace_transition");
+            subjects
+                .and_where(recorded("organization_id").eq(organization.0))
+                .and_where(recorded("transition").eq(transition));
+            "d.organization_id = s.organization_id AND d.transition = s.transition"
+        }
+        _ => return None,
+    };
+    // Without a join or a sort, in which the planner would read all of them.
+    let first = format!(
+        "NOT EXISTS (SELECT FROM provisioner_job_subjects AS d \
+         WHERE {same} AND d.created_at = s.created_at AND d.job_id = s.job_id AND d.ctid < s.ctid OFFSET 0)"
+    );
+    Some(subjects.and_where(Expr::cust(first)).take())
 }
 
 /// What index `provisioner_jobs_workspace_build_idx` is over.
@@ -366,8 +437,8 @@ const BUILD: &str = "provisioner_job_input_uuid(j.input, 'workspace_build_id')";
 
 /// The filters on what a job is about, by the same rules as in `queries/jobs/list.sql`. Each is asked of one job after
 /// the other: a join could be turned around, and read all builds.
-fn subject(query: &mut SelectStatement, organization: OrganizationId, filter: &JobFilter) {
-    if let Some(workspace) = filter.workspace.filter(|_| Lead::of(filter) != Lead::Workspace) {
+fn subject(query: &mut SelectStatement, lead: Lead, filter: &JobFilter) {
+    if let Some(workspace) = filter.workspace.filter(|_| lead != Lead::Workspace) {
         query.and_where(Expr::cust_with_expr(format!("{} = $1", workspace_of_job()), workspace.0));
     }
     if let Some(transition) = filter.transition {
@@ -375,7 +446,7 @@ fn subject(query: &mut SelectStatement, organization: OrganizationId, filter: &J
         query.and_where(Expr::cust_with_expr(format!("{} = $1", transition_of_job()), transition));
     }
     if let Some(template) = filter.template {
-        query.and_where(is_of_templates(organization, &[template], "IS TRUE"));
+        query.and_where(Expr::cust_with_expr(format!("{} = $1", template_of_job()), template.0));
     }
 }
 
@@ -390,20 +461,18 @@ fn transition_of_job() -> String {
     format!("(SELECT b.transition FROM workspace_builds AS b WHERE b.id = {BUILD})")
 }
 
-fn is_of_templates(organization: OrganizationId, templates: &[TemplateId], truth: &str) -> Expr {
-    let of_job = format!(
-        "(CASE WHEN jsonb_exists(j.input, 'template_version_id') \
+fn template_of_job() -> String {
+    format!(
+        "(SELECT t.id FROM template_versions AS v INNER JOIN templates AS t ON t.id = v.template_id \
+         WHERE v.id = CASE WHEN jsonb_exists(j.input, 'template_version_id') \
          THEN provisioner_job_input_uuid(j.input, 'template_version_id') \
          ELSE (SELECT b.template_version_id FROM workspace_builds AS b WHERE b.id = {BUILD}) END \
-         IN (SELECT v.id FROM templates AS t INNER JOIN template_versions AS v ON v.template_id = t.id \
-         WHERE t.id = ANY ($1) AND t.organization_id = $2 AND v.organization_id = $2)) {truth}"
-    );
-    let templates: Vec<_> = templates.iter().map(|template| template.0).collect();
-    Expr::cust_with_exprs(of_job, [Expr::val(templates), Expr::val(organization.0)])
+         AND v.organization_id = j.organization_id AND t.organization_id = j.organization_id)"
+    )
 }
 
 /// What must not apply. A null is not excluded: there is nothing that could apply.
-fn exclude(query: &mut SelectStatement, organization: OrganizationId, exclude: &Exclude) {
+fn exclude(query: &mut SelectStatement, exclude: &Exclude) {
     let Exclude { status, types, error_codes, transitions, templates, .. } = exclude;
     let mut none_of = |is_empty: bool, of_job: &str, any: Expr| {
         if !is_empty {
@@ -420,9 +489,8 @@ fn exclude(query: &mut SelectStatement, organization: OrganizationId, exclude: &
     none_of(transitions.is_empty(), &transition_of_job(), texts(transitions, "workspace_transition[]"));
     let workspaces = exclude.workspaces.iter().map(|id| id.0).collect();
     none_of(exclude.workspaces.is_empty(), &workspace_of_job(), uuids(workspaces));
-    if !templates.is_empty() {
-        query.and_where(is_of_templates(organization, templates, "IS NOT TRUE"));
-    }
+    let templates = templates.iter().map(|template| template.0).collect();
+    none_of(exclude.templates.is_empty(), &template_of_job(), uuids(templates));
     if !exclude.tags.is_empty() {
         // One condition, however many there are. No tag alone is the untagged set, so containment is the whole rule.
         let tag = |(key, value): &(String, String)| Value::from_iter([(key.clone(), value.clone())]);

@@ -359,6 +359,7 @@ async fn the_rows_agree_with_each_other() {
     let never = [
         ("a sum of quota that is wrong", "SELECT count(*) FROM quota_differences()"),
         ("a count of the queue that is wrong", "SELECT count(*) FROM provisioner_job_queue_differences()"),
+        ("a job whose subject is not recorded", "SELECT count(*) FROM provisioner_job_subjects_differences()"),
         (
             "a build that its job does not name",
             "SELECT count(*) FROM workspace_builds AS b INNER JOIN provisioner_jobs AS j ON j.id = b.job_id \

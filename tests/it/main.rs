@@ -52,6 +52,7 @@ mod service;
 mod settings;
 mod show;
 mod story;
+mod subjects;
 mod support;
 mod terminal;
 mod tools;

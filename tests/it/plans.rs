@@ -195,13 +195,19 @@ async fn a_listing_finds_its_jobs_in_the_index_of_its_leading_filter() {
     let by_initiator = &["provisioner_jobs_initiator_idx"];
     let by_tags = &["provisioner_jobs_tags_idx"];
     let by_status = &["provisioner_jobs_status_idx"];
+    // And those of which nobody knows the template.
+    let by_template = &["provisioner_job_subjects_template_idx", "provisioner_job_subjects_without_template_idx"];
+    let by_transition = &["provisioner_job_subjects_transition_idx", "provisioner_job_subjects_without_template_idx"];
     let by_time = &["provisioner_jobs_organization_id_created_at_id_idx"];
     let cases = [
         (none(), by_time.as_slice()),
         (JobFilter { created_after: Some(OffsetDateTime::UNIX_EPOCH), ..none() }, by_time),
-        (subject(), by_time),
+        (subject(), by_template),
+        (JobFilter { transition: Some(Transition::Delete), ..none() }, by_transition),
+        (JobFilter { transition: Some(Transition::Stop), ..none() }, by_transition),
         (JobFilter { status: status(), ..none() }, by_status),
-        (JobFilter { status: status(), ..subject() }, by_status),
+        (JobFilter { status: status(), ..subject() }, by_template),
+        (JobFilter { status: status(), transition: Some(Transition::Stop), ..none() }, by_status),
         (JobFilter { tags: tags(), ..none() }, by_tags),
         (JobFilter { tags: tags(), status: status(), ..none() }, by_tags),
         (JobFilter { initiator: initiator(), ..none() }, by_initiator),
@@ -238,9 +244,9 @@ async fn a_listing_finds_its_jobs_in_the_index_of_its_leading_filter() {
     }
 }
 
-/// How often this session has read each index of the jobs.
+/// How often this session has read each index of the jobs, and of what they are about.
 async fn scans(conn: &mut sqlx::PgConnection) -> Vec<(String, i64)> {
     let scans = "SELECT indexrelid::regclass::text, pg_stat_get_xact_numscans(indexrelid) FROM pg_index
-                 WHERE indrelid = 'provisioner_jobs'::regclass ORDER BY 1";
+                 WHERE indrelid = ANY ('{provisioner_jobs,provisioner_job_subjects}'::regclass[]) ORDER BY 1";
     sqlx::query_as(scans).fetch_all(conn).await.unwrap()
 }

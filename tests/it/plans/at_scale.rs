@@ -22,9 +22,10 @@ use crate::support::{self, Database};
 const SCALE: Scale = Scale { jobs: 100_000, regime: Regime::Storm };
 
 /// The tables whose size is that of the history.
-const GROWING: [&str; 6] = [
+const GROWING: [&str; 7] = [
     "provisioner_jobs",
     "provisioner_job_logs",
+    "provisioner_job_subjects",
     "provisioner_job_timings",
     "template_versions",
     "workspace_builds",
@@ -40,6 +41,9 @@ const READ: f64 = 1_000.0;
 const BLOCKS: f64 = 150.0;
 const BLOCKS_PER_ROW: f64 = 40.0;
 
+/// From what estimated cost on the server compiles a statement, which takes longer than to run any of these.
+const JIT: f64 = 100_000.0;
+
 /// The calls, and what stays, with the reason.
 const CALLS: &[(&str, &[&str])] = &[
     ("list", &[]),
@@ -52,10 +56,11 @@ const CALLS: &[(&str, &[&str])] = &[
     ("list, tags of no job", &[]),
     ("list, one id", &[]),
     ("list, fifty ids", &[]),
-    // No index leads from a template or a transition to its jobs: the newest of the organization are looked at.
-    ("list, template", &["blocks for 51 rows"]),
+    ("list, template", &[]),
     ("list, workspace", &[]),
-    ("list, deletes", &["rows read of provisioner_jobs", "rows read of workspace_builds", "blocks for 51 rows"]),
+    ("list, deletes", &[]),
+    // The jobs of the template are looked at, the newest first.
+    ("list, failed of a template", &["blocks for 51 rows"]),
     ("list, failed of a busy initiator", &[]),
     ("page, middle", &[]),
     ("page, last", &[]),
@@ -156,7 +161,7 @@ fn filter(name: &str, world: &World) -> JobFilter {
         "list, tags of no job" => filter.tags = Some(tags(&[("env", "nowhere")])),
         "list, one id" => filter.ids = vec![JobId(world.pending[0])],
         "list, fifty ids" => filter.ids = world.pending.iter().copied().map(JobId).collect(),
-        "list, template" => filter.template = Some(TemplateId(world.template)),
+        "list, template" | "list, failed of a template" => filter.template = Some(TemplateId(world.template)),
         "list, workspace" => filter.workspace = Some(WorkspaceId(world.workspace)),
         "list, deletes" => filter.transition = Some(Transition::Delete),
         _ => {}
@@ -348,6 +353,9 @@ async fn no_hot_statement_reads_a_history_to_answer_a_page() {
             let blocks = number("Shared Hit Blocks") + number("Shared Read Blocks");
             if blocks > BLOCKS + BLOCKS_PER_ROW * number("Actual Rows") {
                 found.push(format!("{blocks} blocks for {} rows", number("Actual Rows")));
+            }
+            if number("Total Cost") > JIT {
+                found.push(format!("a cost of {}", number("Total Cost")));
             }
             for problem in found {
                 if !excused.iter().any(|excused| problem.contains(excused)) {
