@@ -26,8 +26,8 @@ use serde_json::{Value, json};
 /// The schema without the indexes and triggers of this project: the last migration that only Coder's own has.
 const PLAIN: i64 = 7;
 
-/// What makes the numbers comparable between runs. `jit` is off because it slows the plain statements down.
-const SETTINGS: [&str; 10] = [
+/// What makes the numbers comparable between runs. `jit` is as the server has it.
+const SETTINGS: [&str; 9] = [
     "listen_addresses=",
     "fsync=on",
     "synchronous_commit=on",
@@ -36,7 +36,6 @@ const SETTINGS: [&str; 10] = [
     "max_wal_size=16GB",
     "checkpoint_timeout=1h",
     "max_connections=200",
-    "jit=off",
     "timezone=UTC",
 ];
 
@@ -269,6 +268,7 @@ impl Server {
         let mut conn = self.connect("postgres").await;
         let changed = "SELECT name || ' = ' || current_setting(name) FROM pg_settings
                        WHERE source IN ('command line', 'configuration file') AND category !~ 'Locale|Reporting|Connections'
+                           OR name = 'jit'
                        ORDER BY name";
         let changed: Vec<String> = sqlx::query_scalar(changed).fetch_all(&mut conn).await.expect("the settings");
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
