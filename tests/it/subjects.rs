@@ -192,7 +192,10 @@ async fn what_was_written_without_triggers_is_found_and_recorded_anew() {
          UPDATE provisioner_jobs SET input = jsonb_build_object('workspace_build_id', id) WHERE id = u(7); COMMIT",
     )
     .await;
-    assert_eq!(rows.all("SELECT DISTINCT job_id FROM provisioner_job_subjects_differences()").await, [id(7).to_string()]);
+    assert_eq!(
+        rows.all("SELECT DISTINCT job_id FROM provisioner_job_subjects_differences()").await,
+        [id(7).to_string()]
+    );
     rows.run("SELECT provisioner_job_subjects_recount()").await;
     assert_eq!(rows.one(DIFFERENCES).await, "0");
     assert_listed(&mut rows, Some(1), None).await;
