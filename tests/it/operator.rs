@@ -54,7 +54,9 @@ fn cancel(rows: &Rows, args: &[&str]) -> Outcome {
 fn outcomes(report: &str) -> BTreeMap<String, String> {
     let report: Vec<Value> = serde_json::from_str(report).unwrap_or_else(|error| panic!("{error}: {report}"));
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    report.iter().map(|job| (text(&job["id"]), text(&job["outcome"]))).collect()
+    let outcomes: BTreeMap<_, _> = report.iter().map(|job| (text(&job["id"]), text(&job["outcome"]))).collect();
+    assert_eq!(outcomes.len(), report.len(), "each job once");
+    outcomes
 }
 
 fn counts(report: &str) -> BTreeMap<String, usize> {
@@ -136,12 +138,15 @@ async fn what_cannot_be_meant_cancels_nothing() {
 async fn a_dry_run_says_what_a_run_then_does_and_changes_nothing() {
     let mut rows = flooded(1_100).await;
     let before = rows.everything().await;
-    let filters: [&[&str]; 5] = [
+    let filters: [&[&str]; 8] = [
         &["--initiator", "prebuilds", "--status", "pending"],
         &["--status", "pending,running,failed,canceled,canceling"],
         &["--status", "pending,running", "--expect-status", "running"],
         &["--tag", "scope=organization", "--expect-status", "pending"],
         &["--initiator", "user1"],
+        &["--initiator", "prebuilds", "--status", "pending,pending", "--status", "pending"],
+        &["-q", "initiator:prebuilds -status:running"],
+        &["-q", "-status:pending"],
     ];
     for filter in filters {
         let json = ["-o", "json"];

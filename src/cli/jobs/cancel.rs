@@ -278,7 +278,7 @@ fn ids_of_input() -> Result<Vec<JobId>, CliError> {
 
 /// The jobs that pass the filter, newest first: daemons take the oldest meanwhile.
 ///
-/// Statuses that the filter names are expected, too: what has another one by then has left the set.
+/// A status that the filter asks for is expected, too: what has another one by then has left the set.
 async fn chosen(
     database: &mut Database,
     organization: &Organization,
@@ -286,19 +286,39 @@ async fn chosen(
     expected: Option<ExpectedStatus>,
 ) -> Result<Vec<Group>, CliError> {
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let statuses: Vec<_> = match (filter.status.as_slice(), expected) {
-        ([], Some(expected)) => vec![(vec![as_status(expected)], Some(expected))],
-        ([], None) => vec![(vec![JobStatus::Pending, JobStatus::Running], None)],
-        (named, Some(expected)) => vec![(named.to_vec(), Some(expected))],
-        (named, None) => named.iter().map(|status| (vec![*status], as_expected(*status))).collect(),
-    };
     let mut groups = Vec::new();
-    for (status, expected) in statuses {
+    for (status, expected) in by_status(&filter, expected) {
         let filter = JobFilter { status, ..filter.clone() };
         let ids = jobs::ids(database, &read, &filter, PageRequest::default()).await?.rows;
         groups.push(Group { expected, ids });
     }
     Ok(groups)
+}
+
+/// The statuses of the jobs that are looked for, each once, and which status they must still have.
+fn by_status(
+    filter: &JobFilter,
+    expected: Option<ExpectedStatus>,
+) -> Vec<(Vec<JobStatus>, Option<ExpectedStatus>)> {
+    let is_named = !filter.status.is_empty();
+    let passes = |status: JobStatus| {
+        let is_asked = match expected {
+            _ if is_named => filter.status.contains(&status),
+            Some(expected) => status == as_status(expected),
+            None => as_expected(status).is_some(),
+        };
+        is_asked && !filter.exclude.status.contains(&status)
+    };
+    let passing: Vec<_> = JobStatus::ALL.iter().copied().filter(|status| passes(*status)).collect();
+    // An empty list of statuses would ask for any.
+    if passing.is_empty() {
+        return Vec::new();
+    }
+    let is_any_open = !is_named && passing.len() == ExpectedStatus::ALL.len();
+    if expected.is_some() || is_any_open {
+        return vec![(passing, expected)];
+    }
+    passing.into_iter().map(|status| (vec![status], as_expected(status))).collect()
 }
 
 const fn as_status(expected: ExpectedStatus) -> JobStatus {
