@@ -16,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     connect::connect,
     error::{CliError, FAILED},
-    filter::Filter,
+    filter::{self, Filter},
     output::{Format, note, print, print_on, printable},
     queue::{Daemons, Reasons, reason},
     resolve::OPERATOR,
@@ -277,8 +277,9 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 const PAGE: u32 = 2_000;
 
 async fn list(args: List) -> Result<ExitCode, CliError> {
+    let query = args.filter.query()?;
     let mut database = connect().await?;
-    let (organization, filter) = args.filter.resolve(&mut database).await?;
+    let (organization, filter) = filter::resolve(&mut database, &query).await?;
     let permit = ReadJobs::check(&OPERATOR, organization.id)?;
     let mut printer = Printer::new(args.output, args.columns, organization);
     let mut page = PageRequest::first(if args.all || args.limit == 0 { PAGE } else { args.limit });

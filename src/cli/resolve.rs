@@ -8,6 +8,7 @@ use clap_complete::ArgValueCandidates;
 use super::{
     complete,
     error::{CliError, FAILED},
+    filter::filled,
 };
 use crate::{
     authz::{Actor, ReadOrganizations, ReadUsers, System},
@@ -22,6 +23,7 @@ pub(super) const OPERATOR: Actor = Actor::system(System::Operator);
 pub(super) struct OrganizationArg {
     /// The organization, by name or id; the default organization if absent
     #[arg(short = 'O', long = "org", value_name = "ORGANIZATION", env = "CODER_ORGANIZATION")]
+    #[arg(value_parser = filled::<NameOrId<OrganizationId>>())]
     #[arg(add = ArgValueCandidates::new(complete::organizations))]
     pub(super) org: Option<NameOrId<OrganizationId>>,
 }
@@ -29,7 +31,6 @@ pub(super) struct OrganizationArg {
 impl OrganizationArg {
     pub(super) async fn resolve(&self, conn: &mut PgConnection) -> Result<Organization, CliError> {
         match &self.org {
-            Some(NameOrId::Name(name)) if name.is_empty() => default(conn).await,
             Some(organization) => {
                 Ok(organizations::resolve(conn, &ReadOrganizations::of(&OPERATOR), organization).await?)
             }

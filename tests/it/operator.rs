@@ -118,13 +118,29 @@ async fn what_cannot_be_meant_cancels_nothing() {
         (&["one"][..], 2, &["error: invalid job ID: one"][..]),
         (&[&one, "two"], 2, &["invalid job ID: two"]),
         (&[&one, "--status", "pending"], 2, &["either ids or filters"]),
-        (&["--initiator", "", "--status", "pending"], 2, &["--initiator names nobody"]),
+        (&["--status", "pending", "-q", "status:running"], 2, &["status is asked for twice"]),
         (&["--initiator", "nobody"], 1, &["initiator not found: nobody"]),
         (&["--status", "pending", "--expect-status", "failed"], 2, &["failed", "pending", "running"]),
         (&["--status", "pending", "--org", "atlantis"], 1, &["organization not found: atlantis"]),
     ] {
         let mut command = coderdb(&rows);
         block_in_place(|| fails(command.args(["provisioner", "jobs", "cancel"]).args(args), code, parts));
+    }
+    for option in ["--initiator", "--template", "--workspace", "--org", "--search", "--status", "--tag", "--id"] {
+        for blank in ["", "  "] {
+            for command in [&["cancel", "--status", "pending"][..], &["list"]] {
+                let mut command = [&["provisioner", "jobs"], command].concat();
+                command.extend([option, blank]);
+                block_in_place(|| fails(coderdb(&rows).args(command), 2, &[option]));
+            }
+        }
+    }
+    // What cannot be meant is said before a database is asked.
+    for command in ["list", "cancel"] {
+        let mut nowhere = support::coderdb();
+        nowhere.env("DATABASE_URL", "postgres://u@127.0.0.1:1/db");
+        nowhere.args(["provisioner", "jobs", command, "--status", "pending", "-q", "status:running"]);
+        block_in_place(|| fails(&mut nowhere, 2, &["status is asked for twice"]));
     }
     let mut garbled = coderdb(&rows);
     garbled.args(["provisioner", "jobs", "cancel", "-"]).write_stdin(format!("{one}\nid\n"));

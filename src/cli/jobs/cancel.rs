@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::super::{
     connect::{Database, connect},
     error::{CliError, FAILED, USAGE},
-    filter::{Filter, values},
+    filter::{self, Filter, values},
     output::{Output, note, print, print_json, table},
     resolve::OPERATOR,
     signals::{EndedBy, Signals},
@@ -22,7 +22,7 @@ use super::super::{
 use crate::{
     authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
     model::{
-        CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest, UserRef,
+        CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest,
     },
     store::{self, jobs},
     watch::{self, Change},
@@ -164,16 +164,11 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
         return Err(CliError::new(USAGE, "ids come as arguments or on standard input, not both"));
     }
     let named = if from_input { None } else { ids(args.named.iter().map(String::as_str))? };
-    // As a filter it would be none, and what a script forgot to set must not cancel the jobs of everybody.
-    if args.filter.initiator == Some(UserRef::Username(String::new())) {
-        return Err(CliError::new(USAGE, "--initiator names nobody"));
-    }
-    let is_filtered = !args.filter.is_empty();
+    let query = args.filter.query()?;
+    let is_filtered = filter::is_about_jobs(&query);
     if is_filtered && !args.named.is_empty() {
         return Err(CliError::new(USAGE, "either ids or filters say which jobs, not both"));
     }
-    let mut database = connect().await?;
-    let (organization, filter) = args.filter.resolve(&mut database).await?;
     let named = match named {
         Some(ids) => Some(ids),
         None if is_filtered => None,
@@ -184,6 +179,8 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
         }
     };
     let is_named = named.is_some();
+    let mut database = connect().await?;
+    let (organization, filter) = filter::resolve(&mut database, &query).await?;
     if let (Some([id]), false, false, Output::Table) = (named.as_deref(), from_input, args.dry_run, args.output)
         && !args.named.is_empty()
     {

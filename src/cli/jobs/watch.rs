@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::super::{
     connect::connect,
     error::{CliError, USAGE},
-    filter::Filter,
+    filter::{self, Filter},
     resolve::OPERATOR,
     signals::Signals,
     table::one_line,
@@ -76,8 +76,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             CliError::new(USAGE, "there is no terminal to watch on").next("use `coderdb provisioner jobs list`")
         );
     }
+    let query = args.filter.query()?;
     let mut database = connect().await?;
-    let (organization, filter) = args.filter.resolve(&mut database).await?;
+    let (organization, filter) = filter::resolve(&mut database, &query).await?;
     let pool = Pool::new(database.options().clone(), pool::Settings::default());
     let watcher = Watcher::start(&pool, watch::Settings::default());
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
