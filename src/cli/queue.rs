@@ -48,7 +48,7 @@ pub(super) fn reason(details: &JobDetails, missing: &Tags) -> String {
     let tags = &details.job.tags;
     if !missing.0.is_empty() {
         format!("no daemon has {missing}")
-    } else if *tags == Tags::from_iter([("scope", "organization"), ("owner", "")]) {
+    } else if *tags == Tags::untagged() {
         "no daemon is untagged".to_owned()
     } else {
         format!("no daemon has all of {tags}")

@@ -79,14 +79,23 @@ impl Query {
                         None => filter.workspace = Some(id),
                     }
                 }
-                Condition::Created(created) => {
-                    let (after, before) = created.bounds(now);
-                    filter.created_after = filter.created_after.max(after);
-                    filter.created_before = [filter.created_before, before].into_iter().flatten().min();
-                }
+                Condition::Created(_) => {}
             }
         }
+        (filter.created_after, filter.created_before) = self.created(now);
         Ok((organization, filter))
+    }
+
+    /// The latest moment before and the earliest moment after all that match, where there are such, if ages count from
+    /// `now`: [`JobFilter::created_after`] and [`JobFilter::created_before`] of whoever looks again.
+    #[must_use]
+    pub fn created(&self, now: OffsetDateTime) -> (Option<OffsetDateTime>, Option<OffsetDateTime>) {
+        let bounds = self.terms.iter().filter_map(|term| match term.condition {
+            Condition::Created(created) => Some(created.bounds(now)),
+            _ => None,
+        });
+        let (after, before): (Vec<_>, Vec<_>) = bounds.unzip();
+        (after.into_iter().flatten().max(), before.into_iter().flatten().min())
     }
 }
 

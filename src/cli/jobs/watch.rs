@@ -33,6 +33,7 @@ use crate::{
         TagsCount,
     },
     pool::{self, Pool},
+    search::Query,
     store::{daemons, jobs},
     watch::{self, Watcher},
 };
@@ -83,7 +84,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let watcher = Watcher::start(&pool, watch::Settings::default());
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let mut changes = watcher.changes(&read).await;
-    let mut seen = look(&pool, &organization, &filter).await?;
+    let mut seen = look(&pool, &organization, &query, &filter).await?;
     let mut signals = Signals::new()?;
     let mut screen = Screen(ratatui::try_init()?);
     let mut events = EventStream::new();
@@ -103,7 +104,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         }
         // All that is said by now is in the next look.
         while let Some(Some(_)) = changes.next().now_or_never() {}
-        let look = look(&pool, &organization, &filter);
+        let look = look(&pool, &organization, &query, &filter);
         tokio::pin!(look);
         // A database that does not answer must not keep anybody from leaving.
         let now = loop {
@@ -142,13 +143,16 @@ fn is_quit(event: &Event) -> bool {
     key.kind == KeyEventKind::Press && (is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
 }
 
-async fn look(pool: &Pool, organization: &Organization, filter: &JobFilter) -> Result<Seen, CliError> {
+/// The names in the query are those of the filter; its ages count back from now.
+async fn look(pool: &Pool, organization: &Organization, query: &Query, filter: &JobFilter) -> Result<Seen, CliError> {
     let mut conn = pool.get().await?;
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let at = OffsetDateTime::now_utc();
+    let (created_after, created_before) = query.created(at);
     let of = |wanted: &[JobStatus]| {
         let is_wanted = |status: &&JobStatus| filter.status.is_empty() || filter.status.contains(status);
         let status: Vec<_> = wanted.iter().filter(is_wanted).copied().collect();
-        (!status.is_empty()).then(|| JobFilter { status, ..filter.clone() })
+        (!status.is_empty()).then(|| JobFilter { status, created_after, created_before, ..filter.clone() })
     };
     let queue = match of(&[JobStatus::Pending]) {
         Some(pending) => jobs::count_by_tags(&mut conn, &read, &pending).await?,
@@ -158,9 +162,9 @@ async fn look(pool: &Pool, organization: &Organization, filter: &JobFilter) -> R
         Some(running) => jobs::list(&mut conn, &read, &running, PageRequest::first(RUNNING)).await?.rows,
         None => Vec::new(),
     };
-    let at = OffsetDateTime::now_utc();
     let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
-    let daemons = daemons::list(&mut conn, &permit, &DaemonFilter::default(), at, jobs::STALE_INTERVAL).await?;
+    let tagged = DaemonFilter { tags: filter.tags.clone(), ..DaemonFilter::default() };
+    let daemons = daemons::list(&mut conn, &permit, &tagged, at, jobs::STALE_INTERVAL).await?;
     Ok(Seen { queue, running, daemons, at })
 }
 
@@ -175,18 +179,13 @@ fn ago(now: OffsetDateTime, then: OffsetDateTime) -> String {
     }
 }
 
-/// The tags that only daemons with exactly these serve (domain 3).
-fn untagged() -> Tags {
-    [("scope", "organization"), ("owner", "")].into_iter().collect()
-}
-
 /// The tags that tell one set from another, which are not those that nearly all have.
 fn short(tags: &Tags) -> String {
-    if *tags == untagged() {
+    let usual = Tags::untagged();
+    if *tags == usual {
         return "untagged".to_owned();
     }
-    let is_usual = |key: &str, value: &str| [("scope", "organization"), ("owner", "")].contains(&(key, value));
-    let rest = tags.0.iter().filter(|(key, value)| !is_usual(key, value));
+    let rest = tags.0.iter().filter(|(key, value)| usual.0.get(*key) != Some(*value));
     let rest: Tags = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
     one_line(&if rest.0.is_empty() { tags.to_string() } else { rest.to_string() })
 }
@@ -209,24 +208,33 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
     section(
         frame,
         queue,
-        ["QUEUE", "WAITING", "PREBUILDS", "OLDEST", "DAEMONS"],
+        ["QUEUE", "PROVISIONER", "WAITING", "PREBUILDS", "OLDEST", "DAEMONS"],
         [
             Constraint::Fill(1),
+            Constraint::Length(11),
             Constraint::Length(7),
             Constraint::Length(9),
             Constraint::Length(6),
             Constraint::Length(7),
         ],
         seen.queue.iter().map(|tags| {
-            let able = seen
-                .daemons
-                .iter()
-                .filter(|daemon| daemon.status != DaemonStatus::Offline && serves(&daemon.daemon.tags, &tags.tags));
+            let able = seen.daemons.iter().filter(|DaemonDetails { daemon, status, .. }| {
+                *status != DaemonStatus::Offline
+                    && daemon.provisioners.contains(&tags.provisioner)
+                    && daemon.tags.serves(&tags.tags)
+            });
             let able = match able.count() {
                 0 => "none".to_owned(),
                 able => able.to_string(),
             };
-            [short(&tags.tags), tags.jobs.to_string(), tags.prebuilds.to_string(), ago(seen.at, tags.oldest), able]
+            [
+                short(&tags.tags),
+                tags.provisioner.to_string(),
+                tags.jobs.to_string(),
+                tags.prebuilds.to_string(),
+                ago(seen.at, tags.oldest),
+                able,
+            ]
         }),
     );
     section(
@@ -275,14 +283,6 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
         None => Line::from("q quits").dim(),
     };
     frame.render_widget(said, bottom);
-}
-
-/// Whether a daemon with these tags takes jobs with those (domain 3).
-fn serves(daemon: &Tags, job: &Tags) -> bool {
-    if *job == untagged() {
-        return *daemon == untagged();
-    }
-    job.0.iter().all(|(key, value)| daemon.0.get(key) == Some(value))
 }
 
 /// A line of headings and as many rows as there is room for; the last line says how many there are more.
