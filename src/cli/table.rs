@@ -172,15 +172,19 @@ impl Table {
     }
 }
 
-/// A table with a line of headings in capitals and a line per row, as wide as it is.
+/// A table on standard output whose first column names the rows, and is cut last.
+pub(super) fn listing(headings: &[&str]) -> Table {
+    let heading = |(n, text): (usize, &&str)| Heading { text: (*text).to_owned(), is_key: n == 0 };
+    Table::new(headings.iter().enumerate().map(heading), Medium::stdout())
+}
+
+/// A table on standard output: a line of headings in capitals and a line per row.
 pub(super) fn table<I, R>(headings: &[&str], rows: I) -> String
 where
     I: IntoIterator<Item = R>,
     R: IntoIterator<Item = String>,
 {
-    let headings = headings.iter().map(|heading| Heading { text: (*heading).to_owned(), is_key: true });
-    let rows = rows.into_iter().map(|row| row.into_iter().map(Cell::from).collect()).collect();
-    Table::new(headings, Medium::default()).page(rows)
+    listing(headings).page(rows.into_iter().map(|row| row.into_iter().map(Cell::from).collect()).collect())
 }
 
 /// As many whole characters as fit, with an ellipsis for the rest.
