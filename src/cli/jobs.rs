@@ -17,7 +17,7 @@ use super::{
     connect::connect,
     error::{CliError, FAILED},
     filter::{self, Filter},
-    output::{Format, note, print, print_on, printable},
+    output::{Array, Format, note, print, print_on, printable},
     queue::{Daemons, Reasons, reason},
     resolve::OPERATOR,
     table::{Cell, Heading, Medium, Table},
@@ -199,22 +199,24 @@ impl Column {
             Self::WorkspaceBuildTransition => text(details.workspace_build_transition),
             Self::LogsOverflowed => job.logs_overflowed.to_string(),
             Self::Organization => row.organization.name.clone(),
-            Self::Queue => match (details.queue_state(), row.daemons) {
-                (QueueState::NotQueued, _) => String::new(),
-                (QueueState::Ranked { position, size }, _) => format!("{position}/{size}"),
-                (QueueState::NoEligibleWorker, None) => return Cell::colored(NO_DAEMON, AnsiColor::Red),
-                (QueueState::NoEligibleWorker, Some(daemons)) => {
-                    let why = reason(details, &daemons.missing(details));
-                    return Cell::colored(format!("{NO_DAEMON}: {why}"), AnsiColor::Red);
-                }
-            },
+            Self::Queue if details.queue_state() == QueueState::NoEligibleWorker => {
+                let why = row.daemons.map(|daemons| format!(": {}", reason(details, &daemons.missing(details))));
+                return Cell::colored(place(details) + &why.unwrap_or_default(), AnsiColor::Red);
+            }
+            Self::Queue => place(details),
         }
         .into()
     }
 }
 
-/// In the column of queues, where a place would promise too much.
-const NO_DAEMON: &str = "no eligible daemon";
+/// The place in the queue, where it does not promise too much; empty for a job that does not wait.
+fn place(details: &JobDetails) -> String {
+    match details.queue_state() {
+        QueueState::NotQueued => String::new(),
+        QueueState::Ranked { position, size } => format!("{position}/{size}"),
+        QueueState::NoEligibleWorker => "no eligible daemon".to_owned(),
+    }
+}
 
 const fn color(status: JobStatus) -> AnsiColor {
     match status {
@@ -314,6 +316,7 @@ struct Printer {
     daemons: Daemons,
     reasons: Reasons,
     table: Table,
+    array: Array,
     now: Option<OffsetDateTime>,
     /// How many jobs it has printed.
     count: u64,
@@ -331,6 +334,7 @@ impl Printer {
         Self {
             table: Table::new(columns.iter().map(|column| column.titled()), medium),
             now: (format == Format::Table && medium.is_live).then(OffsetDateTime::now_utc),
+            array: Array::default(),
             format,
             columns,
             organization,
@@ -355,13 +359,7 @@ impl Printer {
                 text = self.table.page(jobs.iter().map(cells).collect());
                 self.reasons.count(jobs, &self.daemons);
             }
-            Format::Json => {
-                for (n, job) in jobs.iter().enumerate() {
-                    text.push_str(if is_first && n == 0 { "[" } else { "," });
-                    // No text within has a line break: JSON escapes them.
-                    text.push_str(&format!("\n{}", serde_json::to_string_pretty(&listed(job))?).replace('\n', "\n  "));
-                }
-            }
+            Format::Json => text = self.array.push(jobs.iter().map(listed))?,
             Format::Jsonl => {
                 for job in jobs {
                     text.push_str(&serde_json::to_string(&listed(job))?);
@@ -391,8 +389,7 @@ impl Printer {
     /// Prints what comes behind the last job.
     fn finish(&self) -> Result<(), CliError> {
         match self.format {
-            Format::Json if self.count == 0 => print("[]\n"),
-            Format::Json => print("\n]\n"),
+            Format::Json => print(self.array.end()),
             Format::Table | Format::Wide if self.count == 0 => {
                 note("No provisioner jobs found");
                 Ok(())

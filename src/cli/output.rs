@@ -70,6 +70,31 @@ pub(super) fn breaks_lines(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A JSON array that is printed while its elements come.
+#[derive(Default)]
+pub(super) struct Array {
+    is_begun: bool,
+}
+
+impl Array {
+    /// The text of these elements, behind those that were asked for before.
+    pub(super) fn push(&mut self, values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
+        let mut text = String::new();
+        for value in values {
+            text.push_str(if self.is_begun { "," } else { "[" });
+            self.is_begun = true;
+            // No text within has a line break: JSON escapes them.
+            text.push_str(&format!("\n{}", serde_json::to_string_pretty(&value)?).replace('\n', "\n  "));
+        }
+        Ok(text)
+    }
+
+    /// What comes behind the last one.
+    pub(super) const fn end(&self) -> &'static str {
+        if self.is_begun { "\n]\n" } else { "[]\n" }
+    }
+}
+
 /// Prints a result as JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))

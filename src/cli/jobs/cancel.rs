@@ -21,9 +21,7 @@ use super::super::{
 };
 use crate::{
     authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
-    model::{
-        CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest,
-    },
+    model::{CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest},
     store::{self, jobs},
     watch::{self, Change},
 };
@@ -293,10 +291,7 @@ async fn chosen(
 }
 
 /// The statuses of the jobs that are looked for, each once, and which status they must still have.
-fn by_status(
-    filter: &JobFilter,
-    expected: Option<ExpectedStatus>,
-) -> Vec<(Vec<JobStatus>, Option<ExpectedStatus>)> {
+fn by_status(filter: &JobFilter, expected: Option<ExpectedStatus>) -> Vec<(Vec<JobStatus>, Option<ExpectedStatus>)> {
     let is_named = !filter.status.is_empty();
     let passes = |status: JobStatus| {
         let is_asked = match expected {

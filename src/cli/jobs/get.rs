@@ -13,7 +13,9 @@ use super::{
         queue::{Daemons, reason},
         resolve::{OPERATOR, OrganizationArg},
     },
+    Listed,
     logs::log_line,
+    place,
 };
 use crate::{
     authz::{ReadDaemons, ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
@@ -42,12 +44,11 @@ pub(in crate::cli) struct Args {
     output: Output,
 }
 
-/// The JSON of a job (domain 10.3), and what belongs to it.
+/// What a listing tells of a job, and what belongs to it.
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
-    job: &'a JobDetails,
-    organization_name: &'a str,
+    listed: Listed<'a>,
     initiator_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workspace_build: Option<Build>,
@@ -106,12 +107,13 @@ async fn look<'a>(
     };
     let initiator = UserRef::Id(job.job.initiator_id);
     let initiator = none_if_missing(users::resolve(conn, &ReadUsers::check(&OPERATOR)?, &initiator, None).await)?;
-    let waits_because = why_it_waits(conn, organization, job).await?;
+    let mut daemons = Daemons::default();
+    daemons.look_up(conn, organization.id, std::slice::from_ref(job)).await?;
+    let waits_because = why_it_waits(conn, organization, job, &daemons).await?;
     let mut logs = job_logs::after(conn, &ReadJobLogs::check(&OPERATOR, organization.id)?, job.job.id, 0).await?;
     logs.drain(..logs.len().saturating_sub(lines));
     Ok(Shown {
-        job,
-        organization_name: &organization.name,
+        listed: Listed::new(job, organization, &daemons),
         initiator_name: initiator.map(|user| user.username),
         workspace_build: build.map(|build| Build {
             id: build.id,
@@ -140,14 +142,11 @@ async fn why_it_waits(
     conn: &mut PgConnection,
     organization: &Organization,
     job: &JobDetails,
+    daemons: &Daemons,
 ) -> Result<Option<String>, CliError> {
     match job.queue_state() {
         QueueState::NotQueued => Ok(None),
-        QueueState::NoEligibleWorker => {
-            let mut all = Daemons::default();
-            all.look_up(conn, organization.id, std::slice::from_ref(job)).await?;
-            Ok(Some(reason(job, &all.missing(job))))
-        }
+        QueueState::NoEligibleWorker => Ok(Some(reason(job, &daemons.missing(job)))),
         QueueState::Ranked { .. } => {
             let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
             let able = DaemonFilter { ids: job.available_workers.clone(), ..DaemonFilter::default() };
@@ -161,25 +160,20 @@ async fn why_it_waits(
 impl Shown<'_> {
     /// A line per fact, and then the lines of the log. What there is not to say is left out.
     fn text(&self) -> String {
-        let JobDetails { job, .. } = self.job;
+        let Listed { job: details, organization_name, .. } = self.listed;
+        let job = &details.job;
         let at = |at: Option<OffsetDateTime>| at.and_then(|at| at.format(&Rfc3339).ok());
         let named = |name: &str, id: &dyn std::fmt::Display| {
             if name.is_empty() { id.to_string() } else { format!("{name} ({id})") }
         };
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let queue = match self.job.queue_state() {
-            QueueState::NotQueued => None,
-            QueueState::Ranked { .. } | QueueState::NoEligibleWorker => {
-                Some(format!("{}/{}", self.job.queue_position, self.job.queue_size))
-            }
-        };
         let build = self
             .workspace_build
             .as_ref()
             .map(|build| format!("{} {} ({}), {}", build.number, build.transition, build.reason, build.id));
-        let workspace = self.job.workspace_id.map(|id| {
+        let workspace = details.workspace_id.map(|id| {
             let owner = self.workspace_owner_name.as_ref().map_or_else(String::new, |owner| format!("{owner}/"));
-            named(&format!("{owner}{}", self.job.workspace_name), &id)
+            named(&format!("{owner}{}", details.workspace_name), &id)
         });
         let quota = self.quota.map(|quota| {
             let owner = self.workspace_owner_name.as_deref().unwrap_or("the owner");
@@ -192,16 +186,16 @@ impl Shown<'_> {
             ("error", job.error.clone()),
             ("error code", job.error_code.as_ref().map(ToString::to_string)),
             ("quota", quota),
-            ("queue", queue),
+            ("queue", text(&place(details))),
             ("waits because", self.waits_because.clone()),
             ("tags", text(&job.tags.to_string())),
-            ("organization", Some(self.organization_name.to_owned())),
+            ("organization", Some(organization_name.to_owned())),
             ("initiator", Some(named(self.initiator_name.as_deref().unwrap_or_default(), &job.initiator_id))),
-            ("template", self.job.template_id.map(|id| named(&self.job.template_name, &id))),
-            ("version", text(&self.job.template_version_name)),
+            ("template", details.template_id.map(|id| named(&details.template_name, &id))),
+            ("version", text(&details.template_version_name)),
             ("workspace", workspace),
             ("build", build),
-            ("worker", job.worker_id.map(|id| named(&self.job.worker_name, &id))),
+            ("worker", job.worker_id.map(|id| named(&details.worker_name, &id))),
             ("created at", at(Some(job.created_at))),
             ("started at", at(job.started_at)),
             ("canceled at", at(job.canceled_at)),
