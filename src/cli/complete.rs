@@ -1,22 +1,33 @@
 //! `coderdb completions` and `coderdb man`.
 
+mod bash;
+
 use std::{ffi::OsStr, time::Duration};
 
 use clap::{Args, ValueEnum};
 use clap_complete::{
     CompletionCandidate,
-    env::{CompleteEnv, Shells},
+    env::{CompleteEnv, Elvish, Fish, Powershell, Shells, Zsh},
 };
 
 use super::{
     error::{CliError, USAGE},
-    output::print,
+    output::{breaks_lines, print},
     resolve::OPERATOR,
 };
-use crate::{authz::ReadOrganizations, connect::Options, search::Condition, store::organizations};
+use crate::{
+    authz::ReadOrganizations,
+    connect::Options,
+    model::NameOrId,
+    search::{Condition, Term},
+    store::organizations,
+};
 
 /// The variable with which a shell asks for completions.
 const VARIABLE: &str = "CODERDB_COMPLETE";
+
+/// The script for bash that comes with the library inserts names that the shell then carries out.
+const SHELLS: Shells<'static> = Shells(&[&bash::Bash, &Elvish, &Fish, &Powershell, &Zsh]);
 
 /// How long a shell waits for names out of the database.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -53,13 +64,13 @@ pub(super) struct Man {
 
 /// Answers a shell that asks for completions, and ends the program if one did.
 pub(super) fn answer() {
-    CompleteEnv::with_factory(super::command).var(VARIABLE).complete();
+    CompleteEnv::with_factory(super::command).var(VARIABLE).shells(SHELLS).complete();
 }
 
 pub(super) fn completions(args: &Completions) -> Result<(), CliError> {
     let name = args.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let mut script = Vec::new();
-    if let Some(shell) = Shells::builtins().completer(&name) {
+    if let Some(shell) = SHELLS.completer(&name) {
         shell.write_registration(VARIABLE, "coderdb", "coderdb", "coderdb", &mut script)?;
     }
     print(&String::from_utf8_lossy(&script))
@@ -80,16 +91,27 @@ pub(super) fn man(args: &Man) -> Result<(), CliError> {
     print(&String::from_utf8_lossy(&page))
 }
 
-/// The names of the organizations of the configured database; nothing when it does not answer soon.
+/// The organizations of the configured database; nothing when it does not answer soon.
 pub(super) fn organizations() -> Vec<CompletionCandidate> {
+    organization_names().into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Their names; no shell can insert one that steers the terminal.
+fn organization_names() -> Vec<String> {
     let names = async {
         let mut conn = Options::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
         organizations::list(&mut conn, &ReadOrganizations::of(&OPERATOR)).await.ok()
     };
     let within = async { tokio::time::timeout(PATIENCE, names).await.ok().flatten() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let found = runtime.ok().and_then(|runtime| runtime.block_on(within)).unwrap_or_default();
-    found.into_iter().map(|organization| CompletionCandidate::new(organization.name)).collect()
+    let found = runtime.ok().and_then(|runtime| {
+        let found = runtime.block_on(within);
+        // A name server that does not answer would hold a drop of the runtime.
+        runtime.shutdown_background();
+        found
+    });
+    let names = found.unwrap_or_default().into_iter().map(|organization| organization.name);
+    names.filter(|name| !name.chars().any(breaks_lines)).collect()
 }
 
 /// How the last term of a search may go on: with a key, or with a value of its key.
@@ -100,6 +122,7 @@ pub(super) fn search(current: &OsStr) -> Vec<CompletionCandidate> {
     let (sign, term) = term.strip_prefix('-').map_or(("", term), |term| ("-", term));
     let options: Vec<String> = match term.split_once(':') {
         None => Condition::KEYS.iter().map(|key| format!("{key}:")).collect(),
+        Some(("organization", _)) => organization_names().into_iter().map(organization).collect(),
         Some((key, values)) => {
             let chosen = values.rfind(',').map_or("", |comma| &values[..=comma]);
             Condition::values(key).into_iter().map(|value| format!("{key}:{chosen}{value}")).collect()
@@ -107,4 +130,9 @@ pub(super) fn search(current: &OsStr) -> Vec<CompletionCandidate> {
     };
     let fits = options.into_iter().filter(|option| option.starts_with(term));
     fits.map(|option| CompletionCandidate::new(format!("{before}{sign}{option}"))).collect()
+}
+
+/// The term that asks for it, with the quotes that a search needs.
+fn organization(name: String) -> String {
+    Term { negated: false, condition: Condition::Organization(NameOrId::Name(name)) }.to_string()
 }

@@ -262,11 +262,10 @@ fn every_help_has_an_example_and_every_command_a_page_in_the_manual() {
 }
 
 fn completed(command: &mut assert_cmd::Command, words: &[&str]) -> Vec<String> {
-    let index = words.len().to_string();
-    command.env("CODERDB_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
-    let outcome = run(command.args(["--", "coderdb"]).args(words));
+    let outcome = run(command.env("CODERDB_COMPLETE", "fish").args(["--", "coderdb"]).args(words));
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{words:?}");
-    outcome.stdout.lines().map(str::to_owned).collect()
+    // Behind a tab is what the candidate means.
+    outcome.stdout.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect()
 }
 
 #[tokio::test]
@@ -277,6 +276,7 @@ async fn a_shell_completes_columns_statuses_organizations_and_searches() {
     assert_eq!(complete(&["--status", "pending,ru"]), ["pending,running"]);
     assert_eq!(complete(&["-c", "id,worker"]), ["id,worker id", "id,worker name"]);
     assert_eq!(complete(&["--org", "co"]), ["coder"]);
+    assert_eq!(complete(&["--search", "status:pending organization:co"]), ["status:pending organization:coder"]);
     assert_eq!(complete(&["--search", "st"]), ["status:"]);
     assert_eq!(complete(&["--search", "status:pending -tr"]), ["status:pending -transition:"]);
     assert_eq!(complete(&["--search", "-status:pending,fa"]), ["-status:pending,failed"]);

@@ -23,16 +23,20 @@ struct Terminal {
 
 impl Terminal {
     /// `None`, and a word on standard error, where there is no tmux.
-    fn open(rows: &Rows, (width, height): (u32, u32)) -> Option<Self> {
+    fn open(rows: &Rows, size: (u32, u32)) -> Option<Self> {
+        Self::with_shell(&["sh"], rows, size)
+    }
+
+    fn with_shell(program: &[&str], rows: &Rows, (width, height): (u32, u32)) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             eprintln!("skipped: no tmux");
             return None;
         }
         let terminal = Self { dir: tempfile::tempdir().expect("a directory") };
         let path = std::env::var("PATH").unwrap_or_default();
-        let program = std::path::Path::new(CODERDB).parent().expect("a directory").display();
+        let coderdb = std::path::Path::new(CODERDB).parent().expect("a directory").display();
         let mut shell =
-            vec![format!("PATH={program}:{path}"), "PS1=$ ".to_owned(), "CODER_ORGANIZATION=org1".to_owned()];
+            vec![format!("PATH={coderdb}:{path}"), "PS1=$ ".to_owned(), "CODER_ORGANIZATION=org1".to_owned()];
         shell.extend(rows.database.environment().into_iter().map(|(name, value)| format!("{name}={value}")));
         let mut open = terminal.tmux();
         open.args([
@@ -46,7 +50,7 @@ impl Terminal {
             "-i",
             "TERM=screen",
         ]);
-        let opened = open.args(shell).arg("sh").output().expect("tmux");
+        let opened = open.args(shell).args(program).output().expect("tmux");
         assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
         Some(terminal)
     }
@@ -219,4 +223,48 @@ async fn many_jobs_are_canceled_on_a_terminal_only_by_whoever_says_yes() {
     terminal.press(&[&format!("{cancel} --yes; echo code $? end"), "Enter"]);
     terminal.ends(0).await;
     assert_eq!(rows.one(pending).await, "28");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bash_completes_words_as_it_then_reads_them() {
+    let mut rows = Rows::new().await;
+    rows.run(
+        "INSERT INTO organizations (id, name, description, created_at, updated_at, display_name)
+         SELECT gen_random_uuid(), name, '', now(), now(), ''
+         FROM unnest(ARRAY['evil$(touch x)', 'two words', '*', E'steer\\u001b[2J']) AS name",
+    )
+    .await;
+    let bash = ["bash", "--norc", "--noprofile"];
+    let Some(terminal) = Terminal::with_shell(&bash, &rows, (120, 10)) else { return };
+    terminal.press(&["source <(coderdb completions bash)", "Enter"]);
+    let cases = [
+        ("--org ev", r"--org evil\$\(touch\ x\) "),
+        ("--org tw", r"--org two\ words "),
+        ("--org \"ev", r#"--org "evil\$(touch x)" "#),
+        ("--org 'tw", "--org 'two words' "),
+        ("--org '*", "--org '*' "),
+        ("-c created", r"-c created\ at "),
+        ("-c id,created\\ ", r"-c id,created\ at "),
+        ("--status pending,ru", "--status pending,running "),
+        ("--status=pe", "--status=pending "),
+        ("--search status:pe", "--search status:pending "),
+        ("--search=status:pending,ru", "--search=status:pending,running "),
+        ("--search organization:or", "--search organization:org1 "),
+        ("--search 'organization:or", "--search 'organization:org1' "),
+        ("--search 'organization:ev", "--search 'organization:ev"),
+        ("--search 'initiator:prebuilds stat", "--search 'initiator:prebuilds status:"),
+        ("--search 'initiator:prebuilds -status:pe", "--search 'initiator:prebuilds -status:pending' "),
+        ("--search stat", "--search status:"),
+        ("--org steer", "--org steer"),
+    ];
+    for (n, (typed, completed)) in cases.into_iter().enumerate() {
+        terminal.press(&[&format!("clear; echo ready {n}"), "Enter"]);
+        terminal.shows(|screen| screen.starts_with(&format!("ready {n}\n$"))).await;
+        // What stands behind the cursor then shows that the shell has answered, and whether with a space.
+        terminal.press(&[&format!("coderdb provisioner jobs list {typed}"), "Tab", "X"]);
+        let screen = terminal.shows(|screen| screen.trim_end().ends_with('X')).await;
+        let expected = format!("$ coderdb provisioner jobs list {completed}X");
+        assert_eq!(screen.trim_end().lines().last(), Some(expected.as_str()), "{typed}");
+        terminal.press(&["C-u"]);
+    }
 }
