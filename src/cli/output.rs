@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     error::{CliError, FAILED},
@@ -49,6 +50,15 @@ pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         written => Ok(written.is_ok()),
+    }
+}
+
+/// Waits until nobody reads standard output any more; for ever where that cannot be told, as of a file.
+pub(super) async fn nobody_reads() {
+    if let Ok(stdout) = AsyncFd::register_with_interest(io::stdout(), Interest::ERROR) {
+        let _ = stdout.ready(Interest::ERROR).await;
+    } else {
+        std::future::pending().await
     }
 }
 

@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::super::{
     connect::connect,
     error::{CliError, FAILED},
-    output::{Output, note, print, printable},
+    output::{Output, nobody_reads, note, print_on, printable},
     resolve::{OPERATOR, OrganizationArg},
 };
 use crate::{
@@ -46,8 +46,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let organization = args.organization.resolve(&mut database).await?;
     let permit = ReadJobLogs::check(&OPERATOR, organization.id)?;
     let lines = job_logs::after(&mut database, &permit, args.id, args.after).await?;
-    show(&lines, args.output)?;
-    if !args.follow {
+    let is_read = show(&lines, args.output)?;
+    if !args.follow || !is_read {
         database.close().await;
         return Ok(ExitCode::SUCCESS);
     }
@@ -55,8 +55,15 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let watcher = Watcher::start(&pool, watch::Settings::default());
     let after = lines.last().map_or(args.after, |line| line.id);
     let mut follower = watcher.follow(permit, args.id, after);
-    while let Some(lines) = follower.next().await? {
-        show(&lines, args.output)?;
+    loop {
+        let lines = tokio::select! {
+            lines = follower.next() => lines?,
+            () = nobody_reads() => return Ok(ExitCode::SUCCESS),
+        };
+        let Some(lines) = lines else { break };
+        if !show(&lines, args.output)? {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let ended = watcher.wait(&read, args.id, pool::Settings::default().deadline).await?;
@@ -71,7 +78,8 @@ fn how_it_ended(job: &JobState) -> String {
     format!("Job {}{error}{code}", job.status)
 }
 
-fn show(lines: &[JobLog], output: Output) -> Result<(), CliError> {
+/// Prints them, and says whether anybody reads on.
+fn show(lines: &[JobLog], output: Output) -> Result<bool, CliError> {
     let mut text = String::new();
     for line in lines {
         text += &match output {
@@ -80,7 +88,7 @@ fn show(lines: &[JobLog], output: Output) -> Result<(), CliError> {
         };
         text.push('\n');
     }
-    print(&text)
+    print_on(&text)
 }
 
 /// A line of a log for people.
