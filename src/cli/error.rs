@@ -118,6 +118,8 @@ impl From<store::Error> for CliError {
             store::Error::NotFound { .. } => Self::new(FAILED, error.to_string()),
             store::Error::Schema(_) => Self::no_schema(),
             store::Error::Unavailable(_) => Self::caused(UNREACHABLE, &error),
+            store::Error::Sql { source, .. } if has_unfit_state(source) => Self::caused(UNFIT, &error)
+                .next("connect to the primary, with a role that may read and write the tables"),
             _ => Self::caused(FAILED, &error),
         }
     }
@@ -162,9 +164,7 @@ impl From<migrate::Error> for CliError {
             E::InvalidIndex { .. } | E::Unprovable { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
             E::Stopped => Self::new(STOPPED, error.to_string()).next(again),
             E::Unavailable(_) | E::LostCommit(_) => Self::caused(UNREACHABLE, &error).next(again),
-            E::Sql(source) if source.as_database_error().and_then(DatabaseError::code).is_some_and(|code| is_unfit(&code)) => {
-                Self::caused(UNFIT, &error)
-            }
+            E::Sql(source) if has_unfit_state(source) => Self::caused(UNFIT, &error),
             _ => Self::caused(SQL, &error),
         }
     }
@@ -174,6 +174,10 @@ impl From<migrate::Error> for CliError {
 /// in, no room.
 fn is_unfit(state: &str) -> bool {
     ["42501", "25006", "3F000"].contains(&state) || state.starts_with("53")
+}
+
+fn has_unfit_state(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| is_unfit(&code))
 }
 
 impl From<postgres::Error> for CliError {
