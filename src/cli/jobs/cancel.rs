@@ -177,12 +177,14 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
         }
     };
     let is_named = named.is_some();
-    let mut database = connect().await?;
-    let (organization, filter) = filter::resolve(&mut database, &query).await?;
-    if let (Some([id]), false, false, Output::Table) = (named.as_deref(), from_input, args.dry_run, args.output)
-        && !args.named.is_empty()
-    {
-        return one(database, &organization, *id, args.expect_status).await;
+    let is_one =
+        matches!((named.as_deref(), from_input, args.dry_run, args.output), (Some([_]), false, false, Output::Table))
+            && !args.named.is_empty();
+    let wrapped = |error: CliError| if is_one { error.of(WHAT) } else { error };
+    let mut database = connect().await.map_err(wrapped)?;
+    let (organization, filter) = filter::resolve(&mut database, &query).await.map_err(wrapped)?;
+    if let (true, Some([id])) = (is_one, named.as_deref()) {
+        return one(database, &organization, *id, args.expect_status).await.map_err(wrapped);
     }
     let groups = match named {
         Some(ids) => vec![Group { expected: args.expect_status, ids }],
@@ -201,17 +203,26 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
     }
     let (reports, ended) = cancel(&mut database, &organization, &groups, total).await?;
     report(&reports, args.output)?;
+    end(database, ended, exit_code(is_named, &reports)).await
+}
+
+/// Says how it ended; the exit code of what was reported, unless it was stopped.
+async fn end(database: Database, ended: Option<Ended>, code: ExitCode) -> Result<ExitCode, CliError> {
     match ended {
         None => {
             database.close().await;
-            Ok(exit_code(is_named, &reports))
+            Ok(code)
         }
         Some(Ended::BySignal(signal)) => Ok(signal.into()),
-        Some(Ended::By(error)) => {
+        Some(Ended::By(error)) if error.is_retryable() => {
             Err(CliError::from(error).next("run the same command again: it goes on with what is left"))
         }
+        Some(Ended::By(error)) => Err(error.into()),
     }
 }
+
+/// What failed, where one job is named.
+const WHAT: &str = "cancel provisioner job";
 
 /// One job, with the words of domain 11.1.
 async fn one(
@@ -220,36 +231,40 @@ async fn one(
     id: JobId,
     expected: Option<ExpectedStatus>,
 ) -> Result<ExitCode, CliError> {
-    let wrapped = |error: CliError| error.of("cancel provisioner job");
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let found = jobs::by_ids(&mut database, &read, &[id]).await.map_err(|error| wrapped(error.into()))?;
-    let Some(job) = found.first() else {
-        return Err(wrapped(CliError::new(FAILED, format!("provisioner job not found: {id}"))));
-    };
-    let (what, stop) = match job.job_type {
+    let found = jobs::by_ids(&mut database, &read, &[id]).await?;
+    let missing = || CliError::new(FAILED, format!("provisioner job not found: {id}"));
+    let (what, stop) = match found.first().ok_or_else(missing)?.job_type {
         JobType::WorkspaceBuild => ("workspace build", '!'),
         JobType::TemplateVersionImport => ("template version import", '!'),
         JobType::TemplateVersionDryRun => ("template version dry run", '.'),
     };
     print(&format!("Canceling {what} job {id}...\n"))?;
-    let permit = CancelJobs::check(&OPERATOR, organization.id)?;
-    let outcome = jobs::cancel(&mut database, &permit, id, expected, OffsetDateTime::now_utc()).await;
-    let refused = match outcome.map_err(|error| wrapped(error.into()))? {
-        CancelOutcome::Canceled(_) | CancelOutcome::Canceling(_) => None,
-        CancelOutcome::AlreadyFinished(_) => Some(format!("Job has already completed{stop}")),
-        CancelOutcome::AlreadyCanceled(_) => Some(format!("Job has already been marked as canceled{stop}")),
-        CancelOutcome::NotInExpectedState(_) => Some("Job is not in the expected state.".to_owned()),
-        CancelOutcome::NotAllowed => {
-            Some("User is not allowed to cancel workspace builds. Owner role is required.".to_owned())
+    let (reports, ended) = cancel(&mut database, organization, &[Group { expected, ids: vec![id] }], 1).await?;
+    let Some(report) = reports.first() else { return Err(missing()) };
+    let refused = match (report.outcome, report.status) {
+        (Outcome::Canceled | Outcome::Canceling | Outcome::WouldBeCanceled, _) => {
+            print("Job canceled\n")?;
+            return end(database, ended, ExitCode::SUCCESS).await;
+        }
+        (Outcome::AlreadyFinished, _) | (Outcome::AlreadyCanceled, Some(JobStatus::Canceled)) => {
+            format!("Job has already completed{stop}")
+        }
+        (Outcome::AlreadyCanceled, _) => format!("Job has already been marked as canceled{stop}"),
+        (Outcome::NotInExpectedState, _) => "Job is not in the expected state.".to_owned(),
+        (Outcome::NotAllowed, _) => {
+            "User is not allowed to cancel workspace builds. Owner role is required.".to_owned()
+        }
+        (Outcome::NotFound, _) => return Err(missing()),
+        (Outcome::Unknown | Outcome::NotTried, _) => {
+            note(&format!("1 {}", report.outcome.words()));
+            return end(database, ended, FAILED.into()).await;
         }
     };
-    if let Some(refused) = refused {
-        return Err(wrapped(CliError::new(FAILED, refused)));
+    match ended {
+        Some(Ended::BySignal(signal)) => Err(CliError::new(signal as u8, refused)),
+        _ => Err(CliError::new(FAILED, refused)),
     }
-    tell(&mut database, organization, &[id]).await?;
-    print("Job canceled\n")?;
-    database.close().await;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The ids, each once; `None` when there are none.
@@ -460,8 +475,13 @@ fn report(reports: &[Report], output: Output) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What was named must be canceled; what was chosen may have left the set meanwhile.
+/// What was named must be canceled, and a single one now; what was chosen may have left the set meanwhile.
 fn exit_code(is_named: bool, reports: &[Report]) -> ExitCode {
-    let is_done = !is_named || reports.iter().all(|report| report.outcome.is_as_wanted());
+    let was_before = |report: &Report| report.outcome == Outcome::AlreadyCanceled;
+    let is_done = match reports {
+        _ if !is_named => true,
+        [one] => one.outcome.is_as_wanted() && !was_before(one),
+        several => several.iter().all(|report| report.outcome.is_as_wanted()),
+    };
     if is_done { ExitCode::SUCCESS } else { FAILED.into() }
 }
