@@ -22,12 +22,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// `None`, and a word on standard error, where there is no tmux.
-    fn open(rows: &Rows, (width, height): (u32, u32)) -> Option<Self> {
-        if Command::new("tmux").arg("-V").output().is_err() {
-            eprintln!("skipped: no tmux");
-            return None;
-        }
+    fn open(rows: &Rows, (width, height): (u32, u32)) -> Self {
         let terminal = Self { dir: tempfile::tempdir().expect("a directory") };
         let path = std::env::var("PATH").unwrap_or_default();
         let program = std::path::Path::new(CODERDB).parent().expect("a directory").display();
@@ -46,9 +41,9 @@ impl Terminal {
             "-i",
             "TERM=screen",
         ]);
-        let opened = open.args(shell).arg("sh").output().expect("tmux");
+        let opened = open.args(shell).arg("sh").output().expect("install tmux");
         assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
-        Some(terminal)
+        terminal
     }
 
     fn tmux(&self) -> Command {
@@ -131,7 +126,7 @@ const WATCH: &str = "coderdb provisioner jobs watch; echo code $? end";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_shows_queue_jobs_and_daemons_on_80_by_24_and_what_changes() {
     let mut rows = world().await;
-    let Some(terminal) = Terminal::open(&rows, (80, 24)) else { return };
+    let terminal = Terminal::open(&rows, (80, 24));
     terminal.press(&[WATCH, "Enter"]);
     let screen = terminal.shows(|screen| screen.contains("q quits")).await;
     let lines: Vec<_> = screen.lines().collect();
@@ -160,7 +155,7 @@ async fn watch_shows_queue_jobs_and_daemons_on_80_by_24_and_what_changes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_honours_filters_and_leaves_the_terminal_clean_however_it_ends() {
     let rows = world().await;
-    let Some(terminal) = Terminal::open(&rows, (80, 24)) else { return };
+    let terminal = Terminal::open(&rows, (80, 24));
     let filtered = WATCH.replace(';', " --initiator prebuilds;");
     terminal.press(&[&filtered, "Enter"]);
     terminal.shows(|screen| screen.starts_with("org1: 10 pending, 0 running")).await;
@@ -184,7 +179,7 @@ async fn watch_honours_filters_and_leaves_the_terminal_clean_however_it_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_away_is_said_to_be_so_and_watched_again_when_it_is_back() {
     let rows = world().await;
-    let Some(terminal) = Terminal::open(&rows, (80, 24)) else { return };
+    let terminal = Terminal::open(&rows, (80, 24));
     let mut elsewhere = PgConnection::connect(&support::server().url("postgres")).await.expect("the server");
     let mut alter = async |is_open: bool| {
         let name = rows.database.name();
@@ -205,7 +200,7 @@ async fn a_database_that_goes_away_is_said_to_be_so_and_watched_again_when_it_is
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_jobs_are_canceled_on_a_terminal_only_by_whoever_says_yes() {
     let mut rows = world().await;
-    let Some(terminal) = Terminal::open(&rows, (80, 24)) else { return };
+    let terminal = Terminal::open(&rows, (80, 24));
     let pending = "SELECT count(*) FROM provisioner_jobs WHERE job_status = 'pending'";
     let cancel = "clear; coderdb provisioner jobs cancel --initiator prebuilds --status pending";
     for (answer, code, left) in [("n", 1, "38"), ("", 1, "38"), ("y", 0, "28")] {
