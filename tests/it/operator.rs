@@ -99,7 +99,14 @@ async fn one_job_is_canceled_in_the_words_of_its_kind_and_refused_in_those_of_it
         (4, &[], "Job has already completed!"),
         (5, &[], "Job has already been marked as canceled!"),
         (1002, &["--expect-status", "running"], "Job is not in the expected state."),
-        (404, &[], &format!("provisioner job not found: {}", job(404))),
+        (
+            404,
+            &[],
+            &format!(
+                "provisioner job not found: {}\nnext:  it may be another organization's: name that with --org",
+                job(404)
+            ),
+        ),
     ] {
         let done = cancel(&rows, &[&[job(n).as_str()], args].concat());
         assert_eq!((done.code, done.stderr), (1, format!("error: cancel provisioner job: {refused}\n")), "{n}");
@@ -369,7 +376,7 @@ async fn logs_are_printed_and_followed_until_the_job_ends() {
     assert_eq!((&json["log_source"], &json["log_level"]), (&"provisioner".into(), &"info".into()));
     let mut missing = coderdb(&rows);
     missing.args(["provisioner", "jobs", "logs", &id(404).to_string()]);
-    block_in_place(|| fails(&mut missing, 1, &["provisioner job not found"]));
+    block_in_place(|| fails(&mut missing, 1, &["provisioner job not found", "name that with --org"]));
 
     for (end, code, said) in [
         ("error = NULL", 0, "Job succeeded\n"),

@@ -224,7 +224,7 @@ async fn one(
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let found = jobs::by_ids(&mut database, &read, &[id]).await.map_err(|error| wrapped(error.into()))?;
     let Some(job) = found.first() else {
-        return Err(wrapped(CliError::new(FAILED, format!("provisioner job not found: {id}"))));
+        return Err(wrapped(store::Error::not_found("provisioner job", id).into()));
     };
     let (what, stop) = match job.job_type {
         JobType::WorkspaceBuild => ("workspace build", '!'),
