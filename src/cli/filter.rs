@@ -15,7 +15,7 @@ use super::{
     resolve::{OPERATOR, OrganizationArg, me},
 };
 use crate::{
-    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, TemplateId, Transition, UserRef, WorkspaceId},
+    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, Tags, TemplateId, Transition, UserRef, WorkspaceId},
     search::{Condition, Query, ResolveError, Term},
     store::PgConnection,
 };
@@ -76,10 +76,7 @@ where
 }
 
 pub(super) fn tag(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
+    Tags::pair(text).ok_or_else(|| "expected KEY=VALUE".to_owned())
 }
 
 impl Filter {

@@ -103,7 +103,7 @@ async fn world() -> Rows {
     rows.run(
         "UPDATE workspaces SET name = 'wohnung-日本語' WHERE id = u(1);
          SELECT add_job(n) FROM generate_series(2, 40) AS n;
-         UPDATE provisioner_jobs SET created_at = now() - interval '3 minutes';
+         UPDATE provisioner_jobs SET created_at = now() - interval '3 hours';
          UPDATE provisioner_jobs SET initiator_id = prebuilds() WHERE id > u(30);
          UPDATE provisioner_jobs SET tags = '{\"scope\": \"organization\", \"owner\": \"\", \"env\": \"aws\"}' WHERE id > u(20);
          UPDATE provisioner_jobs SET tags = '{\"scope\": \"organization\", \"owner\": \"\"}' WHERE id <= u(20);
@@ -137,11 +137,11 @@ async fn watch_shows_queue_jobs_and_daemons_on_80_by_24_and_what_changes() {
     }
     let aws: Vec<_> =
         lines.iter().find(|line| line.starts_with("env=aws")).expect("a row").split_whitespace().collect();
-    assert_eq!(aws, ["env=aws", "echo", "20", "10", "3m", "none"], "{screen}");
+    assert_eq!(aws, ["env=aws", "echo", "20", "10", "3h", "none"], "{screen}");
     let untagged: Vec<_> = lines.iter().filter(|line| line.starts_with("untagged ")).collect();
     let ends = |end: &str| untagged.iter().any(|line| line.split_whitespace().eq(end.split(' ')));
-    assert!(ends("untagged echo 17 0 3m 2"), "{screen}");
-    assert!(ends("untagged terraform 1 0 3m none"), "both daemons are there for echo alone:\n{screen}");
+    assert!(ends("untagged echo 17 0 3h 2"), "{screen}");
+    assert!(ends("untagged terraform 1 0 3h none"), "both daemons are there for echo alone:\n{screen}");
     assert!(screen.contains("and 4 more"), "of nine daemons, six lines:\n{screen}");
 
     rows.run("UPDATE provisioner_jobs SET completed_at = now(), canceled_at = now() WHERE id > u(30)").await;
