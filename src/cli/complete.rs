@@ -4,9 +4,9 @@ mod bash;
 
 use std::{ffi::OsStr, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use clap_complete::{
-    CompletionCandidate,
+    CompletionCandidate, Shell,
     env::{CompleteEnv, Elvish, Fish, Powershell, Shells, Zsh},
 };
 
@@ -38,19 +38,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
     after_help = "Examples:\n  echo 'source <(coderdb completions bash)' >> ~/.bashrc\n  echo 'source <(coderdb \
                         completions zsh)' >> ~/.zshrc\n  coderdb completions fish > \
                         ~/.config/fish/completions/coderdb.fish\n\nThe shell asks coderdb at each Tab; it asks the \
-                        configured database for the names of organizations, half a second at most."
+                        configured database for the names of organizations, half a second at most.\n\nbash completes a search, and columns with a space, only \
+                        between quotes: it ends a word at a colon and at a space. Type --search 'status:p and Tab."
 )]
 pub(super) struct Completions {
     shell: Shell,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shell {
-    Bash,
-    Elvish,
-    Fish,
-    Powershell,
-    Zsh,
 }
 
 /// Print the manual page of coderdb, or of one of its commands
@@ -68,9 +60,8 @@ pub(super) fn answer() {
 }
 
 pub(super) fn completions(args: &Completions) -> Result<(), CliError> {
-    let name = args.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let mut script = Vec::new();
-    if let Some(shell) = SHELLS.completer(&name) {
+    if let Some(shell) = SHELLS.completer(&args.shell.to_string()) {
         shell.write_registration(VARIABLE, "coderdb", "coderdb", "coderdb", &mut script)?;
     }
     print(&String::from_utf8_lossy(&script))

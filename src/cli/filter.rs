@@ -12,12 +12,12 @@ use time::OffsetDateTime;
 use super::{
     complete,
     error::{CliError, FAILED, USAGE},
-    resolve::{OPERATOR, OrganizationArg, WHO_IS_ME, me},
+    resolve::{OPERATOR, OrganizationArg, me},
 };
 use crate::{
-    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, TemplateId, Transition, UserRef, WorkspaceId},
+    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, Tags, TemplateId, Transition, UserRef, WorkspaceId},
     search::{Condition, Query, ResolveError, Term},
-    store::{self, PgConnection},
+    store::PgConnection,
 };
 
 /// The organization, and which of its jobs. What is asked for twice, by flags or in the search, is a mistake.
@@ -76,10 +76,7 @@ where
 }
 
 pub(super) fn tag(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
+    Tags::pair(text).ok_or_else(|| "expected KEY=VALUE".to_owned())
 }
 
 impl Filter {
@@ -121,15 +118,6 @@ impl From<ResolveError> for CliError {
     fn from(error: ResolveError) -> Self {
         let said = error.to_string();
         match error {
-            ResolveError::Store(store::Error::NotFound { entity: "initiator", key }) if key == "me" => {
-                Self::new(FAILED, said).next(WHO_IS_ME)
-            }
-            ResolveError::Store(store::Error::NotFound { entity: "organization", key }) if key == "default" => {
-                Self::no_default_organization()
-            }
-            ResolveError::Store(store::Error::NotFound { entity: "workspace", .. }) => {
-                Self::new(FAILED, said).next("name a workspace that was deleted by its id")
-            }
             ResolveError::Store(error) => error.into(),
             ResolveError::Ambiguous { candidates, .. } => {
                 Self::new(FAILED, said).next(format!("name one of them: {}", candidates.join(", ")))

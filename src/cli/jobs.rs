@@ -11,13 +11,13 @@ use anstyle::AnsiColor;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::HumanDuration;
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::{
     connect::connect,
     error::{CliError, FAILED},
     filter::{self, Filter},
-    output::{Array, Format, note, print, print_on, printable},
+    output::{Array, Format, json_lines, note, print, print_on, printable, rfc_3339},
     queue::{Daemons, Reasons, reason},
     resolve::OPERATOR,
     table::{Cell, Heading, Medium, Table},
@@ -242,7 +242,7 @@ impl Row<'_> {
     fn at(&self, time: Option<OffsetDateTime>) -> String {
         match (time, self.now) {
             (Some(time), Some(now)) => ago(now, time),
-            (time, _) => at(time),
+            (time, _) => text(time.map(rfc_3339)),
         }
     }
 
@@ -255,10 +255,6 @@ impl Row<'_> {
 fn ago(now: OffsetDateTime, time: OffsetDateTime) -> String {
     let length = HumanDuration((now - time).unsigned_abs());
     if time > now { format!("in {length}") } else { format!("{length} ago") }
-}
-
-fn at(time: Option<OffsetDateTime>) -> String {
-    text(time.and_then(|time| time.format(&Rfc3339).ok()))
 }
 
 fn text(value: Option<impl ToString>) -> String {
@@ -360,12 +356,7 @@ impl Printer {
                 self.reasons.count(jobs, &self.daemons);
             }
             Format::Json => text = self.array.push(jobs.iter().map(listed))?,
-            Format::Jsonl => {
-                for job in jobs {
-                    text.push_str(&serde_json::to_string(&listed(job))?);
-                    text.push('\n');
-                }
-            }
+            Format::Jsonl => text = json_lines(jobs.iter().map(listed))?,
             Format::Csv => text = self.csv(jobs, is_first)?,
             Format::Name => text.extend(jobs.iter().map(|job| format!("{}\n", job.job.id))),
         }

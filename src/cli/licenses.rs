@@ -5,13 +5,13 @@ use std::{fs, io, path::PathBuf, process::ExitCode};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     connect::connect,
     error::{CliError, FAILED, USAGE},
-    output::{Output, note, print, print_json, table},
+    output::{Output, note, print, print_json, rfc_3339, table},
     resolve::OPERATOR,
 };
 use crate::{
@@ -79,7 +79,7 @@ async fn add(args: &Add) -> Result<ExitCode, CliError> {
         Err(store::Error::Conflict { .. }) => return Err(CliError::new(FAILED, "the license is there already")),
         added => added?,
     };
-    note(&format!("License {} added, expires at {}", license.id, at(license.expires_at)));
+    note(&format!("License {} added, expires at {}", license.id, rfc_3339(license.expires_at)));
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -108,10 +108,6 @@ fn claims(jwt: &LicenseJwt) -> Option<Map<String, Value>> {
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
-fn at(time: OffsetDateTime) -> String {
-    time.format(&Rfc3339).unwrap_or_default()
-}
-
 async fn list(args: &List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let licenses = licenses::list(&mut database, &ReadLicenses::check(&OPERATOR)?).await?;
@@ -122,8 +118,8 @@ async fn list(args: &List) -> Result<ExitCode, CliError> {
                 json!({
                     "id": license.id.0,
                     "uuid": license.uuid,
-                    "uploaded_at": at(license.uploaded_at),
-                    "expires_at": at(license.expires_at),
+                    "uploaded_at": rfc_3339(license.uploaded_at),
+                    "expires_at": rfc_3339(license.expires_at),
                     "claims": claims(&license.jwt).unwrap_or_default(),
                 })
             };
@@ -137,8 +133,8 @@ async fn list(args: &List) -> Result<ExitCode, CliError> {
                 [
                     license.id.to_string(),
                     license.uuid.to_string(),
-                    at(license.uploaded_at),
-                    at(license.expires_at),
+                    rfc_3339(license.uploaded_at),
+                    rfc_3339(license.expires_at),
                     expired.to_owned(),
                 ]
             }),

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
@@ -78,6 +80,18 @@ pub(super) fn printable(text: &str) -> String {
 /// Whether a character ends a line, steers a terminal, or shows the text after it in another order.
 pub(super) fn breaks_lines(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A moment for machines.
+pub(super) fn rfc_3339(time: OffsetDateTime) -> String {
+    // A year beyond 9999 has no such form.
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
+/// A JSON object per line.
+pub(super) fn json_lines(values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
+    let line = |value| Ok(serde_json::to_string(&value)? + "\n");
+    values.into_iter().map(line).collect()
 }
 
 /// A JSON array that is printed while its elements come.

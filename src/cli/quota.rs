@@ -106,7 +106,7 @@ fn cells(member: &UserQuota) -> Vec<Cell> {
 async fn show(args: Show) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
-    let user = resolve::user(&mut database, "user", &args.user).await?;
+    let user = resolve::user(&mut database, &args.user).await?;
     let usage = quota::usage(&mut database, &ReadQuota::check(&OPERATOR, user.id, organization.id)?).await?;
     match args.output {
         Output::Json => print_json(&usage)?,

@@ -16,6 +16,12 @@ use super::ProvisionerType;
 pub struct Tags(pub BTreeMap<String, String>);
 
 impl Tags {
+    /// `KEY=VALUE` as a person writes one tag: the key is what stands before the first `=`.
+    pub(crate) fn pair(text: &str) -> Option<(String, String)> {
+        let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty())?;
+        Some((key.to_owned(), value.to_owned()))
+    }
+
     /// The tags of a job that only daemons with exactly these take (domain 3).
     #[must_use]
     pub fn untagged() -> Self {

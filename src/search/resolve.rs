@@ -15,8 +15,8 @@ impl Query {
     /// that is named; no locks.
     ///
     /// # Errors
-    /// [`store::Error::NotFound`] with the entity `initiator`, `organization`, `template` or `workspace` for a name or id
-    /// that means nothing that the actor may see; [`ResolveError::Ambiguous`] for the name of a workspace that several
+    /// [`store::Error::NotFound`] with the entity `initiator`, `organization`, `default organization`, `template` or
+    /// `workspace` for what means nothing that the actor may see; [`ResolveError::Ambiguous`] for the name of a workspace that several
     /// owners use.
     pub async fn resolve(
         &self,

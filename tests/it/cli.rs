@@ -27,11 +27,12 @@ async fn bad_arguments_are_named_with_what_was_expected() {
         (&["--initiator", "nobody"], 1, &["error: initiator not found: nobody"]),
         (&["--initiator", id], 1, &["error: initiator not found: c0de0000-ffff"]),
         (&["--initiator", "me"], 1, &["error: initiator not found: me", "CODERDB_USER"]),
-        (&["--org", "atlantis"], 1, &["error: organization not found: atlantis"]),
+        (&["--org", "atlantis"], 1, &["error: organization not found: atlantis", "check --org and CODER_ORGANIZATION"]),
+        (&["--org", "default"], 1, &["error: organization not found: default", "check --org and CODER_ORGANIZATION"]),
         (&["--org", id], 1, &["error: organization not found: c0de0000-ffff"]),
         (&["--template", "none"], 1, &["error: template not found: none"]),
         (&["--template", id], 1, &["error: template not found: c0de0000-ffff"]),
-        (&["--workspace", "alice/none"], 1, &["error: workspace not found: alice/none"]),
+        (&["--workspace", "alice/none"], 1, &["error: workspace not found: alice/none", "deleted by its id"]),
         (&["--workspace", id], 1, &["error: workspace not found: c0de0000-ffff"]),
     ];
     for (args, code, parts) in cases {

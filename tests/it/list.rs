@@ -1,6 +1,6 @@
 //! `provisioner jobs list` as people and machines read it.
 
-use std::{env, fs, path::Path};
+use std::{env, fs, io::BufRead as _, path::Path};
 
 use coderdb::sqlx;
 use serde_json::Value;
@@ -142,6 +142,41 @@ async fn all_jobs_come_in_pages_that_neither_lose_nor_repeat_one() {
     assert_eq!(table.stderr, "6000 jobs wait: no daemon has n=1\n");
     let json: Vec<Value> = serde_json::from_str(&list("json").stdout).unwrap();
     assert_eq!(json.len(), 6000);
+}
+
+/// The most memory that a process has ever held, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_jobs_are_listed_in_the_memory_of_a_few_thousand() {
+    const JOBS: usize = 100_000;
+    let database = wide_demo().await;
+    let mut conn = database.connect().await;
+    let jobs = format!(
+        "INSERT INTO provisioner_jobs (id, created_at, updated_at, started_at, completed_at, organization_id,
+             initiator_id, provisioner, storage_method, type, input, file_id)
+         SELECT gen_random_uuid(), '2026-05-07'::timestamptz + n * interval '1 ms', '2026-05-07', '2026-05-07',
+             '2026-05-07', o.id, u.id, 'echo', 'file', 'template_version_import', '{{}}', gen_random_uuid()
+         FROM generate_series(1, {JOBS}) AS n, (SELECT id FROM organizations WHERE is_default LIMIT 1) AS o,
+             (SELECT id FROM users LIMIT 1) AS u; ANALYZE provisioner_jobs"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(jobs)).execute(&mut conn).await.unwrap();
+    let mut coderdb = std::process::Command::new(support::CODERDB);
+    coderdb.env_clear().envs(database.environment()).args(LIST).args(["--all", "-q", "status:succeeded"]);
+    let mut listing = coderdb.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // The pipe holds back the program, which is at most a page ahead of what is read here.
+    let mut lines = std::io::BufReader::new(listing.stdout.take().unwrap()).lines();
+    assert_eq!(lines.by_ref().take(5_000).count(), 5_000);
+    let early = peak(listing.id());
+    assert_eq!(lines.by_ref().take(90_000).count(), 90_000);
+    let late = peak(listing.id());
+    assert!(lines.count() > 5_000);
+    assert!(listing.wait().unwrap().success());
+    assert!(late < early + 16 * 1_024, "{early} KiB after 5,000 lines, {late} KiB after 95,000");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, process::Stdio};
 use assert_cmd::Command;
 use coderdb::{
     model::{Capabilities, JobId, ProvisionerType, Tags},
+    sqlx::{self, Connection as _},
     store,
 };
 use serde_json::Value;
@@ -99,7 +100,14 @@ async fn one_job_is_canceled_in_the_words_of_its_kind_and_refused_in_those_of_it
         (4, &[], "Job has already completed!"),
         (5, &[], "Job has already been marked as canceled!"),
         (1002, &["--expect-status", "running"], "Job is not in the expected state."),
-        (404, &[], &format!("provisioner job not found: {}", job(404))),
+        (
+            404,
+            &[],
+            &format!(
+                "provisioner job not found: {}\nnext:  it may be another organization's: name that with --org",
+                job(404)
+            ),
+        ),
     ] {
         let done = cancel(&rows, &[&[job(n).as_str()], args].concat());
         assert_eq!((done.code, done.stderr), (1, format!("error: cancel provisioner job: {refused}\n")), "{n}");
@@ -253,7 +261,31 @@ async fn the_recipe_that_cancels_one_id_after_the_other_works_and_so_does_a_pipe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_a_daemon_takes_meanwhile_runs_on_and_everybody_hears_of_the_others() {
+async fn a_job_that_a_daemon_takes_in_the_moment_of_its_cancel_runs_on() {
+    for filter in
+        [&["--initiator", "prebuilds", "--status", "pending"][..], &["-q", "initiator:prebuilds -status:running"]]
+    {
+        let mut rows = flooded(1_100).await;
+        let mut daemon = rows.database.connect().await;
+        let mut taking = daemon.begin().await.expect("a transaction");
+        let take = "UPDATE provisioner_jobs SET started_at = now(), worker_id = u(7) WHERE id = u(1502)";
+        sqlx::raw_sql(take).execute(&mut *taking).await.expect("a pending job");
+        let mut command = coderdb(&rows);
+        command.args(["provisioner", "jobs", "cancel", "-o", "json"]).args(filter);
+        let canceling = tokio::task::spawn_blocking(move || run(&mut command));
+        support::settled(&canceling, &mut rows.conn, 1).await;
+        assert!(!canceling.is_finished(), "it waits for the lock of the job that it has chosen");
+        taking.commit().await.expect("taken");
+        let done = canceling.await.expect("no panic");
+        assert_eq!((done.code, done.stderr.as_str()), (0, "824 canceled, 1 not in the expected state\n"), "{filter:?}");
+        let taken = id(1502).to_string();
+        assert_eq!(outcomes(&done.stdout)[&taken], "not_in_expected_state", "{filter:?}");
+        assert_eq!(rows.one("SELECT job_status FROM provisioner_jobs WHERE id = u(1502)").await, "running");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemons_take_jobs_while_many_are_canceled_and_keep_what_they_have_taken() {
     let mut rows = flooded(3_000).await;
     rows.run("UPDATE provisioner_jobs SET worker_id = u(8), started_at = at_second(0) WHERE id > u(3990)").await;
     let mut taking = rows.database.connect().await;
@@ -363,13 +395,17 @@ async fn logs_are_printed_and_followed_until_the_job_ends() {
     let printed = block_in_place(|| run(coderdb(&rows).args(&logs)));
     let first = "2026-05-07T12:00:01Z  info   Planning  line 1 [2J\n";
     assert_eq!((printed.code, printed.stdout.as_str(), printed.stderr.as_str()), (0, first, ""));
-    let json = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "json"]))).stdout;
+    let json = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "jsonl"]))).stdout;
+    let array = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "json"]))).stdout;
     let json: Value = serde_json::from_str(&json).expect("one line of JSON");
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&array).expect("an array"), [json.clone()]);
+    let none = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "json", "--after", "99"])));
+    assert_eq!((none.code, none.stdout.as_str()), (0, "[]\n"));
     assert_eq!(json.as_object().expect("an object").len(), 6);
     assert_eq!((&json["log_source"], &json["log_level"]), (&"provisioner".into(), &"info".into()));
     let mut missing = coderdb(&rows);
     missing.args(["provisioner", "jobs", "logs", &id(404).to_string()]);
-    block_in_place(|| fails(&mut missing, 1, &["provisioner job not found"]));
+    block_in_place(|| fails(&mut missing, 1, &["provisioner job not found", "name that with --org"]));
 
     for (end, code, said) in [
         ("error = NULL", 0, "Job succeeded\n"),

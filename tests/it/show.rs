@@ -164,6 +164,11 @@ async fn daemons_are_listed_with_what_they_work_on() {
     let tagged = run(database.coderdb().args(list).args(["--tag", "env=on-prem", "-o", "json"])).stdout;
     let tagged: Vec<Value> = serde_json::from_str(&tagged).expect("JSON");
     assert!(!tagged.is_empty() && tagged.iter().all(|daemon| daemon["tags"]["env"] == "on-prem"));
+    fails(
+        database.coderdb().args(list).args(["--tag", "env=a", "--tag", "env=b"]),
+        2,
+        &["the tag env is asked for twice; no daemon has both"],
+    );
     let one = run(database.coderdb().args(list).args(["--limit", "1", "-o", "json"])).stdout;
     assert_eq!(serde_json::from_str::<Vec<Value>>(&one).expect("JSON"), json[..1]);
     let none = run(database.coderdb().args(list).args(["--tag", "no=such"]));

@@ -39,7 +39,7 @@ const BATCH: usize = 500;
 #[command(after_help = "Examples:\n  coderdb provisioner jobs cancel c0de0000-0009-4000-8000-000000000031\n  coderdb \
                         provisioner jobs cancel --initiator prebuilds --status pending --dry-run\n  coderdb \
                         provisioner jobs cancel --initiator prebuilds --status pending --yes\n  coderdb provisioner \
-                        jobs list --status running -o json | jq -r '.[].id' | coderdb provisioner jobs cancel \
+                        jobs list --status running --all -o name | coderdb provisioner jobs cancel \
                         --expect-status running\n\nExit codes: 0 everything that was chosen is canceled, or was in \
                         another state by then; 1 a job that was named is not canceled; 4 the database was lost on the \
                         way, and what was done is reported.")]
@@ -233,7 +233,7 @@ async fn one(
 ) -> Result<ExitCode, CliError> {
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let found = jobs::by_ids(&mut database, &read, &[id]).await?;
-    let missing = || CliError::new(FAILED, format!("provisioner job not found: {id}"));
+    let missing = || CliError::from(store::Error::not_found("provisioner job", id));
     let (what, stop) = match found.first().ok_or_else(missing)?.job_type {
         JobType::WorkspaceBuild => ("workspace build", '!'),
         JobType::TemplateVersionImport => ("template version import", '!'),

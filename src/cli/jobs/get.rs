@@ -3,13 +3,13 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::{
     super::{
         connect::connect,
         error::CliError,
-        output::{Output, print, print_json, printable},
+        output::{Output, print, print_json, printable, rfc_3339},
         queue::{Daemons, reason},
         resolve::{OPERATOR, OrganizationArg},
     },
@@ -162,7 +162,7 @@ impl Shown<'_> {
     fn text(&self) -> String {
         let Listed { job: details, organization_name, .. } = self.listed;
         let job = &details.job;
-        let at = |at: Option<OffsetDateTime>| at.and_then(|at| at.format(&Rfc3339).ok());
+        let at = |at: Option<OffsetDateTime>| at.map(rfc_3339);
         let named = |name: &str, id: &dyn std::fmt::Display| {
             if name.is_empty() { id.to_string() } else { format!("{name} ({id})") }
         };

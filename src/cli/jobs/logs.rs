@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use time::format_description::well_known::Rfc3339;
+use clap::ValueEnum;
 
 use super::super::{
     connect::connect,
     error::{CliError, FAILED},
-    output::{Output, nobody_reads, note, print_on, printable},
+    output::{Array, json_lines, nobody_reads, note, print, print_on, printable, rfc_3339},
     resolve::{OPERATOR, OrganizationArg},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb provisioner jobs logs c0de0000-0009-4000-8000-000000000022\n  coderdb \
                         provisioner jobs logs c0de0000-0009-4000-8000-000000000027 --follow\n  coderdb provisioner \
-                        jobs logs c0de0000-0009-4000-8000-000000000022 -o json | jq -r .output\n\nExit codes with \
+                        jobs logs c0de0000-0009-4000-8000-000000000022 -o jsonl | jq -r .output\n\nExit codes with \
                         --follow: 0 the job has succeeded, 1 it has failed or is canceled.")]
 pub(in crate::cli) struct Args {
     /// The id of the job
@@ -36,9 +36,19 @@ pub(in crate::cli) struct Args {
     after: i64,
     #[command(flatten)]
     organization: OrganizationArg,
-    /// A line each, for people or as JSON
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    output: Lines,
+}
+
+/// How a log is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Lines {
+    /// Lines for people
+    Table,
+    /// JSON for machines: an array
+    Json,
+    /// JSON for machines: an object per line
+    Jsonl,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
@@ -46,8 +56,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let organization = args.organization.resolve(&mut database).await?;
     let permit = ReadJobLogs::check(&OPERATOR, organization.id)?;
     let lines = job_logs::after(&mut database, &permit, args.id, args.after).await?;
-    let is_read = show(&lines, args.output)?;
+    let mut array = Array::default();
+    let is_read = print_on(&text(&lines, args.output, &mut array)?)?;
     if !args.follow || !is_read {
+        end(args.output, &array)?;
         database.close().await;
         return Ok(ExitCode::SUCCESS);
     }
@@ -61,10 +73,11 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             () = nobody_reads() => return Ok(ExitCode::SUCCESS),
         };
         let Some(lines) = lines else { break };
-        if !show(&lines, args.output)? {
+        if !print_on(&text(&lines, args.output, &mut array)?)? {
             return Ok(ExitCode::SUCCESS);
         }
     }
+    end(args.output, &array)?;
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let ended = watcher.wait(&read, args.id, pool::Settings::default().deadline).await?;
     note(&how_it_ended(&ended));
@@ -78,21 +91,20 @@ fn how_it_ended(job: &JobState) -> String {
     format!("Job {}{error}{code}", job.status)
 }
 
-/// Prints them, and says whether anybody reads on.
-fn show(lines: &[JobLog], output: Output) -> Result<bool, CliError> {
-    let mut text = String::new();
-    for line in lines {
-        text += &match output {
-            Output::Json => serde_json::to_string(line).map_err(|error| CliError::new(FAILED, error.to_string()))?,
-            Output::Table => log_line(line),
-        };
-        text.push('\n');
+fn text(lines: &[JobLog], output: Lines, array: &mut Array) -> Result<String, CliError> {
+    match output {
+        Lines::Table => Ok(lines.iter().map(|line| log_line(line) + "\n").collect()),
+        Lines::Json => array.push(lines),
+        Lines::Jsonl => json_lines(lines),
     }
-    print_on(&text)
+}
+
+fn end(output: Lines, array: &Array) -> Result<(), CliError> {
+    print(if output == Lines::Json { array.end() } else { "" })
 }
 
 /// A line of a log for people.
 pub(super) fn log_line(line: &JobLog) -> String {
-    let at = line.created_at.format(&Rfc3339).unwrap_or_default();
+    let at = rfc_3339(line.created_at);
     printable(&format!("{at}  {:5}  {}  {}", line.level, line.stage, line.output)).replace('\n', " ")
 }

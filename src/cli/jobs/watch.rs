@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _};
+use indicatif::HumanDuration;
 use ratatui::{
     DefaultTerminal, Frame,
     crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers},
@@ -15,13 +16,14 @@ use ratatui::{
     text::Line,
     widgets::{Row, Table},
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{
     connect::connect,
     error::{CliError, USAGE},
     filter::{self, Filter},
+    output::rfc_3339,
     resolve::OPERATOR,
     signals::Signals,
     table::one_line,
@@ -170,13 +172,8 @@ async fn look(pool: &Pool, organization: &Organization, query: &Query, filter: &
 
 /// How long ago, in two or three characters.
 fn ago(now: OffsetDateTime, then: OffsetDateTime) -> String {
-    let seconds = (now - then).whole_seconds().max(0);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m", seconds / 60),
-        3_600..86_400 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
+    // A clock may be ahead of another one.
+    format!("{:#}", HumanDuration((now - then).try_into().unwrap_or_default()))
 }
 
 /// The tags that tell one set from another, which are not those that nearly all have.
@@ -197,7 +194,7 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
     let pending: i64 = seen.queue.iter().map(|tags| tags.jobs).sum();
     let more = if seen.running.len() >= RUNNING as usize { "+" } else { "" };
     let online = seen.daemons.iter().filter(|daemon| daemon.status != DaemonStatus::Offline).count();
-    let at = seen.at.replace_nanosecond(0).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+    let at = rfc_3339(seen.at.truncate_to_second());
     let title = format!(
         "{}: {pending} pending, {}{more} running, {online} of {} daemons online, {at}",
         one_line(&organization.name),
