@@ -209,7 +209,7 @@ async fn many_jobs_are_canceled_on_a_terminal_only_by_whoever_says_yes() {
     let cancel = "clear; coderdb provisioner jobs cancel --initiator prebuilds --status pending";
     for (answer, code, left) in [("n", 1, "38"), ("", 1, "38"), ("y", 0, "28")] {
         terminal.press(&[&format!("{cancel}; echo code $? end"), "Enter"]);
-        terminal.shows(|screen| screen.contains("Cancel 10 provisioner jobs? [y/N]")).await;
+        terminal.shows(|screen| screen.contains("Cancel 10 pending provisioner jobs of org1? [y/N]")).await;
         terminal.press(&[answer, "Enter"]);
         terminal.ends(code).await;
         assert_eq!(rows.one(pending).await, left, "{answer:?}");

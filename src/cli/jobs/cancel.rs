@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{self, BufRead as _, IsTerminal as _},
+    fs,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -18,6 +19,7 @@ use super::super::{
     output::{Output, note, print, print_json, table},
     resolve::OPERATOR,
     signals::{EndedBy, Signals},
+    table::one_line,
 };
 use crate::{
     authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
@@ -197,8 +199,7 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
         database.close().await;
         return Ok(exit_code(is_named, &reports));
     }
-    args.yes |= total <= 1 || !io::stdin().is_terminal() || !io::stderr().is_terminal();
-    if !args.yes && !is_confirmed(total)? {
+    if !args.yes && total > 1 && !is_confirmed(total, &groups, &organization)? {
         return Err(CliError::new(FAILED, "nothing was canceled"));
     }
     let (reports, ended) = cancel(&mut database, &organization, &groups, total).await?;
@@ -360,11 +361,19 @@ async fn foresee(
     Ok(reports)
 }
 
-/// Asks a person, on standard error.
-fn is_confirmed(total: usize) -> Result<bool, CliError> {
-    eprint!("Cancel {total} provisioner jobs? [y/N] ");
+/// Asks the person at the terminal, wherever input and output go; yes where there is none, as for a script.
+fn is_confirmed(total: usize, groups: &[Group], organization: &Organization) -> io::Result<bool> {
+    let is_attended = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
+    let terminal = || fs::File::options().read(true).write(true).open("/dev/tty").ok();
+    let Some(mut terminal) = is_attended.then(terminal).flatten() else { return Ok(true) };
+    let statuses: Vec<_> =
+        groups.iter().filter(|group| !group.ids.is_empty()).filter_map(|group| group.expected).collect();
+    let statuses = statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" or ");
+    let space = if statuses.is_empty() { "" } else { " " };
+    let question = format!("Cancel {total} {statuses}{space}provisioner jobs of {}? [y/N] ", organization.name);
+    terminal.write_all(one_line(&question).as_bytes())?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    io::BufReader::new(terminal).read_line(&mut answer)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
@@ -442,8 +451,23 @@ async fn tell(database: &mut Database, organization: &Organization, ids: &[JobId
     Ok(())
 }
 
-/// A line per job, and how many there are of each outcome.
+/// A line per job, and how many there are of each outcome, also when nothing can be printed.
 fn report(reports: &[Report], output: Output) -> Result<(), CliError> {
+    let printed = print_report(reports, output);
+    let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
+    for report in reports {
+        *counts.entry(report.outcome).or_default() += 1;
+    }
+    let mut text = String::new();
+    for (outcome, count) in counts {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{separator}{count} {}", outcome.words());
+    }
+    note(if text.is_empty() { "No provisioner jobs to cancel" } else { &text });
+    printed
+}
+
+fn print_report(reports: &[Report], output: Output) -> Result<(), CliError> {
     match output {
         Output::Json => print_json(&reports)?,
         Output::Table if reports.is_empty() => {}
@@ -462,16 +486,6 @@ fn report(reports: &[Report], output: Output) -> Result<(), CliError> {
             ))?;
         }
     }
-    let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
-    for report in reports {
-        *counts.entry(report.outcome).or_default() += 1;
-    }
-    let mut text = String::new();
-    for (outcome, count) in counts {
-        let separator = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{separator}{count} {}", outcome.words());
-    }
-    note(if text.is_empty() { "No provisioner jobs to cancel" } else { &text });
     Ok(())
 }
 
