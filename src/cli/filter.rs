@@ -1,10 +1,11 @@
 //! Which jobs: the same arguments wherever jobs are chosen.
 
-use std::{error::Error, str::FromStr};
+use std::{error::Error, ffi::OsStr, str::FromStr};
 
 use clap::{
-    Args,
-    builder::{StringValueParser, TypedValueParser},
+    ArgMatches, Args, FromArgMatches,
+    builder::{PossibleValue, StringValueParser, TypedValueParser},
+    parser::ValueSource,
 };
 use clap_complete::ArgValueCompleter;
 use time::OffsetDateTime;
@@ -21,17 +22,48 @@ use crate::{
 };
 
 /// The organization, and which of its jobs. What is asked for twice, by flags or in the search, is a mistake.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(super) struct Filter {
+    flags: Flags,
+    /// The keys of what only variables ask for: the search may ask for something else.
+    defaults: Vec<&'static str>,
+}
+
+impl FromArgMatches for Filter {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let is_default = |id: &str| matches.value_source(id) == Some(ValueSource::EnvVariable);
+        let keys = [("status", "status"), ("initiator", "initiator"), ("org", "organization")];
+        let defaults = keys.into_iter().filter(|(id, _)| is_default(id)).map(|(_, key)| key).collect();
+        Ok(Self { flags: Flags::from_arg_matches(matches)?, defaults })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Filter {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Flags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Flags::augment_args_for_update(command)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Flags {
     /// Only jobs with one of these statuses
-    #[arg(short, long, value_delimiter = ',')]
+    #[arg(short, long, value_delimiter = ',', ignore_case = true)]
     #[arg(value_parser = values::<JobStatus>(JobStatus::ALL.iter().map(|v| v.as_str())))]
     status: Vec<JobStatus>,
-    /// Filter by initiator (user ID or username).
-    #[arg(short, long, value_name = "USER", value_parser = filled::<UserRef>())]
+    // In a comment, it would lose its full stop.
+    #[arg(short, long, help = "Filter by initiator (user ID or username).", value_name = "USER", value_parser = filled::<UserRef>())]
     initiator: Option<UserRef>,
     /// Only jobs whose build does this to its workspace
-    #[arg(long, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
+    #[arg(long, ignore_case = true, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
     transition: Option<Transition>,
     /// Only jobs with a version of this template, by name or id
     #[arg(long, value_parser = filled::<NameOrId<TemplateId>>())]
@@ -54,12 +86,34 @@ pub(super) struct Filter {
     organization: OrganizationArg,
 }
 
-/// A parser for a closed set, whose values the help and the errors list.
+/// A parser for a closed set in small letters, whose values the help and the errors list.
 pub(super) fn values<T>(all: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
 where
     T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {
-    clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>()).try_map(|text| text.parse())
+    let all = clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>());
+    Trimmed(all.try_map(|text| text.to_ascii_lowercase().parse()))
+}
+
+/// A parser that takes no notice of spaces around a value, as behind a comma.
+#[derive(Clone)]
+pub(super) struct Trimmed<P>(pub(super) P);
+
+impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
+    type Value = P::Value;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        self.0.parse_ref(command, arg, value.to_str().map_or(value, |text| OsStr::new(text.trim())))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
 }
 
 /// A parser for what chooses something: what a script forgot to set must not choose everything.
@@ -82,19 +136,24 @@ pub(super) fn tag(text: &str) -> Result<(String, String), String> {
 impl Filter {
     /// All that was asked for as one query: a flag is another way to write a term.
     pub(super) fn query(self) -> Result<Query, CliError> {
+        let Self { flags, defaults } = self;
         let list = |is_empty: bool, condition| (!is_empty).then_some(condition);
-        let flags = [
-            list(self.status.is_empty(), Condition::Status(self.status)),
-            self.initiator.map(Condition::Initiator),
-            self.transition.map(Condition::Transition),
-            self.template.map(Condition::Template),
-            self.workspace.map(Condition::Workspace),
-            list(self.ids.is_empty(), Condition::Id(self.ids)),
-            self.organization.org.map(Condition::Organization),
+        let asked = [
+            list(flags.status.is_empty(), Condition::Status(flags.status)),
+            flags.initiator.map(Condition::Initiator),
+            flags.transition.map(Condition::Transition),
+            flags.template.map(Condition::Template),
+            flags.workspace.map(Condition::Workspace),
+            list(flags.ids.is_empty(), Condition::Id(flags.ids)),
+            flags.organization.org.map(Condition::Organization),
         ];
-        let tags = self.tags.into_iter().map(|(key, value)| Condition::Tag(key, value));
-        let mut query = self.search.unwrap_or_default();
-        for condition in flags.into_iter().flatten().chain(tags) {
+        let tags = flags.tags.into_iter().map(|(key, value)| Condition::Tag(key, value));
+        let mut query = flags.search.unwrap_or_default();
+        let searched: Vec<_> = query.terms().iter().map(|term| term.condition.key()).collect();
+        for condition in asked.into_iter().flatten().chain(tags) {
+            if defaults.contains(&condition.key()) && searched.contains(&condition.key()) {
+                continue;
+            }
             query
                 .push(Term { negated: false, condition })
                 .map_err(|problem| CliError::new(USAGE, problem.to_string()))?;
