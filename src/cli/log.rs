@@ -18,7 +18,7 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
 };
 
-use super::output::rfc_3339;
+use super::output::{escaped, rfc_3339};
 
 use super::error::{CliError, USAGE};
 
@@ -63,7 +63,7 @@ impl<S: Subscriber> Layer<S> for Json {
 fn write(mut line: Value) {
     line["time"] = rfc_3339(OffsetDateTime::now_utc()).into();
     // When nobody can read it, the work goes on all the same.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", escaped(&line.to_string()));
 }
 
 struct Fields(Map<String, Value>);

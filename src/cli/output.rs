@@ -1,12 +1,15 @@
 //! Tables for people, JSON for machines.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+    os::fd::AsFd as _,
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{io::Interest, net::unix::pipe::Sender};
 
 use super::{
     error::{CliError, FAILED},
@@ -57,10 +60,11 @@ pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
 
 /// Waits until nobody reads standard output any more; for ever where that cannot be told, as of a file.
 pub(super) async fn nobody_reads() {
-    if let Ok(stdout) = AsyncFd::register_with_interest(io::stdout(), Interest::ERROR) {
-        let _ = stdout.ready(Interest::ERROR).await;
-    } else {
-        std::future::pending().await
+    // Unchecked: what is made sure of besides would make writing to it fail where it is to wait.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    match stdout {
+        Ok(stdout) => drop(stdout.ready(Interest::ERROR).await),
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -79,7 +83,9 @@ pub(super) fn printable(text: &str) -> String {
 
 /// Whether a character ends a line, steers a terminal, or shows the text after it in another order.
 pub(super) fn breaks_lines(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let is_invisible =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_invisible
 }
 
 /// A moment for machines.
@@ -90,8 +96,21 @@ pub(super) fn rfc_3339(time: OffsetDateTime) -> String {
 
 /// A JSON object per line.
 pub(super) fn json_lines(values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
-    let line = |value| Ok(serde_json::to_string(&value)? + "\n");
+    let line = |value| Ok(escaped(&serde_json::to_string(&value)?) + "\n");
     values.into_iter().map(line).collect()
+}
+
+/// The same JSON for a terminal: what steers one, and JSON allows in a string, is escaped.
+pub(super) fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if !c.is_ascii_control() && breaks_lines(c) || c == '\u{7f}' {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// A JSON array that is printed while its elements come.
@@ -108,7 +127,7 @@ impl Array {
             text.push_str(if self.is_begun { "," } else { "[" });
             self.is_begun = true;
             // No text within has a line break: JSON escapes them.
-            text.push_str(&format!("\n{}", serde_json::to_string_pretty(&value)?).replace('\n', "\n  "));
+            text.push_str(&format!("\n{}", escaped(&serde_json::to_string_pretty(&value)?)).replace('\n', "\n  "));
         }
         Ok(text)
     }
@@ -121,7 +140,7 @@ impl Array {
 
 /// Prints a result as JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
-    print(&(serde_json::to_string_pretty(value)? + "\n"))
+    print(&(escaped(&serde_json::to_string_pretty(value)?) + "\n"))
 }
 
 impl From<serde_json::Error> for CliError {

@@ -9,10 +9,12 @@ use super::super::{
     error::{CliError, FAILED},
     output::{Array, json_lines, nobody_reads, note, print, print_on, printable, rfc_3339},
     resolve::{OPERATOR, OrganizationArg},
+    table::one_line,
 };
+use super::job_id;
 use crate::{
     authz::{ReadJobLogs, ReadJobs},
-    model::{JobId, JobLog, JobState, JobStatus},
+    model::{JobLog, JobState, JobStatus},
     pool::{self, Pool},
     store::job_logs,
     watch::{self, Watcher},
@@ -27,7 +29,7 @@ use crate::{
 pub(in crate::cli) struct Args {
     /// The id of the job
     #[arg(value_name = "JOB")]
-    id: JobId,
+    id: String,
     /// Go on with what it logs from now on, until it ends
     #[arg(short, long)]
     follow: bool,
@@ -52,10 +54,11 @@ enum Lines {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let id = job_id(&args.id)?;
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let permit = ReadJobLogs::check(&OPERATOR, organization.id)?;
-    let lines = job_logs::after(&mut database, &permit, args.id, args.after).await?;
+    let lines = job_logs::after(&mut database, &permit, id, args.after).await?;
     let mut array = Array::default();
     let is_read = print_on(&text(&lines, args.output, &mut array)?)?;
     if !args.follow || !is_read {
@@ -66,7 +69,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let pool = Pool::new(database.options().clone(), pool::Settings::default());
     let watcher = Watcher::start(&pool, watch::Settings::default());
     let after = lines.last().map_or(args.after, |line| line.id);
-    let mut follower = watcher.follow(permit, args.id, after);
+    let mut follower = watcher.follow(permit, id, after);
     loop {
         let lines = tokio::select! {
             lines = follower.next() => lines?,
@@ -79,8 +82,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     }
     end(args.output, &array)?;
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let ended = watcher.wait(&read, args.id, pool::Settings::default().deadline).await?;
-    note(&how_it_ended(&ended));
+    let ended = watcher.wait(&read, id, pool::Settings::default().deadline).await?;
+    note(&one_line(&how_it_ended(&ended)));
     database.close().await;
     Ok(if ended.status == JobStatus::Succeeded { ExitCode::SUCCESS } else { FAILED.into() })
 }
