@@ -8,23 +8,23 @@ mod watch;
 use std::{io, process::ExitCode};
 
 use anstyle::AnsiColor;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::EnumValueParser};
 use indicatif::HumanDuration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{
     connect::connect,
-    error::{CliError, FAILED},
-    filter::{self, Filter},
+    error::{CliError, FAILED, USAGE},
+    filter::{self, Filter, Trimmed},
     output::{Array, Format, json_lines, note, print, print_on, printable, rfc_3339},
     queue::{Daemons, Reasons, reason},
     resolve::OPERATOR,
-    table::{Cell, Heading, Medium, Table},
+    table::{Cell, Cut, Heading, Medium, Table},
 };
 use crate::{
     authz::ReadJobs,
-    model::{JobDetails, JobStatus, Organization, PageRequest, QueueState, Tags},
+    model::{JobDetails, JobId, JobStatus, Organization, PageRequest, QueueState, Tags},
     store::jobs,
 };
 
@@ -48,14 +48,15 @@ pub(super) enum Command {
 pub(super) struct List {
     #[command(flatten)]
     filter: Filter,
-    /// At most so many jobs, the newest ones, oldest of them first; 0 is --all
-    #[arg(short, long, default_value = "50", env = "CODER_PROVISIONER_JOB_LIST_LIMIT", allow_negative_numbers = true)]
-    limit: u32,
+    /// At most so many jobs, the newest ones, oldest of them first; 50 if absent, 0 is --all
+    #[arg(short, long, env = "CODER_PROVISIONER_JOB_LIST_LIMIT", allow_negative_numbers = true)]
+    limit: Option<u32>,
     /// All jobs, newest first, as they are read
     #[arg(short, long)]
     all: bool,
     /// The columns of table, wide and csv
-    #[arg(short = 'c', long = "column", value_enum, value_delimiter = ',')]
+    #[arg(short = 'c', long = "column", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = Trimmed(EnumValueParser::<Column>::new()))]
     columns: Vec<Column>,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
@@ -152,16 +153,20 @@ impl Column {
         [Self::CreatedAt, Self::Id, Self::Type, Self::TemplateDisplayName, Self::Status, Self::Queue, Self::Tags];
 
     fn titled(self) -> Heading {
-        Heading { text: self.heading(), is_key: self.is_key() }
+        Heading { text: self.heading(), cut: self.cut() }
     }
 
     fn heading(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether it says much more when it is whole.
-    const fn is_key(self) -> bool {
-        matches!(self, Self::Id | Self::CreatedAt | Self::Status | Self::Queue | Self::ErrorCode)
+    /// An id is of use only when it is whole, and others say much more then.
+    const fn cut(self) -> Cut {
+        match self {
+            Self::Id => Cut::Last,
+            Self::CreatedAt | Self::Status | Self::Queue | Self::ErrorCode => Cut::Later,
+            _ => Cut::First,
+        }
     }
 
     fn cell(self, row: &Row<'_>) -> Cell {
@@ -261,6 +266,11 @@ fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
+/// The id that is meant, with the words of domain 11.1.
+fn job_id(text: &str) -> Result<JobId, CliError> {
+    text.trim().parse().map_err(|_| CliError::new(USAGE, format!("invalid job ID: {text}")))
+}
+
 pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::List(args) => list(args).await,
@@ -274,20 +284,26 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 /// How many jobs are read at once when all are wanted: memory does not grow with their number.
 const PAGE: u32 = 2_000;
 
+/// How many jobs are listed when nobody says (domain 11.1).
+const LIMIT: u32 = 50;
+
 async fn list(args: List) -> Result<ExitCode, CliError> {
     let query = args.filter.query()?;
     let mut database = connect().await?;
     let (organization, filter) = filter::resolve(&mut database, &query).await?;
     let permit = ReadJobs::check(&OPERATOR, organization.id)?;
     let mut printer = Printer::new(args.output, args.columns, organization);
-    let mut page = PageRequest::first(if args.all || args.limit == 0 { PAGE } else { args.limit });
+    let limit = if args.all { 0 } else { args.limit.unwrap_or(LIMIT) };
+    let mut page = PageRequest::first(if limit == 0 { PAGE } else { limit });
+    let mut is_cut = false;
     loop {
         let listed = jobs::list(&mut database, &permit, &filter, page).await?;
-        let next = listed.next.filter(|_| args.all || args.limit == 0);
+        is_cut |= listed.next.is_some() && limit > 0;
+        let next = listed.next.filter(|_| limit == 0);
         let mut rows = listed.rows;
-        if !args.all && args.limit > 0 {
+        if limit > 0 {
             // The limit keeps the newest; people read them oldest first.
-            rows.sort_by_key(|details| details.job.created_at);
+            rows.sort_by_key(|details| (details.job.created_at, details.job.id));
         }
         printer.daemons.look_up(&mut database, permit.organization(), &rows).await?;
         match next {
@@ -300,6 +316,10 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
         }
     }
     printer.finish()?;
+    // Whoever gave a limit knows of it.
+    if is_cut && args.limit.is_none() {
+        note(&format!("the newest {LIMIT} are shown; --all shows the rest"));
+    }
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }
