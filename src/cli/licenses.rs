@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf, process::ExitCode};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{
@@ -87,7 +87,10 @@ async fn add(args: &Add) -> Result<ExitCode, CliError> {
 /// The license with what its claims say of it (domain 10.7).
 fn understood(jwt: LicenseJwt, now: OffsetDateTime) -> Result<NewLicense, &'static str> {
     let claims = claims(&jwt).ok_or("it is not a signed JSON web token")?;
-    let time = |claim: &str| OffsetDateTime::from_unix_timestamp(claims.get(claim)?.as_i64()?).ok();
+    // Seconds, which some write as 1.8e9 or with a point.
+    let time = |claim: &str| {
+        OffsetDateTime::UNIX_EPOCH.checked_add(Duration::checked_seconds_f64(claims.get(claim)?.as_f64()?)?)
+    };
     let expires_at = time("exp").ok_or("it does not say when it expires")?;
     if expires_at <= now {
         return Err("it has expired");
@@ -102,9 +105,13 @@ fn understood(jwt: LicenseJwt, now: OffsetDateTime) -> Result<NewLicense, &'stat
 /// What a license says, unverified.
 fn claims(jwt: &LicenseJwt) -> Option<Map<String, Value>> {
     let mut parts = jwt.expose().split('.');
-    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(_), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return None;
     };
+    if signature.is_empty() {
+        return None;
+    }
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 

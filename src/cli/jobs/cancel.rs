@@ -21,6 +21,7 @@ use super::super::{
     signals::{EndedBy, Signals},
     table::one_line,
 };
+use super::job_id;
 use crate::{
     authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
     model::{CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest},
@@ -52,7 +53,7 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     filter: Filter,
     /// Leave every job alone whose status is another one
-    #[arg(long, value_name = "STATUS", value_parser = values::<ExpectedStatus>(ExpectedStatus::ALL.iter().map(|v| v.as_str())))]
+    #[arg(long, value_name = "STATUS", ignore_case = true, value_parser = values::<ExpectedStatus>(ExpectedStatus::ALL.iter().map(|v| v.as_str())))]
     expect_status: Option<ExpectedStatus>,
     /// Say what would be canceled, and do nothing
     #[arg(long)]
@@ -157,7 +158,7 @@ struct Group {
     ids: Vec<JobId>,
 }
 
-pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     // Whoever reads ids in a loop has the next ones on standard input: they are not for us.
     let from_input = args.named.iter().any(|id| id == "-");
     if from_input && args.named.len() > 1 {
@@ -273,7 +274,7 @@ fn ids<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Option<Vec<JobId>>, C
     let mut ids = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for text in texts {
-        let id = text.parse().map_err(|_| CliError::new(USAGE, format!("invalid job ID: {text}")))?;
+        let id = job_id(text)?;
         if seen.insert(id) {
             ids.push(id);
         }

@@ -13,15 +13,15 @@ use super::{
         queue::{Daemons, reason},
         resolve::{OPERATOR, OrganizationArg},
     },
-    Listed,
+    Listed, job_id,
     logs::log_line,
     place,
 };
 use crate::{
     authz::{ReadDaemons, ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
     model::{
-        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobErrorCode, JobId, JobLog, Organization, QueueState,
-        Quota, Transition, UserRef, WorkspaceBuildId,
+        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobErrorCode, JobLog, Organization, QueueState, Quota,
+        Transition, UserRef, WorkspaceBuildId,
     },
     store::{self, PgConnection, builds, daemons, job_logs, jobs, quota, users, workspaces},
 };
@@ -34,7 +34,7 @@ use crate::{
 pub(in crate::cli) struct Args {
     /// The id of the job
     #[arg(value_name = "JOB")]
-    id: JobId,
+    id: String,
     /// How many of the last lines of its log
     #[arg(long, value_name = "LINES", default_value_t = 10)]
     logs: usize,
@@ -73,9 +73,10 @@ struct Build {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let id = job_id(&args.id)?;
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
-    let job = jobs::get(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, args.id).await?;
+    let job = jobs::get(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, id).await?;
     let shown = look(&mut database, &organization, &job, args.logs).await?;
     match args.output {
         Output::Json => print_json(&shown)?,

@@ -26,7 +26,7 @@ use super::super::{
     output::rfc_3339,
     resolve::OPERATOR,
     signals::Signals,
-    table::one_line,
+    table::{Medium, cut, one_line},
 };
 use crate::{
     authz::{ReadDaemons, ReadJobs},
@@ -201,7 +201,8 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
         seen.running.len(),
         seen.daemons.len()
     );
-    frame.render_widget(Line::from(title).bold(), top);
+    let width = usize::from(top.width);
+    frame.render_widget(Line::from(cut(&title, width)).bold(), top);
     section(
         frame,
         queue,
@@ -276,11 +277,18 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
         }),
     );
     let said = match trouble {
-        Some(trouble) => Line::from(one_line(&format!("trying again: {trouble}"))).red(),
+        Some(trouble) => Line::from(cut(&one_line(&format!("trying again: {trouble}")), width)).red(),
         None => Line::from("q quits").dim(),
     };
     frame.render_widget(said, bottom);
+    if !Medium::stdout().colored {
+        let area = frame.area();
+        frame.buffer_mut().set_style(area, Style::reset());
+    }
 }
+
+/// Between two columns.
+const GAP: u16 = 2;
 
 /// A line of headings and as many rows as there is room for; the last line says how many there are more.
 fn section<const N: usize>(
@@ -290,13 +298,15 @@ fn section<const N: usize>(
     widths: [Constraint; N],
     rows: impl ExactSizeIterator<Item = [String; N]>,
 ) {
+    let columns: [Rect; N] = Layout::horizontal(widths).spacing(GAP).areas(area);
+    let fitting = |(text, column): (String, Rect)| cut(&text, usize::from(column.width));
     let room = usize::from(area.height.saturating_sub(1));
     let total = rows.len();
     let shown = if total > room { room.saturating_sub(1) } else { total };
-    let mut rows: Vec<_> = rows.take(shown).map(Row::new).collect();
+    let mut rows: Vec<_> = rows.take(shown).map(|row| Row::new(row.into_iter().zip(columns).map(fitting))).collect();
     if total > shown {
         rows.push(Row::new([format!("and {} more", total - shown)]));
     }
-    let table = Table::new(rows, widths).header(Row::new(headings).style(Style::new().bold())).column_spacing(2);
+    let table = Table::new(rows, widths).header(Row::new(headings).style(Style::new().bold())).column_spacing(GAP);
     frame.render_widget(table, area);
 }
