@@ -38,7 +38,7 @@ impl Query {
         for term in &self.terms {
             let exclude = term.negated.then_some(&mut filter.exclude);
             match &term.condition {
-                Condition::Organization(_) => {}
+                Condition::Organization(_) | Condition::Created(_) => {}
                 Condition::Status(values) => {
                     exclude.map_or(&mut filter.status, |exclude| &mut exclude.status).extend(values);
                 }
@@ -79,7 +79,6 @@ impl Query {
                         None => filter.workspace = Some(id),
                     }
                 }
-                Condition::Created(_) => {}
             }
         }
         (filter.created_after, filter.created_before) = self.created(now);

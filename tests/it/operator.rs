@@ -398,7 +398,7 @@ async fn logs_are_printed_and_followed_until_the_job_ends() {
     let json = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "jsonl"]))).stdout;
     let array = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "json"]))).stdout;
     let json: Value = serde_json::from_str(&json).expect("one line of JSON");
-    assert_eq!(serde_json::from_str::<Vec<Value>>(&array).expect("an array"), [json.clone()]);
+    assert_eq!(serde_json::from_str::<Value>(&array).expect("an array"), Value::from_iter([json.clone()]));
     let none = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "json", "--after", "99"])));
     assert_eq!((none.code, none.stdout.as_str()), (0, "[]\n"));
     assert_eq!(json.as_object().expect("an object").len(), 6);

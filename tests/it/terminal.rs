@@ -158,8 +158,22 @@ async fn watch_shows_queue_jobs_and_daemons_on_80_by_24_and_what_changes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_honours_filters_and_leaves_the_terminal_clean_however_it_ends() {
-    let rows = world().await;
+    let mut rows = world().await;
     let terminal = Terminal::open(&rows, (80, 24));
+    // Old enough only after the first look.
+    rows.run("UPDATE provisioner_jobs SET created_at = now() + interval '2 seconds' WHERE id > u(30)").await;
+    let aging = WATCH.replace(';', " --initiator prebuilds -q 'created:>1s';");
+    terminal.press(&[&aging, "Enter"]);
+    terminal.shows(|screen| screen.starts_with("org1: 10 pending, 0 running")).await;
+    terminal.press(&["q"]);
+    terminal.ends(0).await;
+
+    let tagged = WATCH.replace(';', " --tag env=aws;");
+    terminal.press(&[&tagged, "Enter"]);
+    terminal.shows(|screen| screen.starts_with("org1: 20 pending, 0 running, 0 of 0 daemons online")).await;
+    terminal.press(&["q"]);
+    terminal.ends(0).await;
+
     let filtered = WATCH.replace(';', " --initiator prebuilds;");
     terminal.press(&[&filtered, "Enter"]);
     terminal.shows(|screen| screen.starts_with("org1: 10 pending, 0 running")).await;
