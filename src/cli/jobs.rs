@@ -34,8 +34,8 @@ pub(super) enum Command {
     #[command(visible_alias = "ls")]
     #[command(after_help = "Examples:\n  coderdb provisioner jobs list\n  coderdb provisioner jobs list --initiator \
                             prebuilds --status pending\n  coderdb provisioner jobs list --search \
-                            'workspace:alice/dev -status:succeeded created:<1d' -o wide\n  coderdb provisioner \
-                            jobs list -c 'id,status,worker name,error code' --all -o csv\n\n`--initiator me` is \
+                            'workspace:dave/api -status:pending'\n  coderdb provisioner \
+                            jobs list -c 'id,status,worker name' --all -o csv\n\n`--initiator me` is \
                             the user that CODERDB_USER names. docs/search.md has the grammar of --search.")]
     List(List),
     Get(get::Args),

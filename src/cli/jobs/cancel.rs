@@ -40,10 +40,10 @@ const BATCH: usize = 500;
 /// Without ids and filters, ids are read from standard input. Run again, it goes on with what is left.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb provisioner jobs cancel c0de0000-0009-4000-8000-000000000031\n  coderdb \
-                        provisioner jobs cancel --initiator prebuilds --status pending --dry-run\n  coderdb \
-                        provisioner jobs cancel --initiator prebuilds --status pending --yes\n  coderdb provisioner \
-                        jobs list --status running --all -o name | coderdb provisioner jobs cancel \
-                        --expect-status running\n\nExit codes: 0 everything that was chosen is canceled, or was in \
+                        provisioner jobs cancel -i prebuilds -s pending --dry-run\n  coderdb \
+                        provisioner jobs cancel -i prebuilds -s pending --yes\n  coderdb provisioner \
+                        jobs list -s running --all -o name |\n    coderdb provisioner jobs cancel --expect-status \
+                        running\n\nExit codes: 0 everything that was chosen is canceled, or was in \
                         another state by then; 1 a job that was named is not canceled; 4 the database was lost on the \
                         way, and what was done is reported.")]
 pub(in crate::cli) struct Args {

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb provisioner jobs logs c0de0000-0009-4000-8000-000000000022\n  coderdb \
                         provisioner jobs logs c0de0000-0009-4000-8000-000000000027 --follow\n  coderdb provisioner \
-                        jobs logs c0de0000-0009-4000-8000-000000000022 -o jsonl | jq -r .output\n\nExit codes with \
+                        jobs logs c0de0000-0009-4000-8000-000000000022 -o jsonl\n\nExit codes with \
                         --follow: 0 the job has succeeded, 1 it has failed or is canceled.")]
 pub(in crate::cli) struct Args {
     /// The id of the job
