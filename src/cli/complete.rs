@@ -79,7 +79,30 @@ pub(super) fn man(args: &Man) -> Result<(), CliError> {
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    print(&String::from_utf8_lossy(&page))
+    let variables = command.get_arguments().filter_map(|arg| {
+        Some((arg.get_env()?.to_str()?.to_owned(), format!("the default of --{}", arg.get_long().unwrap_or_default())))
+    });
+    let database = ("DATABASE_URL".to_owned(), "the database; docs/operations.md has the other variables".to_owned());
+    let codes = EXIT_CODES.map(|(code, meaning)| (code.to_owned(), meaning.to_owned()));
+    let page = String::from_utf8_lossy(&page).into_owned();
+    print(&(page + &section("ENVIRONMENT", variables.chain([database])) + &section("EXIT STATUS", codes)))
+}
+
+/// What most commands end with; docs/operations.md has the rest.
+const EXIT_CODES: [(&str, &str); 7] = [
+    ("0", "done, or nothing to do"),
+    ("1", "what was named does not exist, or the operation failed"),
+    ("2", "usage or configuration"),
+    ("3", "migrations are pending, or the schema is missing"),
+    ("4", "the database is unreachable, or the connection was lost"),
+    ("14", "a standby, a session that may only read, a missing privilege, a full disk"),
+    ("129, 130, 143", "stopped by SIGHUP, SIGINT or SIGTERM"),
+];
+
+/// A section of a manual page: names, and what they mean.
+fn section(title: &str, items: impl IntoIterator<Item = (String, String)>) -> String {
+    let item = |(name, meaning): (String, String)| format!(".TP\n\\fB{name}\\fR\n{}\n", meaning.replace('-', "\\-"));
+    format!(".SH \"{title}\"\n{}", items.into_iter().map(item).collect::<String>())
 }
 
 /// The organizations of the configured database; nothing when it does not answer soon.

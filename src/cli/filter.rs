@@ -24,7 +24,7 @@ use crate::{
 /// The organization, and which of its jobs. What is asked for twice, by flags or in the search, is a mistake.
 #[derive(Debug)]
 pub(super) struct Filter {
-    flags: Flags,
+    flags: Box<Flags>,
     /// The keys of what only variables ask for: the search may ask for something else.
     defaults: Vec<&'static str>,
 }
@@ -34,7 +34,7 @@ impl FromArgMatches for Filter {
         let is_default = |id: &str| matches.value_source(id) == Some(ValueSource::EnvVariable);
         let keys = [("status", "status"), ("initiator", "initiator"), ("org", "organization")];
         let defaults = keys.into_iter().filter(|(id, _)| is_default(id)).map(|(_, key)| key).collect();
-        Ok(Self { flags: Flags::from_arg_matches(matches)?, defaults })
+        Ok(Self { flags: Box::new(Flags::from_arg_matches(matches)?), defaults })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -136,7 +136,7 @@ pub(super) fn tag(text: &str) -> Result<(String, String), String> {
 impl Filter {
     /// All that was asked for as one query: a flag is another way to write a term.
     pub(super) fn query(self) -> Result<Query, CliError> {
-        let Self { flags, defaults } = self;
+        let (flags, defaults) = (*self.flags, self.defaults);
         let list = |is_empty: bool, condition| (!is_empty).then_some(condition);
         let asked = [
             list(flags.status.is_empty(), Condition::Status(flags.status)),
