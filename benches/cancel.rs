@@ -2,9 +2,9 @@
 //!
 //!     cargo bench --bench cancel
 //!
-//! Beside them wait 50,000 imports, which four daemons claim and complete, each on a connection of its own. The time is that
-//! of `coderdb provisioner jobs cancel --initiator prebuilds --status pending`, from its start to its end, 5 times; and
-//! how long a claim takes at most, in the second before and during the cancel.
+//! Beside them wait 50,000 imports, which four daemons claim and complete, each on a connection of its own. The time is
+//! that of `coderdb provisioner jobs cancel --initiator prebuilds --status pending`, from its start to its end, 5 times;
+//! and how long a claim takes at most, in the second before and during the cancel.
 
 use std::{
     process::{Command, Stdio},

@@ -34,8 +34,9 @@ const BATCH: usize = 500;
 
 /// Ask for jobs to be canceled: named ones, or those that the same filters choose as with `list`
 ///
-/// A job that waits is canceled at once; one that runs, when its daemon notices. With a --status, a job that no longer has
-/// it is left alone, and so is every job whose status is not the one that --expect-status names.
+/// A job that waits is canceled at once; one that runs, when its daemon notices. With a --status, or a search that
+/// leaves out a status, a job that has another one by then is left alone, and so is every job whose status is not the
+/// one that --expect-status names.
 ///
 /// Without ids and filters, ids are read from standard input. Run again, it goes on with what is left.
 #[derive(Debug, clap::Args)]
