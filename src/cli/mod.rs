@@ -23,7 +23,11 @@ mod table;
 
 use std::{env, io::Write as _, process::ExitCode};
 
-use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::StyledStr,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use error::{CliError, USAGE};
 use output::note;
@@ -161,16 +165,28 @@ pub fn main() -> ExitCode {
 /// Prints what clap says of the arguments: help as a result, also where a command is missing, and what is wrong with
 /// them as an error, without what in them steers a terminal.
 fn explain(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // Whoever reads only a part of it has read enough.
-            let _ = write!(anstream::stdout(), "{}", error.render().ansi());
-            ExitCode::SUCCESS
-        }
-        _ if error.use_stderr() => {
-            note(error.render().to_string().trim_end());
-            USAGE.into()
-        }
-        _ => error.exit(),
+    let help = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(error.render()),
+        ErrorKind::MissingSubcommand => help_of_group(error),
+        _ => None,
+    };
+    if let Some(help) = help {
+        // Whoever reads only a part of it has read enough.
+        let _ = write!(anstream::stdout(), "{}", help.ansi());
+        return ExitCode::SUCCESS;
     }
+    if error.use_stderr() {
+        note(error.render().to_string().trim_end());
+        return USAGE.into();
+    }
+    error.exit()
+}
+
+/// The help of the group that was named alone, where a variable stands for an argument.
+fn help_of_group(error: &clap::Error) -> Option<StyledStr> {
+    let Some(ContextValue::String(path)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let mut root = command();
+    root.build();
+    let group = path.split(' ').skip(1).try_fold(&mut root, |group, name| group.find_subcommand_mut(name));
+    group.map(clap::Command::render_help)
 }

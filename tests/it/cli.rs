@@ -202,6 +202,14 @@ async fn no_text_steers_the_terminal_it_is_printed_on() {
     run(database.coderdb().arg("demo"));
     let outcome = run(database.coderdb().args(["quota", "show", "\u{1b}[2Jalice\u{202e}"]));
     assert_eq!(outcome.stderr, "error: user not found:  [2Jalice \n");
+    for args in
+        [&["provisioner", "jobs", "get"][..], &["provisioner", "jobs", "list", "--status"], &["quota", "show", "x"]]
+    {
+        let said = run(support::coderdb().args(args).arg("\u{1b}]2;PWNED\u{7}zz\u{9b}2J"));
+        assert_eq!(said.code, 2, "{args:?}");
+        assert!(said.stderr.contains("zz"), "{}", said.stderr);
+        assert!(!said.stderr.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{:?}", said.stderr);
+    }
     let mut conn = database.connect().await;
     let broken = "UPDATE users SET username = E'x\\u001B[2J\\u0085\\u2028\\u202Ey' WHERE username = 'alice'";
     sqlx::raw_sql(broken).execute(&mut conn).await.unwrap();

@@ -247,12 +247,17 @@ async fn licenses_are_added_listed_and_deleted_and_never_printed() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), &second).expect("the license");
     assert_eq!(run(database.coderdb().args(["licenses", "add", "--file"]).arg(file.path())).code, 0, "not valid yet");
+    let with_point = token(&format!(r#"{{"exp": {later}.0, "n": 3}}"#));
+    assert_eq!(add(&with_point).code, 0);
+    assert_eq!(run(database.coderdb().args(["licenses", "delete", "3"])).code, 0);
     let never = token(&format!(r#"{{"exp": {later}, "nbf": {later}}}"#));
     for (text, why) in [
         (first.as_str(), "the license is there already"),
         (&never, "Invalid license: it will never be valid"),
         (&token(r#"{"exp": 1}"#), "Invalid license: it has expired"),
         (&token("{}"), "Invalid license: it does not say when it expires"),
+        (first.rsplit_once('.').expect("a signature").0, "Invalid license: it is not a signed"),
+        (&format!("{}.", first.rsplit_once('.').expect("a signature").0), "Invalid license: it is not a signed"),
         ("a.b", "Invalid license: it is not a signed"),
         ("", "Invalid license: it is not a signed"),
     ] {

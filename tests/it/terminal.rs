@@ -180,14 +180,32 @@ async fn watch_honours_filters_and_leaves_the_terminal_clean_however_it_ends() {
     terminal.press(&["C-c"]);
     terminal.ends(0).await;
 
-    terminal.press(&["coderdb provisioner jobs watch & p=$!; fg; echo code $? end", "Enter"]);
-    terminal.shows(|screen| screen.contains("q quits")).await;
-    let pid = terminal.ask(&["display-message", "-p", "#{pane_pid}"]);
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).expect("the shell");
-    let killed =
-        Command::new("kill").args(["-TERM", children.split_whitespace().last().expect("the program")]).status();
-    assert!(killed.expect("kill").success());
-    terminal.ends(143).await;
+    for (signal, code) in [("-TERM", 143), ("-HUP", 129)] {
+        terminal.press(&["coderdb provisioner jobs watch & p=$!; fg; echo code $? end", "Enter"]);
+        terminal.shows(|screen| screen.contains("q quits")).await;
+        let pid = terminal.ask(&["display-message", "-p", "#{pane_pid}"]);
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).expect("the shell");
+        let killed =
+            Command::new("kill").args([signal, children.split_whitespace().last().expect("the program")]).status();
+        assert!(killed.expect("kill").success());
+        terminal.ends(code).await;
+    }
+
+    // Colours and the like only where they are wanted; what is too long ends with an ellipsis.
+    rows.run("UPDATE provisioner_daemons SET name = 'daemon-' || repeat('long-', 11) WHERE id = u(9)").await;
+    for (how, is_styled) in [("", true), ("NO_COLOR=1 ", false)] {
+        terminal.press(&[&format!("{how}{WATCH}"), "Enter"]);
+        terminal.shows(|screen| screen.contains("q quits")).await;
+        assert!(
+            terminal.screen().contains("long-lon…") || terminal.screen().contains("…  offline"),
+            "{}",
+            terminal.screen()
+        );
+        let styled = terminal.ask(&["capture-pane", "-p", "-e"]);
+        assert_eq!(styled.contains("\u{1b}[1m"), is_styled, "{how}: {styled:?}");
+        terminal.press(&["q"]);
+        terminal.ends(0).await;
+    }
 
     // Without a terminal there is nothing to watch on.
     terminal.press(&["coderdb provisioner jobs watch < /dev/null; echo code $? end", "Enter"]);
@@ -229,6 +247,18 @@ async fn many_jobs_are_canceled_on_a_terminal_only_by_whoever_says_yes() {
         assert_eq!(rows.one(pending).await, left, "{answer:?}");
     }
     rows.run("UPDATE provisioner_jobs SET canceled_at = NULL, completed_at = NULL WHERE id > u(30)").await;
+    // Wherever input and output go, there is somebody at the terminal.
+    terminal.press(&[&format!("{cancel} > /dev/null 2> /dev/null < /dev/null; echo code $? end"), "Enter"]);
+    terminal.ends(0).await;
+    assert_eq!(rows.one(pending).await, "28", "none of the three is a terminal: a script");
+    rows.run("UPDATE provisioner_jobs SET canceled_at = NULL, completed_at = NULL WHERE id > u(30)").await;
+    for redirected in ["< /dev/null", "2> /dev/null", "< /dev/null 2> /dev/null", "> /dev/null 2> /dev/null"] {
+        terminal.press(&[&format!("{cancel} {redirected}; echo code $? end"), "Enter"]);
+        terminal.shows(|screen| screen.contains("Cancel 10 pending provisioner jobs of org1? [y/N]")).await;
+        terminal.press(&["n", "Enter"]);
+        terminal.ends(1).await;
+        assert_eq!(rows.one(pending).await, "38", "{redirected}");
+    }
     terminal.press(&[&format!("{cancel} --yes; echo code $? end"), "Enter"]);
     terminal.ends(0).await;
     assert_eq!(rows.one(pending).await, "28");
