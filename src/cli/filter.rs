@@ -14,6 +14,7 @@ use super::{
     complete,
     error::{CliError, FAILED, USAGE},
     resolve::{OPERATOR, OrganizationArg, me},
+    table::one_line,
 };
 use crate::{
     model::{JobFilter, JobId, JobStatus, NameOrId, Organization, Tags, TemplateId, Transition, UserRef, WorkspaceId},
@@ -179,7 +180,7 @@ impl From<ResolveError> for CliError {
         match error {
             ResolveError::Store(error) => error.into(),
             ResolveError::Ambiguous { candidates, .. } => {
-                Self::new(FAILED, said).next(format!("name one of them: {}", candidates.join(", ")))
+                Self::new(FAILED, said).next(one_line(&format!("name one of them: {}", candidates.join(", "))))
             }
         }
     }
