@@ -38,9 +38,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
     after_help = "Examples:\n  echo 'source <(coderdb completions bash)' >> ~/.bashrc\n  echo 'source <(coderdb \
                         completions zsh)' >> ~/.zshrc\n  coderdb completions fish > \
                         ~/.config/fish/completions/coderdb.fish\n\nThe shell asks coderdb at each Tab; it asks the \
-                        configured database for the names of organizations, half a second at most.\n\nbash completes a \
-                        search, and columns with a space, only between quotes: it ends a word at a colon and at a \
-                        space. Type --search 'status:p and Tab."
+                        configured database for the names of organizations, half a second at most."
 )]
 pub(super) struct Completions {
     shell: Shell,
