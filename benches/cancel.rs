@@ -2,9 +2,9 @@
 //!
 //!     cargo bench --bench cancel
 //!
-//! Beside them wait 10,000 imports, which four daemons claim and complete, each on a connection of its own. The time is that
-//! of `coderdb provisioner jobs cancel --initiator prebuilds --status pending`, from its start to its end, 5 times; and
-//! how long a claim takes at most, in the second before and during the cancel.
+//! Beside them wait 50,000 imports, which four daemons claim and complete, each on a connection of its own. The time is
+//! that of `coderdb provisioner jobs cancel --initiator prebuilds --status pending`, from its start to its end, 5 times;
+//! and how long a claim takes at most, in the second before and during the cancel.
 
 use std::{
     process::{Command, Stdio},
@@ -45,7 +45,9 @@ async fn claim(url: String, n: u128, claims: Arc<Claims>) {
     let able = Capabilities { provisioners: ProvisionerType::ALL, tags: &tags };
     while !claims.is_over.load(Ordering::Relaxed) {
         let (began, now) = (Instant::now(), OffsetDateTime::now_utc());
-        let Some(job) = store::jobs::acquire(&mut conn, &permit, able, now).await.expect("an answer") else { break };
+        let Some(job) = store::jobs::acquire(&mut conn, &permit, able, now).await.expect("an answer") else {
+            panic!("the imports have run out: {n} has nothing to claim");
+        };
         let took = u64::try_from(began.elapsed().as_micros()).expect("short");
         claims.longest.fetch_max(took, Ordering::Relaxed);
         claims.done.fetch_add(1, Ordering::Relaxed);
@@ -73,9 +75,9 @@ async fn main() {
              INSERT INTO provisioner_jobs (id, created_at, updated_at, organization_id, initiator_id, provisioner,
                  storage_method, type, input, file_id)
              SELECT gen_random_uuid(), now() + n * interval '1 millisecond', now(), '{ORGANIZATION}',
-                 CASE WHEN n % 2 = 0 THEN 'c42fdf75-3097-471c-8c33-fb52454d81c0'::uuid ELSE '{ORGANIZATION}' END,
+                 CASE WHEN n % 6 = 0 THEN 'c42fdf75-3097-471c-8c33-fb52454d81c0'::uuid ELSE '{ORGANIZATION}' END,
                  'echo', 'file', 'template_version_import', '{{}}', '{ORGANIZATION}'
-             FROM generate_series(1, 20000) AS n; ANALYZE provisioner_jobs"
+             FROM generate_series(1, 60000) AS n; ANALYZE provisioner_jobs"
         );
         sqlx::raw_sql(AssertSqlSafe(jobs)).execute(&mut conn).await.expect("jobs");
         let claims = Arc::new(Claims::default());
@@ -99,6 +101,7 @@ async fn main() {
         let claimed = claims.done.load(Ordering::Relaxed) - done;
         claims.is_over.store(true, Ordering::Relaxed);
         daemons.join_all().await;
+        assert_eq!(said, "10000 canceled");
         println!("{round:>5}  {said}  {:>7.3}  {claimed:>6}  {before:>17} µs  {during:>17} µs", took.as_secs_f64());
     }
 }

@@ -1,22 +1,33 @@
 //! `coderdb completions` and `coderdb man`.
 
+mod bash;
+
 use std::{ffi::OsStr, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use clap_complete::{
-    CompletionCandidate,
-    env::{CompleteEnv, Shells},
+    CompletionCandidate, Shell,
+    env::{CompleteEnv, Elvish, Fish, Powershell, Shells, Zsh},
 };
 
 use super::{
     error::{CliError, USAGE},
-    output::print,
+    output::{breaks_lines, print},
     resolve::OPERATOR,
 };
-use crate::{authz::ReadOrganizations, connect::Options, search::Condition, store::organizations};
+use crate::{
+    authz::ReadOrganizations,
+    connect::Options,
+    model::NameOrId,
+    search::{Condition, Term},
+    store::organizations,
+};
 
 /// The variable with which a shell asks for completions.
 const VARIABLE: &str = "CODERDB_COMPLETE";
+
+/// The script for bash that comes with the library inserts names that the shell then carries out.
+const SHELLS: Shells<'static> = Shells(&[&bash::Bash, &Elvish, &Fish, &Powershell, &Zsh]);
 
 /// How long a shell waits for names out of the database.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -33,15 +44,6 @@ pub(super) struct Completions {
     shell: Shell,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shell {
-    Bash,
-    Elvish,
-    Fish,
-    Powershell,
-    Zsh,
-}
-
 /// Print the manual page of coderdb, or of one of its commands
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  coderdb man | man -l -\n  coderdb man provisioner jobs list > \
@@ -53,13 +55,12 @@ pub(super) struct Man {
 
 /// Answers a shell that asks for completions, and ends the program if one did.
 pub(super) fn answer() {
-    CompleteEnv::with_factory(super::command).var(VARIABLE).complete();
+    CompleteEnv::with_factory(super::command).var(VARIABLE).shells(SHELLS).complete();
 }
 
 pub(super) fn completions(args: &Completions) -> Result<(), CliError> {
-    let name = args.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let mut script = Vec::new();
-    if let Some(shell) = Shells::builtins().completer(&name) {
+    if let Some(shell) = SHELLS.completer(&args.shell.to_string()) {
         shell.write_registration(VARIABLE, "coderdb", "coderdb", "coderdb", &mut script)?;
     }
     print(&String::from_utf8_lossy(&script))
@@ -77,19 +78,53 @@ pub(super) fn man(args: &Man) -> Result<(), CliError> {
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    print(&String::from_utf8_lossy(&page))
+    let variables = command.get_arguments().filter_map(|arg| {
+        Some((arg.get_env()?.to_str()?.to_owned(), format!("the default of --{}", arg.get_long().unwrap_or_default())))
+    });
+    let database = ("DATABASE_URL".to_owned(), "the database; docs/operations.md has the other variables".to_owned());
+    let codes = EXIT_CODES.map(|(code, meaning)| (code.to_owned(), meaning.to_owned()));
+    let page = String::from_utf8_lossy(&page).into_owned();
+    print(&(page + &section("ENVIRONMENT", variables.chain([database])) + &section("EXIT STATUS", codes)))
 }
 
-/// The names of the organizations of the configured database; nothing when it does not answer soon.
+/// What most commands end with; docs/operations.md has the rest.
+const EXIT_CODES: [(&str, &str); 7] = [
+    ("0", "done, or nothing to do"),
+    ("1", "what was named does not exist, or the operation failed"),
+    ("2", "usage or configuration"),
+    ("3", "migrations are pending, or the schema is missing"),
+    ("4", "the database is unreachable, or the connection was lost"),
+    ("14", "a standby, a session that may only read, a missing privilege, a full disk"),
+    ("129, 130, 143", "stopped by SIGHUP, SIGINT or SIGTERM"),
+];
+
+/// A section of a manual page: names, and what they mean.
+fn section(title: &str, items: impl IntoIterator<Item = (String, String)>) -> String {
+    let item = |(name, meaning): (String, String)| format!(".TP\n\\fB{name}\\fR\n{}\n", meaning.replace('-', "\\-"));
+    format!(".SH \"{title}\"\n{}", items.into_iter().map(item).collect::<String>())
+}
+
+/// The organizations of the configured database; nothing when it does not answer soon.
 pub(super) fn organizations() -> Vec<CompletionCandidate> {
+    organization_names().into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Their names; no shell can insert one that steers the terminal.
+fn organization_names() -> Vec<String> {
     let names = async {
         let mut conn = Options::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
         organizations::list(&mut conn, &ReadOrganizations::of(&OPERATOR)).await.ok()
     };
     let within = async { tokio::time::timeout(PATIENCE, names).await.ok().flatten() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let found = runtime.ok().and_then(|runtime| runtime.block_on(within)).unwrap_or_default();
-    found.into_iter().map(|organization| CompletionCandidate::new(organization.name)).collect()
+    let found = runtime.ok().and_then(|runtime| {
+        let found = runtime.block_on(within);
+        // A name server that does not answer would hold a drop of the runtime.
+        runtime.shutdown_background();
+        found
+    });
+    let names = found.unwrap_or_default().into_iter().map(|organization| organization.name);
+    names.filter(|name| !name.chars().any(breaks_lines)).collect()
 }
 
 /// How the last term of a search may go on: with a key, or with a value of its key.
@@ -100,6 +135,7 @@ pub(super) fn search(current: &OsStr) -> Vec<CompletionCandidate> {
     let (sign, term) = term.strip_prefix('-').map_or(("", term), |term| ("-", term));
     let options: Vec<String> = match term.split_once(':') {
         None => Condition::KEYS.iter().map(|key| format!("{key}:")).collect(),
+        Some(("organization", _)) => organization_names().into_iter().map(organization).collect(),
         Some((key, values)) => {
             let chosen = values.rfind(',').map_or("", |comma| &values[..=comma]);
             Condition::values(key).into_iter().map(|value| format!("{key}:{chosen}{value}")).collect()
@@ -107,4 +143,9 @@ pub(super) fn search(current: &OsStr) -> Vec<CompletionCandidate> {
     };
     let fits = options.into_iter().filter(|option| option.starts_with(term));
     fits.map(|option| CompletionCandidate::new(format!("{before}{sign}{option}"))).collect()
+}
+
+/// The term that asks for it, with the quotes that a search needs.
+fn organization(name: String) -> String {
+    Term { negated: false, condition: Condition::Organization(NameOrId::Name(name)) }.to_string()
 }

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::{
     connect::connect,
-    error::CliError,
+    error::{CliError, USAGE},
     filter::tag,
-    output::{Output, note, print, print_json, table},
+    output::{Output, note, print, print_json, rfc_3339, table},
     resolve::{OPERATOR, OrganizationArg},
 };
 use crate::{
@@ -43,10 +43,17 @@ pub(super) struct List {
 }
 
 pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliError> {
+    let mut tags = Tags::default();
+    for (key, value) in args.tags {
+        if tags.0.contains_key(&key) {
+            return Err(CliError::new(USAGE, format!("the tag {key} is asked for twice; no daemon has both")));
+        }
+        tags.0.insert(key, value);
+    }
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let filter = DaemonFilter {
-        tags: (!args.tags.is_empty()).then(|| Tags::from_iter(args.tags)),
+        tags: (!tags.0.is_empty()).then_some(tags),
         limit: (args.limit > 0).then_some(args.limit),
         ..DaemonFilter::default()
     };
@@ -64,10 +71,6 @@ pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliErr
     Ok(ExitCode::SUCCESS)
 }
 
-fn at(time: OffsetDateTime) -> Option<String> {
-    time.format(&Rfc3339).ok()
-}
-
 fn row(details: &DaemonDetails) -> [String; 8] {
     let DaemonDetails { daemon, status, key_name, current_job, previous_job } = details;
     let job = |job: &Option<DaemonJob>| {
@@ -76,7 +79,7 @@ fn row(details: &DaemonDetails) -> [String; 8] {
     [
         daemon.name.clone(),
         status.to_string(),
-        daemon.last_seen_at.and_then(at).unwrap_or_default(),
+        daemon.last_seen_at.map(rfc_3339).unwrap_or_default(),
         daemon.version.clone(),
         key_name.clone(),
         job(current_job),
@@ -103,8 +106,8 @@ fn as_json(details: &DaemonDetails) -> Value {
         "organization_id": daemon.organization_id,
         "key_id": daemon.key_id,
         "key_name": key_name,
-        "created_at": at(daemon.created_at),
-        "last_seen_at": daemon.last_seen_at.and_then(at),
+        "created_at": rfc_3339(daemon.created_at),
+        "last_seen_at": daemon.last_seen_at.map(rfc_3339),
         "name": daemon.name,
         "version": daemon.version,
         "api_version": daemon.api_version,

@@ -64,11 +64,6 @@ impl CliError {
             .next("run `coderdb migrate up`, or `coderdb demo` for something to look at")
     }
 
-    pub(super) fn no_default_organization() -> Self {
-        Self::new(FAILED, "there is no default organization")
-            .next("name one with --org, or run `coderdb demo` for something to look at")
-    }
-
     /// Whether it was asked to stop.
     pub(super) const fn is_stop(&self) -> bool {
         self.code == STOPPED
@@ -115,9 +110,28 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
 impl From<store::Error> for CliError {
     fn from(error: store::Error) -> Self {
         match &error {
-            store::Error::NotFound { .. } => Self::new(FAILED, error.to_string()),
+            store::Error::NotFound { entity: "default organization", .. } => {
+                Self::new(FAILED, "there is no default organization")
+                    .next("name one with --org, or run `coderdb demo` for something to look at")
+            }
+            store::Error::NotFound { entity, key } => {
+                let missing = Self::new(FAILED, error.to_string());
+                match *entity {
+                    "organization" => missing.next("check --org and CODER_ORGANIZATION"),
+                    "provisioner job" => missing.next("it may be another organization's: name that with --org"),
+                    "workspace" => missing.next("name a workspace that was deleted by its id"),
+                    "initiator" | "user" if key == "me" => {
+                        missing.next("set CODERDB_USER to the username or id that `me` stands for")
+                    }
+                    _ => missing,
+                }
+            }
             store::Error::Schema(_) => Self::no_schema(),
-            store::Error::Unavailable(_) => Self::caused(UNREACHABLE, &error),
+            store::Error::Unavailable(_) => {
+                Self::caused(UNREACHABLE, &error).next("check that the server runs, and try again")
+            }
+            store::Error::Sql { source, .. } if has_unfit_state(source) => Self::caused(UNFIT, &error)
+                .next("connect to the primary, with a role that may read and write the tables"),
             _ => Self::caused(FAILED, &error),
         }
     }
@@ -162,9 +176,7 @@ impl From<migrate::Error> for CliError {
             E::InvalidIndex { .. } | E::Unprovable { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
             E::Stopped => Self::new(STOPPED, error.to_string()).next(again),
             E::Unavailable(_) | E::LostCommit(_) => Self::caused(UNREACHABLE, &error).next(again),
-            E::Sql(source) if source.as_database_error().and_then(DatabaseError::code).is_some_and(|code| is_unfit(&code)) => {
-                Self::caused(UNFIT, &error)
-            }
+            E::Sql(source) if has_unfit_state(source) => Self::caused(UNFIT, &error),
             _ => Self::caused(SQL, &error),
         }
     }
@@ -174,6 +186,10 @@ impl From<migrate::Error> for CliError {
 /// in, no room.
 fn is_unfit(state: &str) -> bool {
     ["42501", "25006", "3F000"].contains(&state) || state.starts_with("53")
+}
+
+fn has_unfit_state(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| is_unfit(&code))
 }
 
 impl From<postgres::Error> for CliError {

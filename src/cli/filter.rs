@@ -1,41 +1,76 @@
 //! Which jobs: the same arguments wherever jobs are chosen.
 
-use std::str::FromStr;
+use std::{error::Error, ffi::OsStr, str::FromStr};
 
-use clap::{Args, builder::TypedValueParser};
+use clap::{
+    ArgMatches, Args, FromArgMatches,
+    builder::{PossibleValue, StringValueParser, TypedValueParser},
+    parser::ValueSource,
+};
 use clap_complete::ArgValueCompleter;
-
 use time::OffsetDateTime;
 
 use super::{
     complete,
     error::{CliError, FAILED, USAGE},
-    resolve::{self, OPERATOR, OrganizationArg},
+    resolve::{OPERATOR, OrganizationArg, me},
+    table::one_line,
 };
 use crate::{
-    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, TemplateId, Transition, UserRef, WorkspaceId},
+    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, Tags, TemplateId, Transition, UserRef, WorkspaceId},
     search::{Condition, Query, ResolveError, Term},
-    store::{self, PgConnection},
+    store::PgConnection,
 };
 
 /// The organization, and which of its jobs. What is asked for twice, by flags or in the search, is a mistake.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(super) struct Filter {
+    flags: Box<Flags>,
+    /// The keys of what only variables ask for: the search may ask for something else.
+    defaults: Vec<&'static str>,
+}
+
+impl FromArgMatches for Filter {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let is_default = |id: &str| matches.value_source(id) == Some(ValueSource::EnvVariable);
+        let keys = [("status", "status"), ("initiator", "initiator"), ("org", "organization")];
+        let defaults = keys.into_iter().filter(|(id, _)| is_default(id)).map(|(_, key)| key).collect();
+        Ok(Self { flags: Box::new(Flags::from_arg_matches(matches)?), defaults })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Filter {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Flags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Flags::augment_args_for_update(command)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Flags {
     /// Only jobs with one of these statuses
-    #[arg(short, long, value_delimiter = ',')]
+    #[arg(short, long, value_delimiter = ',', ignore_case = true)]
     #[arg(value_parser = values::<JobStatus>(JobStatus::ALL.iter().map(|v| v.as_str())))]
     status: Vec<JobStatus>,
-    /// Filter by initiator (user ID or username).
-    #[arg(short, long, value_name = "USER")]
-    pub(super) initiator: Option<UserRef>,
+    // In a comment, it would lose its full stop.
+    #[arg(short, long, help = "Filter by initiator (user ID or username).", value_name = "USER", value_parser = filled::<UserRef>())]
+    initiator: Option<UserRef>,
     /// Only jobs whose build does this to its workspace
-    #[arg(long, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
+    #[arg(long, ignore_case = true, value_parser = values::<Transition>(Transition::ALL.iter().map(|v| v.as_str())))]
     transition: Option<Transition>,
     /// Only jobs with a version of this template, by name or id
-    #[arg(long)]
+    #[arg(long, value_parser = filled::<NameOrId<TemplateId>>())]
     template: Option<NameOrId<TemplateId>>,
     /// Only jobs that build this workspace, by name, owner/name or id
-    #[arg(long)]
+    #[arg(long, value_parser = filled::<NameOrId<WorkspaceId>>())]
     workspace: Option<NameOrId<WorkspaceId>>,
     /// Only jobs with this tag; several must all be there
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
@@ -44,66 +79,82 @@ pub(super) struct Filter {
     #[arg(long = "id", value_name = "JOB", value_delimiter = ',')]
     ids: Vec<JobId>,
     /// Only jobs that match, as in `initiator:prebuilds -status:failed created:>1h`
-    #[arg(short = 'q', long, value_name = "QUERY", default_value = "", hide_default_value = true)]
+    #[arg(short = 'q', long, value_name = "QUERY", value_parser = filled::<Query>())]
     #[arg(allow_hyphen_values = true)]
     #[arg(add = ArgValueCompleter::new(complete::search))]
-    search: Query,
+    search: Option<Query>,
     #[command(flatten)]
     organization: OrganizationArg,
 }
 
-/// A parser for a closed set, whose values the help and the errors list.
+/// A parser for a closed set in small letters, whose values the help and the errors list.
 pub(super) fn values<T>(all: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
 where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {
-    clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>()).try_map(|text| text.parse())
+    let all = clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>());
+    Trimmed(all.try_map(|text| text.to_ascii_lowercase().parse()))
+}
+
+/// A parser that takes no notice of spaces around a value, as behind a comma.
+#[derive(Clone)]
+pub(super) struct Trimmed<P>(pub(super) P);
+
+impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
+    type Value = P::Value;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        self.0.parse_ref(command, arg, value.to_str().map_or(value, |text| OsStr::new(text.trim())))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
+}
+
+/// A parser for what chooses something: what a script forgot to set must not choose everything.
+pub(super) fn filled<T>() -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    StringValueParser::new().try_map(|text| -> Result<T, Box<dyn Error + Send + Sync>> {
+        if text.trim().is_empty() {
+            return Err("it is empty; leave the option out to choose everything".into());
+        }
+        Ok(text.parse()?)
+    })
 }
 
 pub(super) fn tag(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
+    Tags::pair(text).ok_or_else(|| "expected KEY=VALUE".to_owned())
 }
 
 impl Filter {
-    /// Whether every job of the organization passes.
-    pub(super) fn is_empty(&self) -> bool {
-        let Self { status, initiator, transition, template, workspace, tags, ids, search, organization: _ } = self;
-        let is_about_jobs = |term: &Term| !matches!(term.condition, Condition::Organization(_));
-        status.is_empty()
-            && tags.is_empty()
-            && ids.is_empty()
-            && initiator.is_none()
-            && transition.is_none()
-            && template.is_none()
-            && workspace.is_none()
-            && !search.terms().iter().any(is_about_jobs)
-    }
-
-    /// The organization and the filter that are meant: one round trip for the organization, and one for each name.
-    pub(super) async fn resolve(self, conn: &mut PgConnection) -> Result<(Organization, JobFilter), CliError> {
-        let query = self.query()?;
-        let me = resolve::me();
-        query.resolve(conn, &OPERATOR, me.as_ref(), OffsetDateTime::now_utc()).await.map_err(CliError::from)
-    }
-
     /// All that was asked for as one query: a flag is another way to write a term.
-    fn query(self) -> Result<Query, CliError> {
+    pub(super) fn query(self) -> Result<Query, CliError> {
+        let (flags, defaults) = (*self.flags, self.defaults);
         let list = |is_empty: bool, condition| (!is_empty).then_some(condition);
-        let flags = [
-            list(self.status.is_empty(), Condition::Status(self.status)),
-            self.initiator.filter(|user| *user != UserRef::Username(String::new())).map(Condition::Initiator),
-            self.transition.map(Condition::Transition),
-            self.template.map(Condition::Template),
-            self.workspace.map(Condition::Workspace),
-            list(self.ids.is_empty(), Condition::Id(self.ids)),
-            self.organization.org.filter(|org| *org != NameOrId::Name(String::new())).map(Condition::Organization),
+        let asked = [
+            list(flags.status.is_empty(), Condition::Status(flags.status)),
+            flags.initiator.map(Condition::Initiator),
+            flags.transition.map(Condition::Transition),
+            flags.template.map(Condition::Template),
+            flags.workspace.map(Condition::Workspace),
+            list(flags.ids.is_empty(), Condition::Id(flags.ids)),
+            flags.organization.org.map(Condition::Organization),
         ];
-        let tags = self.tags.into_iter().map(|(key, value)| Condition::Tag(key, value));
-        let mut query = self.search;
-        for condition in flags.into_iter().flatten().chain(tags) {
+        let tags = flags.tags.into_iter().map(|(key, value)| Condition::Tag(key, value));
+        let mut query = flags.search.unwrap_or_default();
+        let searched: Vec<_> = query.terms().iter().map(|term| term.condition.key()).collect();
+        for condition in asked.into_iter().flatten().chain(tags) {
+            if defaults.contains(&condition.key()) && searched.contains(&condition.key()) {
+                continue;
+            }
             query
                 .push(Term { negated: false, condition })
                 .map_err(|problem| CliError::new(USAGE, problem.to_string()))?;
@@ -112,22 +163,24 @@ impl Filter {
     }
 }
 
+/// Whether it asks for anything but an organization.
+pub(super) fn is_about_jobs(query: &Query) -> bool {
+    query.terms().iter().any(|term| !matches!(term.condition, Condition::Organization(_)))
+}
+
+/// The organization and the filter that are meant: one round trip for the organization, and one for each name.
+pub(super) async fn resolve(conn: &mut PgConnection, query: &Query) -> Result<(Organization, JobFilter), CliError> {
+    let (me, now) = (me(), OffsetDateTime::now_utc());
+    query.resolve(conn, &OPERATOR, me.as_ref(), now).await.map_err(CliError::from)
+}
+
 impl From<ResolveError> for CliError {
     fn from(error: ResolveError) -> Self {
         let said = error.to_string();
         match error {
-            ResolveError::Store(store::Error::NotFound { entity: "initiator", key }) if key == "me" => {
-                Self::new(FAILED, said).next(resolve::WHO_IS_ME)
-            }
-            ResolveError::Store(store::Error::NotFound { entity: "organization", key }) if key == "default" => {
-                Self::no_default_organization()
-            }
-            ResolveError::Store(store::Error::NotFound { entity: "workspace", .. }) => {
-                Self::new(FAILED, said).next("name a workspace that was deleted by its id")
-            }
             ResolveError::Store(error) => error.into(),
             ResolveError::Ambiguous { candidates, .. } => {
-                Self::new(FAILED, said).next(format!("name one of them: {}", candidates.join(", ")))
+                Self::new(FAILED, said).next(one_line(&format!("name one of them: {}", candidates.join(", "))))
             }
         }
     }

@@ -8,23 +8,23 @@ mod watch;
 use std::{io, process::ExitCode};
 
 use anstyle::AnsiColor;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::EnumValueParser};
 use indicatif::HumanDuration;
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::{
     connect::connect,
-    error::{CliError, FAILED},
-    filter::Filter,
-    output::{Format, note, print, print_on, printable},
+    error::{CliError, FAILED, USAGE},
+    filter::{self, Filter, Trimmed},
+    output::{Array, Format, json_lines, note, print, print_on, printable, rfc_3339},
     queue::{Daemons, Reasons, reason},
     resolve::OPERATOR,
-    table::{Cell, Heading, Medium, Table},
+    table::{Cell, Cut, Heading, Medium, Table},
 };
 use crate::{
     authz::ReadJobs,
-    model::{JobDetails, JobStatus, Organization, PageRequest, QueueState, Tags},
+    model::{JobDetails, JobId, JobStatus, Organization, PageRequest, QueueState, Tags},
     store::jobs,
 };
 
@@ -34,8 +34,8 @@ pub(super) enum Command {
     #[command(visible_alias = "ls")]
     #[command(after_help = "Examples:\n  coderdb provisioner jobs list\n  coderdb provisioner jobs list --initiator \
                             prebuilds --status pending\n  coderdb provisioner jobs list --search \
-                            'workspace:alice/dev -status:succeeded created:<1d' -o wide\n  coderdb provisioner \
-                            jobs list -c 'id,status,worker name,error code' --all -o csv\n\n`--initiator me` is \
+                            'workspace:dave/api -status:pending'\n  coderdb provisioner \
+                            jobs list -c 'id,status,worker name' --all -o csv\n\n`--initiator me` is \
                             the user that CODERDB_USER names. docs/search.md has the grammar of --search.")]
     List(List),
     Get(get::Args),
@@ -48,14 +48,15 @@ pub(super) enum Command {
 pub(super) struct List {
     #[command(flatten)]
     filter: Filter,
-    /// At most so many jobs, the newest ones, oldest of them first; 0 is --all
-    #[arg(short, long, default_value = "50", env = "CODER_PROVISIONER_JOB_LIST_LIMIT", allow_negative_numbers = true)]
-    limit: u32,
+    /// At most so many jobs, the newest ones, oldest of them first; 50 if absent, 0 is --all
+    #[arg(short, long, env = "CODER_PROVISIONER_JOB_LIST_LIMIT", allow_negative_numbers = true)]
+    limit: Option<u32>,
     /// All jobs, newest first, as they are read
     #[arg(short, long)]
     all: bool,
     /// The columns of table, wide and csv
-    #[arg(short = 'c', long = "column", value_enum, value_delimiter = ',')]
+    #[arg(short = 'c', long = "column", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = Trimmed(EnumValueParser::<Column>::new()))]
     columns: Vec<Column>,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
@@ -152,16 +153,20 @@ impl Column {
         [Self::CreatedAt, Self::Id, Self::Type, Self::TemplateDisplayName, Self::Status, Self::Queue, Self::Tags];
 
     fn titled(self) -> Heading {
-        Heading { text: self.heading(), is_key: self.is_key() }
+        Heading { text: self.heading(), cut: self.cut() }
     }
 
     fn heading(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether it says much more when it is whole.
-    const fn is_key(self) -> bool {
-        matches!(self, Self::Id | Self::CreatedAt | Self::Status | Self::Queue | Self::ErrorCode)
+    /// An id is of use only when it is whole, and others say much more then.
+    const fn cut(self) -> Cut {
+        match self {
+            Self::Id => Cut::Last,
+            Self::CreatedAt | Self::Status | Self::Queue | Self::ErrorCode => Cut::Later,
+            _ => Cut::First,
+        }
     }
 
     fn cell(self, row: &Row<'_>) -> Cell {
@@ -199,22 +204,24 @@ impl Column {
             Self::WorkspaceBuildTransition => text(details.workspace_build_transition),
             Self::LogsOverflowed => job.logs_overflowed.to_string(),
             Self::Organization => row.organization.name.clone(),
-            Self::Queue => match (details.queue_state(), row.daemons) {
-                (QueueState::NotQueued, _) => String::new(),
-                (QueueState::Ranked { position, size }, _) => format!("{position}/{size}"),
-                (QueueState::NoEligibleWorker, None) => return Cell::colored(NO_DAEMON, AnsiColor::Red),
-                (QueueState::NoEligibleWorker, Some(daemons)) => {
-                    let why = reason(details, &daemons.missing(details));
-                    return Cell::colored(format!("{NO_DAEMON}: {why}"), AnsiColor::Red);
-                }
-            },
+            Self::Queue if details.queue_state() == QueueState::NoEligibleWorker => {
+                let why = row.daemons.map(|daemons| format!(": {}", reason(details, &daemons.missing(details))));
+                return Cell::colored(place(details) + &why.unwrap_or_default(), AnsiColor::Red);
+            }
+            Self::Queue => place(details),
         }
         .into()
     }
 }
 
-/// In the column of queues, where a place would promise too much.
-const NO_DAEMON: &str = "no eligible daemon";
+/// The place in the queue, where it does not promise too much; empty for a job that does not wait.
+fn place(details: &JobDetails) -> String {
+    match details.queue_state() {
+        QueueState::NotQueued => String::new(),
+        QueueState::Ranked { position, size } => format!("{position}/{size}"),
+        QueueState::NoEligibleWorker => "no eligible daemon".to_owned(),
+    }
+}
 
 const fn color(status: JobStatus) -> AnsiColor {
     match status {
@@ -240,7 +247,7 @@ impl Row<'_> {
     fn at(&self, time: Option<OffsetDateTime>) -> String {
         match (time, self.now) {
             (Some(time), Some(now)) => ago(now, time),
-            (time, _) => at(time),
+            (time, _) => text(time.map(rfc_3339)),
         }
     }
 
@@ -255,12 +262,13 @@ fn ago(now: OffsetDateTime, time: OffsetDateTime) -> String {
     if time > now { format!("in {length}") } else { format!("{length} ago") }
 }
 
-fn at(time: Option<OffsetDateTime>) -> String {
-    text(time.and_then(|time| time.format(&Rfc3339).ok()))
-}
-
 fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+/// The id that is meant, with the words of domain 11.1.
+fn job_id(text: &str) -> Result<JobId, CliError> {
+    text.trim().parse().map_err(|_| CliError::new(USAGE, format!("invalid job ID: {text}")))
 }
 
 pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
@@ -276,19 +284,26 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 /// How many jobs are read at once when all are wanted: memory does not grow with their number.
 const PAGE: u32 = 2_000;
 
+/// How many jobs are listed when nobody says (domain 11.1).
+const LIMIT: u32 = 50;
+
 async fn list(args: List) -> Result<ExitCode, CliError> {
+    let query = args.filter.query()?;
     let mut database = connect().await?;
-    let (organization, filter) = args.filter.resolve(&mut database).await?;
+    let (organization, filter) = filter::resolve(&mut database, &query).await?;
     let permit = ReadJobs::check(&OPERATOR, organization.id)?;
     let mut printer = Printer::new(args.output, args.columns, organization);
-    let mut page = PageRequest::first(if args.all || args.limit == 0 { PAGE } else { args.limit });
+    let limit = if args.all { 0 } else { args.limit.unwrap_or(LIMIT) };
+    let mut page = PageRequest::first(if limit == 0 { PAGE } else { limit });
+    let mut is_cut = false;
     loop {
         let listed = jobs::list(&mut database, &permit, &filter, page).await?;
-        let next = listed.next.filter(|_| args.all || args.limit == 0);
+        is_cut |= listed.next.is_some() && limit > 0;
+        let next = listed.next.filter(|_| limit == 0);
         let mut rows = listed.rows;
-        if !args.all && args.limit > 0 {
+        if limit > 0 {
             // The limit keeps the newest; people read them oldest first.
-            rows.sort_by_key(|details| details.job.created_at);
+            rows.sort_by_key(|details| (details.job.created_at, details.job.id));
         }
         printer.daemons.look_up(&mut database, permit.organization(), &rows).await?;
         match next {
@@ -301,6 +316,10 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
         }
     }
     printer.finish()?;
+    // Whoever gave a limit knows of it.
+    if is_cut && args.limit.is_none() {
+        note(&format!("the newest {LIMIT} are shown; --all shows the rest"));
+    }
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -313,6 +332,7 @@ struct Printer {
     daemons: Daemons,
     reasons: Reasons,
     table: Table,
+    array: Array,
     now: Option<OffsetDateTime>,
     /// How many jobs it has printed.
     count: u64,
@@ -330,6 +350,7 @@ impl Printer {
         Self {
             table: Table::new(columns.iter().map(|column| column.titled()), medium),
             now: (format == Format::Table && medium.is_live).then(OffsetDateTime::now_utc),
+            array: Array::default(),
             format,
             columns,
             organization,
@@ -354,19 +375,8 @@ impl Printer {
                 text = self.table.page(jobs.iter().map(cells).collect());
                 self.reasons.count(jobs, &self.daemons);
             }
-            Format::Json => {
-                for (n, job) in jobs.iter().enumerate() {
-                    text.push_str(if is_first && n == 0 { "[" } else { "," });
-                    // No text within has a line break: JSON escapes them.
-                    text.push_str(&format!("\n{}", serde_json::to_string_pretty(&listed(job))?).replace('\n', "\n  "));
-                }
-            }
-            Format::Jsonl => {
-                for job in jobs {
-                    text.push_str(&serde_json::to_string(&listed(job))?);
-                    text.push('\n');
-                }
-            }
+            Format::Json => text = self.array.push(jobs.iter().map(listed))?,
+            Format::Jsonl => text = json_lines(jobs.iter().map(listed))?,
             Format::Csv => text = self.csv(jobs, is_first)?,
             Format::Name => text.extend(jobs.iter().map(|job| format!("{}\n", job.job.id))),
         }
@@ -390,8 +400,7 @@ impl Printer {
     /// Prints what comes behind the last job.
     fn finish(&self) -> Result<(), CliError> {
         match self.format {
-            Format::Json if self.count == 0 => print("[]\n"),
-            Format::Json => print("\n]\n"),
+            Format::Json => print(self.array.end()),
             Format::Table | Format::Wide if self.count == 0 => {
                 note("No provisioner jobs found");
                 Ok(())

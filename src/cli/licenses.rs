@@ -5,13 +5,13 @@ use std::{fs, io, path::PathBuf, process::ExitCode};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{
     connect::connect,
     error::{CliError, FAILED, USAGE},
-    output::{Output, note, print, print_json, table},
+    output::{Output, note, print, print_json, rfc_3339, table},
     resolve::OPERATOR,
 };
 use crate::{
@@ -79,7 +79,7 @@ async fn add(args: &Add) -> Result<ExitCode, CliError> {
         Err(store::Error::Conflict { .. }) => return Err(CliError::new(FAILED, "the license is there already")),
         added => added?,
     };
-    note(&format!("License {} added, expires at {}", license.id, at(license.expires_at)));
+    note(&format!("License {} added, expires at {}", license.id, rfc_3339(license.expires_at)));
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -87,7 +87,10 @@ async fn add(args: &Add) -> Result<ExitCode, CliError> {
 /// The license with what its claims say of it (domain 10.7).
 fn understood(jwt: LicenseJwt, now: OffsetDateTime) -> Result<NewLicense, &'static str> {
     let claims = claims(&jwt).ok_or("it is not a signed JSON web token")?;
-    let time = |claim: &str| OffsetDateTime::from_unix_timestamp(claims.get(claim)?.as_i64()?).ok();
+    // Seconds, which some write as 1.8e9 or with a point.
+    let time = |claim: &str| {
+        OffsetDateTime::UNIX_EPOCH.checked_add(Duration::checked_seconds_f64(claims.get(claim)?.as_f64()?)?)
+    };
     let expires_at = time("exp").ok_or("it does not say when it expires")?;
     if expires_at <= now {
         return Err("it has expired");
@@ -102,14 +105,14 @@ fn understood(jwt: LicenseJwt, now: OffsetDateTime) -> Result<NewLicense, &'stat
 /// What a license says, unverified.
 fn claims(jwt: &LicenseJwt) -> Option<Map<String, Value>> {
     let mut parts = jwt.expose().split('.');
-    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(_), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return None;
     };
+    if signature.is_empty() {
+        return None;
+    }
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
-}
-
-fn at(time: OffsetDateTime) -> String {
-    time.format(&Rfc3339).unwrap_or_default()
 }
 
 async fn list(args: &List) -> Result<ExitCode, CliError> {
@@ -122,8 +125,8 @@ async fn list(args: &List) -> Result<ExitCode, CliError> {
                 json!({
                     "id": license.id.0,
                     "uuid": license.uuid,
-                    "uploaded_at": at(license.uploaded_at),
-                    "expires_at": at(license.expires_at),
+                    "uploaded_at": rfc_3339(license.uploaded_at),
+                    "expires_at": rfc_3339(license.expires_at),
                     "claims": claims(&license.jwt).unwrap_or_default(),
                 })
             };
@@ -137,8 +140,8 @@ async fn list(args: &List) -> Result<ExitCode, CliError> {
                 [
                     license.id.to_string(),
                     license.uuid.to_string(),
-                    at(license.uploaded_at),
-                    at(license.expires_at),
+                    rfc_3339(license.uploaded_at),
+                    rfc_3339(license.expires_at),
                     expired.to_owned(),
                 ]
             }),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -17,6 +17,8 @@ use tracing_subscriber::{
     filter::Targets,
     layer::{Context, SubscriberExt as _},
 };
+
+use super::output::{escaped, rfc_3339};
 
 use super::error::{CliError, USAGE};
 
@@ -59,9 +61,9 @@ impl<S: Subscriber> Layer<S> for Json {
 }
 
 fn write(mut line: Value) {
-    line["time"] = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default().into();
+    line["time"] = rfc_3339(OffsetDateTime::now_utc()).into();
     // When nobody can read it, the work goes on all the same.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", escaped(&line.to_string()));
 }
 
 struct Fields(Map<String, Value>);

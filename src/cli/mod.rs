@@ -21,11 +21,16 @@ mod resolve;
 mod signals;
 mod table;
 
-use std::{env, process::ExitCode};
+use std::{env, io::Write as _, process::ExitCode};
 
-use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::StyledStr,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
-use error::CliError;
+use error::{CliError, USAGE};
+use output::note;
 
 /// The PostgreSQL layer under a fleet of remote-development workspaces.
 ///
@@ -114,7 +119,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     complete::answer();
-    let command = match Cli::from_arg_matches(&command().get_matches()) {
+    let cli = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let command = match cli {
         Ok(cli) => {
             match cli.color {
                 ColorChoice::Auto => anstream::ColorChoice::Auto,
@@ -124,7 +130,7 @@ pub fn main() -> ExitCode {
             .write_global();
             cli.command
         }
-        Err(error) => error.exit(),
+        Err(error) => return explain(&error),
     };
     let run = async {
         log::start()?;
@@ -144,8 +150,43 @@ pub fn main() -> ExitCode {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(CliError::from).and_then(|runtime| runtime.block_on(run)) {
+    let done = runtime.map_err(CliError::from).and_then(|runtime| {
+        let done = runtime.block_on(run);
+        // A name server that does not answer holds a thread, for which a drop of the runtime would wait.
+        runtime.shutdown_background();
+        done
+    });
+    match done {
         Ok(code) => code,
         Err(error) => error.report(),
     }
+}
+
+/// Prints what clap says of the arguments: help as a result, also where a command is missing, and what is wrong with
+/// them as an error, without what in them steers a terminal.
+fn explain(error: &clap::Error) -> ExitCode {
+    let help = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(error.render()),
+        ErrorKind::MissingSubcommand => help_of_group(error),
+        _ => None,
+    };
+    if let Some(help) = help {
+        // Whoever reads only a part of it has read enough.
+        let _ = write!(anstream::stdout(), "{}", help.ansi());
+        return ExitCode::SUCCESS;
+    }
+    if error.use_stderr() {
+        note(error.render().to_string().trim_end());
+        return USAGE.into();
+    }
+    error.exit()
+}
+
+/// The help of the group that was named alone, where a variable stands for an argument.
+fn help_of_group(error: &clap::Error) -> Option<StyledStr> {
+    let Some(ContextValue::String(path)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let mut root = command();
+    root.build();
+    let group = path.split(' ').skip(1).try_fold(&mut root, |group, name| group.find_subcommand_mut(name));
+    group.map(clap::Command::render_help)
 }

@@ -1,9 +1,15 @@
 //! Tables for people, JSON for machines.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+    os::fd::AsFd as _,
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{io::Interest, net::unix::pipe::Sender};
 
 use super::{
     error::{CliError, FAILED},
@@ -52,6 +58,16 @@ pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
     }
 }
 
+/// Waits until nobody reads standard output any more; for ever where that cannot be told, as of a file.
+pub(super) async fn nobody_reads() {
+    // Unchecked: what is made sure of besides would make writing to it fail where it is to wait.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    match stdout {
+        Ok(stdout) => drop(stdout.ready(Interest::ERROR).await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// Tells a person something on standard error. When nobody can read it, the work goes on all the same.
 pub(super) fn note(text: &str) {
     let text = printable(text);
@@ -67,12 +83,64 @@ pub(super) fn printable(text: &str) -> String {
 
 /// Whether a character ends a line, steers a terminal, or shows the text after it in another order.
 pub(super) fn breaks_lines(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let is_invisible =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_invisible
+}
+
+/// A moment for machines.
+pub(super) fn rfc_3339(time: OffsetDateTime) -> String {
+    // A year beyond 9999 has no such form.
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
+/// A JSON object per line.
+pub(super) fn json_lines(values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
+    let line = |value| Ok(escaped(&serde_json::to_string(&value)?) + "\n");
+    values.into_iter().map(line).collect()
+}
+
+/// The same JSON for a terminal: what steers one, and JSON allows in a string, is escaped.
+pub(super) fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if !c.is_ascii_control() && breaks_lines(c) || c == '\u{7f}' {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// A JSON array that is printed while its elements come.
+#[derive(Default)]
+pub(super) struct Array {
+    is_begun: bool,
+}
+
+impl Array {
+    /// The text of these elements, behind those that were asked for before.
+    pub(super) fn push(&mut self, values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
+        let mut text = String::new();
+        for value in values {
+            text.push_str(if self.is_begun { "," } else { "[" });
+            self.is_begun = true;
+            // No text within has a line break: JSON escapes them.
+            text.push_str(&format!("\n{}", escaped(&serde_json::to_string_pretty(&value)?)).replace('\n', "\n  "));
+        }
+        Ok(text)
+    }
+
+    /// What comes behind the last one.
+    pub(super) const fn end(&self) -> &'static str {
+        if self.is_begun { "\n]\n" } else { "[]\n" }
+    }
 }
 
 /// Prints a result as JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
-    print(&(serde_json::to_string_pretty(value)? + "\n"))
+    print(&(escaped(&serde_json::to_string_pretty(value)?) + "\n"))
 }
 
 impl From<serde_json::Error> for CliError {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
-use super::{error::CliError, output::note, resolve::OPERATOR};
+use super::{error::CliError, output::note, resolve::OPERATOR, table::one_line};
 use crate::{
     authz::ReadDaemons,
     model::{Daemon, DaemonFilter, JobDetails, OrganizationId, QueueState, Tags},
@@ -48,7 +48,7 @@ pub(super) fn reason(details: &JobDetails, missing: &Tags) -> String {
     let tags = &details.job.tags;
     if !missing.0.is_empty() {
         format!("no daemon has {missing}")
-    } else if *tags == Tags::from_iter([("scope", "organization"), ("owner", "")]) {
+    } else if *tags == Tags::untagged() {
         "no daemon is untagged".to_owned()
     } else {
         format!("no daemon has all of {tags}")
@@ -62,17 +62,23 @@ pub(super) struct Reasons(BTreeMap<String, u64>);
 impl Reasons {
     pub(super) fn count(&mut self, jobs: &[JobDetails], daemons: &Daemons) {
         for job in jobs.iter().filter(|job| job.queue_state() == QueueState::NoEligibleWorker) {
-            *self.0.entry(reason(job, &daemons.missing(job))).or_default() += 1;
+            // Tags are what somebody has stored: no line of their own, and not much of one.
+            *self.0.entry(one_line(&reason(job, &daemons.missing(job)))).or_default() += 1;
         }
     }
 
     /// Tells them below the table.
     pub(super) fn tell(&self) {
-        for (reason, jobs) in &self.0 {
+        const SHOWN: usize = 20;
+        for (reason, jobs) in self.0.iter().take(SHOWN) {
             note(&match jobs {
                 1 => format!("1 job waits: {reason}"),
                 jobs => format!("{jobs} jobs wait: {reason}"),
             });
+        }
+        let more: u64 = self.0.values().skip(SHOWN).sum();
+        if more > 0 {
+            note(&format!("and {more} more, for {} other reasons", self.0.len() - SHOWN));
         }
     }
 }

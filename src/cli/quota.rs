@@ -7,8 +7,9 @@ use clap::{Args, Subcommand};
 use super::{
     connect::connect,
     error::CliError,
-    output::{Output, note, print, print_json, table},
+    output::{Array, Output, note, print, print_json, print_on},
     resolve::{self, OPERATOR, OrganizationArg},
+    table::{Cell, listing, table},
 };
 use crate::{
     authz::{ListQuota, ReadQuota},
@@ -45,7 +46,7 @@ pub(super) struct Show {
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only members who consume at least so many per cent of their budget
+    /// Only members who consume something, and at least so many per cent of their budget
     #[arg(long, value_name = "PERCENT")]
     over: Option<u32>,
     #[command(flatten)]
@@ -68,37 +69,44 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let permit = ListQuota::check(&OPERATOR, organization.id)?;
-    let (mut members, mut after) = (Vec::new(), String::new());
+    let is_over = |member: &UserQuota| {
+        let is_over = |percent| member.credits_consumed * 100 >= member.budget * i64::from(percent);
+        args.over.is_none_or(|percent| member.credits_consumed > 0 && is_over(percent))
+    };
+    let mut table = listing(&["user", "credits consumed", "budget"]);
+    let (mut array, mut after, mut is_any) = (Array::default(), String::new(), false);
     loop {
-        let page = quota::list(&mut database, &permit, &after, PAGE).await?;
-        let is_last = page.len() < PAGE as usize;
-        after = page.last().map_or_else(String::new, |member| member.username.clone());
-        let is_over = |member: &UserQuota| {
-            args.over.is_none_or(|percent| member.credits_consumed * 100 >= member.budget * i64::from(percent))
-        };
-        members.extend(page.into_iter().filter(is_over));
-        if is_last {
-            break;
+        let mut members = quota::list(&mut database, &permit, &after, PAGE).await?;
+        let next = members.last().filter(|_| members.len() == PAGE as usize).map(|member| member.username.clone());
+        members.retain(is_over);
+        is_any |= !members.is_empty();
+        let is_read = print_on(&match args.output {
+            Output::Json => array.push(&members)?,
+            Output::Table if members.is_empty() => String::new(),
+            Output::Table => table.page(members.iter().map(cells).collect()),
+        })?;
+        match next {
+            Some(next) if is_read => after = next,
+            _ => break,
         }
     }
     match args.output {
-        Output::Json => print_json(&members)?,
-        Output::Table if members.is_empty() => note("No members found"),
-        Output::Table => print(&table(
-            &["user", "credits consumed", "budget"],
-            members.iter().map(|member| {
-                [member.username.clone(), member.credits_consumed.to_string(), member.budget.to_string()]
-            }),
-        ))?,
+        Output::Json => print(array.end())?,
+        Output::Table if !is_any => note("No members found"),
+        Output::Table => {}
     }
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
+fn cells(member: &UserQuota) -> Vec<Cell> {
+    vec![member.username.clone().into(), member.credits_consumed.to_string().into(), member.budget.to_string().into()]
+}
+
 async fn show(args: Show) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
-    let user = resolve::user(&mut database, "user", &args.user).await?;
+    let user = resolve::user(&mut database, &args.user).await?;
     let usage = quota::usage(&mut database, &ReadQuota::check(&OPERATOR, user.id, organization.id)?).await?;
     match args.output {
         Output::Json => print_json(&usage)?,

@@ -1,6 +1,6 @@
-//! SIGTERM and SIGINT, also as the first process of a container, where the kernel ignores what nobody handles.
+//! SIGTERM, SIGINT and SIGHUP, also as the first process of a container, where the kernel ignores what nobody handles.
 
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,11 +10,14 @@ use super::error::CliError;
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` where somebody wants it to be ignored, as `nohup` does.
+    hangup: Option<Signal>,
 }
 
 /// The exit code of a program that a signal has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndedBy {
+    Hangup = 129,
     Interrupt = 130,
     Terminate = 143,
 }
@@ -27,16 +30,31 @@ impl From<EndedBy> for ExitCode {
 
 impl Signals {
     pub(super) fn new() -> Result<Self, CliError> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hangup })
     }
 
     /// The next one.
     pub(super) async fn next(&mut self) -> EndedBy {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            _ = hangup => EndedBy::Hangup,
             _ = self.interrupt.recv() => EndedBy::Interrupt,
             _ = self.terminate.recv() => EndedBy::Terminate,
         }
     }
+}
+
+/// What Linux says; elsewhere nobody does without code that is not safe.
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// Does the work, unless a signal comes first: for work that leaves nothing behind.

@@ -65,11 +65,19 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// A column: its heading, and whether it is cut only when cutting the others is not enough.
+/// A column: its heading, and when it is cut.
 #[derive(Debug, Clone)]
 pub(super) struct Heading {
     pub(super) text: String,
-    pub(super) is_key: bool,
+    pub(super) cut: Cut,
+}
+
+/// When a column is cut: one of a later kind only when cutting those of the earlier ones is not enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cut {
+    First,
+    Later,
+    Last,
 }
 
 /// A table that may come in several pages: the headings once, and columns that only grow.
@@ -140,51 +148,60 @@ impl Table {
 
     /// Widths of the columns that come to no more than this, if there is any way.
     fn fit(&self, available: usize) -> Vec<usize> {
-        let natural = &self.natural;
-        let sum = |of_key: bool, least: usize| -> usize {
-            let widths = self.headings.iter().zip(natural).filter(|(heading, _)| heading.is_key == of_key);
-            widths.map(|(_, width)| *width.min(&least)).sum()
-        };
-        if sum(true, usize::MAX) + sum(false, usize::MAX) <= available {
-            return natural.clone();
+        if self.natural.iter().sum::<usize>() <= available {
+            return self.natural.clone();
         }
-        let keys = sum(true, usize::MAX);
-        let (cut_keys, rest) = if keys + sum(false, ENOUGH) <= available {
-            (false, available - keys)
-        } else {
-            (true, available.saturating_sub(sum(false, LEAST)))
+        // What is cut before is as narrow as it gets, what is cut later is whole.
+        let fixed = |now: Cut, cut: Cut, width: usize| if cut < now { width.min(LEAST) } else { width };
+        let columns = || self.headings.iter().map(|heading| heading.cut).zip(self.natural.iter().copied());
+        let others = |now: Cut| -> usize {
+            columns().filter(|(cut, _)| *cut != now).map(|(cut, width)| fixed(now, cut, width)).sum()
+        };
+        let capped = |now: Cut, cap: usize| -> usize {
+            columns().filter(|(cut, _)| *cut == now).map(|(_, width)| width.min(cap)).sum()
+        };
+        let is_enough = |now: Cut, cap: usize| others(now) + capped(now, cap) <= available;
+        let now = match () {
+            () if is_enough(Cut::First, ENOUGH) => Cut::First,
+            () if is_enough(Cut::Later, LEAST) => Cut::Later,
+            () => Cut::Last,
         };
         // Columns that are cut share what there is; what is narrower leaves its part to the others.
-        let cut_widths: Vec<usize> =
-            self.headings.iter().zip(natural).filter(|(h, _)| h.is_key == cut_keys).map(|(_, width)| *width).collect();
-        let total = |cap: usize| cut_widths.iter().map(|width| *width.min(&cap)).sum::<usize>();
-        let cap = (LEAST..=rest.max(LEAST)).rev().find(|cap| total(*cap) <= rest).unwrap_or(LEAST);
-        let mut left = rest.saturating_sub(total(cap));
-        let widths = self.headings.iter().zip(natural).map(|(heading, width)| {
-            if heading.is_key != cut_keys {
-                return if cut_keys { *width.min(&LEAST) } else { *width };
+        let rest = available.saturating_sub(others(now));
+        let cap = (LEAST..=rest.max(LEAST)).rev().find(|cap| capped(now, *cap) <= rest).unwrap_or(LEAST);
+        let mut left = rest.saturating_sub(capped(now, cap));
+        let widths = columns().map(|(cut, width)| {
+            if cut != now {
+                return fixed(now, cut, width);
             }
-            let is_wider = *width > cap && left > 0;
+            let is_wider = width > cap && left > 0;
             left -= usize::from(is_wider);
-            *width.min(&(cap + usize::from(is_wider)))
+            width.min(cap + usize::from(is_wider))
         });
         widths.collect()
     }
 }
 
-/// A table with a line of headings in capitals and a line per row, as wide as it is.
+/// A table on standard output whose first column names the rows, and is cut last.
+pub(super) fn listing(headings: &[&str]) -> Table {
+    let heading = |(n, text): (usize, &&str)| Heading {
+        text: (*text).to_owned(),
+        cut: if n == 0 { Cut::Last } else { Cut::First },
+    };
+    Table::new(headings.iter().enumerate().map(heading), Medium::stdout())
+}
+
+/// A table on standard output: a line of headings in capitals and a line per row.
 pub(super) fn table<I, R>(headings: &[&str], rows: I) -> String
 where
     I: IntoIterator<Item = R>,
     R: IntoIterator<Item = String>,
 {
-    let headings = headings.iter().map(|heading| Heading { text: (*heading).to_owned(), is_key: true });
-    let rows = rows.into_iter().map(|row| row.into_iter().map(Cell::from).collect()).collect();
-    Table::new(headings, Medium::default()).page(rows)
+    listing(headings).page(rows.into_iter().map(|row| row.into_iter().map(Cell::from).collect()).collect())
 }
 
 /// As many whole characters as fit, with an ellipsis for the rest.
-fn cut(text: &str, width: usize) -> String {
+pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -217,14 +234,14 @@ pub(super) fn one_line(cell: &str) -> String {
 mod tests {
     use super::*;
 
-    fn widths(natural: &[(usize, bool)], available: usize) -> Vec<usize> {
-        let headings = natural.iter().map(|(width, is_key)| Heading { text: "x".repeat(*width), is_key: *is_key });
+    fn widths(natural: &[(usize, Cut)], available: usize) -> Vec<usize> {
+        let headings = natural.iter().map(|(width, cut)| Heading { text: "x".repeat(*width), cut: *cut });
         Table::new(headings, Medium::default()).fit(available)
     }
 
     #[test]
     fn what_says_more_when_it_is_whole_is_cut_last() {
-        let natural = [(36, true), (40, false), (9, true), (12, false)];
+        let natural = [(36, Cut::Later), (40, Cut::First), (9, Cut::Later), (12, Cut::First)];
         assert_eq!(widths(&natural, 97), [36, 40, 9, 12]);
         assert_eq!(widths(&natural, 96), [36, 39, 9, 12]);
         assert_eq!(widths(&natural, 70), [36, 13, 9, 12]);
@@ -232,13 +249,20 @@ mod tests {
         assert_eq!(widths(&natural, 60), [36, 4, 9, 4], "the keys have room again");
         assert_eq!(widths(&natural, 40), [23, 4, 9, 4]);
         assert_eq!(widths(&natural, 3), [4, 4, 4, 4], "narrower than this says nothing");
+        let with_id = [(20, Cut::Later), (36, Cut::Last), (24, Cut::First), (9, Cut::Later), (30, Cut::First)];
+        assert_eq!(widths(&with_id, 73), [20, 36, 4, 9, 4]);
+        assert_eq!(widths(&with_id, 60), [8, 36, 4, 8, 4]);
+        assert_eq!(widths(&with_id, 52), [4, 36, 4, 4, 4]);
+        assert_eq!(widths(&with_id, 51), [4, 35, 4, 4, 4], "an id that is cut is no id");
     }
 
     #[test]
     fn widths_never_exceed_what_there_is_and_use_it_up() {
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..10_000 {
-            let natural: Vec<_> = (0..rng.usize(1..9)).map(|_| (rng.usize(1..60), rng.bool())).collect();
+            let natural: Vec<_> = (0..rng.usize(1..9))
+                .map(|_| (rng.usize(1..60), [Cut::First, Cut::Later, Cut::Last][rng.usize(0..3)]))
+                .collect();
             let (least, most) = natural.iter().fold((0, 0), |(a, b), (width, _)| (a + width.min(&LEAST), b + width));
             let available = rng.usize(least..=most);
             let sum: usize = widths(&natural, available).iter().sum();

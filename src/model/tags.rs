@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::ProvisionerType;
+
 /// The tags of a provisioner daemon or of a job: an object from string to string (domain 3).
 ///
 /// A stored value that is not a string appears as its JSON text, and a stored value that is not an object as no tags:
@@ -12,6 +14,30 @@ use time::OffsetDateTime;
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tags(pub BTreeMap<String, String>);
+
+impl Tags {
+    /// `KEY=VALUE` as a person writes one tag: the key is what stands before the first `=`.
+    pub(crate) fn pair(text: &str) -> Option<(String, String)> {
+        let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty())?;
+        Some((key.to_owned(), value.to_owned()))
+    }
+
+    /// The tags of a job that only daemons with exactly these take (domain 3).
+    #[must_use]
+    pub fn untagged() -> Self {
+        [("scope", "organization"), ("owner", "")].into_iter().collect()
+    }
+
+    /// Whether a daemon with these tags may take a job with those, as the function `provisioner_tagset_contains` of the
+    /// database decides (domain 3). The provisioner that the job needs is another matter.
+    #[must_use]
+    pub fn serves(&self, job: &Self) -> bool {
+        if *job == Self::untagged() {
+            return self == job;
+        }
+        job.0.iter().all(|(key, value)| self.0.get(key) == Some(value))
+    }
+}
 
 impl From<serde_json::Value> for Tags {
     fn from(stored: serde_json::Value) -> Self {
@@ -32,13 +58,15 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Tags {
     }
 }
 
-/// How many jobs have the same tags.
+/// How many jobs have the same tags and need the same provisioner: the same daemons may take them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagsCount {
     /// The tags.
     pub tags: Tags,
-    /// How many jobs have exactly these.
+    /// How many jobs these are.
     pub jobs: i64,
+    /// What a daemon must have to carry them out.
+    pub provisioner: ProvisionerType,
     /// How many of them the prebuilds user asked for.
     pub prebuilds: i64,
     /// When the oldest of them was created.

@@ -67,10 +67,12 @@ pub enum Problem {
         key: &'static str,
     },
     /// The same was asked for before.
-    #[error("{key} is asked for twice; name alternatives behind one key, as in status:pending,running")]
+    #[error("{key} is asked for twice; {instead}")]
     Repeated {
         /// The key.
         key: &'static str,
+        /// What to do instead.
+        instead: &'static str,
     },
     /// The negation of a term that has none.
     #[error("{key} cannot be negated; {instead}")]

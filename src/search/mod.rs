@@ -129,7 +129,13 @@ impl Query {
             (a, b) => a.key() == b.key(),
         };
         if !term.negated && self.terms.iter().filter(|there| !there.negated).any(is_same) {
-            return Err(Problem::Repeated { key: term.condition.key() });
+            let instead = match term.condition {
+                Condition::Status(_) | Condition::Type(_) | Condition::Id(_) | Condition::ErrorCode(_) => {
+                    "name alternatives behind one key, as in status:pending,running"
+                }
+                _ => "search once for each",
+            };
+            return Err(Problem::Repeated { key: term.condition.key(), instead });
         }
         self.terms.push(term);
         Ok(())

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, str::FromStr};
 
 use super::{Condition, Created, ParseError, Problem, Query, Term, created::NotCreated, error::nearest};
-use crate::model::{JobErrorCode, JobId, JobStatus, JobType, Transition};
+use crate::model::{JobErrorCode, JobId, JobStatus, JobType, Tags, Transition};
 
 /// The codes of domain 9.
 const ERROR_CODES: [JobErrorCode; 3] =
@@ -172,10 +172,10 @@ fn condition(rest: &Rest<'_>, key: &'static str, values: &[Value]) -> Result<Con
             let id = |value: &Value| value.text.parse().map_err(|_| unreadable(value, "the id of a job"));
             Condition::Id(values.iter().map(id).collect::<Result<Vec<JobId>, _>>()?)
         }
-        "tag" => match one()?.text.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Condition::Tag(key.to_owned(), value.to_owned()),
-            _ => return Err(unreadable(one()?, "KEY=VALUE")),
-        },
+        "tag" => {
+            let (key, value) = Tags::pair(&one()?.text).ok_or_else(|| unreadable(&values[0], "KEY=VALUE"))?;
+            Condition::Tag(key, value)
+        }
         "created" => {
             let value = one()?;
             let expected =

@@ -15,8 +15,8 @@ impl Query {
     /// that is named; no locks.
     ///
     /// # Errors
-    /// [`store::Error::NotFound`] with the entity `initiator`, `organization`, `template` or `workspace` for a name or id
-    /// that means nothing that the actor may see; [`ResolveError::Ambiguous`] for the name of a workspace that several
+    /// [`store::Error::NotFound`] with the entity `initiator`, `organization`, `default organization`, `template` or
+    /// `workspace` for what means nothing that the actor may see; [`ResolveError::Ambiguous`] for the name of a workspace that several
     /// owners use.
     pub async fn resolve(
         &self,
@@ -38,7 +38,7 @@ impl Query {
         for term in &self.terms {
             let exclude = term.negated.then_some(&mut filter.exclude);
             match &term.condition {
-                Condition::Organization(_) => {}
+                Condition::Organization(_) | Condition::Created(_) => {}
                 Condition::Status(values) => {
                     exclude.map_or(&mut filter.status, |exclude| &mut exclude.status).extend(values);
                 }
@@ -79,14 +79,22 @@ impl Query {
                         None => filter.workspace = Some(id),
                     }
                 }
-                Condition::Created(created) => {
-                    let (after, before) = created.bounds(now);
-                    filter.created_after = filter.created_after.max(after);
-                    filter.created_before = [filter.created_before, before].into_iter().flatten().min();
-                }
             }
         }
+        (filter.created_after, filter.created_before) = self.created(now);
         Ok((organization, filter))
+    }
+
+    /// The latest moment before and the earliest moment after all that match, where there are such, if ages count from
+    /// `now`: [`JobFilter::created_after`] and [`JobFilter::created_before`] of whoever looks again.
+    #[must_use]
+    pub fn created(&self, now: OffsetDateTime) -> (Option<OffsetDateTime>, Option<OffsetDateTime>) {
+        let bounds = self.terms.iter().filter_map(|term| match term.condition {
+            Condition::Created(created) => Some(created.bounds(now)),
+            _ => None,
+        });
+        let (after, before): (Vec<_>, Vec<_>) = bounds.unzip();
+        (after.into_iter().flatten().max(), before.into_iter().flatten().min())
     }
 }
 

@@ -104,7 +104,7 @@ pub async fn ids(
     Ok(Page { rows: rows.into_iter().map(|(id, _)| id).collect(), next })
 }
 
-/// How many of the jobs of the organization that pass the filter have which tags, the most first. One round trip, one
+/// How many of the jobs of the organization that pass the filter have which tags and provisioner, the most first. One round trip, one
 /// snapshot, no locks; costs one pass over these jobs.
 #[tracing::instrument(name = "db.jobs.count_by_tags", skip_all)]
 pub async fn count_by_tags(conn: &mut PgConnection, permit: &ReadJobs, filter: &JobFilter) -> Result<Vec<TagsCount>> {
@@ -112,19 +112,23 @@ pub async fn count_by_tags(conn: &mut PgConnection, permit: &ReadJobs, filter: &
     check(filter, page)?;
     let (ids, values) = page_of_ids(permit.organization(), filter, page).build_sqlx(PostgresQueryBuilder);
     let sql = format!(
-        "SELECT j.tags, count(*), count(*) FILTER (WHERE j.initiator_id = '{}'), min(j.created_at) \
-         FROM provisioner_jobs AS j WHERE j.id = ANY (ARRAY({ids})) GROUP BY j.tags ORDER BY count(*) DESC, j.tags",
+        "SELECT j.tags, j.provisioner, count(*), count(*) FILTER (WHERE j.initiator_id = '{}'), min(j.created_at) \
+         FROM provisioner_jobs AS j WHERE j.id = ANY (ARRAY({ids})) \
+         GROUP BY j.tags, j.provisioner ORDER BY count(*) DESC, j.tags, j.provisioner",
         UserId::PREBUILDS
     );
-    let rows: Vec<(StoredJson, i64, i64, Timestamp)> = sqlx::query_as_with(AssertSqlSafe(sql), values)
+    let rows: Vec<(StoredJson, ProvisionerType, i64, i64, Timestamp)> = sqlx::query_as_with(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("jobs/count_by_tags", e))?;
-    let count = |(tags, jobs, prebuilds, oldest): (StoredJson, i64, i64, Timestamp)| {
-        let tags = tags.0.unwrap_or_default().into();
-        TagsCount { tags, jobs, prebuilds, oldest: oldest.0 }
-    };
-    Ok(rows.into_iter().map(count).collect())
+    let counts = rows.into_iter().map(|(tags, provisioner, jobs, prebuilds, oldest)| TagsCount {
+        tags: tags.0.unwrap_or_default().into(),
+        provisioner,
+        jobs,
+        prebuilds,
+        oldest: oldest.0,
+    });
+    Ok(counts.collect())
 }
 
 /// One job of the organization with its details (domain 10.2). One round trip; costs what [`list`] costs.

@@ -51,7 +51,7 @@ pub async fn list(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result
 /// The organization that is meant where none is named. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when no organization is the default, or the permit does not reach it.
+/// [`Error::NotFound`] with the entity `default organization` when none is the default, or the permit does not reach it.
 #[tracing::instrument(name = "db.organizations.default", skip_all)]
 pub async fn default(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result<Organization> {
     sqlx::query_file_as!(Organization, "queries/organizations/default.sql")
@@ -59,7 +59,7 @@ pub async fn default(conn: &mut PgConnection, permit: &ReadOrganizations) -> Res
         .await
         .map_err(|e| Error::from_sqlx("organizations/default", e))?
         .filter(|organization| permit.reaches(organization.id))
-        .ok_or_else(|| Error::not_found("organization", "default"))
+        .ok_or_else(|| Error::not_found("default organization", "there is none"))
 }
 
 /// The organization that a person means (domain 10.1). One round trip.

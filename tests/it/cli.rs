@@ -27,11 +27,12 @@ async fn bad_arguments_are_named_with_what_was_expected() {
         (&["--initiator", "nobody"], 1, &["error: initiator not found: nobody"]),
         (&["--initiator", id], 1, &["error: initiator not found: c0de0000-ffff"]),
         (&["--initiator", "me"], 1, &["error: initiator not found: me", "CODERDB_USER"]),
-        (&["--org", "atlantis"], 1, &["error: organization not found: atlantis"]),
+        (&["--org", "atlantis"], 1, &["error: organization not found: atlantis", "check --org and CODER_ORGANIZATION"]),
+        (&["--org", "default"], 1, &["error: organization not found: default", "check --org and CODER_ORGANIZATION"]),
         (&["--org", id], 1, &["error: organization not found: c0de0000-ffff"]),
         (&["--template", "none"], 1, &["error: template not found: none"]),
         (&["--template", id], 1, &["error: template not found: c0de0000-ffff"]),
-        (&["--workspace", "alice/none"], 1, &["error: workspace not found: alice/none"]),
+        (&["--workspace", "alice/none"], 1, &["error: workspace not found: alice/none", "deleted by its id"]),
         (&["--workspace", id], 1, &["error: workspace not found: c0de0000-ffff"]),
     ];
     for (args, code, parts) in cases {
@@ -201,6 +202,14 @@ async fn no_text_steers_the_terminal_it_is_printed_on() {
     run(database.coderdb().arg("demo"));
     let outcome = run(database.coderdb().args(["quota", "show", "\u{1b}[2Jalice\u{202e}"]));
     assert_eq!(outcome.stderr, "error: user not found:  [2Jalice \n");
+    for args in
+        [&["provisioner", "jobs", "get"][..], &["provisioner", "jobs", "list", "--status"], &["quota", "show", "x"]]
+    {
+        let said = run(support::coderdb().args(args).arg("\u{1b}]2;PWNED\u{7}zz\u{9b}2J"));
+        assert_eq!(said.code, 2, "{args:?}");
+        assert!(said.stderr.contains("zz"), "{}", said.stderr);
+        assert!(!said.stderr.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{:?}", said.stderr);
+    }
     let mut conn = database.connect().await;
     let broken = "UPDATE users SET username = E'x\\u001B[2J\\u0085\\u2028\\u202Ey' WHERE username = 'alice'";
     sqlx::raw_sql(broken).execute(&mut conn).await.unwrap();

@@ -1,6 +1,6 @@
 //! `provisioner jobs list` as people and machines read it.
 
-use std::{env, fs, path::Path};
+use std::{env, fs, io::BufRead as _, path::Path};
 
 use coderdb::sqlx;
 use serde_json::Value;
@@ -144,6 +144,41 @@ async fn all_jobs_come_in_pages_that_neither_lose_nor_repeat_one() {
     assert_eq!(json.len(), 6000);
 }
 
+/// The most memory that a process has ever held, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_jobs_are_listed_in_the_memory_of_a_few_thousand() {
+    const JOBS: usize = 100_000;
+    let database = wide_demo().await;
+    let mut conn = database.connect().await;
+    let jobs = format!(
+        "INSERT INTO provisioner_jobs (id, created_at, updated_at, started_at, completed_at, organization_id,
+             initiator_id, provisioner, storage_method, type, input, file_id)
+         SELECT gen_random_uuid(), '2026-05-07'::timestamptz + n * interval '1 ms', '2026-05-07', '2026-05-07',
+             '2026-05-07', o.id, u.id, 'echo', 'file', 'template_version_import', '{{}}', gen_random_uuid()
+         FROM generate_series(1, {JOBS}) AS n, (SELECT id FROM organizations WHERE is_default LIMIT 1) AS o,
+             (SELECT id FROM users LIMIT 1) AS u; ANALYZE provisioner_jobs"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(jobs)).execute(&mut conn).await.unwrap();
+    let mut coderdb = std::process::Command::new(support::CODERDB);
+    coderdb.env_clear().envs(database.environment()).args(LIST).args(["--all", "-q", "status:succeeded"]);
+    let mut listing = coderdb.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // The pipe holds back the program, which is at most a page ahead of what is read here.
+    let mut lines = std::io::BufReader::new(listing.stdout.take().unwrap()).lines();
+    assert_eq!(lines.by_ref().take(5_000).count(), 5_000);
+    let early = peak(listing.id());
+    assert_eq!(lines.by_ref().take(90_000).count(), 90_000);
+    let late = peak(listing.id());
+    assert!(lines.count() > 5_000);
+    assert!(listing.wait().unwrap().success());
+    assert!(late < early + 16 * 1_024, "{early} KiB after 5,000 lines, {late} KiB after 95,000");
+}
+
 #[tokio::test]
 async fn a_reader_that_has_gone_away_ends_the_listing() {
     let database = wide_demo().await;
@@ -232,6 +267,85 @@ async fn an_empty_variable_is_an_unset_one() {
     assert_eq!(list(&[(&names[0], "lost")]).code, 2);
 }
 
+#[tokio::test]
+async fn a_search_wins_over_a_variable_and_not_over_a_flag() {
+    let database = wide_demo().await;
+    let list = |variables: &[(&str, &str)], args: &[&str]| {
+        run(database.coderdb().envs(variables.iter().copied()).args(LIST).args(["-o", "name"]).args(args))
+    };
+    let status = ("CODER_PROVISIONER_JOB_LIST_STATUS", "failed");
+    let initiator = ("CODER_PROVISIONER_JOB_LIST_INITIATOR", "alice");
+    let organization = ("CODER_ORGANIZATION", "coder");
+    let query = ["-q", "status:pending initiator:prebuilds organization:coder"];
+    let expected = list(&[], &query).stdout;
+    assert!(!expected.is_empty());
+    let found = list(&[status, initiator, organization], &query);
+    assert_eq!((found.code, found.stdout), (0, expected), "{}", found.stderr);
+    assert_eq!(list(&[status], &["-q", "-status:pending"]).stdout, list(&[], &["-q", "-status:pending"]).stdout);
+    assert_eq!(list(&[("CODER_ORGANIZATION", "nowhere")], &query).code, 0);
+    assert_eq!(list(&[status], &["-s", "failed", "-q", "status:pending"]).code, 2);
+    assert_eq!(list(&[organization], &["-O", "coder", "-q", "organization:coder"]).code, 2);
+    // What the search says nothing of, the variable says.
+    assert_eq!(list(&[status], &["-q", "organization:coder"]).stdout, list(&[], &["-s", "failed"]).stdout);
+}
+
+#[tokio::test]
+async fn statuses_and_columns_are_read_in_any_case_and_behind_spaces() {
+    let database = wide_demo().await;
+    let list = |args: &[&str]| run(database.coderdb().args(LIST).args(args));
+    let expected = list(&["-s", "pending,failed", "-c", "id,status"]);
+    assert_eq!(expected.code, 0);
+    assert_eq!(list(&["-s", "Pending, FAILED", "-c", "ID, Status"]).stdout, expected.stdout);
+    fails(database.coderdb().args(LIST).args(["-s", "pendin"]), 2, &["pendin", "'pending'"]);
+}
+
+#[tokio::test]
+async fn a_listing_that_is_not_all_says_so_to_whoever_gave_no_limit() {
+    let database = wide_demo().await;
+    let jobs = "INSERT INTO provisioner_jobs (id, created_at, updated_at, organization_id, initiator_id, provisioner,
+                    storage_method, type, input, file_id, tags, completed_at)
+                SELECT gen_random_uuid(), '2026-05-07'::timestamptz, '2026-05-07', o.id, u.id, 'echo', 'file',
+                    'template_version_import', '{}', gen_random_uuid(), '{\"n\": \"1\"}', '2026-05-07'
+                FROM generate_series(1, 51) AS n,
+                    (SELECT id FROM organizations WHERE is_default LIMIT 1) AS o, (SELECT id FROM users LIMIT 1) AS u";
+    sqlx::raw_sql(jobs).execute(&mut database.connect().await).await.unwrap();
+    let list = |args: &[&str]| run(database.coderdb().args(LIST).args(["-q", "tag:n=1"]).args(args));
+    for format in ["table", "json", "name"] {
+        let found = list(&["-o", format]);
+        assert_eq!((found.code, found.stderr.as_str()), (0, "the newest 50 are shown; --all shows the rest\n"));
+    }
+    for args in [&["--all"][..], &["-l", "0"], &["-l", "50"], &["-l", "51"], &["--status", "failed"]] {
+        let quiet = list(&[args, &["-o", "name"]].concat());
+        assert_eq!(quiet.stderr, "", "{args:?}");
+    }
+    // Of jobs of one moment, the order is that of their ids.
+    let ids: Vec<String> = list(&["-o", "name", "-l", "51"]).stdout.lines().map(str::to_owned).collect();
+    assert!(ids.len() == 51 && ids.is_sorted(), "{ids:?}");
+}
+
+#[tokio::test]
+async fn no_json_steers_the_terminal_it_is_printed_on() {
+    let database = wide_demo().await;
+    let text = "a\u{9b}2J\u{7f}\u{202e}\u{200f}\u{61c}\u{2028}\u{2066}é日本";
+    let sql = "UPDATE provisioner_jobs SET error = $1 WHERE job_status = 'failed'";
+    sqlx::query(sql).bind(text).execute(&mut database.connect().await).await.unwrap();
+    let escaped = r"a\u009b2J\u007f\u202e\u200f\u061c\u2028\u2066é日本";
+    let failed = ["-s", "failed"];
+    for format in ["json", "jsonl"] {
+        let json = run(database.coderdb().args(LIST).args(failed).args(["-o", format])).stdout;
+        assert!(json.contains(&format!("\"{escaped}\"")), "{json}");
+        let parsed: Value = serde_json::Deserializer::from_str(&json).into_iter().next().unwrap().unwrap();
+        let job = parsed.get(0).unwrap_or(&parsed);
+        assert_eq!(job["error"], text);
+    }
+    let id = run(database.coderdb().args(LIST).args(failed).args(["-o", "name"])).stdout;
+    let id = id.lines().next().unwrap();
+    let one = run(database.coderdb().args(["provisioner", "jobs", "get", id, "-o", "json"])).stdout;
+    assert!(one.contains(escaped), "{one}");
+    let table = run(database.coderdb().args(LIST).args(failed).args(["-c", "error"])).stdout;
+    assert!(table.contains("a 2J      é日本\n"), "{table}");
+}
+
 // Help, completions and the manual -------------------------------------------------------------------------------------
 
 /// Every command below this one, with its path.
@@ -252,21 +366,42 @@ fn every_help_has_an_example_and_every_command_a_page_in_the_manual() {
     };
     let has_example = |path: &[String]| run(support::coderdb().args(path).arg("--help")).stdout.contains("Example");
     assert_eq!(without(&commands, &has_example), [""; 0], "these have no example");
+    // Examples are copied: on a terminal of 80 columns, too, a line of one is a line.
+    let fits = |path: &[String]| {
+        let help = run(support::coderdb().args(path).arg("--help")).stdout;
+        let (_, examples) = help.split_once("\nExample").expect("examples");
+        let examples = examples.split("\n\n").next().unwrap_or_default();
+        examples.lines().skip(1).all(|line| line.starts_with("  ") && line.len() <= 78)
+    };
+    assert_eq!(without(&commands, &fits), [""; 0], "these have an example that is too long");
+    let is_explained = |path: &[String]| {
+        let (bare, help) = (run(support::coderdb().args(path)), run(support::coderdb().args(path).arg("-h")));
+        bare.code == 0 && bare.stderr.is_empty() && bare.stdout == help.stdout
+    };
+    let is_group =
+        |path: &&Vec<String>| commands.iter().any(|other| other.len() > path.len() && other.starts_with(path));
+    let groups: Vec<_> = commands.iter().filter(is_group).cloned().collect();
+    assert!(groups.len() > 5);
+    assert_eq!(without(&groups, &is_explained), [""; 0], "these groups do not print their help");
+    let initiator = run(support::coderdb().args(LIST).arg("--help")).stdout;
+    assert!(initiator.contains("Filter by initiator (user ID or username).\n"), "{initiator}");
     let has_page = |path: &[String]| {
         let page = run(support::coderdb().arg("man").args(path)).stdout;
         let title = [&["coderdb".to_owned()][..], path].concat().join("-").replace('-', "\\-");
-        page.starts_with(".ie") && page.contains(&format!("{title} \\- ")) && page.contains("Example")
+        page.starts_with(".ie")
+            && page.contains(".SH \"EXIT STATUS\"")
+            && page.contains(&format!("{title} \\- "))
+            && page.contains("Example")
     };
     assert_eq!(without(&commands, &has_page), [""; 0], "these have no page");
     fails(support::coderdb().args(["man", "nothing"]), 2, &["no command nothing"]);
 }
 
 fn completed(command: &mut assert_cmd::Command, words: &[&str]) -> Vec<String> {
-    let index = words.len().to_string();
-    command.env("CODERDB_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
-    let outcome = run(command.args(["--", "coderdb"]).args(words));
+    let outcome = run(command.env("CODERDB_COMPLETE", "fish").args(["--", "coderdb"]).args(words));
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{words:?}");
-    outcome.stdout.lines().map(str::to_owned).collect()
+    // Behind a tab is what the candidate means.
+    outcome.stdout.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect()
 }
 
 #[tokio::test]
@@ -277,6 +412,7 @@ async fn a_shell_completes_columns_statuses_organizations_and_searches() {
     assert_eq!(complete(&["--status", "pending,ru"]), ["pending,running"]);
     assert_eq!(complete(&["-c", "id,worker"]), ["id,worker id", "id,worker name"]);
     assert_eq!(complete(&["--org", "co"]), ["coder"]);
+    assert_eq!(complete(&["--search", "status:pending organization:co"]), ["status:pending organization:coder"]);
     assert_eq!(complete(&["--search", "st"]), ["status:"]);
     assert_eq!(complete(&["--search", "status:pending -tr"]), ["status:pending -transition:"]);
     assert_eq!(complete(&["--search", "-status:pending,fa"]), ["-status:pending,failed"]);

@@ -564,6 +564,11 @@ async fn tags_match_as_the_table_of_the_domain_says() {
             .unwrap();
         assert_eq!(actual, Some(expected), "daemon {daemon}, job {job}");
         assert_eq!(tagset_contains(&daemon, &job), expected, "the model: daemon {daemon}, job {job}");
+        let is_read_exactly = |tags: &Value| serde_json::to_value(Tags::from(tags.clone())).is_ok_and(|t| t == *tags);
+        if is_read_exactly(&daemon) && is_read_exactly(&job) {
+            let serves = Tags::from(daemon.clone()).serves(&Tags::from(job.clone()));
+            assert_eq!(serves, expected, "the library: daemon {daemon}, job {job}");
+        }
     }
     for (daemon, job) in [(None, Some(untagged())), (Some(untagged()), None), (None, Some(json!({}))), (None, None)] {
         let actual: Option<bool> = sqlx::query_scalar("SELECT provisioner_tagset_contains($1::jsonb, $2::jsonb)")

@@ -490,7 +490,7 @@ async fn what_cannot_be_served_is_said_before_anything_is() {
     fails(&mut mcp(&[]), 2, &["--chat <ID>"]);
     fails(&mut mcp(&["--chat", "one"]), 2, &["'one'", "--chat <ID>"]);
     fails(&mut mcp(&["--chat", &other]), 1, &[&format!("error: chat not found: {other}")]);
-    fails(&mut mcp(&["--chat", &chat, "--owner", "nobody"]), 1, &["error: owner not found: nobody"]);
+    fails(&mut mcp(&["--chat", &chat, "--owner", "nobody"]), 1, &["error: --owner: user not found: nobody"]);
     for owner in ["user2", &other] {
         let text = format!("error: the chat {chat} belongs to somebody else than user2");
         fails(&mut mcp(&["--chat", &chat, "--owner", owner]), 2, &[&text, "leave --owner out"]);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, process::Stdio};
 use assert_cmd::Command;
 use coderdb::{
     model::{Capabilities, JobId, ProvisionerType, Tags},
+    sqlx::{self, Connection as _},
     store,
 };
 use serde_json::Value;
@@ -54,7 +55,9 @@ fn cancel(rows: &Rows, args: &[&str]) -> Outcome {
 fn outcomes(report: &str) -> BTreeMap<String, String> {
     let report: Vec<Value> = serde_json::from_str(report).unwrap_or_else(|error| panic!("{error}: {report}"));
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    report.iter().map(|job| (text(&job["id"]), text(&job["outcome"]))).collect()
+    let outcomes: BTreeMap<_, _> = report.iter().map(|job| (text(&job["id"]), text(&job["outcome"]))).collect();
+    assert_eq!(outcomes.len(), report.len(), "each job once");
+    outcomes
 }
 
 fn counts(report: &str) -> BTreeMap<String, usize> {
@@ -97,7 +100,14 @@ async fn one_job_is_canceled_in_the_words_of_its_kind_and_refused_in_those_of_it
         (4, &[], "Job has already completed!"),
         (5, &[], "Job has already been marked as canceled!"),
         (1002, &["--expect-status", "running"], "Job is not in the expected state."),
-        (404, &[], &format!("provisioner job not found: {}", job(404))),
+        (
+            404,
+            &[],
+            &format!(
+                "provisioner job not found: {}\nnext:  it may be another organization's: name that with --org",
+                job(404)
+            ),
+        ),
     ] {
         let done = cancel(&rows, &[&[job(n).as_str()], args].concat());
         assert_eq!((done.code, done.stderr), (1, format!("error: cancel provisioner job: {refused}\n")), "{n}");
@@ -116,7 +126,7 @@ async fn what_cannot_be_meant_cancels_nothing() {
         (&["one"][..], 2, &["error: invalid job ID: one"][..]),
         (&[&one, "two"], 2, &["invalid job ID: two"]),
         (&[&one, "--status", "pending"], 2, &["either ids or filters"]),
-        (&["--initiator", "", "--status", "pending"], 2, &["--initiator names nobody"]),
+        (&["--status", "pending", "-q", "status:running"], 2, &["status is asked for twice"]),
         (&["--initiator", "nobody"], 1, &["initiator not found: nobody"]),
         (&["--status", "pending", "--expect-status", "failed"], 2, &["failed", "pending", "running"]),
         (&["--status", "pending", "--org", "atlantis"], 1, &["organization not found: atlantis"]),
@@ -124,10 +134,184 @@ async fn what_cannot_be_meant_cancels_nothing() {
         let mut command = coderdb(&rows);
         block_in_place(|| fails(command.args(["provisioner", "jobs", "cancel"]).args(args), code, parts));
     }
+    for command in ["get", "logs"] {
+        let mut command_of_job = coderdb(&rows);
+        command_of_job.args(["provisioner", "jobs", command, "one"]);
+        block_in_place(|| fails(&mut command_of_job, 2, &["error: invalid job ID: one"]));
+    }
+    for option in ["--initiator", "--template", "--workspace", "--org", "--search", "--status", "--tag", "--id"] {
+        for blank in ["", "  "] {
+            for command in [&["cancel", "--status", "pending"][..], &["list"]] {
+                let mut command = [&["provisioner", "jobs"], command].concat();
+                command.extend([option, blank]);
+                block_in_place(|| fails(coderdb(&rows).args(command), 2, &[option]));
+            }
+        }
+    }
+    // What cannot be meant is said before a database is asked.
+    for command in ["list", "cancel"] {
+        let mut nowhere = support::coderdb();
+        nowhere.env("DATABASE_URL", "postgres://u@127.0.0.1:1/db");
+        nowhere.args(["provisioner", "jobs", command, "--status", "pending", "-q", "status:running"]);
+        block_in_place(|| fails(&mut nowhere, 2, &["status is asked for twice"]));
+    }
     let mut garbled = coderdb(&rows);
     garbled.args(["provisioner", "jobs", "cancel", "-"]).write_stdin(format!("{one}\nid\n"));
     block_in_place(|| fails(&mut garbled, 2, &["invalid job ID: id"]));
     assert_eq!(rows.everything().await, before);
+}
+
+const IGNORED: &str = "-HUP ignored";
+
+/// Runs a cancel while another transaction holds the job, and lets that go once the signal has come.
+async fn canceled_under_a_signal(rows: &mut Rows, signal: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut holder = rows.database.connect().await;
+    let mut holding = holder.begin().await.expect("a transaction");
+    sqlx::raw_sql("SELECT FROM provisioner_jobs WHERE id = u(1001) FOR UPDATE")
+        .execute(&mut *holding)
+        .await
+        .expect("a lock");
+    // As `nohup` does.
+    let ignored = if signal == IGNORED { "trap '' HUP; " } else { "" };
+    let mut canceling = tokio::process::Command::new("sh");
+    canceling.args(["-c", &format!("{ignored}exec \"$0\" \"$@\""), support::CODERDB]);
+    canceling.env_clear().envs(rows.database.environment()).env("CODER_ORGANIZATION", "org1");
+    canceling.args(["provisioner", "jobs", "cancel"]).args(args);
+    canceling.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let canceling = canceling.spawn().expect("the program");
+    let pid = canceling.id().expect("it runs").to_string();
+    let ended = tokio::spawn(canceling.wait_with_output());
+    support::settled(&ended, &mut rows.database.connect().await, 1).await;
+    assert!(
+        std::process::Command::new("kill")
+            .args([signal.trim_end_matches(" ignored"), &pid])
+            .status()
+            .expect("kill")
+            .success()
+    );
+    // It has come when nobody has it pending any more.
+    let is_pending = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let pending = status.lines().filter_map(|line| line.strip_prefix("ShdPnd:").or(line.strip_prefix("SigPnd:")));
+        pending.map(str::trim).any(|mask| mask.contains(|c| c != '0'))
+    };
+    while is_pending() {
+        tokio::task::yield_now().await;
+    }
+    holding.rollback().await.expect("the lock is gone");
+    let ended = ended.await.expect("no panic").expect("an end");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (ended.status.code(), text(ended.stdout), text(ended.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_lets_the_statement_under_way_end_and_its_outcome_is_reported() {
+    let mut rows = flooded(4).await;
+    let job = id(1001).to_string();
+    for (signal, code) in [("-TERM", 143), ("-INT", 130), ("-HUP", 129), (IGNORED, 0)] {
+        for args in [&[job.as_str()][..], &[&job, "-o", "json"], &["--id", &job]] {
+            let (ended, stdout, stderr) = canceled_under_a_signal(&mut rows, signal, args).await;
+            assert_eq!(ended, Some(code), "{signal} {args:?}: {stderr}");
+            assert!(stdout.contains("canceled"), "{signal} {args:?}: {stdout}");
+            assert_eq!(rows.one("SELECT job_status FROM provisioner_jobs WHERE id = u(1001)").await, "canceled");
+            rows.run("UPDATE provisioner_jobs SET canceled_at = NULL, completed_at = NULL WHERE id = u(1001)").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_lost_while_one_job_is_canceled_leaves_an_outcome() {
+    let mut rows = flooded(4).await;
+    let proxy = Proxy::to(&rows.database);
+    let job = id(1001).to_string();
+    let mut unknown = 0;
+    for cut in (1..).flat_map(|n| [Cut::BeforeItIsSent(n), Cut::BeforeItsAnswer(n)]) {
+        rows.run("UPDATE provisioner_jobs SET canceled_at = NULL, completed_at = NULL WHERE id = u(1001)").await;
+        proxy.cut(cut);
+        let mut coderdb = support::coderdb();
+        coderdb.env("CODER_ORGANIZATION", "org1").envs(proxy.environment());
+        let done = block_in_place(|| run(coderdb.args(["provisioner", "jobs", "cancel", &job])));
+        if done.code == 0 {
+            assert!(done.stdout.ends_with("Job canceled\n"));
+            if !proxy.was_cut() {
+                break;
+            }
+            // Only those who watch were not told.
+            continue;
+        }
+        assert_eq!(done.code, 4, "{cut:?}: {}", done.stderr);
+        assert!(done.stderr.contains("error: cancel provisioner job: "), "{cut:?}: {}", done.stderr);
+        let is_canceled = rows.one("SELECT job_status FROM provisioner_jobs WHERE id = u(1001)").await == "canceled";
+        let is_unknown = done.stderr.starts_with("1 unknown\n");
+        assert!(is_unknown || !is_canceled, "{cut:?}: {}", done.stderr);
+        assert_eq!(is_unknown, done.stdout.starts_with("Canceling "), "{cut:?}: {}", done.stderr);
+        unknown += usize::from(is_unknown);
+    }
+    assert!(unknown >= 2, "{unknown}");
+    let mut nowhere = support::coderdb();
+    nowhere.env("DATABASE_URL", "postgres://u@127.0.0.1:1/db").args(["provisioner", "jobs", "cancel", &job]);
+    block_in_place(|| fails(&mut nowhere, 4, &["error: cancel provisioner job: cannot reach"]));
+    let elsewhere = cancel(&rows, &[&job, "--org", "atlantis"]);
+    assert!(
+        elsewhere.stderr.starts_with("error: cancel provisioner job: organization not found"),
+        "{}",
+        elsewhere.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_job_has_one_exit_code_in_whatever_form_it_is_named() {
+    let rows = flooded(4).await;
+    // Failed, canceled, being canceled, not there; then one that can be canceled.
+    for (n, code) in [(3, 1), (4, 1), (5, 1), (404, 1), (1001, 0)] {
+        let job = id(n).to_string();
+        let piped = |args: &[&str]| {
+            let mut command = coderdb(&rows);
+            command.args(["provisioner", "jobs", "cancel"]).args(args).write_stdin(job.clone());
+            block_in_place(|| run(&mut command)).code
+        };
+        assert_eq!(cancel(&rows, &[&job, "--dry-run"]).code, code, "{n}");
+        assert_eq!(piped(&["--dry-run"]), code, "{n}");
+        if code == 1 {
+            assert_eq!(cancel(&rows, &[&job]).code, code, "{n}");
+            assert_eq!(cancel(&rows, &[&job, "-o", "json"]).code, code, "{n}");
+        }
+        assert_eq!(piped(&[]), code, "{n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_may_not_write_ends_with_14_and_no_advice_to_try_again() {
+    let mut rows = flooded(8).await;
+    let before = rows.everything().await;
+    let url = support::server().url(rows.database.name());
+    for (options, args) in [
+        ("-c default_transaction_read_only=on", &["cancel", "--status", "pending"][..]),
+        ("-c default_transaction_read_only=on", &["cancel", &id(1001).to_string()]),
+        ("-c role=pg_monitor", &["cancel", "--status", "pending"]),
+        ("-c role=pg_monitor", &["list"]),
+    ] {
+        let mut command = support::coderdb();
+        command.env("DATABASE_URL", &url).env("PGOPTIONS", options).env("CODER_ORGANIZATION", "org1");
+        let done = block_in_place(|| run(command.args(["provisioner", "jobs"]).args(args)));
+        assert_eq!(done.code, 14, "{options} {args:?}: {}", done.stderr);
+        assert!(done.stderr.contains("next:  connect to the primary"), "{}", done.stderr);
+        assert!(!done.stderr.contains("same command"), "{}", done.stderr);
+    }
+    assert_eq!(rows.everything().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_canceled_is_counted_also_when_nothing_can_be_printed() {
+    let rows = flooded(8).await;
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a full disk");
+    let mut command = std::process::Command::new(support::CODERDB);
+    command.env_clear().envs(rows.database.environment()).env("CODER_ORGANIZATION", "org1").stdout(full);
+    command.args(["provisioner", "jobs", "cancel", "--initiator", "prebuilds"]);
+    let done = block_in_place(|| command.output()).expect("the program");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(stderr.starts_with("6 canceled\nerror: "), "{stderr}");
+    assert_eq!(done.status.code(), Some(1));
 }
 
 // Many jobs ------------------------------------------------------------------------------------------------------------
@@ -136,12 +320,15 @@ async fn what_cannot_be_meant_cancels_nothing() {
 async fn a_dry_run_says_what_a_run_then_does_and_changes_nothing() {
     let mut rows = flooded(1_100).await;
     let before = rows.everything().await;
-    let filters: [&[&str]; 5] = [
+    let filters: [&[&str]; 8] = [
         &["--initiator", "prebuilds", "--status", "pending"],
         &["--status", "pending,running,failed,canceled,canceling"],
         &["--status", "pending,running", "--expect-status", "running"],
         &["--tag", "scope=organization", "--expect-status", "pending"],
         &["--initiator", "user1"],
+        &["--initiator", "prebuilds", "--status", "pending,pending", "--status", "pending"],
+        &["-q", "initiator:prebuilds -status:running"],
+        &["-q", "-status:pending"],
     ];
     for filter in filters {
         let json = ["-o", "json"];
@@ -232,7 +419,31 @@ async fn the_recipe_that_cancels_one_id_after_the_other_works_and_so_does_a_pipe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_a_daemon_takes_meanwhile_runs_on_and_everybody_hears_of_the_others() {
+async fn a_job_that_a_daemon_takes_in_the_moment_of_its_cancel_runs_on() {
+    for filter in
+        [&["--initiator", "prebuilds", "--status", "pending"][..], &["-q", "initiator:prebuilds -status:running"]]
+    {
+        let mut rows = flooded(1_100).await;
+        let mut daemon = rows.database.connect().await;
+        let mut taking = daemon.begin().await.expect("a transaction");
+        let take = "UPDATE provisioner_jobs SET started_at = now(), worker_id = u(7) WHERE id = u(1502)";
+        sqlx::raw_sql(take).execute(&mut *taking).await.expect("a pending job");
+        let mut command = coderdb(&rows);
+        command.args(["provisioner", "jobs", "cancel", "-o", "json"]).args(filter);
+        let canceling = tokio::task::spawn_blocking(move || run(&mut command));
+        support::settled(&canceling, &mut rows.conn, 1).await;
+        assert!(!canceling.is_finished(), "it waits for the lock of the job that it has chosen");
+        taking.commit().await.expect("taken");
+        let done = canceling.await.expect("no panic");
+        assert_eq!((done.code, done.stderr.as_str()), (0, "824 canceled, 1 not in the expected state\n"), "{filter:?}");
+        let taken = id(1502).to_string();
+        assert_eq!(outcomes(&done.stdout)[&taken], "not_in_expected_state", "{filter:?}");
+        assert_eq!(rows.one("SELECT job_status FROM provisioner_jobs WHERE id = u(1502)").await, "running");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemons_take_jobs_while_many_are_canceled_and_keep_what_they_have_taken() {
     let mut rows = flooded(3_000).await;
     rows.run("UPDATE provisioner_jobs SET worker_id = u(8), started_at = at_second(0) WHERE id > u(3990)").await;
     let mut taking = rows.database.connect().await;
@@ -342,13 +553,17 @@ async fn logs_are_printed_and_followed_until_the_job_ends() {
     let printed = block_in_place(|| run(coderdb(&rows).args(&logs)));
     let first = "2026-05-07T12:00:01Z  info   Planning  line 1 [2J\n";
     assert_eq!((printed.code, printed.stdout.as_str(), printed.stderr.as_str()), (0, first, ""));
-    let json = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "json"]))).stdout;
+    let json = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "jsonl"]))).stdout;
+    let array = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "json"]))).stdout;
     let json: Value = serde_json::from_str(&json).expect("one line of JSON");
+    assert_eq!(serde_json::from_str::<Value>(&array).expect("an array"), Value::from_iter([json.clone()]));
+    let none = block_in_place(|| run(coderdb(&rows).args(&logs).args(["-o", "json", "--after", "99"])));
+    assert_eq!((none.code, none.stdout.as_str()), (0, "[]\n"));
     assert_eq!(json.as_object().expect("an object").len(), 6);
     assert_eq!((&json["log_source"], &json["log_level"]), (&"provisioner".into(), &"info".into()));
     let mut missing = coderdb(&rows);
     missing.args(["provisioner", "jobs", "logs", &id(404).to_string()]);
-    block_in_place(|| fails(&mut missing, 1, &["provisioner job not found"]));
+    block_in_place(|| fails(&mut missing, 1, &["provisioner job not found", "name that with --org"]));
 
     for (end, code, said) in [
         ("error = NULL", 0, "Job succeeded\n"),
@@ -380,6 +595,53 @@ async fn logs_are_printed_and_followed_until_the_job_ends() {
         assert_eq!(ended.status.code(), Some(code));
         assert_eq!(String::from_utf8_lossy(&ended.stderr), said);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_followed_no_longer_than_somebody_reads_them() {
+    let mut rows = flooded(0).await;
+    rows.run(
+        "INSERT INTO provisioner_job_logs (job_id, created_at, source, level, stage, output)
+         VALUES (u(1), at_second(1), 'provisioner', 'info', 'Planning', 'line')",
+    )
+    .await;
+    let mut following = tokio::process::Command::new(support::CODERDB);
+    following.env_clear().envs(rows.database.environment()).env("CODER_ORGANIZATION", "org1");
+    following.args(["provisioner", "jobs", "logs", &id(1).to_string(), "--follow"]);
+    let mut following = following.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("the program");
+    let mut lines = tokio::io::BufReader::new(following.stdout.take().expect("a pipe")).lines();
+    assert!(lines.next_line().await.expect("a line").is_some());
+    // As `head -1` does, while the job runs on and logs nothing.
+    drop(lines);
+    let ended = tokio::time::timeout(std::time::Duration::from_mins(1), following.wait()).await;
+    assert_eq!(ended.expect("an end").expect("a status").code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_text_has_no_line_of_its_own_on_standard_error() {
+    let mut rows = flooded(30).await;
+    let tags =
+        |value: &str| format!("UPDATE provisioner_jobs SET tags = jsonb_build_object('t', {value}) WHERE id > u(1000)");
+    let list = |rows: &Rows| {
+        let mut command = coderdb(rows);
+        block_in_place(|| run(command.args(["provisioner", "jobs", "list", "-q", "status:pending"]))).stderr
+    };
+    rows.run(&tags("E'x\\nnext:  rm -rf /' || repeat('y', 100000)")).await;
+    let told = list(&rows);
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.starts_with("30 jobs wait: no daemon has t=x next:") && told.len() < 500, "{}", told.len());
+    rows.run(&tags("id::text")).await;
+    let told = list(&rows);
+    assert_eq!(told.lines().count(), 21, "{told}");
+    assert!(told.ends_with("\nand 10 more, for 10 other reasons\n"), "{told}");
+
+    rows.run(
+        "UPDATE provisioner_jobs SET completed_at = at_second(4), error = E'no\\nnext:  rm -rf /' WHERE id = u(1)",
+    )
+    .await;
+    let mut logs = coderdb(&rows);
+    logs.args(["provisioner", "jobs", "logs", &id(1).to_string(), "--follow"]);
+    assert_eq!(block_in_place(|| run(&mut logs)).stderr, "Job failed: no next:  rm -rf /\n");
 }
 
 // Prebuilds ------------------------------------------------------------------------------------------------------------

@@ -43,3 +43,33 @@ async fn the_readme_and_its_picture_show_what_the_demo_prints() {
     let picture = anstyle_svg::Term::new().render_svg(&(command + &table.stdout));
     is_current("docs/jobs.svg", &(picture + "\n"), str::to_owned);
 }
+
+#[tokio::test]
+async fn what_the_documents_show_works_on_the_demo() {
+    let database = support::database().await;
+    assert_eq!(run(database.coderdb().arg("demo")).code, 0);
+    let program = Path::new(support::CODERDB).parent().expect("a directory").display().to_string();
+    let path = format!("{program}:{}", env::var("PATH").expect("a path"));
+    let text = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("a document");
+    let readme = text("README.md");
+    let commands = readme.lines().filter_map(|line| line.strip_prefix("$ "));
+    let of_data = |line: &&str| {
+        ["coderdb provisioner ", "coderdb quota ", "coderdb prebuilds "].iter().any(|it| line.starts_with(it))
+    };
+    let mut lines: Vec<String> = commands.filter(of_data).map(str::to_owned).collect();
+    assert!(lines.len() >= 8, "{lines:?}");
+    let search = text("docs/search.md");
+    let queries =
+        search.lines().take_while(|line| !line.starts_with("```")).filter_map(|line| line.strip_prefix("    "));
+    let queries: Vec<_> = queries.map(|query| format!("coderdb provisioner jobs list --search '{query}'")).collect();
+    assert!(queries.len() >= 3, "{queries:?}");
+    lines.extend(queries);
+    let help = run(support::coderdb().args(["provisioner", "jobs", "list", "--help"])).stdout;
+    lines.extend(help.lines().filter_map(|line| line.strip_prefix("  coderdb ")).map(|line| format!("coderdb {line}")));
+    for line in lines {
+        let mut shell = assert_cmd::Command::new("sh");
+        shell.env_clear().env("PATH", &path).envs(database.environment()).args(["-c", &line]);
+        let done = run(&mut shell);
+        assert_eq!(done.code, 0, "{line}: {}", done.stderr);
+    }
+}

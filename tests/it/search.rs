@@ -254,7 +254,9 @@ fn what_is_wrong_is_named_with_its_place_and_what_was_probably_meant() {
         ("template:\"\"", "character 10: template has no value"),
         ("initiator:alice,bob", "character 17: initiator takes one value; quote a value with a comma in it"),
         ("status:pending status:running", "character 16: status is asked for twice; name alternatives behind one key"),
-        ("tag:a=1 tag:a=2", "character 9: tag is asked for twice"),
+        ("type:workspace_build type:workspace_build", "character 22: type is asked for twice; name alternatives"),
+        ("tag:a=1 tag:a=2", "character 9: tag is asked for twice; search once for each"),
+        ("initiator:a -initiator:c initiator:b", "character 26: initiator is asked for twice; search once for each"),
         ("template:\"a b", "character 10: the quotation mark has no second one"),
         ("template:\"a\\", "character 10: the quotation mark has no second one"),
         ("tag:env", "character 5: \"env\" is no value of tag; expected KEY=VALUE"),
@@ -331,6 +333,15 @@ fn ages_and_times_select_what_they_say_to_the_microsecond() {
     ] {
         assert_eq!([edge - tick, edge, edge + tick].map(|at| passes(text, at)), expected, "{text}");
     }
+}
+
+#[test]
+fn ages_count_back_from_each_look_and_the_narrowest_bounds_hold() {
+    let query = parsed("created:>1h created:<1d created:<2d status:pending created:>2026-05-01");
+    for now in [NOW, NOW + Duration::MINUTE] {
+        assert_eq!(query.created(now), (Some(now - Duration::DAY), Some(now - Duration::HOUR)));
+    }
+    assert_eq!(parsed("status:pending").created(NOW), (None, None));
 }
 
 #[tokio::test]

@@ -106,8 +106,16 @@ async fn a_job_that_nobody_takes_says_which_tags_no_daemon_has() {
         let mut command = rows.database.coderdb();
         command.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "get", &id(1).to_string()]);
         let shown = run(&mut command).stdout;
-        assert_eq!(fact(&shown, "QUEUE"), Some("1/1"), "{shown}");
-        fact(&shown, "WAITS BECAUSE").map(str::to_owned)
+        let json: Value = serde_json::from_str(&run(command.args(["-o", "json"])).stdout).expect("JSON");
+        let mut list = rows.database.coderdb();
+        list.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "list", "-q"]).arg(format!("id:{}", id(1)));
+        let queue = run(list.args(["-c", "queue"])).stdout;
+        assert_eq!(fact(&shown, "QUEUE"), queue.lines().nth(1), "{shown}");
+        let listed: Vec<Value> = serde_json::from_str(&run(list.args(["-o", "json"])).stdout).expect("JSON");
+        for (key, value) in listed[0].as_object().expect("an object") {
+            assert_eq!(json.get(key), Some(value), "{key}");
+        }
+        (fact(&shown, "QUEUE").map(str::to_owned), fact(&shown, "WAITS BECAUSE").map(str::to_owned))
     };
     let untagged = r#"{"scope": "organization", "owner": ""}"#;
     let (aws, gpu) = (
@@ -129,7 +137,11 @@ async fn a_job_that_nobody_takes_says_which_tags_no_daemon_has() {
         (&[("echo", aws, "at_second(0)"), ("echo", aws, "now()")], aws, None),
     ];
     for (daemons, job, expected) in cases {
-        assert_eq!(why(&mut rows, daemons, job).await.as_deref(), expected, "{daemons:?} {job}");
+        let (queue, because) = why(&mut rows, daemons, job).await;
+        assert_eq!(because.as_deref(), expected, "{daemons:?} {job}");
+        let has_daemon = expected.is_none_or(|because| because.contains("offline"));
+        let place = if has_daemon { "1/1" } else { "no eligible daemon" };
+        assert_eq!(queue.as_deref(), Some(place), "{daemons:?} {job}");
     }
 }
 
@@ -144,11 +156,19 @@ async fn daemons_are_listed_with_what_they_work_on() {
     let table = run(database.coderdb().args(list)).stdout;
     assert!(json.len() > 1 && table.lines().count() == json.len() + 1, "{table}");
     assert!(table.starts_with("NAME "), "{table}");
+    let narrow = run(database.coderdb().env("COLUMNS", "80").args(list)).stdout;
+    assert!(narrow.lines().all(|line| line.chars().count() <= 80) && narrow.contains('…'), "{narrow}");
+    assert!(!table.contains('…'), "what is no terminal has no width: {table}");
     assert!(json.iter().any(|daemon| daemon["current_job"]["id"].is_string()), "{json:#?}");
     assert!(json.iter().any(|daemon| daemon["previous_job"]["status"].is_string()));
     let tagged = run(database.coderdb().args(list).args(["--tag", "env=on-prem", "-o", "json"])).stdout;
     let tagged: Vec<Value> = serde_json::from_str(&tagged).expect("JSON");
     assert!(!tagged.is_empty() && tagged.iter().all(|daemon| daemon["tags"]["env"] == "on-prem"));
+    fails(
+        database.coderdb().args(list).args(["--tag", "env=a", "--tag", "env=b"]),
+        2,
+        &["the tag env is asked for twice; no daemon has both"],
+    );
     let one = run(database.coderdb().args(list).args(["--limit", "1", "-o", "json"])).stdout;
     assert_eq!(serde_json::from_str::<Vec<Value>>(&one).expect("JSON"), json[..1]);
     let none = run(database.coderdb().args(list).args(["--tag", "no=such"]));
@@ -194,9 +214,17 @@ async fn the_quota_of_all_members_is_what_is_shown_of_each_in_pages_of_any_size(
             "{user}"
         );
     }
-    let over = list(&["--over", "85"]);
-    assert!(over.iter().any(|user| user["username"] == "user1"), "{over:?}");
-    assert!(over.len() < all.len());
+    let over = |percent| list(&["--over", percent]).iter().map(|user| user["username"].clone()).collect::<Vec<_>>();
+    assert_eq!(over("90"), ["user1"], "9 of 10");
+    assert_eq!(over("91"), [""; 0]);
+    assert_eq!(over("0"), ["user1"], "nobody else consumes anything");
+    let table = run(rows.database.coderdb().env("CODER_ORGANIZATION", "org1").args(["quota", "list"])).stdout;
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((lines[0].join(" ").as_str(), lines.len()), ("USER CREDITS CONSUMED BUDGET", 1_201));
+    for (line, user) in lines[1..].iter().zip(&all) {
+        let said = [user["credits_consumed"].to_string(), user["budget"].to_string()];
+        assert_eq!(line[..], [user["username"].as_str().expect("a name"), &said[0], &said[1]]);
+    }
 }
 
 // Licenses -------------------------------------------------------------------------------------------------------------
@@ -219,12 +247,17 @@ async fn licenses_are_added_listed_and_deleted_and_never_printed() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), &second).expect("the license");
     assert_eq!(run(database.coderdb().args(["licenses", "add", "--file"]).arg(file.path())).code, 0, "not valid yet");
+    let with_point = token(&format!(r#"{{"exp": {later}.0, "n": 3}}"#));
+    assert_eq!(add(&with_point).code, 0);
+    assert_eq!(run(database.coderdb().args(["licenses", "delete", "3"])).code, 0);
     let never = token(&format!(r#"{{"exp": {later}, "nbf": {later}}}"#));
     for (text, why) in [
         (first.as_str(), "the license is there already"),
         (&never, "Invalid license: it will never be valid"),
         (&token(r#"{"exp": 1}"#), "Invalid license: it has expired"),
         (&token("{}"), "Invalid license: it does not say when it expires"),
+        (first.rsplit_once('.').expect("a signature").0, "Invalid license: it is not a signed"),
+        (&format!("{}.", first.rsplit_once('.').expect("a signature").0), "Invalid license: it is not a signed"),
         ("a.b", "Invalid license: it is not a signed"),
         ("", "Invalid license: it is not a signed"),
     ] {

@@ -70,8 +70,12 @@ impl Story {
     }
 }
 
-const FLOOD: &str = "job_status = 'pending' AND initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0'";
+/// What the README says, line by line.
+const PAUSE: &str = "prebuilds pause";
+const DRY_RUN: &str = "provisioner jobs cancel --initiator prebuilds --status pending --dry-run";
 const CANCEL: &str = "provisioner jobs cancel --initiator prebuilds --status pending";
+const RESUME: &str = "prebuilds resume";
+const FLOOD: &str = "job_status = 'pending' AND initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0'";
 /// The push of the fixed template, and a prebuild that waits already when it comes.
 const IMPORT: Uuid = Uuid::from_u128(0xc0de_0000_0009_4000_8000_0000_0000_9002);
 const LEFT: Uuid = Uuid::from_u128(0xc0de_0000_0009_4000_8000_0000_0000_9001);
@@ -126,6 +130,8 @@ async fn the_fix_comes_first(story: &mut Story, conn: &mut PgConnection, organiz
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_prebuilds_is_cleared_by_the_commands_of_the_readme() {
+    let lines = [PAUSE, DRY_RUN, CANCEL, RESUME].map(|line| format!("$ coderdb {line}\n")).concat();
+    assert!(include_str!("../../README.md").contains(&format!("```console\n{lines}```\n")), "{lines}");
     let database = support::database().await;
     assert_eq!(block_in_place(|| run(database.coderdb().arg("demo"))).code, 0);
     let proxy = Proxy::to(&database);
@@ -150,9 +156,12 @@ async fn a_flood_of_prebuilds_is_cleared_by_the_commands_of_the_readme() {
         sqlx::query_scalar("SELECT id FROM organizations WHERE is_default").fetch_one(&mut conn).await.expect("one");
 
     let mistake = story.tell("provisioner jobs list --org codr --initiator prebuilds --status pending");
-    assert_eq!((mistake.code, mistake.stderr.as_str()), (1, "error: organization not found: codr\n"));
-    assert_eq!(story.tell("prebuilds pause").stderr, "Prebuilds are now paused.\n");
-    let dry = story.tell(&format!("{CANCEL} --dry-run"));
+    assert_eq!(
+        (mistake.code, mistake.stderr.as_str()),
+        (1, "error: organization not found: codr\nnext:  check --org and CODER_ORGANIZATION\n")
+    );
+    assert_eq!(story.tell(PAUSE).stderr, "Prebuilds are now paused.\n");
+    let dry = story.tell(DRY_RUN);
     assert_eq!((dry.code, dry.stderr), (0, format!("{flood} would be canceled\n")));
     assert_eq!(story.count(FLOOD).await, flood);
 
@@ -187,7 +196,7 @@ async fn a_flood_of_prebuilds_is_cleared_by_the_commands_of_the_readme() {
     assert_eq!((story.count(FLOOD).await, story.count(others).await), (0, people), "and nobody else's");
 
     the_fix_comes_first(&mut story, &mut conn, OrganizationId(organization)).await;
-    assert_eq!(story.tell("prebuilds resume").stderr, "Prebuilds are now resumed.\n");
+    assert_eq!(story.tell(RESUME).stderr, "Prebuilds are now resumed.\n");
     assert_eq!(story.run("prebuilds status").stdout, "Prebuilds are not paused.\n");
     if !support::is_pooled() {
         let picture = anstyle_svg::Term::new().render_svg(story.shown.trim_end());

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{self, BufRead as _, IsTerminal as _},
+    fs,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -14,16 +15,16 @@ use time::OffsetDateTime;
 use super::super::{
     connect::{Database, connect},
     error::{CliError, FAILED, USAGE},
-    filter::{Filter, values},
+    filter::{self, Filter, values},
     output::{Output, note, print, print_json, table},
     resolve::OPERATOR,
     signals::{EndedBy, Signals},
+    table::one_line,
 };
+use super::job_id;
 use crate::{
     authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
-    model::{
-        CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest, UserRef,
-    },
+    model::{CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest},
     store::{self, jobs},
     watch::{self, Change},
 };
@@ -33,16 +34,17 @@ const BATCH: usize = 500;
 
 /// Ask for jobs to be canceled: named ones, or those that the same filters choose as with `list`
 ///
-/// A job that waits is canceled at once; one that runs, when its daemon notices. With a --status, a job that no longer has
-/// it is left alone, and so is every job whose status is not the one that --expect-status names.
+/// A job that waits is canceled at once; one that runs, when its daemon notices. With a --status, or a search that
+/// leaves out a status, a job that has another one by then is left alone, and so is every job whose status is not the
+/// one that --expect-status names.
 ///
 /// Without ids and filters, ids are read from standard input. Run again, it goes on with what is left.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb provisioner jobs cancel c0de0000-0009-4000-8000-000000000031\n  coderdb \
-                        provisioner jobs cancel --initiator prebuilds --status pending --dry-run\n  coderdb \
-                        provisioner jobs cancel --initiator prebuilds --status pending --yes\n  coderdb provisioner \
-                        jobs list --status running -o json | jq -r '.[].id' | coderdb provisioner jobs cancel \
-                        --expect-status running\n\nExit codes: 0 everything that was chosen is canceled, or was in \
+                        provisioner jobs cancel -i prebuilds -s pending --dry-run\n  coderdb \
+                        provisioner jobs cancel -i prebuilds -s pending --yes\n  coderdb provisioner \
+                        jobs list -s running --all -o name |\n    coderdb provisioner jobs cancel --expect-status \
+                        running\n\nExit codes: 0 everything that was chosen is canceled, or was in \
                         another state by then; 1 a job that was named is not canceled; 4 the database was lost on the \
                         way, and what was done is reported.")]
 pub(in crate::cli) struct Args {
@@ -52,7 +54,7 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     filter: Filter,
     /// Leave every job alone whose status is another one
-    #[arg(long, value_name = "STATUS", value_parser = values::<ExpectedStatus>(ExpectedStatus::ALL.iter().map(|v| v.as_str())))]
+    #[arg(long, value_name = "STATUS", ignore_case = true, value_parser = values::<ExpectedStatus>(ExpectedStatus::ALL.iter().map(|v| v.as_str())))]
     expect_status: Option<ExpectedStatus>,
     /// Say what would be canceled, and do nothing
     #[arg(long)]
@@ -157,23 +159,18 @@ struct Group {
     ids: Vec<JobId>,
 }
 
-pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     // Whoever reads ids in a loop has the next ones on standard input: they are not for us.
     let from_input = args.named.iter().any(|id| id == "-");
     if from_input && args.named.len() > 1 {
         return Err(CliError::new(USAGE, "ids come as arguments or on standard input, not both"));
     }
     let named = if from_input { None } else { ids(args.named.iter().map(String::as_str))? };
-    // As a filter it would be none, and what a script forgot to set must not cancel the jobs of everybody.
-    if args.filter.initiator == Some(UserRef::Username(String::new())) {
-        return Err(CliError::new(USAGE, "--initiator names nobody"));
-    }
-    let is_filtered = !args.filter.is_empty();
+    let query = args.filter.query()?;
+    let is_filtered = filter::is_about_jobs(&query);
     if is_filtered && !args.named.is_empty() {
         return Err(CliError::new(USAGE, "either ids or filters say which jobs, not both"));
     }
-    let mut database = connect().await?;
-    let (organization, filter) = args.filter.resolve(&mut database).await?;
     let named = match named {
         Some(ids) => Some(ids),
         None if is_filtered => None,
@@ -184,10 +181,14 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
         }
     };
     let is_named = named.is_some();
-    if let (Some([id]), false, false, Output::Table) = (named.as_deref(), from_input, args.dry_run, args.output)
-        && !args.named.is_empty()
-    {
-        return one(database, &organization, *id, args.expect_status).await;
+    let is_one =
+        matches!((named.as_deref(), from_input, args.dry_run, args.output), (Some([_]), false, false, Output::Table))
+            && !args.named.is_empty();
+    let wrapped = |error: CliError| if is_one { error.of(WHAT) } else { error };
+    let mut database = connect().await.map_err(wrapped)?;
+    let (organization, filter) = filter::resolve(&mut database, &query).await.map_err(wrapped)?;
+    if let (true, Some([id])) = (is_one, named.as_deref()) {
+        return one(database, &organization, *id, args.expect_status).await.map_err(wrapped);
     }
     let groups = match named {
         Some(ids) => vec![Group { expected: args.expect_status, ids }],
@@ -200,23 +201,31 @@ pub(super) async fn run(mut args: Args) -> Result<ExitCode, CliError> {
         database.close().await;
         return Ok(exit_code(is_named, &reports));
     }
-    args.yes |= total <= 1 || !io::stdin().is_terminal() || !io::stderr().is_terminal();
-    if !args.yes && !is_confirmed(total)? {
+    if !args.yes && total > 1 && !is_confirmed(total, &groups, &organization)? {
         return Err(CliError::new(FAILED, "nothing was canceled"));
     }
     let (reports, ended) = cancel(&mut database, &organization, &groups, total).await?;
     report(&reports, args.output)?;
+    end(database, ended, exit_code(is_named, &reports)).await
+}
+
+/// Says how it ended; the exit code of what was reported, unless it was stopped.
+async fn end(database: Database, ended: Option<Ended>, code: ExitCode) -> Result<ExitCode, CliError> {
     match ended {
         None => {
             database.close().await;
-            Ok(exit_code(is_named, &reports))
+            Ok(code)
         }
         Some(Ended::BySignal(signal)) => Ok(signal.into()),
-        Some(Ended::By(error)) => {
+        Some(Ended::By(error)) if error.is_retryable() => {
             Err(CliError::from(error).next("run the same command again: it goes on with what is left"))
         }
+        Some(Ended::By(error)) => Err(error.into()),
     }
 }
+
+/// What failed, where one job is named.
+const WHAT: &str = "cancel provisioner job";
 
 /// One job, with the words of domain 11.1.
 async fn one(
@@ -225,36 +234,40 @@ async fn one(
     id: JobId,
     expected: Option<ExpectedStatus>,
 ) -> Result<ExitCode, CliError> {
-    let wrapped = |error: CliError| error.of("cancel provisioner job");
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let found = jobs::by_ids(&mut database, &read, &[id]).await.map_err(|error| wrapped(error.into()))?;
-    let Some(job) = found.first() else {
-        return Err(wrapped(CliError::new(FAILED, format!("provisioner job not found: {id}"))));
-    };
-    let (what, stop) = match job.job_type {
+    let found = jobs::by_ids(&mut database, &read, &[id]).await?;
+    let missing = || CliError::from(store::Error::not_found("provisioner job", id));
+    let (what, stop) = match found.first().ok_or_else(missing)?.job_type {
         JobType::WorkspaceBuild => ("workspace build", '!'),
         JobType::TemplateVersionImport => ("template version import", '!'),
         JobType::TemplateVersionDryRun => ("template version dry run", '.'),
     };
     print(&format!("Canceling {what} job {id}...\n"))?;
-    let permit = CancelJobs::check(&OPERATOR, organization.id)?;
-    let outcome = jobs::cancel(&mut database, &permit, id, expected, OffsetDateTime::now_utc()).await;
-    let refused = match outcome.map_err(|error| wrapped(error.into()))? {
-        CancelOutcome::Canceled(_) | CancelOutcome::Canceling(_) => None,
-        CancelOutcome::AlreadyFinished(_) => Some(format!("Job has already completed{stop}")),
-        CancelOutcome::AlreadyCanceled(_) => Some(format!("Job has already been marked as canceled{stop}")),
-        CancelOutcome::NotInExpectedState(_) => Some("Job is not in the expected state.".to_owned()),
-        CancelOutcome::NotAllowed => {
-            Some("User is not allowed to cancel workspace builds. Owner role is required.".to_owned())
+    let (reports, ended) = cancel(&mut database, organization, &[Group { expected, ids: vec![id] }], 1).await?;
+    let Some(report) = reports.first() else { return Err(missing()) };
+    let refused = match (report.outcome, report.status) {
+        (Outcome::Canceled | Outcome::Canceling | Outcome::WouldBeCanceled, _) => {
+            print("Job canceled\n")?;
+            return end(database, ended, ExitCode::SUCCESS).await;
+        }
+        (Outcome::AlreadyFinished, _) | (Outcome::AlreadyCanceled, Some(JobStatus::Canceled)) => {
+            format!("Job has already completed{stop}")
+        }
+        (Outcome::AlreadyCanceled, _) => format!("Job has already been marked as canceled{stop}"),
+        (Outcome::NotInExpectedState, _) => "Job is not in the expected state.".to_owned(),
+        (Outcome::NotAllowed, _) => {
+            "User is not allowed to cancel workspace builds. Owner role is required.".to_owned()
+        }
+        (Outcome::NotFound, _) => return Err(missing()),
+        (Outcome::Unknown | Outcome::NotTried, _) => {
+            note(&format!("1 {}", report.outcome.words()));
+            return end(database, ended, FAILED.into()).await;
         }
     };
-    if let Some(refused) = refused {
-        return Err(wrapped(CliError::new(FAILED, refused)));
+    match ended {
+        Some(Ended::BySignal(signal)) => Err(CliError::new(signal as u8, refused)),
+        _ => Err(CliError::new(FAILED, refused)),
     }
-    tell(&mut database, organization, &[id]).await?;
-    print("Job canceled\n")?;
-    database.close().await;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The ids, each once; `None` when there are none.
@@ -262,7 +275,7 @@ fn ids<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Option<Vec<JobId>>, C
     let mut ids = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for text in texts {
-        let id = text.parse().map_err(|_| CliError::new(USAGE, format!("invalid job ID: {text}")))?;
+        let id = job_id(text)?;
         if seen.insert(id) {
             ids.push(id);
         }
@@ -278,7 +291,7 @@ fn ids_of_input() -> Result<Vec<JobId>, CliError> {
 
 /// The jobs that pass the filter, newest first: daemons take the oldest meanwhile.
 ///
-/// Statuses that the filter names are expected, too: what has another one by then has left the set.
+/// A status that the filter asks for is expected, too: what has another one by then has left the set.
 async fn chosen(
     database: &mut Database,
     organization: &Organization,
@@ -286,19 +299,36 @@ async fn chosen(
     expected: Option<ExpectedStatus>,
 ) -> Result<Vec<Group>, CliError> {
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let statuses: Vec<_> = match (filter.status.as_slice(), expected) {
-        ([], Some(expected)) => vec![(vec![as_status(expected)], Some(expected))],
-        ([], None) => vec![(vec![JobStatus::Pending, JobStatus::Running], None)],
-        (named, Some(expected)) => vec![(named.to_vec(), Some(expected))],
-        (named, None) => named.iter().map(|status| (vec![*status], as_expected(*status))).collect(),
-    };
     let mut groups = Vec::new();
-    for (status, expected) in statuses {
+    for (status, expected) in by_status(&filter, expected) {
         let filter = JobFilter { status, ..filter.clone() };
         let ids = jobs::ids(database, &read, &filter, PageRequest::default()).await?.rows;
         groups.push(Group { expected, ids });
     }
     Ok(groups)
+}
+
+/// The statuses of the jobs that are looked for, each once, and which status they must still have.
+fn by_status(filter: &JobFilter, expected: Option<ExpectedStatus>) -> Vec<(Vec<JobStatus>, Option<ExpectedStatus>)> {
+    let is_named = !filter.status.is_empty();
+    let passes = |status: JobStatus| {
+        let is_asked = match expected {
+            _ if is_named => filter.status.contains(&status),
+            Some(expected) => status == as_status(expected),
+            None => as_expected(status).is_some(),
+        };
+        is_asked && !filter.exclude.status.contains(&status)
+    };
+    let passing: Vec<_> = JobStatus::ALL.iter().copied().filter(|status| passes(*status)).collect();
+    // An empty list of statuses would ask for any.
+    if passing.is_empty() {
+        return Vec::new();
+    }
+    let is_any_open = !is_named && passing.len() == ExpectedStatus::ALL.len();
+    if expected.is_some() || is_any_open {
+        return vec![(passing, expected)];
+    }
+    passing.into_iter().map(|status| (vec![status], as_expected(status))).collect()
 }
 
 const fn as_status(expected: ExpectedStatus) -> JobStatus {
@@ -333,11 +363,19 @@ async fn foresee(
     Ok(reports)
 }
 
-/// Asks a person, on standard error.
-fn is_confirmed(total: usize) -> Result<bool, CliError> {
-    eprint!("Cancel {total} provisioner jobs? [y/N] ");
+/// Asks the person at the terminal, wherever input and output go; yes where there is none, as for a script.
+fn is_confirmed(total: usize, groups: &[Group], organization: &Organization) -> io::Result<bool> {
+    let is_attended = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
+    let terminal = || fs::File::options().read(true).write(true).open("/dev/tty").ok();
+    let Some(mut terminal) = is_attended.then(terminal).flatten() else { return Ok(true) };
+    let statuses: Vec<_> =
+        groups.iter().filter(|group| !group.ids.is_empty()).filter_map(|group| group.expected).collect();
+    let statuses = statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" or ");
+    let space = if statuses.is_empty() { "" } else { " " };
+    let question = format!("Cancel {total} {statuses}{space}provisioner jobs of {}? [y/N] ", organization.name);
+    terminal.write_all(one_line(&question).as_bytes())?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    io::BufReader::new(terminal).read_line(&mut answer)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
@@ -415,8 +453,23 @@ async fn tell(database: &mut Database, organization: &Organization, ids: &[JobId
     Ok(())
 }
 
-/// A line per job, and how many there are of each outcome.
+/// A line per job, and how many there are of each outcome, also when nothing can be printed.
 fn report(reports: &[Report], output: Output) -> Result<(), CliError> {
+    let printed = print_report(reports, output);
+    let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
+    for report in reports {
+        *counts.entry(report.outcome).or_default() += 1;
+    }
+    let mut text = String::new();
+    for (outcome, count) in counts {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{separator}{count} {}", outcome.words());
+    }
+    note(if text.is_empty() { "No provisioner jobs to cancel" } else { &text });
+    printed
+}
+
+fn print_report(reports: &[Report], output: Output) -> Result<(), CliError> {
     match output {
         Output::Json => print_json(&reports)?,
         Output::Table if reports.is_empty() => {}
@@ -435,21 +488,16 @@ fn report(reports: &[Report], output: Output) -> Result<(), CliError> {
             ))?;
         }
     }
-    let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
-    for report in reports {
-        *counts.entry(report.outcome).or_default() += 1;
-    }
-    let mut text = String::new();
-    for (outcome, count) in counts {
-        let separator = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{separator}{count} {}", outcome.words());
-    }
-    note(if text.is_empty() { "No provisioner jobs to cancel" } else { &text });
     Ok(())
 }
 
-/// What was named must be canceled; what was chosen may have left the set meanwhile.
+/// What was named must be canceled, and a single one now; what was chosen may have left the set meanwhile.
 fn exit_code(is_named: bool, reports: &[Report]) -> ExitCode {
-    let is_done = !is_named || reports.iter().all(|report| report.outcome.is_as_wanted());
+    let was_before = |report: &Report| report.outcome == Outcome::AlreadyCanceled;
+    let is_done = match reports {
+        _ if !is_named => true,
+        [one] => one.outcome.is_as_wanted() && !was_before(one),
+        several => several.iter().all(|report| report.outcome.is_as_wanted()),
+    };
     if is_done { ExitCode::SUCCESS } else { FAILED.into() }
 }

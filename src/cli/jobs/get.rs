@@ -3,23 +3,25 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use super::{
     super::{
         connect::connect,
         error::CliError,
-        output::{Output, print, print_json, printable},
+        output::{Output, print, print_json, printable, rfc_3339},
         queue::{Daemons, reason},
         resolve::{OPERATOR, OrganizationArg},
     },
+    Listed, job_id,
     logs::log_line,
+    place,
 };
 use crate::{
     authz::{ReadDaemons, ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
     model::{
-        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobErrorCode, JobId, JobLog, Organization, QueueState,
-        Quota, Transition, UserRef, WorkspaceBuildId,
+        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobErrorCode, JobLog, Organization, QueueState, Quota,
+        Transition, UserRef, WorkspaceBuildId,
     },
     store::{self, PgConnection, builds, daemons, job_logs, jobs, quota, users, workspaces},
 };
@@ -32,7 +34,7 @@ use crate::{
 pub(in crate::cli) struct Args {
     /// The id of the job
     #[arg(value_name = "JOB")]
-    id: JobId,
+    id: String,
     /// How many of the last lines of its log
     #[arg(long, value_name = "LINES", default_value_t = 10)]
     logs: usize,
@@ -42,12 +44,11 @@ pub(in crate::cli) struct Args {
     output: Output,
 }
 
-/// The JSON of a job (domain 10.3), and what belongs to it.
+/// What a listing tells of a job, and what belongs to it.
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
-    job: &'a JobDetails,
-    organization_name: &'a str,
+    listed: Listed<'a>,
     initiator_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workspace_build: Option<Build>,
@@ -72,9 +73,10 @@ struct Build {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let id = job_id(&args.id)?;
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
-    let job = jobs::get(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, args.id).await?;
+    let job = jobs::get(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, id).await?;
     let shown = look(&mut database, &organization, &job, args.logs).await?;
     match args.output {
         Output::Json => print_json(&shown)?,
@@ -106,12 +108,13 @@ async fn look<'a>(
     };
     let initiator = UserRef::Id(job.job.initiator_id);
     let initiator = none_if_missing(users::resolve(conn, &ReadUsers::check(&OPERATOR)?, &initiator, None).await)?;
-    let waits_because = why_it_waits(conn, organization, job).await?;
+    let mut daemons = Daemons::default();
+    daemons.look_up(conn, organization.id, std::slice::from_ref(job)).await?;
+    let waits_because = why_it_waits(conn, organization, job, &daemons).await?;
     let mut logs = job_logs::after(conn, &ReadJobLogs::check(&OPERATOR, organization.id)?, job.job.id, 0).await?;
     logs.drain(..logs.len().saturating_sub(lines));
     Ok(Shown {
-        job,
-        organization_name: &organization.name,
+        listed: Listed::new(job, organization, &daemons),
         initiator_name: initiator.map(|user| user.username),
         workspace_build: build.map(|build| Build {
             id: build.id,
@@ -140,14 +143,11 @@ async fn why_it_waits(
     conn: &mut PgConnection,
     organization: &Organization,
     job: &JobDetails,
+    daemons: &Daemons,
 ) -> Result<Option<String>, CliError> {
     match job.queue_state() {
         QueueState::NotQueued => Ok(None),
-        QueueState::NoEligibleWorker => {
-            let mut all = Daemons::default();
-            all.look_up(conn, organization.id, std::slice::from_ref(job)).await?;
-            Ok(Some(reason(job, &all.missing(job))))
-        }
+        QueueState::NoEligibleWorker => Ok(Some(reason(job, &daemons.missing(job)))),
         QueueState::Ranked { .. } => {
             let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
             let able = DaemonFilter { ids: job.available_workers.clone(), ..DaemonFilter::default() };
@@ -161,25 +161,20 @@ async fn why_it_waits(
 impl Shown<'_> {
     /// A line per fact, and then the lines of the log. What there is not to say is left out.
     fn text(&self) -> String {
-        let JobDetails { job, .. } = self.job;
-        let at = |at: Option<OffsetDateTime>| at.and_then(|at| at.format(&Rfc3339).ok());
+        let Listed { job: details, organization_name, .. } = self.listed;
+        let job = &details.job;
+        let at = |at: Option<OffsetDateTime>| at.map(rfc_3339);
         let named = |name: &str, id: &dyn std::fmt::Display| {
             if name.is_empty() { id.to_string() } else { format!("{name} ({id})") }
         };
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let queue = match self.job.queue_state() {
-            QueueState::NotQueued => None,
-            QueueState::Ranked { .. } | QueueState::NoEligibleWorker => {
-                Some(format!("{}/{}", self.job.queue_position, self.job.queue_size))
-            }
-        };
         let build = self
             .workspace_build
             .as_ref()
             .map(|build| format!("{} {} ({}), {}", build.number, build.transition, build.reason, build.id));
-        let workspace = self.job.workspace_id.map(|id| {
+        let workspace = details.workspace_id.map(|id| {
             let owner = self.workspace_owner_name.as_ref().map_or_else(String::new, |owner| format!("{owner}/"));
-            named(&format!("{owner}{}", self.job.workspace_name), &id)
+            named(&format!("{owner}{}", details.workspace_name), &id)
         });
         let quota = self.quota.map(|quota| {
             let owner = self.workspace_owner_name.as_deref().unwrap_or("the owner");
@@ -192,16 +187,16 @@ impl Shown<'_> {
             ("error", job.error.clone()),
             ("error code", job.error_code.as_ref().map(ToString::to_string)),
             ("quota", quota),
-            ("queue", queue),
+            ("queue", text(&place(details))),
             ("waits because", self.waits_because.clone()),
             ("tags", text(&job.tags.to_string())),
-            ("organization", Some(self.organization_name.to_owned())),
+            ("organization", Some(organization_name.to_owned())),
             ("initiator", Some(named(self.initiator_name.as_deref().unwrap_or_default(), &job.initiator_id))),
-            ("template", self.job.template_id.map(|id| named(&self.job.template_name, &id))),
-            ("version", text(&self.job.template_version_name)),
+            ("template", details.template_id.map(|id| named(&details.template_name, &id))),
+            ("version", text(&details.template_version_name)),
             ("workspace", workspace),
             ("build", build),
-            ("worker", job.worker_id.map(|id| named(&self.job.worker_name, &id))),
+            ("worker", job.worker_id.map(|id| named(&details.worker_name, &id))),
             ("created at", at(Some(job.created_at))),
             ("started at", at(job.started_at)),
             ("canceled at", at(job.canceled_at)),

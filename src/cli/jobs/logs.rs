@@ -2,17 +2,19 @@
 
 use std::process::ExitCode;
 
-use time::format_description::well_known::Rfc3339;
+use clap::ValueEnum;
 
 use super::super::{
     connect::connect,
     error::{CliError, FAILED},
-    output::{Output, note, print, printable},
+    output::{Array, json_lines, nobody_reads, note, print, print_on, printable, rfc_3339},
     resolve::{OPERATOR, OrganizationArg},
+    table::one_line,
 };
+use super::job_id;
 use crate::{
     authz::{ReadJobLogs, ReadJobs},
-    model::{JobId, JobLog, JobState, JobStatus},
+    model::{JobLog, JobState, JobStatus},
     pool::{self, Pool},
     store::job_logs,
     watch::{self, Watcher},
@@ -22,12 +24,12 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb provisioner jobs logs c0de0000-0009-4000-8000-000000000022\n  coderdb \
                         provisioner jobs logs c0de0000-0009-4000-8000-000000000027 --follow\n  coderdb provisioner \
-                        jobs logs c0de0000-0009-4000-8000-000000000022 -o json | jq -r .output\n\nExit codes with \
+                        jobs logs c0de0000-0009-4000-8000-000000000022 -o jsonl\n\nExit codes with \
                         --follow: 0 the job has succeeded, 1 it has failed or is canceled.")]
 pub(in crate::cli) struct Args {
     /// The id of the job
     #[arg(value_name = "JOB")]
-    id: JobId,
+    id: String,
     /// Go on with what it logs from now on, until it ends
     #[arg(short, long)]
     follow: bool,
@@ -36,31 +38,52 @@ pub(in crate::cli) struct Args {
     after: i64,
     #[command(flatten)]
     organization: OrganizationArg,
-    /// A line each, for people or as JSON
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    output: Lines,
+}
+
+/// How a log is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Lines {
+    /// Lines for people
+    Table,
+    /// JSON for machines: an array
+    Json,
+    /// JSON for machines: an object per line
+    Jsonl,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let id = job_id(&args.id)?;
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let permit = ReadJobLogs::check(&OPERATOR, organization.id)?;
-    let lines = job_logs::after(&mut database, &permit, args.id, args.after).await?;
-    show(&lines, args.output)?;
-    if !args.follow {
+    let lines = job_logs::after(&mut database, &permit, id, args.after).await?;
+    let mut array = Array::default();
+    let is_read = print_on(&text(&lines, args.output, &mut array)?)?;
+    if !args.follow || !is_read {
+        end(args.output, &array)?;
         database.close().await;
         return Ok(ExitCode::SUCCESS);
     }
     let pool = Pool::new(database.options().clone(), pool::Settings::default());
     let watcher = Watcher::start(&pool, watch::Settings::default());
     let after = lines.last().map_or(args.after, |line| line.id);
-    let mut follower = watcher.follow(permit, args.id, after);
-    while let Some(lines) = follower.next().await? {
-        show(&lines, args.output)?;
+    let mut follower = watcher.follow(permit, id, after);
+    loop {
+        let lines = tokio::select! {
+            lines = follower.next() => lines?,
+            () = nobody_reads() => return Ok(ExitCode::SUCCESS),
+        };
+        let Some(lines) = lines else { break };
+        if !print_on(&text(&lines, args.output, &mut array)?)? {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
+    end(args.output, &array)?;
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let ended = watcher.wait(&read, args.id, pool::Settings::default().deadline).await?;
-    note(&how_it_ended(&ended));
+    let ended = watcher.wait(&read, id, pool::Settings::default().deadline).await?;
+    note(&one_line(&how_it_ended(&ended)));
     database.close().await;
     Ok(if ended.status == JobStatus::Succeeded { ExitCode::SUCCESS } else { FAILED.into() })
 }
@@ -71,20 +94,20 @@ fn how_it_ended(job: &JobState) -> String {
     format!("Job {}{error}{code}", job.status)
 }
 
-fn show(lines: &[JobLog], output: Output) -> Result<(), CliError> {
-    let mut text = String::new();
-    for line in lines {
-        text += &match output {
-            Output::Json => serde_json::to_string(line).map_err(|error| CliError::new(FAILED, error.to_string()))?,
-            Output::Table => log_line(line),
-        };
-        text.push('\n');
+fn text(lines: &[JobLog], output: Lines, array: &mut Array) -> Result<String, CliError> {
+    match output {
+        Lines::Table => Ok(lines.iter().map(|line| log_line(line) + "\n").collect()),
+        Lines::Json => array.push(lines),
+        Lines::Jsonl => json_lines(lines),
     }
-    print(&text)
+}
+
+fn end(output: Lines, array: &Array) -> Result<(), CliError> {
+    print(if output == Lines::Json { array.end() } else { "" })
 }
 
 /// A line of a log for people.
 pub(super) fn log_line(line: &JobLog) -> String {
-    let at = line.created_at.format(&Rfc3339).unwrap_or_default();
+    let at = rfc_3339(line.created_at);
     printable(&format!("{at}  {:5}  {}  {}", line.level, line.stage, line.output)).replace('\n', " ")
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _};
+use indicatif::HumanDuration;
 use ratatui::{
     DefaultTerminal, Frame,
     crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers},
@@ -15,16 +16,17 @@ use ratatui::{
     text::Line,
     widgets::{Row, Table},
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{
     connect::connect,
     error::{CliError, USAGE},
-    filter::Filter,
+    filter::{self, Filter},
+    output::rfc_3339,
     resolve::OPERATOR,
     signals::Signals,
-    table::one_line,
+    table::{Medium, cut, one_line},
 };
 use crate::{
     authz::{ReadDaemons, ReadJobs},
@@ -33,6 +35,7 @@ use crate::{
         TagsCount,
     },
     pool::{self, Pool},
+    search::Query,
     store::{daemons, jobs},
     watch::{self, Watcher},
 };
@@ -76,13 +79,14 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             CliError::new(USAGE, "there is no terminal to watch on").next("use `coderdb provisioner jobs list`")
         );
     }
+    let query = args.filter.query()?;
     let mut database = connect().await?;
-    let (organization, filter) = args.filter.resolve(&mut database).await?;
+    let (organization, filter) = filter::resolve(&mut database, &query).await?;
     let pool = Pool::new(database.options().clone(), pool::Settings::default());
     let watcher = Watcher::start(&pool, watch::Settings::default());
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let mut changes = watcher.changes(&read).await;
-    let mut seen = look(&pool, &organization, &filter).await?;
+    let mut seen = look(&pool, &organization, &query, &filter).await?;
     let mut signals = Signals::new()?;
     let mut screen = Screen(ratatui::try_init()?);
     let mut events = EventStream::new();
@@ -102,7 +106,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         }
         // All that is said by now is in the next look.
         while let Some(Some(_)) = changes.next().now_or_never() {}
-        let look = look(&pool, &organization, &filter);
+        let look = look(&pool, &organization, &query, &filter);
         tokio::pin!(look);
         // A database that does not answer must not keep anybody from leaving.
         let now = loop {
@@ -141,13 +145,16 @@ fn is_quit(event: &Event) -> bool {
     key.kind == KeyEventKind::Press && (is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
 }
 
-async fn look(pool: &Pool, organization: &Organization, filter: &JobFilter) -> Result<Seen, CliError> {
+/// The names in the query are those of the filter; its ages count back from now.
+async fn look(pool: &Pool, organization: &Organization, query: &Query, filter: &JobFilter) -> Result<Seen, CliError> {
     let mut conn = pool.get().await?;
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let at = OffsetDateTime::now_utc();
+    let (created_after, created_before) = query.created(at);
     let of = |wanted: &[JobStatus]| {
         let is_wanted = |status: &&JobStatus| filter.status.is_empty() || filter.status.contains(status);
         let status: Vec<_> = wanted.iter().filter(is_wanted).copied().collect();
-        (!status.is_empty()).then(|| JobFilter { status, ..filter.clone() })
+        (!status.is_empty()).then(|| JobFilter { status, created_after, created_before, ..filter.clone() })
     };
     let queue = match of(&[JobStatus::Pending]) {
         Some(pending) => jobs::count_by_tags(&mut conn, &read, &pending).await?,
@@ -157,35 +164,25 @@ async fn look(pool: &Pool, organization: &Organization, filter: &JobFilter) -> R
         Some(running) => jobs::list(&mut conn, &read, &running, PageRequest::first(RUNNING)).await?.rows,
         None => Vec::new(),
     };
-    let at = OffsetDateTime::now_utc();
     let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
-    let daemons = daemons::list(&mut conn, &permit, &DaemonFilter::default(), at, jobs::STALE_INTERVAL).await?;
+    let tagged = DaemonFilter { tags: filter.tags.clone(), ..DaemonFilter::default() };
+    let daemons = daemons::list(&mut conn, &permit, &tagged, at, jobs::STALE_INTERVAL).await?;
     Ok(Seen { queue, running, daemons, at })
 }
 
 /// How long ago, in two or three characters.
 fn ago(now: OffsetDateTime, then: OffsetDateTime) -> String {
-    let seconds = (now - then).whole_seconds().max(0);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m", seconds / 60),
-        3_600..86_400 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
-/// The tags that only daemons with exactly these serve (domain 3).
-fn untagged() -> Tags {
-    [("scope", "organization"), ("owner", "")].into_iter().collect()
+    // A clock may be ahead of another one.
+    format!("{:#}", HumanDuration((now - then).try_into().unwrap_or_default()))
 }
 
 /// The tags that tell one set from another, which are not those that nearly all have.
 fn short(tags: &Tags) -> String {
-    if *tags == untagged() {
+    let usual = Tags::untagged();
+    if *tags == usual {
         return "untagged".to_owned();
     }
-    let is_usual = |key: &str, value: &str| [("scope", "organization"), ("owner", "")].contains(&(key, value));
-    let rest = tags.0.iter().filter(|(key, value)| !is_usual(key, value));
+    let rest = tags.0.iter().filter(|(key, value)| usual.0.get(*key) != Some(*value));
     let rest: Tags = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
     one_line(&if rest.0.is_empty() { tags.to_string() } else { rest.to_string() })
 }
@@ -197,35 +194,45 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
     let pending: i64 = seen.queue.iter().map(|tags| tags.jobs).sum();
     let more = if seen.running.len() >= RUNNING as usize { "+" } else { "" };
     let online = seen.daemons.iter().filter(|daemon| daemon.status != DaemonStatus::Offline).count();
-    let at = seen.at.replace_nanosecond(0).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+    let at = rfc_3339(seen.at.truncate_to_second());
     let title = format!(
         "{}: {pending} pending, {}{more} running, {online} of {} daemons online, {at}",
         one_line(&organization.name),
         seen.running.len(),
         seen.daemons.len()
     );
-    frame.render_widget(Line::from(title).bold(), top);
+    let width = usize::from(top.width);
+    frame.render_widget(Line::from(cut(&title, width)).bold(), top);
     section(
         frame,
         queue,
-        ["QUEUE", "WAITING", "PREBUILDS", "OLDEST", "DAEMONS"],
+        ["QUEUE", "PROVISIONER", "WAITING", "PREBUILDS", "OLDEST", "DAEMONS"],
         [
             Constraint::Fill(1),
+            Constraint::Length(11),
             Constraint::Length(7),
             Constraint::Length(9),
             Constraint::Length(6),
             Constraint::Length(7),
         ],
         seen.queue.iter().map(|tags| {
-            let able = seen
-                .daemons
-                .iter()
-                .filter(|daemon| daemon.status != DaemonStatus::Offline && serves(&daemon.daemon.tags, &tags.tags));
+            let able = seen.daemons.iter().filter(|DaemonDetails { daemon, status, .. }| {
+                *status != DaemonStatus::Offline
+                    && daemon.provisioners.contains(&tags.provisioner)
+                    && daemon.tags.serves(&tags.tags)
+            });
             let able = match able.count() {
                 0 => "none".to_owned(),
                 able => able.to_string(),
             };
-            [short(&tags.tags), tags.jobs.to_string(), tags.prebuilds.to_string(), ago(seen.at, tags.oldest), able]
+            [
+                short(&tags.tags),
+                tags.provisioner.to_string(),
+                tags.jobs.to_string(),
+                tags.prebuilds.to_string(),
+                ago(seen.at, tags.oldest),
+                able,
+            ]
         }),
     );
     section(
@@ -270,19 +277,18 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
         }),
     );
     let said = match trouble {
-        Some(trouble) => Line::from(one_line(&format!("trying again: {trouble}"))).red(),
+        Some(trouble) => Line::from(cut(&one_line(&format!("trying again: {trouble}")), width)).red(),
         None => Line::from("q quits").dim(),
     };
     frame.render_widget(said, bottom);
+    if !Medium::stdout().colored {
+        let area = frame.area();
+        frame.buffer_mut().set_style(area, Style::reset());
+    }
 }
 
-/// Whether a daemon with these tags takes jobs with those (domain 3).
-fn serves(daemon: &Tags, job: &Tags) -> bool {
-    if *job == untagged() {
-        return *daemon == untagged();
-    }
-    job.0.iter().all(|(key, value)| daemon.0.get(key) == Some(value))
-}
+/// Between two columns.
+const GAP: u16 = 2;
 
 /// A line of headings and as many rows as there is room for; the last line says how many there are more.
 fn section<const N: usize>(
@@ -292,13 +298,15 @@ fn section<const N: usize>(
     widths: [Constraint; N],
     rows: impl ExactSizeIterator<Item = [String; N]>,
 ) {
+    let columns: [Rect; N] = Layout::horizontal(widths).spacing(GAP).areas(area);
+    let fitting = |(text, column): (String, Rect)| cut(&text, usize::from(column.width));
     let room = usize::from(area.height.saturating_sub(1));
     let total = rows.len();
     let shown = if total > room { room.saturating_sub(1) } else { total };
-    let mut rows: Vec<_> = rows.take(shown).map(Row::new).collect();
+    let mut rows: Vec<_> = rows.take(shown).map(|row| Row::new(row.into_iter().zip(columns).map(fitting))).collect();
     if total > shown {
         rows.push(Row::new([format!("and {} more", total - shown)]));
     }
-    let table = Table::new(rows, widths).header(Row::new(headings).style(Style::new().bold())).column_spacing(2);
+    let table = Table::new(rows, widths).header(Row::new(headings).style(Style::new().bold())).column_spacing(GAP);
     frame.render_widget(table, area);
 }

@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     }
     let chat = store::chats::get(&mut database, &UseChats::check(&CHAT_DAEMON)?, args.chat).await?;
     if let Some(owner) = &args.owner {
-        let owner = resolve::user(&mut database, "owner", owner).await?;
+        let owner = resolve::user(&mut database, owner).await.map_err(|error| error.of("--owner"))?;
         if owner.id != chat.owner_id {
             let error = format!("the chat {} belongs to somebody else than {}", chat.id, owner.username);
             return Err(CliError::new(USAGE, error).next("name the owner of the chat, or leave --owner out"));
