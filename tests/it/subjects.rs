@@ -110,13 +110,8 @@ async fn nothing_is_missing_whatever_others_write_and_move_and_roll_back() {
 
 /// A listing, page by page, is what plain SQL finds.
 async fn assert_listed(rows: &mut Rows, template: Option<u128>, transition: Option<Transition>) {
-    let mut of = String::from("true");
-    if let Some(template) = template {
-        of += &format!(" AND t.id = u({template})");
-    }
-    if let Some(transition) = transition {
-        of += &format!(" AND b.transition = '{transition}'");
-    }
+    let of_template = template.map_or("true".to_owned(), |template| format!("t.id = u({template})"));
+    let with_transition = transition.map_or("true".to_owned(), |it| format!("b.transition = '{it}'"));
     let expected = rows
         .all(&format!(
             "SELECT j.id FROM provisioner_jobs AS j
@@ -126,7 +121,7 @@ async fn assert_listed(rows: &mut Rows, template: Option<u128>, transition: Opti
                  ELSE b.template_version_id
              END
              LEFT JOIN templates AS t ON t.id = v.template_id
-             WHERE j.organization_id = u(1) AND {of} ORDER BY j.created_at DESC, j.id DESC"
+             WHERE j.organization_id = u(1) AND {of_template} AND {with_transition} ORDER BY j.created_at DESC, j.id DESC"
         ))
         .await;
     let permit = support::read_jobs(OrganizationId(id(1)));
