@@ -18,7 +18,7 @@ const READS: [(&str, &str); 7] = [
     ("list, template", "list, of one template"),
     ("by ids, 1 pending", "one job's place in the queue"),
     ("by ids, 50 pending", "50 jobs' places in the queue"),
-    ("quota, heavy owner", "quota, owner of 1,000 workspaces"),
+    ("quota, heavy owner", "quota of a heavy owner"),
 ];
 
 const WIDTH: f64 = 800.0;
