@@ -3,7 +3,7 @@
 -- Locks:    none on tables that exist.
 -- Old code: sees nothing.
 
--- Rows are only added. One that is no longer true is passed over by whoever reads: it compares with the job itself.
+-- One that is no longer true, or whose job is gone, is passed over by whoever reads: it compares with the job itself.
 CREATE TABLE provisioner_job_subjects (
     template_version_id uuid,
     template_id uuid,
@@ -12,6 +12,8 @@ CREATE TABLE provisioner_job_subjects (
     created_at timestamp with time zone NOT NULL,
     job_id uuid NOT NULL
 );
+-- A publication of all tables needs it where rows are changed.
+ALTER TABLE provisioner_job_subjects REPLICA IDENTITY FULL;
 COMMENT ON TABLE provisioner_job_subjects IS
     'Which template version and which transition a job is about; more than is true, never less.';
 COMMENT ON COLUMN provisioner_job_subjects.template_id IS
@@ -39,10 +41,12 @@ BEGIN
         version := provisioner_job_input_uuid(NEW.input, 'template_version_id');
     END IF;
     -- The build of a new job is usually yet to come, and brings its own row.
-    IF version IS NOT NULL OR transition IS NOT NULL OR NOT sees THEN
+    IF version IS NOT NULL OR transition IS NOT NULL OR NOT sees OR TG_OP = 'UPDATE' THEN
         INSERT INTO provisioner_job_subjects (template_version_id, template_id, organization_id, transition, created_at, job_id)
         VALUES (
-            version, CASE WHEN sees THEN (SELECT v.template_id FROM template_versions AS v WHERE v.id = version) END,
+            version,
+            -- What others change in a job's build while the job is changed cannot be seen.
+            CASE WHEN sees AND TG_OP = 'INSERT' THEN (SELECT v.template_id FROM template_versions AS v WHERE v.id = version) END,
             NEW.organization_id, transition, NEW.created_at, NEW.id
         );
     END IF;
@@ -84,36 +88,37 @@ $$;
 
 CREATE FUNCTION record_template_version_subjects() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    -- What is left without a template is found by its version, but slower.
+    IF TG_OP = 'UPDATE' AND NEW.template_id IS NOT DISTINCT FROM OLD.template_id THEN
+        RETURN NULL;
+    END IF;
+    -- What is left without a template is found, but slower.
     IF TG_OP = 'UPDATE' AND OLD.template_id IS NOT NULL THEN
         INSERT INTO provisioner_job_subjects (template_version_id, template_id, organization_id, transition, created_at, job_id)
-        SELECT NEW.id, NEW.template_id, s.organization_id, s.transition, s.created_at, s.job_id
+        SELECT DISTINCT NEW.id, NEW.template_id, s.organization_id, s.transition, s.created_at, s.job_id
         FROM provisioner_job_subjects AS s
-        WHERE s.template_id = OLD.template_id AND s.template_version_id = NEW.id;
+        WHERE s.template_id = OLD.template_id
+            AND s.template_version_id = NEW.id
+            AND NOT EXISTS (
+                SELECT FROM provisioner_job_subjects AS there
+                WHERE there.template_id = NEW.template_id
+                    AND there.template_version_id = NEW.id
+                    AND there.created_at = s.created_at
+                    AND there.job_id = s.job_id
+                    AND there.transition IS NOT DISTINCT FROM s.transition
+            );
     ELSIF NEW.template_id IS NOT NULL AND current_setting('transaction_isolation') <> 'serializable' THEN
         UPDATE provisioner_job_subjects SET template_id = NEW.template_id
-        WHERE template_id IS NULL AND template_version_id = NEW.id;
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM provisioner_job_subjects
+            WHERE template_id IS NULL AND template_version_id = NEW.id
+            FOR UPDATE SKIP LOCKED
+        ));
     END IF;
     RETURN NULL;
 EXCEPTION
     WHEN OTHERS THEN
         RAISE LOG 'jobs were not recorded under a template: % (%)', sqlerrm, sqlstate;
         RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION forget_provisioner_job_subject() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM provisioner_job_subjects;
-    ELSE
-        DELETE FROM provisioner_job_subjects AS s
-        WHERE s.organization_id = OLD.organization_id
-            AND (s.transition IS NULL OR s.transition = ANY ('{start,stop,delete}'))
-            AND s.created_at = OLD.created_at
-            AND s.job_id = OLD.id;
-    END IF;
-    RETURN NULL;
 END
 $$;
 
@@ -134,6 +139,8 @@ WHERE j.version IS NOT NULL OR j.transition IS NOT NULL;
 COMMENT ON VIEW provisioner_job_subjects_actual IS 'What provisioner_job_subjects has to contain, read from the jobs.';
 
 CREATE FUNCTION provisioner_job_subjects_recount() RETURNS void LANGUAGE sql SECURITY DEFINER AS $$
+    -- One at a time, or each would add all rows.
+    SELECT pg_advisory_xact_lock(7163384755);
     DELETE FROM provisioner_job_subjects;
     INSERT INTO provisioner_job_subjects (template_version_id, template_id, organization_id, transition, created_at, job_id)
     SELECT template_version_id, template_id, organization_id, transition, created_at, job_id
@@ -177,7 +184,7 @@ DECLARE
 BEGIN
     FOREACH definer IN ARRAY '{
         record_provisioner_job_subject(), record_workspace_build_subject(), record_template_version_subjects(),
-        forget_provisioner_job_subject(), provisioner_job_subjects_recount()
+        provisioner_job_subjects_recount()
     }'::regprocedure[] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', definer, current_schema());
     END LOOP;

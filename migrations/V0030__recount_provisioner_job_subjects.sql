@@ -3,3 +3,4 @@
 -- Old code: sees nothing.
 
 SELECT provisioner_job_subjects_recount();
+ANALYZE provisioner_job_subjects;

@@ -195,6 +195,15 @@ async fn a_daemon_takes_its_jobs_in_order_from_one_fold_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_writer_whose_session_reads_backslashes_otherwise_is_counted_alike() {
+    let mut rows = Rows::new().await;
+    rows.run("SET standard_conforming_strings = off; SET escape_string_warning = off; SELECT add_job(11)").await;
+    rows.run("RESET standard_conforming_strings").await;
+    assert_eq!(rows.one(DIFFERENCES).await, "0");
+    assert_eq!(rows.one(UNFOLDED).await, "2", "the job of every test, and this one");
+}
+
+#[tokio::test]
 async fn who_may_write_jobs_needs_no_right_on_the_counted_queue() {
     let mut rows = Rows::new().await;
     let role = format!("writer_of_{}", rows.database.name());

@@ -5,7 +5,7 @@ use coderdb::{
     store,
 };
 use fastrand::Rng;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -197,17 +197,45 @@ async fn what_was_written_without_triggers_is_found_and_recorded_anew() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_gone_leaves_nothing_behind() {
+async fn a_version_that_is_renamed_or_moved_to_and_fro_adds_no_row_twice() {
     let mut rows = Rows::new().await;
-    let recorded = "SELECT count(*) FROM provisioner_job_subjects";
+    rows.run(VERSIONS).await;
     rows.run(
-        "SELECT add_job(7), add_job(8);
-         UPDATE provisioner_jobs SET input = jsonb_build_object('template_version_id', u(1)) WHERE id IN (u(7), u(8))",
+        "INSERT INTO provisioner_jobs (id, created_at, updated_at, organization_id, initiator_id, provisioner, storage_method, type,
+             input, file_id)
+         SELECT u(n + 20), at_second(0), at_second(0), u(1), u(1), 'echo', 'file', 'template_version_dry_run',
+             jsonb_build_object('template_version_id', u(n)), u(0)
+         FROM generate_series(11, 12) AS n",
     )
     .await;
-    assert_eq!(rows.one(recorded).await, "2");
-    rows.run("DELETE FROM provisioner_jobs WHERE id = u(7)").await;
-    assert_eq!(rows.one(recorded).await, "1");
-    rows.run("TRUNCATE provisioner_jobs CASCADE").await;
-    assert_eq!(rows.one(recorded).await, "0");
+    for _ in 0..5 {
+        rows.run("UPDATE template_versions SET template_id = template_id, message = message || 'x' WHERE id >= u(11)")
+            .await;
+        for template in ["u(2)", "u(3)"] {
+            rows.run(&format!("UPDATE template_versions SET template_id = {template} WHERE id = u(11)")).await;
+        }
+    }
+    let recorded = "SELECT count(*) FROM provisioner_job_subjects WHERE job_id";
+    assert_eq!(rows.one(&format!("{recorded} = u(32)")).await, "1");
+    assert_eq!(rows.one(&format!("{recorded} = u(31)")).await, "3", "one for each template that it had");
+    assert_eq!(rows.one(DIFFERENCES).await, "0");
+}
+
+#[tokio::test]
+async fn a_job_that_changes_while_its_build_is_inserted_is_found() {
+    let mut rows = Rows::new().await;
+    rows.run("SELECT add_job(7); UPDATE provisioner_jobs SET input = jsonb_build_object('workspace_build_id', id) WHERE id = u(7)").await;
+    let mut other = rows.database.connect().await;
+    let mut changing = other.begin().await.expect("a transaction");
+    let change = "UPDATE provisioner_jobs SET created_at = at_second(5) WHERE id = u(7)";
+    sqlx::raw_sql(change).execute(&mut *changing).await.expect("a job");
+    rows.run(
+        "INSERT INTO workspace_builds (id, created_at, updated_at, workspace_id, template_version_id, build_number, transition,
+             initiator_id, job_id)
+         VALUES (u(7), at_second(0), at_second(0), u(1), u(1), 7, 'delete', u(1), u(7))",
+    )
+    .await;
+    changing.commit().await.expect("changed");
+    assert_eq!(rows.one(DIFFERENCES).await, "0");
+    assert_listed(&mut rows, Some(1), Some(Transition::Delete)).await;
 }
