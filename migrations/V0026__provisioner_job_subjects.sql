@@ -32,6 +32,11 @@ DECLARE
     version uuid;
     transition workspace_transition;
 BEGIN
+    IF TG_OP = 'UPDATE'
+        AND (NEW.id, NEW.organization_id, NEW.created_at, NEW.input) = (OLD.id, OLD.organization_id, OLD.created_at, OLD.input)
+    THEN
+        RETURN NULL;
+    END IF;
     IF sees THEN
         SELECT b.template_version_id, b.transition INTO version, transition
         FROM workspace_builds AS b
@@ -56,6 +61,11 @@ $$;
 
 CREATE FUNCTION record_workspace_build_subject() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
+    IF TG_OP = 'UPDATE'
+        AND (NEW.id, NEW.template_version_id, NEW.transition) = (OLD.id, OLD.template_version_id, OLD.transition)
+    THEN
+        RETURN NULL;
+    END IF;
     IF current_setting('transaction_isolation') = 'serializable' THEN
         INSERT INTO provisioner_job_subjects (template_version_id, template_id, organization_id, transition, created_at, job_id)
         SELECT

@@ -20,7 +20,7 @@ use super::{
     output::{Array, Format, json_lines, note, print, print_on, printable, rfc_3339},
     queue::{Daemons, Reasons, reason},
     resolve::OPERATOR,
-    table::{Cell, Cut, Heading, Medium, Table},
+    table::{Cell, Cut, Heading, Medium, Table, one_line},
 };
 use crate::{
     authz::ReadJobs,
@@ -268,7 +268,7 @@ fn text(value: Option<impl ToString>) -> String {
 
 /// The id that is meant, with the words of domain 11.1.
 fn job_id(text: &str) -> Result<JobId, CliError> {
-    text.trim().parse().map_err(|_| CliError::new(USAGE, format!("invalid job ID: {text}")))
+    text.trim().parse().map_err(|_| CliError::new(USAGE, format!("invalid job ID: {}", one_line(text))))
 }
 
 pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {

@@ -32,7 +32,7 @@ pub(super) enum Output {
 pub(super) enum Format {
     /// Columns for people, as wide as the terminal
     Table,
-    /// More columns, not cut, with exact times
+    /// More columns, not cut to the terminal, with exact times
     Wide,
     /// JSON for machines: an array
     Json,

@@ -70,8 +70,9 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
     let organization = args.organization.resolve(&mut database).await?;
     let permit = ListQuota::check(&OPERATOR, organization.id)?;
     let is_over = |member: &UserQuota| {
-        let is_over = |percent| member.credits_consumed * 100 >= member.budget * i64::from(percent);
-        args.over.is_none_or(|percent| member.credits_consumed > 0 && is_over(percent))
+        let (consumed, budget) = (i128::from(member.credits_consumed), i128::from(member.budget));
+        let is_over = |percent| consumed * 100 >= budget * i128::from(percent);
+        args.over.is_none_or(|percent| consumed > 0 && is_over(percent))
     };
     let mut table = listing(&["user", "credits consumed", "budget"]);
     let (mut array, mut after, mut is_any) = (Array::default(), String::new(), false);

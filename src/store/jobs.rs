@@ -318,13 +318,11 @@ fn passing(lead: Lead, organization: OrganizationId, filter: &JobFilter, page: P
     let job = |column: &'static str| Expr::col(("j", column));
     let subjects = subjects(lead, organization, filter);
     // Where a job stands in the listing, by the columns of the index that is read.
-    let place = |column: &'static str| Expr::col((if subjects.is_some() { "s" } else { "j" }, column));
+    let stands = if subjects.is_some() { "s" } else { "j" };
+    let place = |column: &'static str| Expr::col((stands, column));
     let mut query = Query::select();
     query.exprs([place("id"), place("created_at")]).and_where(job("organization_id").eq(organization.0));
     // The offset is a fence: these few jobs are there before anything is said of their order.
-    if let Some(subjects) = subjects.clone() {
-        query.from_subquery(subjects, "s");
-    }
     match (lead, filter.workspace) {
         (Lead::Ids, _) => {
             let ids: Vec<_> = filter.ids.iter().map(|id| id.0).collect();
@@ -344,18 +342,17 @@ fn passing(lead: Lead, organization: OrganizationId, filter: &JobFilter, page: P
                 .take();
             query.from_subquery(jobs, "j");
         }
-        _ if subjects.is_some() => {
-            let job = Query::select()
-                .column(Asterisk)
-                .from("provisioner_jobs")
-                .and_where(Expr::cust("id = s.id AND created_at = s.created_at"))
-                .offset(0)
-                .take();
-            query.join_lateral(JoinType::InnerJoin, job, "j", Expr::cust("true"));
-        }
-        _ => {
-            query.from_as("provisioner_jobs", "j");
-        }
+        _ => match subjects {
+            None => {
+                query.from_as("provisioner_jobs", "j");
+            }
+            Some(subjects) => {
+                let same = Expr::cust("id = s.id AND created_at = s.created_at");
+                let job = Query::select().column(Asterisk).from("provisioner_jobs").and_where(same).offset(0).take();
+                let query = query.from_subquery(subjects, "s");
+                query.join_lateral(JoinType::InnerJoin, job, "j", Expr::cust("true"));
+            }
+        },
     }
     if matches!(lead, Lead::Initiator | Lead::Tags | Lead::Status) {
         query.and_where(job("job_status").eq(Expr::col(("status", "status"))));

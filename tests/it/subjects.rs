@@ -211,6 +211,8 @@ async fn a_version_that_is_renamed_or_moved_to_and_fro_adds_no_row_twice() {
     for _ in 0..5 {
         rows.run("UPDATE template_versions SET template_id = template_id, message = message || 'x' WHERE id >= u(11)")
             .await;
+        rows.run("UPDATE provisioner_jobs SET input = input, created_at = created_at WHERE id = u(32)").await;
+        rows.run("UPDATE workspace_builds SET transition = transition").await;
         for template in ["u(2)", "u(3)"] {
             rows.run(&format!("UPDATE template_versions SET template_id = {template} WHERE id = u(11)")).await;
         }
@@ -218,6 +220,8 @@ async fn a_version_that_is_renamed_or_moved_to_and_fro_adds_no_row_twice() {
     let recorded = "SELECT count(*) FROM provisioner_job_subjects WHERE job_id";
     assert_eq!(rows.one(&format!("{recorded} = u(32)")).await, "1");
     assert_eq!(rows.one(&format!("{recorded} = u(31)")).await, "3", "one for each template that it had");
+    let twice = "SELECT count(*) - count(DISTINCT s) FROM provisioner_job_subjects AS s";
+    assert_eq!(rows.one(twice).await, "0");
     assert_eq!(rows.one(DIFFERENCES).await, "0");
 }
 

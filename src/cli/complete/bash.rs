@@ -118,7 +118,7 @@ impl Word {
     }
 }
 
-/// The words of a line as the shell reads them.
+/// The words of a line as the shell reads them. By hand, because shlex reads no line whose quotes are open.
 struct Words<'a> {
     /// Without their quotes; the last one is the one that is completed, maybe empty.
     texts: Vec<String>,
