@@ -14,8 +14,6 @@ use serde_json::Value;
 use uuid::Uuid;
 
 fn job(row: &PgRow) -> Job {
-    let input: Value = row.get("input");
-    let id = |key: &str| input.get(key).and_then(|id| id.as_str()?.parse::<Uuid>().ok());
     Job {
         id: row.get("id"),
         created_at: row.get("created_at"),
@@ -30,11 +28,7 @@ fn job(row: &PgRow) -> Job {
         provisioner: row.get("provisioner"),
         storage_method: row.get("storage_method"),
         job_type: row.get("type"),
-        input: JobInput::new(
-            Some(&input),
-            id("template_version_id").map(TemplateVersionId),
-            id("workspace_build_id").map(WorkspaceBuildId),
-        ),
+        input: JobInput::of(row.get::<Value, _>("input").to_string().as_bytes()),
         worker_id: row.get("worker_id"),
         file_id: row.get("file_id"),
         tags: row.get::<Value, _>("tags").into(),

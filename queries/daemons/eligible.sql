@@ -16,6 +16,9 @@ FROM provisioner_jobs AS j
 INNER JOIN provisioner_daemons AS d
     ON d.organization_id = j.organization_id
     AND j.provisioner = ANY (d.provisioners)
-    AND provisioner_tagset_contains(d.tags, j.tags)
+    AND CASE
+        WHEN j.tags = '{"scope": "organization", "owner": ""}' THEN d.tags = j.tags
+        ELSE d.tags @> j.tags
+    END
 WHERE j.id = ANY ($1) AND j.organization_id = $2
 ORDER BY j.id, d.created_at, d.id

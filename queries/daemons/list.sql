@@ -32,38 +32,69 @@ SELECT
 FROM provisioner_daemons AS d
 INNER JOIN provisioner_keys AS k ON k.id = d.key_id
 LEFT JOIN LATERAL (
-    SELECT j.id, j.job_status, j.input
-    FROM provisioner_jobs AS j
-    WHERE j.worker_id = d.id AND j.organization_id = d.organization_id AND j.completed_at IS NULL
-    -- A daemon works on one job; if it lost some before, the last that it took is the one.
-    ORDER BY j.started_at DESC NULLS LAST, j.id DESC
-    LIMIT 1
+    SELECT
+        id,
+        job_status,
+        names_version,
+        -- What the server's own cast would accept, and null for the rest. The first pattern is what everybody writes.
+        CASE
+            WHEN named LIKE '________-____-____-____-____________' AND named ~ '^[0-9a-f]*-[0-9a-f]*-[0-9a-f]*-[0-9a-f]*-[0-9a-f]*$'
+                OR named ~ '^(([0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}|[{]([0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}[}])$'
+                THEN named::uuid
+        END AS named_id
+    FROM (
+        SELECT
+            j.id,
+            j.job_status,
+            jsonb_exists(j.input, 'template_version_id') AS names_version,
+            j.input ->> CASE
+                WHEN jsonb_exists(j.input, 'template_version_id') THEN 'template_version_id' ELSE 'workspace_build_id'
+            END AS named
+        FROM provisioner_jobs AS j
+        WHERE j.worker_id = d.id AND j.organization_id = d.organization_id AND j.completed_at IS NULL
+        -- A daemon works on one job; if it lost some before, the last that it took is the one.
+        ORDER BY j.started_at DESC NULLS LAST, j.id DESC
+        LIMIT 1
+    ) AS newest
 ) AS current_job ON true
-LEFT JOIN workspace_builds AS current_build
-    ON current_build.id = provisioner_job_input_uuid(current_job.input, 'workspace_build_id')
+LEFT JOIN workspace_builds AS current_build ON current_build.id = current_job.named_id AND NOT current_job.names_version
 -- The organization is compared in every join: an input may name anything, and must not leak another's names.
 LEFT JOIN template_versions AS current_version
     ON current_version.id = CASE
-        WHEN jsonb_exists(current_job.input, 'template_version_id')
-            THEN provisioner_job_input_uuid(current_job.input, 'template_version_id')
+        WHEN current_job.names_version THEN current_job.named_id
         ELSE current_build.template_version_id
     END
     AND current_version.organization_id = d.organization_id
 LEFT JOIN templates AS current_template
     ON current_template.id = current_version.template_id AND current_template.organization_id = d.organization_id
 LEFT JOIN LATERAL (
-    SELECT j.id, j.job_status, j.input
-    FROM provisioner_jobs AS j
-    WHERE j.worker_id = d.id AND j.organization_id = d.organization_id AND j.completed_at IS NOT NULL
-    ORDER BY j.completed_at DESC, j.id DESC
-    LIMIT 1
+    SELECT
+        id,
+        job_status,
+        names_version,
+        CASE
+            WHEN named LIKE '________-____-____-____-____________' AND named ~ '^[0-9a-f]*-[0-9a-f]*-[0-9a-f]*-[0-9a-f]*-[0-9a-f]*$'
+                OR named ~ '^(([0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}|[{]([0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}[}])$'
+                THEN named::uuid
+        END AS named_id
+    FROM (
+        SELECT
+            j.id,
+            j.job_status,
+            jsonb_exists(j.input, 'template_version_id') AS names_version,
+            j.input ->> CASE
+                WHEN jsonb_exists(j.input, 'template_version_id') THEN 'template_version_id' ELSE 'workspace_build_id'
+            END AS named
+        FROM provisioner_jobs AS j
+        WHERE j.worker_id = d.id AND j.organization_id = d.organization_id AND j.completed_at IS NOT NULL
+        ORDER BY j.completed_at DESC, j.id DESC
+        LIMIT 1
+    ) AS newest
 ) AS previous_job ON true
-LEFT JOIN workspace_builds AS previous_build
-    ON previous_build.id = provisioner_job_input_uuid(previous_job.input, 'workspace_build_id')
+LEFT JOIN workspace_builds AS previous_build ON previous_build.id = previous_job.named_id AND NOT previous_job.names_version
 LEFT JOIN template_versions AS previous_version
     ON previous_version.id = CASE
-        WHEN jsonb_exists(previous_job.input, 'template_version_id')
-            THEN provisioner_job_input_uuid(previous_job.input, 'template_version_id')
+        WHEN previous_job.names_version THEN previous_job.named_id
         ELSE previous_build.template_version_id
     END
     AND previous_version.organization_id = d.organization_id
@@ -71,6 +102,10 @@ LEFT JOIN templates AS previous_template
     ON previous_template.id = previous_version.template_id AND previous_template.organization_id = d.organization_id
 WHERE d.organization_id = $1
     AND (cardinality($2::uuid[]) = 0 OR d.id = ANY ($2))
-    AND ($3::text IS NULL OR provisioner_tagset_contains(d.tags, $3::text::jsonb))
+    AND CASE
+        WHEN $3::text IS NULL THEN true
+        WHEN $3::text::jsonb = '{"scope": "organization", "owner": ""}' THEN d.tags = $3::text::jsonb
+        ELSE d.tags @> $3::text::jsonb
+    END
 ORDER BY d.created_at DESC, d.id DESC
 LIMIT $5

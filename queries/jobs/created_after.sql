@@ -13,8 +13,6 @@ SELECT
     j.storage_method,
     j.type AS job_type,
     j.input,
-    provisioner_job_input_uuid(j.input, 'template_version_id') AS input_template_version_id,
-    provisioner_job_input_uuid(j.input, 'workspace_build_id') AS input_workspace_build_id,
     j.worker_id,
     j.file_id,
     j.tags,

@@ -45,7 +45,10 @@ numbered AS (
             WHERE d.organization_id = stale.organization_id
                 AND d.last_seen_at >= $6
                 AND stale.provisioner = ANY (d.provisioners)
-                AND provisioner_tagset_contains(d.tags, stale.tags)
+                AND CASE
+                    WHEN stale.tags = '{"scope": "organization", "owner": ""}' THEN d.tags = stale.tags
+                    ELSE d.tags @> stale.tags
+                END
         ) AS has_daemon
     FROM stale
 ),

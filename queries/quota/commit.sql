@@ -18,12 +18,16 @@ consumption AS (
         -- What this build committed before does not stand in its own way when the commit is repeated.
         coalesce(sum(latest.daily_cost) FILTER (WHERE latest.id <> build.id), 0) AS by_others
     FROM build
-    INNER JOIN workspaces AS w
-        ON w.owner_id = build.owner_id AND w.organization_id = build.organization_id AND w.deleted = false
+    -- An array, so that the planner expects few: for an owner of very many it would compile the statement.
+    CROSS JOIN LATERAL unnest(ARRAY(
+        SELECT w.id
+        FROM workspaces AS w
+        WHERE w.owner_id = build.owner_id AND w.organization_id = build.organization_id AND w.deleted = false
+    )) AS owned (workspace_id)
     CROSS JOIN LATERAL (
         SELECT b.id, b.daily_cost
         FROM workspace_builds AS b
-        WHERE b.workspace_id = w.id
+        WHERE b.workspace_id = owned.workspace_id
         ORDER BY b.build_number DESC
         LIMIT 1
     ) AS latest

@@ -182,7 +182,6 @@ async fn restore(conn: &mut PgConnection, progress: &mut impl FnMut(Progress)) -
         progress(Progress { step: Step::Indexes, done, total });
         definition(conn, "demo/scale/restore", statement).await?;
     }
-    script(conn, "demo/scale/recount", include_str!("scale/recount.sql")).await?;
     progress(Progress { step: Step::Indexes, done: total, total });
     Ok(())
 }

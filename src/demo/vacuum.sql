@@ -1,4 +1,4 @@
 VACUUM (ANALYZE)
-    quota_counted, quota_sums, quota_folds, quota_changes, users, organizations, organization_members, groups, group_members, files, templates, template_versions,
+    users, organizations, organization_members, groups, group_members, files, templates, template_versions,
     template_version_presets, workspaces, workspace_builds, workspace_resources, workspace_agents, provisioner_jobs,
     provisioner_job_logs, provisioner_job_timings, provisioner_keys, provisioner_daemons

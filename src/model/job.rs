@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -70,34 +71,68 @@ pub struct JobInput {
 }
 
 impl JobInput {
-    /// What `stored` means, given the ids that the database reads out of it: what a listing joins is what it shows.
+    /// What a stored document means, whatever else is in it: numbers and depths that no decoder takes are passed over.
     ///
-    /// `None` stands for a document that cannot be decoded at all.
+    /// ```
+    /// use coderdb::model::JobInput;
+    ///
+    /// let input = JobInput::of(br#"{"workspace_build_id": "c0de0000-0006-4000-8000-000000000001"}"#);
+    /// assert!(input.workspace_build_id.is_some() && input.error.is_none());
+    /// ```
     #[must_use]
-    pub fn new(
-        stored: Option<&Value>,
-        template_version_id: Option<TemplateVersionId>,
-        workspace_build_id: Option<WorkspaceBuildId>,
-    ) -> Self {
-        let is_bad = |key: &str, id: Option<Uuid>| {
-            let value = stored.and_then(|stored| stored.get(key));
-            id.is_none() && value.is_some_and(|value| !value.is_null())
+    pub fn of(json: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Ids<'a> {
+            #[serde(borrow)]
+            template_version_id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            workspace_build_id: Option<&'a RawValue>,
+        }
+
+        let json = json.trim_ascii();
+        if json == b"null" {
+            return Self::default();
+        }
+        let ids = Some(json).filter(|json| json.starts_with(b"{")).and_then(|json| serde_json::from_slice(json).ok());
+        let Some(Ids { template_version_id, workspace_build_id }) = ids else {
+            return Self { error: Some("decode input: expected a JSON object".to_owned()), ..Self::default() };
         };
-        let error = match stored {
-            None => Some("decode input: the JSON is beyond this decoder".to_owned()),
-            Some(Value::Null) => None,
-            Some(Value::Object(_)) => {
-                let ids = [
-                    ("template_version_id", template_version_id.map(|id| id.0)),
-                    ("workspace_build_id", workspace_build_id.map(|id| id.0)),
-                ];
-                let bad = ids.into_iter().find(|(key, id)| is_bad(key, *id));
-                bad.map(|(key, _)| format!("decode input: {key} is not a UUID"))
+        let mut error = None;
+        let mut id = |key: &str, value: Option<&RawValue>| {
+            // As the operator ->> of the server: the text of a string, the JSON of anything else.
+            let value = value?.get();
+            let text = serde_json::from_str(value).unwrap_or_else(|_| value.to_owned());
+            let id = uuid_as_the_server_reads_it(&text);
+            if id.is_none() && error.is_none() {
+                error = Some(format!("decode input: {key} is not a UUID"));
             }
-            Some(_) => Some("decode input: expected a JSON object".to_owned()),
+            id
         };
-        Self { template_version_id, workspace_build_id, error }
+        Self {
+            template_version_id: id("template_version_id", template_version_id).map(TemplateVersionId),
+            workspace_build_id: id("workspace_build_id", workspace_build_id).map(WorkspaceBuildId),
+            error,
+        }
     }
+}
+
+/// In braces or without, with a hyphen behind each four digits or without: what a listing joins is what it shows.
+fn uuid_as_the_server_reads_it(text: &str) -> Option<Uuid> {
+    let mut rest = match text.strip_prefix('{') {
+        Some(inside) => inside.strip_suffix('}')?,
+        None => text,
+    };
+    let mut digits = String::with_capacity(32);
+    for group in 0..8 {
+        if group > 0 {
+            rest = rest.strip_prefix('-').unwrap_or(rest);
+        }
+        let (four, behind) = rest.split_at_checked(4)?;
+        digits.push_str(four);
+        rest = behind;
+    }
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    (is_hex && rest.is_empty()).then(|| Uuid::try_parse(&digits).ok()).flatten()
 }
 
 /// What kind of failure ended a job (domain 9).

@@ -39,6 +39,32 @@ impl Tags {
     }
 }
 
+impl Tags {
+    /// How many tags a set may have for [`parts`](Self::parts) to list them.
+    const MOST_IN_PARTS: usize = 8;
+
+    /// The tags of all jobs that [`serves`](Self::serves) admits, at most 256; `None` when they would be more.
+    pub(crate) fn parts(&self) -> Option<Vec<Self>> {
+        if self.0.len() > Self::MOST_IN_PARTS {
+            return None;
+        }
+        let mut parts = vec![Self::default()];
+        for (key, value) in &self.0 {
+            let with: Vec<_> = parts
+                .iter()
+                .cloned()
+                .map(|mut part| {
+                    part.0.insert(key.clone(), value.clone());
+                    part
+                })
+                .collect();
+            parts.extend(with);
+        }
+        parts.retain(|part| self.serves(part));
+        Some(parts)
+    }
+}
+
 impl From<serde_json::Value> for Tags {
     fn from(stored: serde_json::Value) -> Self {
         let serde_json::Value::Object(pairs) = stored else {

@@ -136,7 +136,7 @@ pub async fn append_logs(
     .await
     .map_err(|e| Error::from_sqlx("agents/append_logs", e))?
     .ok_or_else(|| Error::not_found("workspace agent", permit.agent()))?;
-    Ok(Append::from_row(&row.outcome, row.first_id, row.lines))
+    Append::from_row("agents/append_logs", &row.outcome, row.first_id, row.lines)
 }
 
 /// Says of the log of an agent whether it overflowed. One round trip; locks the agent.

@@ -11,10 +11,10 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::model::{
-    AgentLifecycle, BuildReason, ChatId, DaemonId, DaemonStatus, FileId, GroupId, JobId, JobStatus, JobType, LicenseId,
-    LogLevel, LogSource, OrganizationId, PrebuildStatus, PresetId, ProvisionerKeyId, ProvisionerType, StorageMethod,
-    TemplateId, TemplateVersionId, TimingStage, Transition, UserId, UserStatus, WorkspaceAgentId, WorkspaceBuildId,
-    WorkspaceId,
+    AgentLifecycle, BuildReason, ChatId, DaemonId, DaemonStatus, FileId, GroupId, JobId, JobInput, JobStatus, JobType,
+    LicenseId, LogLevel, LogSource, OrganizationId, PrebuildStatus, PresetId, ProvisionerKeyId, ProvisionerType,
+    StorageMethod, TemplateId, TemplateVersionId, TimingStage, Transition, UserId, UserStatus, WorkspaceAgentId,
+    WorkspaceBuildId, WorkspaceId,
 };
 
 macro_rules! ids {
@@ -111,12 +111,30 @@ impl Type<Postgres> for StoredJson {
 
 impl Decode<'_, Postgres> for StoredJson {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        match (value.format(), value.as_bytes()?) {
-            (PgValueFormat::Binary, [1, text @ ..]) | (PgValueFormat::Text, text) => {
-                Ok(Self(serde_json::from_slice(text).ok()))
-            }
-            _ => Err("jsonb in a format that is not version 1".into()),
-        }
+        json_text(&value).map(|text| Self(serde_json::from_slice(text).ok()))
+    }
+}
+
+/// The input of a job, read whatever else the document holds.
+#[derive(Debug, Default)]
+pub(crate) struct StoredInput(pub JobInput);
+
+impl Type<Postgres> for StoredInput {
+    fn type_info() -> PgTypeInfo {
+        Value::type_info()
+    }
+}
+
+impl Decode<'_, Postgres> for StoredInput {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        json_text(&value).map(|text| Self(JobInput::of(text)))
+    }
+}
+
+fn json_text<'a>(value: &'a PgValueRef<'_>) -> Result<&'a [u8], BoxDynError> {
+    match (value.format(), value.as_bytes()?) {
+        (PgValueFormat::Binary, [1, text @ ..]) | (PgValueFormat::Text, text) => Ok(text),
+        _ => Err("jsonb in a format that is not version 1".into()),
     }
 }
 

@@ -87,6 +87,11 @@ impl Error {
         Self::NotFound { entity, key: key.to_string() }
     }
 
+    /// For a statement whose decision this version does not know: it must not pass for success.
+    pub(crate) fn unknown_outcome(query: &'static str, outcome: &str) -> Self {
+        Self::Corrupt { query, column: "outcome".to_owned(), source: format!("unknown outcome {outcome:?}").into() }
+    }
+
     /// As [`Self::from_sqlx`], for a statement that one of these constraints may forbid.
     pub(crate) fn conflict(query: &'static str, constraints: &[&'static str], error: sqlx::Error) -> Self {
         let violated = super::input::constraint(&error);

@@ -58,19 +58,20 @@ pub async fn append(
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
-        outcome => ByWorker::Done(Append::from_row(outcome, row.first_id, row.lines)),
+        outcome => ByWorker::Done(Append::from_row("job_logs/append", outcome, row.first_id, row.lines)?),
     })
 }
 
 impl Append {
-    pub(super) fn from_row(outcome: &str, first_id: Option<i64>, lines: i64) -> Self {
+    pub(super) fn from_row(query: &'static str, outcome: &str, first_id: Option<i64>, lines: i64) -> Result<Self> {
         let logs_after = first_id.map(|first| first - 1);
-        match outcome {
+        Ok(match outcome {
             "dropped" => Self::Dropped,
             "refused" => Self::Full,
             "overflowed" => Self::Overflowed { logs_after: logs_after.unwrap_or_default(), lines },
-            _ => Self::Stored { logs_after },
-        }
+            "appended" => Self::Stored { logs_after },
+            other => return Err(Error::unknown_outcome(query, other)),
+        })
     }
 }
 

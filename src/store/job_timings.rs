@@ -53,7 +53,8 @@ pub async fn insert(
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
-        _ => ByWorker::Done(row.inserted),
+        "done" => ByWorker::Done(row.inserted),
+        other => return Err(Error::unknown_outcome("job_timings/insert", other)),
     })
 }
 

@@ -39,7 +39,7 @@ pub mod transaction;
 pub mod users;
 pub mod workspaces;
 
-pub(crate) use codec::{StoredJson, Timestamp};
+pub(crate) use codec::{StoredInput, StoredJson, Timestamp};
 pub use error::Error;
 
 /// The connection that every operation takes.

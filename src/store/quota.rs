@@ -57,8 +57,7 @@ impl RejectedCommit {
 /// sum of the allowances of the user's groups there, the Everyone group included. Both are 0 for a user that does not
 /// exist, and the budget is 0 for a deleted one.
 ///
-/// Its cost does not depend on the number of workspaces and builds: the database keeps the sum. In a serializable
-/// transaction, and right after very many changes, it reads the newest build of each workspace instead.
+/// Its cost grows with the number of the user's workspaces there, of each of which it reads the newest build.
 #[tracing::instrument(name = "db.quota.usage", skip_all)]
 pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota> {
     sqlx::query_file_as!(Quota, "queries/quota/usage.sql", permit.user().0, permit.organization().0)
@@ -109,9 +108,7 @@ WITH turn AS MATERIALIZED (
     ), 0) AS key
 )
 SELECT FROM turn
-WHERE set_config('coderdb.quota_turn', key::text, false) IS NULL OR pg_advisory_lock(key) IS NULL;
--- A serializable transaction does not count what it changes.
-SELECT WHERE CASE WHEN random() < 0.0625 THEN quota_fold() IS NULL END";
+WHERE set_config('coderdb.quota_turn', key::text, false) IS NULL OR pg_advisory_lock(key) IS NULL";
 
 /// The lock of the session becomes one of this transaction, which lets go of it by itself. No rows.
 const TAKE_TURN: &str = "

@@ -331,9 +331,7 @@ fn an_input_that_cannot_be_decoded_says_so() {
         (json!("workspace_build_id"), true),
         (json!(false), true),
     ] {
-        // The id as the database reads it.
-        let build = stored["workspace_build_id"].as_str().and_then(|text| text.parse().ok());
-        let row = details(Job { input: JobInput::new(Some(&stored), None, build), ..waiting_job() });
+        let row = details(Job { input: JobInput::of(stored.to_string().as_bytes()), ..waiting_job() });
         assert_eq!(actual(&row)["input"].get("error"), error.then_some(&json!(DECODE_INPUT)), "{stored}");
     }
 }

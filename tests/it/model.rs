@@ -152,7 +152,7 @@ tables! {
 
     /// Section 4.16.
     BuildRow, workspace_builds (
-        "SELECT id, workspace_id, template_version_id, build_number, transition::text, daily_cost FROM workspace_builds"
+        "SELECT id, workspace_id, template_version_id, build_number, transition::text, daily_cost, job_id FROM workspace_builds"
     ) {
         id: Uuid,
         workspace_id: Uuid,
@@ -160,6 +160,7 @@ tables! {
         build_number: i32,
         transition: String,
         daily_cost: i32,
+        job_id: Uuid,
     }
 }
 
@@ -558,6 +559,8 @@ pub struct ListedJob<'a> {
     pub template_display_name: String,
     pub template_icon: String,
     pub workspace_id: Option<Uuid>,
+    /// The workspace, if the build that the input names has this job: what the filter on workspaces means.
+    pub builds_workspace: Option<Uuid>,
     pub workspace_name: String,
     pub worker_name: String,
     pub workspace_build_transition: Option<String>,
@@ -639,6 +642,9 @@ impl Model {
             template_display_name: template.map(|template| template.display_name.clone()).unwrap_or_default(),
             template_icon: template.map(|template| template.icon.clone()).unwrap_or_default(),
             workspace_id: workspace.map(|workspace| workspace.id),
+            builds_workspace: workspace
+                .filter(|_| build.is_some_and(|build| build.job_id == job.id))
+                .map(|workspace| workspace.id),
             workspace_name: workspace.map(|workspace| workspace.name.clone()).unwrap_or_default(),
             worker_name: worker.map(|worker| worker.name.clone()).unwrap_or_default(),
             workspace_build_transition: build.map(|build| build.transition.clone()),
@@ -843,7 +849,7 @@ fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 20] {
             filter.transition.is_none_or(|wanted| row.workspace_build_transition.as_deref() == Some(wanted.as_str())),
         ),
         (Branch::TemplateDropped, filter.template.is_none_or(|template| row.template_id == Some(template.0))),
-        (Branch::WorkspaceDropped, filter.workspace.is_none_or(|workspace| row.workspace_id == Some(workspace.0))),
+        (Branch::WorkspaceDropped, filter.workspace.is_none_or(|workspace| row.builds_workspace == Some(workspace.0))),
         (Branch::AfterDropped, filter.created_after.is_none_or(|after| job.created_at > after)),
         (Branch::BeforeDropped, filter.created_before.is_none_or(|before| job.created_at < before)),
         (
@@ -857,7 +863,7 @@ fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 20] {
         (Branch::InitiatorsExcluded, !exclude.initiators.iter().any(|initiator| initiator.0 == job.initiator_id)),
         (Branch::TransitionsExcluded, !exclude.transitions.iter().any(transition)),
         (Branch::TemplatesExcluded, !exclude.templates.iter().any(|id| row.template_id == Some(id.0))),
-        (Branch::WorkspacesExcluded, !exclude.workspaces.iter().any(|id| row.workspace_id == Some(id.0))),
+        (Branch::WorkspacesExcluded, !exclude.workspaces.iter().any(|id| row.builds_workspace == Some(id.0))),
         (Branch::TypesExcluded, !exclude.types.iter().any(|job_type| job_type.as_str() == job.job_type)),
         (Branch::ErrorCodesExcluded, !code(&exclude.error_codes)),
     ]

@@ -1,11 +1,12 @@
-//! The counted queue: what triggers record, what is folded, and what is read from it, beside a plain count of the jobs.
+//! Positions in the queue and claims, beside a plain count of the jobs: what indexes tell, and what no index could hold.
+
+use std::collections::HashSet;
 
 use coderdb::{
     model::{Capabilities, JobFilter, JobId, OrganizationId, PageRequest, ProvisionerType, Tags},
     store,
 };
-use fastrand::Rng;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{Connection, PgConnection};
 use time::{OffsetDateTime, macros::datetime};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -16,9 +17,6 @@ use crate::{
 };
 
 const NOW: OffsetDateTime = datetime!(2026-05-07 12:00 UTC);
-const DIFFERENCES: &str = "SELECT count(*) FROM provisioner_job_queue_differences()";
-const FOLDS: &str = "SELECT max(id) FROM provisioner_job_queue_folds";
-const UNFOLDED: &str = "SELECT count(*) FROM provisioner_job_queue_unfolded";
 
 /// Jobs with few times and tag sets, and ids of which many begin alike: half of them tie up to the end of the id.
 const ADD_MANY: &str = "
@@ -34,60 +32,13 @@ CREATE FUNCTION add_many(first integer, last integer) RETURNS void LANGUAGE sql 
     FROM generate_series(first, last) AS n
 $$";
 
-/// One step of a foreign writer, in whatever isolation, which may fail only as it would without a counted queue.
-async fn step(conn: &mut PgConnection, rng: &mut Rng) {
-    let isolation = rng.choice(["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]);
-    let some = format!("(SELECT id FROM provisioner_jobs WHERE id > md5('{}')::uuid ORDER BY id LIMIT 3)", rng.u32(..));
-    let mut change = || match rng.u8(..9) {
-        0..=2 => format!("SELECT add_many({0}, {0} + 20)", rng.u32(1..=u32::from(u16::MAX)) * 1000),
-        3 => format!("UPDATE provisioner_jobs SET started_at = at_second(1) WHERE id IN {some}"),
-        4 => format!("UPDATE provisioner_jobs SET started_at = NULL, completed_at = NULL WHERE id IN {some}"),
-        5 => format!("UPDATE provisioner_jobs SET canceled_at = at_second(1), error = '' WHERE id IN {some}"),
-        6 => format!("UPDATE provisioner_jobs SET created_at = at_second(5), tags = '{{}}' WHERE id IN {some}"),
-        7 => format!("DELETE FROM provisioner_jobs WHERE id IN {some}"),
-        _ => format!("UPDATE provisioner_jobs SET initiator_id = prebuilds(), error = NULL WHERE id IN {some}"),
-    };
-    let changes = format!("{}; SAVEPOINT a; {}; ROLLBACK TO a; {}", change(), change(), change());
-    let end = if rng.u8(..4) == 0 { "ROLLBACK" } else { "COMMIT" };
-    let all = format!("BEGIN ISOLATION LEVEL {}; {changes}; {end}", isolation.unwrap_or_default());
-    if let Err(error) = sqlx::raw_sql(AssertSqlSafe(all)).execute(&mut *conn).await {
-        let code = error.as_database_error().and_then(|error| error.code().map(String::from)).unwrap_or_default();
-        // A duplicate id, a conflict under a strict isolation, and two writers with the same jobs in another order.
-        assert!(["23505", "40001", "40P01"].contains(&code.as_str()), "{error}");
-        sqlx::raw_sql("ROLLBACK").execute(conn).await.expect("the end");
-    }
-}
-
-#[tokio::test]
-async fn every_snapshot_has_the_right_counts_while_others_write_roll_back_and_fold() {
-    let mut rows = Rows::new().await;
-    rows.run(ADD_MANY).await;
-    let mut writers = JoinSet::new();
-    for seed in 0..6 {
-        let mut conn = rows.database.connect().await;
-        writers.spawn(async move {
-            let mut rng = Rng::with_seed(seed);
-            for _ in 0..60 {
-                step(&mut conn, &mut rng).await;
-            }
-        });
-    }
-    let mut checks = 0;
-    while !writers.is_empty() {
-        while let Some(done) = writers.try_join_next() {
-            done.expect("a writer that nothing fails");
-        }
-        assert_eq!(rows.one(DIFFERENCES).await, "0");
-        checks += 1;
-    }
-    assert!(checks > 1);
-    let folds: u64 = rows.one(FOLDS).await.parse().expect("a number");
-    assert!(folds > 2, "{folds} folds");
-    assert_places(&mut rows).await;
-}
-
 /// The numbers of all listed jobs, and of the pending ones for each of two daemons, are those of plain SQL.
-async fn assert_places(rows: &mut Rows) {
+async fn assert_positions(rows: &mut Rows) {
+    assert_positions_for(rows, r#"{"n": "1"}"#).await;
+}
+
+/// The same, with the tags of the daemons.
+async fn assert_positions_for(rows: &mut Rows, daemon: &str) {
     let order = "ORDER BY initiator_id = prebuilds(), created_at, id";
     let listed = "started_at IS NULL AND canceled_at IS NULL AND completed_at IS NULL AND error IS NULL";
     let mut expected = rows
@@ -107,16 +58,16 @@ async fn assert_places(rows: &mut Rows) {
     actual.sort();
     assert_eq!(actual, expected);
 
-    rows.run(
+    rows.run(&format!(
         "DELETE FROM provisioner_daemons; DELETE FROM provisioner_keys;
          INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
-         VALUES (u(1), at_second(0), u(1), 'key', '', '{}');
+         VALUES (u(1), at_second(0), u(1), 'key', '', '{{}}');
          INSERT INTO provisioner_daemons (
             id, created_at, name, provisioners, tags, last_seen_at, organization_id, key_id
-         ) VALUES (u(1), at_second(0), 'one', '{echo}', '{\"n\": \"1\"}', at_second(0), u(1), u(1))",
-    )
+         ) VALUES (u(1), at_second(0), 'one', '{{echo}}', '{daemon}', at_second(0), u(1), u(1))",
+    ))
     .await;
-    let served = "job_status = 'pending' AND provisioner_tagset_contains('{\"n\": \"1\"}', tags)";
+    let served = format!("job_status = 'pending' AND provisioner_tagset_contains('{daemon}', tags)");
     let mut expected = rows
         .all(&format!(
             "SELECT concat_ws(' ', id, row_number() OVER ({order}), count(*) OVER ()) FROM provisioner_jobs WHERE {served}"
@@ -137,133 +88,164 @@ async fn assert_places(rows: &mut Rows) {
     assert_eq!(actual, expected);
 }
 
-#[tokio::test]
-async fn places_are_exact_over_many_pages_and_changes_that_are_not_folded() {
-    let mut rows = Rows::new().await;
-    rows.run(ADD_MANY).await;
-    rows.run("SELECT add_many(1001, 2500)").await;
-    assert_eq!(rows.one(UNFOLDED).await, "0", "a large transaction folds what it did");
-    let pages = "SELECT cardinality(pages) > 3 FROM provisioner_job_queue_lanes WHERE listed";
-    assert_eq!(rows.one(pages).await, "true");
-    assert_places(&mut rows).await;
-    // Too few to be folded.
-    rows.run("SELECT add_many(2501, 2530); UPDATE provisioner_jobs SET started_at = at_second(0) WHERE id < u(1040)")
-        .await;
-    assert_ne!(rows.one(UNFOLDED).await, "0");
-    assert_places(&mut rows).await;
-    rows.run("UPDATE provisioner_jobs SET started_at = at_second(0) WHERE created_at < at_second(50)").await;
-    assert_places(&mut rows).await;
-    rows.run("TRUNCATE provisioner_jobs CASCADE").await;
-    assert_eq!(rows.one(DIFFERENCES).await, "0");
-    assert_places(&mut rows).await;
+async fn take(conn: &mut PgConnection, tags: &[(&str, &str)]) -> Option<JobId> {
+    take_with(conn, &tags.iter().copied().collect()).await
 }
 
-async fn take(conn: &mut PgConnection, tags: &[(&str, &str)]) -> Option<JobId> {
+async fn take_with(conn: &mut PgConnection, tags: &Tags) -> Option<JobId> {
     let permit = jobs::daemon(1, 7);
-    let tags: Tags = tags.iter().copied().collect();
-    let offer = Capabilities { provisioners: &[ProvisionerType::Echo], tags: &tags };
+    let offer = Capabilities { provisioners: &[ProvisionerType::Echo], tags };
     store::jobs::acquire(conn, &permit, offer, NOW).await.expect("an answer").map(|job| job.id)
 }
 
+/// So many tags that the parts of the set are not listed.
+fn many_tags(others: &[(&str, &str)]) -> Tags {
+    let many = (0..12).map(|n| (format!("tag-{n}"), n.to_string()));
+    many.chain(others.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))).collect()
+}
+
 #[tokio::test]
-async fn a_daemon_takes_its_jobs_in_order_from_one_fold_to_the_next() {
+async fn positions_are_those_of_a_plain_count() {
     let mut rows = Rows::new().await;
     rows.run(ADD_MANY).await;
-    rows.run("DELETE FROM provisioner_jobs; SELECT add_many(1001, 1600)").await;
-    let folds = rows.one(FOLDS).await;
-    let order = "SELECT id FROM provisioner_jobs WHERE tags = '{\"n\": \"1\"}' ORDER BY initiator_id = prebuilds(), created_at, id";
-    let mut expected = rows.all(order).await;
-    // A job that comes while the daemon works is the next one when it is a person's, and older than all.
-    let late = rows.one("SELECT u(999999)").await;
-    expected.insert(100, late);
-    let mut taken = Vec::new();
-    while let Some(job) = take(&mut rows.conn, &[("n", "1")]).await {
-        taken.push(job.to_string());
-        if taken.len() == 100 {
-            rows.run(
-                "SELECT add_job(999999);
-                 UPDATE provisioner_jobs SET tags = '{\"n\": \"1\"}', created_at = '-infinity' WHERE id = u(999999)",
-            )
-            .await;
-        }
-    }
-    assert_eq!(taken, expected);
-    assert_ne!(rows.one(FOLDS).await, folds);
-    assert_eq!(take(&mut rows.conn, &[("n", "2")]).await, None);
-    assert!(take(&mut rows.conn, &[("n", "0")]).await.is_some());
-    assert_eq!(rows.one(DIFFERENCES).await, "0");
+    rows.run("SELECT add_many(1001, 2500)").await;
+    assert_positions(&mut rows).await;
+    rows.run("UPDATE provisioner_jobs SET started_at = at_second(0) WHERE created_at < at_second(50)").await;
+    assert_positions(&mut rows).await;
+    rows.run("UPDATE provisioner_jobs SET error = '' WHERE id > md5('half')::uuid").await;
+    assert_positions(&mut rows).await;
+    rows.run("TRUNCATE provisioner_jobs CASCADE").await;
+    assert_positions(&mut rows).await;
 }
 
+/// Tags that are too large for an entry of an index, and values that no part of a set is made of.
 #[tokio::test]
-async fn a_writer_whose_session_reads_backslashes_otherwise_is_counted_alike() {
+async fn positions_count_jobs_whose_tags_are_odd() {
     let mut rows = Rows::new().await;
-    rows.run("SET standard_conforming_strings = off; SET escape_string_warning = off; SELECT add_job(11)").await;
-    rows.run("RESET standard_conforming_strings").await;
-    assert_eq!(rows.one(DIFFERENCES).await, "0");
-    assert_eq!(rows.one(UNFOLDED).await, "2", "the job of every test, and this one");
-}
-
-#[tokio::test]
-async fn who_may_write_jobs_needs_no_right_on_the_counted_queue() {
-    let mut rows = Rows::new().await;
-    let role = format!("writer_of_{}", rows.database.name());
     rows.run(ADD_MANY).await;
-    rows.run(&format!(
-        "CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON provisioner_jobs TO {role};
-         BEGIN; SET LOCAL ROLE {role}; CREATE TEMP TABLE provisioner_job_queue_changes (nothing integer);
-         SELECT add_many(1001, 1200); UPDATE provisioner_jobs SET started_at = at_second(0) WHERE id > u(1100);
-         DELETE FROM provisioner_jobs WHERE id = u(1100); DROP TABLE pg_temp.provisioner_job_queue_changes; COMMIT"
-    ))
-    .await;
-    assert_ne!(rows.one(FOLDS).await, "1", "folded as the owner");
-    assert_eq!(rows.one(DIFFERENCES).await, "0");
-    rows.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
-}
-
-#[tokio::test]
-async fn a_job_that_was_never_counted_is_found_is_taken_some_time_and_counted_anew() {
-    let mut rows = Rows::new().await;
-    rows.run("DELETE FROM provisioner_jobs").await;
     rows.run(
-        "BEGIN; SET LOCAL session_replication_role = replica; SELECT add_job(11), add_job(12);
-         UPDATE provisioner_jobs SET tags = '{}'; COMMIT",
+        "SELECT add_many(1001, 1060);
+         UPDATE provisioner_jobs SET tags = jsonb_build_object('n', '1', 'large', repeat('x', 1000000)) WHERE id < u(1010);
+         UPDATE provisioner_jobs SET tags = '{\"n\": 1.0}' WHERE id BETWEEN u(1010) AND u(1020);
+         UPDATE provisioner_jobs SET tags = '{\"n\": 1}' WHERE id BETWEEN u(1020) AND u(1030);
+         UPDATE provisioner_jobs SET tags = '{\"deep\": {\"a\": 1}}' WHERE id BETWEEN u(1030) AND u(1040);
+         UPDATE provisioner_jobs SET tags = '[\"n\"]' WHERE id BETWEEN u(1040) AND u(1045);
+         UPDATE provisioner_jobs SET tags = '{}' WHERE id BETWEEN u(1045) AND u(1050)",
     )
     .await;
-    // Two keys of a lane each, which are one key: the ids begin alike.
-    assert_eq!(rows.one(DIFFERENCES).await, "2");
-    let mut calls = 0;
-    // Nobody has as bad luck as this: one call in 256 does not trust the counts.
-    while take(&mut rows.conn, &[("a", "b")]).await.is_none() {
-        calls += 1;
-        assert!(calls < 10_000);
+    for daemon in [
+        r#"{"n": "1"}"#,
+        r#"{"n": 1}"#,
+        r#"{"n": "1", "deep": {"a": 1, "b": 2}}"#,
+        r#"["n", "m"]"#,
+        r#"{"n": "1", "1": "", "2": "", "3": "", "4": "", "5": "", "6": "", "7": "", "8": "", "9": ""}"#,
+        "{}",
+    ] {
+        assert_positions_for(&mut rows, daemon).await;
     }
-    rows.run("SELECT provisioner_job_queue_recount()").await;
-    assert_eq!(rows.one(DIFFERENCES).await, "0");
-    assert!(take(&mut rows.conn, &[("a", "b")]).await.is_some());
-    assert_eq!(rows.one(DIFFERENCES).await, "0");
+    let large = "jsonb_build_object('n', '1', 'large', repeat('x', 1000000), 'more', '2')";
+    let large = rows.one(&format!("SELECT {large}::text")).await;
+    assert_positions_for(&mut rows, &large).await;
+}
+
+/// Two values that swap places 64 tokens apart have one hash, whatever its seed, where a hash only rotates and adds.
+#[tokio::test]
+async fn tag_sets_with_swapped_values_are_told_apart() {
+    let mut rows = Rows::new().await;
+    let set = |first: &str, last: &str| -> Tags {
+        let inner = (1..32).map(|n| (format!("k{n:02}"), String::new()));
+        let ends = [("k00".to_owned(), first.to_owned()), ("k32".to_owned(), last.to_owned())];
+        inner.chain(ends).collect()
+    };
+    let (one, other) = (set("a", "b"), set("b", "a"));
+    let json = |tags: &Tags| serde_json::to_string(tags).expect("JSON");
+    rows.run(&format!(
+        "DELETE FROM provisioner_jobs; SELECT add_job(11), add_job(12);
+         UPDATE provisioner_jobs SET tags = '{}' WHERE id = u(11); UPDATE provisioner_jobs SET tags = '{}' WHERE id = u(12)",
+        json(&one),
+        json(&other)
+    ))
+    .await;
+    assert_positions_for(&mut rows, &json(&one)).await;
+    assert_positions_for(&mut rows, &json(&other)).await;
+    assert_eq!(take_with(&mut rows.conn, &other).await, Some(JobId(jobs::id(12))));
+    assert_eq!(take_with(&mut rows.conn, &other).await, None);
+    assert_eq!(take_with(&mut rows.conn, &one).await, Some(JobId(jobs::id(11))));
 }
 
 #[tokio::test]
-async fn a_queue_that_cannot_be_folded_fails_no_writer_and_is_folded_later() {
-    let mut rows = Rows::new().await;
-    rows.run(ADD_MANY).await;
-    rows.run("ALTER TABLE provisioner_job_queue_pages RENAME TO elsewhere; SELECT add_many(1001, 1300)").await;
-    assert_eq!(rows.one(UNFOLDED).await, "301");
-    rows.run("ALTER TABLE elsewhere RENAME TO provisioner_job_queue_pages").await;
-    assert_places(&mut rows).await;
-    rows.run("SELECT add_many(1301, 1340)").await;
-    assert_eq!(rows.one(UNFOLDED).await, "0");
-    assert_places(&mut rows).await;
+async fn acquire_takes_the_jobs_of_a_daemon_in_order() {
+    for tags in [[("n", "1")].into_iter().collect(), many_tags(&[("n", "1")])] {
+        let mut rows = Rows::new().await;
+        rows.run(ADD_MANY).await;
+        rows.run("DELETE FROM provisioner_jobs; SELECT add_many(1001, 1200)").await;
+        let order = "SELECT id FROM provisioner_jobs WHERE tags = '{\"n\": \"1\"}' ORDER BY initiator_id = prebuilds(), created_at, id";
+        let mut expected = rows.all(order).await;
+        // A job that comes while the daemon works is the next one when it is a person's, and older than all.
+        let late = rows.one("SELECT u(999999)").await;
+        expected.insert(50, late);
+        let mut taken = Vec::new();
+        while let Some(job) = take_with(&mut rows.conn, &tags).await {
+            taken.push(job.to_string());
+            if taken.len() == 50 {
+                rows.run(
+                    "SELECT add_job(999999);
+                     UPDATE provisioner_jobs SET tags = '{\"n\": \"1\"}', created_at = '-infinity' WHERE id = u(999999)",
+                )
+                .await;
+            }
+        }
+        assert_eq!(taken, expected);
+        assert_eq!(take(&mut rows.conn, &[("n", "2")]).await, None);
+        assert!(take(&mut rows.conn, &[("n", "0")]).await.is_some());
+    }
 }
 
+/// However many candidates others have locked, one that nobody has is found.
 #[tokio::test]
-async fn a_database_that_was_restored_on_a_younger_server_counts_on() {
+async fn acquire_finds_the_job_behind_many_that_are_locked() {
+    for locked in [23, 24, 25, 600] {
+        let mut rows = Rows::new().await;
+        rows.run(ADD_MANY).await;
+        rows.run("DELETE FROM provisioner_jobs").await;
+        rows.run(&format!("SELECT add_many(1, {0}); UPDATE provisioner_jobs SET tags = '{{}}'", locked + 2)).await;
+        let order = "ORDER BY initiator_id = prebuilds(), created_at, id";
+        let free = rows.all(&format!("SELECT id FROM provisioner_jobs {order} OFFSET {locked}")).await;
+        let mut others = rows.database.connect_with_session().await;
+        let mut transaction = others.begin().await.expect("a transaction");
+        let lock =
+            format!("SELECT id FROM (SELECT id FROM provisioner_jobs {order} LIMIT {locked} FOR UPDATE) AS locked");
+        sqlx::query(sqlx::AssertSqlSafe(lock)).fetch_all(&mut *transaction).await.expect("locks");
+        for expected in free {
+            assert_eq!(take(&mut rows.conn, &[("a", "b")]).await.map(|id| id.to_string()), Some(expected));
+        }
+        assert_eq!(take(&mut rows.conn, &[("a", "b")]).await, None);
+        transaction.rollback().await.expect("an end");
+    }
+}
+
+/// 64 daemons at once: every job is taken once, and nobody hears "nothing" while a job waits for him.
+#[tokio::test]
+async fn acquire_by_many_at_once_leaves_nothing_behind() {
+    const DAEMONS: usize = 64;
     let mut rows = Rows::new().await;
     rows.run(ADD_MANY).await;
-    rows.run("SELECT add_many(1001, 1300); UPDATE provisioner_job_queue_folds SET upto = '99999999999'").await;
-    rows.run("SELECT add_many(1301, 1310)").await;
-    assert_places(&mut rows).await;
-    rows.run("SELECT add_many(1311, 1600)").await;
-    assert_eq!(rows.one(UNFOLDED).await, "0");
-    assert_places(&mut rows).await;
+    rows.run("DELETE FROM provisioner_jobs; SELECT add_many(1, 640); UPDATE provisioner_jobs SET tags = '{}'").await;
+    let pool = rows.database.pool(coderdb::pool::Settings { max_size: DAEMONS, ..coderdb::pool::Settings::default() });
+    let mut daemons = JoinSet::new();
+    for _ in 0..DAEMONS {
+        let pool = pool.clone();
+        daemons.spawn(async move {
+            let mut taken = Vec::new();
+            // Ten for each: whoever hears "nothing" before has missed one.
+            for _ in 0..10 {
+                let mut conn = pool.get().await.expect("a connection");
+                taken.push(take(&mut conn, &[("a", "b")]).await.expect("a job"));
+            }
+            taken
+        });
+    }
+    let taken: HashSet<JobId> = daemons.join_all().await.into_iter().flatten().collect();
+    assert_eq!(taken.len(), 640);
+    assert_eq!(take(&mut rows.conn, &[("a", "b")]).await, None);
 }

@@ -36,9 +36,3 @@ BEGIN
 END
 $$;
 
--- What users consume, and what jobs are about, is counted once, at the end.
-ALTER TABLE workspaces DISABLE TRIGGER quota_workspace_updated;
-ALTER TABLE workspace_builds DISABLE TRIGGER quota_workspace_build_changed;
-ALTER TABLE workspace_builds DISABLE TRIGGER record_workspace_build_subject;
-ALTER TABLE provisioner_jobs DISABLE TRIGGER record_provisioner_job_subject;
-ALTER TABLE template_versions DISABLE TRIGGER record_template_version_subjects;

@@ -8,17 +8,16 @@ use std::collections::HashMap;
 use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::job_row;
+use super::row::job_row;
 use crate::{
     authz::{CancelJobs, InsertJobs, LockJobs, ReadJobs, RunJobs},
     model::{
         BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, Ended, EndedBuild, ExpectedStatus, Failure,
-        FileId, Heartbeat, Job, JobErrorCode, JobId, JobInput, JobStatus, JobSubject, JobType, NewJob, OrganizationId,
-        ProvisionerType, StorageMethod, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
+        FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobSubject, JobType, NewJob, OrganizationId,
+        ProvisionerType, StorageMethod, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
-    store::{Error, Result, StoredJson, Timestamp, input, quota::RejectedCommit},
+    store::{Error, Result, StoredInput, StoredJson, Timestamp, input, quota::RejectedCommit},
 };
 
 job_row!(JobRow {});
@@ -170,6 +169,8 @@ pub async fn acquire_batch(
     input::tags("tags", daemon.tags)?;
     let tags = Value::from_iter(daemon.tags.0.clone());
     let provisioners: Vec<_> = daemon.provisioners.iter().map(ToString::to_string).collect();
+    let parts: Option<Vec<String>> =
+        daemon.tags.parts().map(|parts| parts.into_iter().map(|part| Value::from_iter(part.0).to_string()).collect());
     let rows = sqlx::query_file_as!(
         JobRow,
         "queries/jobs/acquire_batch.sql",
@@ -179,6 +180,7 @@ pub async fn acquire_batch(
         &provisioners,
         tags as _,
         i64::from(limit),
+        parts as _,
     )
     .fetch_all(conn)
     .await
@@ -210,7 +212,8 @@ pub async fn update(
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
-        _ => ByWorker::Done(Heartbeat { cancel_requested: row.cancel_requested }),
+        "done" => ByWorker::Done(Heartbeat { cancel_requested: row.cancel_requested }),
+        other => return Err(Error::unknown_outcome("jobs/update", other)),
     })
 }
 
@@ -296,7 +299,8 @@ async fn end(
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
         "already_completed" => ByWorker::Done(End::AlreadyCompleted),
-        _ => ByWorker::Done(End::Ended(Box::new(Ended { build: row.build(), job: row.job() }))),
+        "done" => ByWorker::Done(End::Ended(Box::new(Ended { build: row.build(), job: row.job() }))),
+        other => return Err(Error::unknown_outcome("jobs/complete", other)),
     })
 }
 
@@ -345,19 +349,20 @@ pub async fn cancel_batch(
     .fetch_all(conn)
     .await
     .map_err(|e| Error::from_sqlx("jobs/cancel_batch", e))?;
-    Ok(rows.into_iter().map(|row| (row.id, row.outcome())).collect())
+    rows.into_iter().map(|row| Ok((row.id, row.outcome()?))).collect()
 }
 
 impl DecidedRow {
-    fn outcome(mut self) -> CancelOutcome {
+    fn outcome(mut self) -> Result<CancelOutcome> {
         let job = Box::new(self.job());
-        match self.outcome.as_str() {
+        Ok(match self.outcome.as_str() {
             "not_allowed" => CancelOutcome::NotAllowed,
             "already_finished" => CancelOutcome::AlreadyFinished(job),
             "already_canceled" => CancelOutcome::AlreadyCanceled(job),
             "not_in_expected_state" => CancelOutcome::NotInExpectedState(job),
             "canceled" => CancelOutcome::Canceled(job),
-            _ => CancelOutcome::Canceling(job),
-        }
+            "canceling" => CancelOutcome::Canceling(job),
+            other => return Err(Error::unknown_outcome("jobs/cancel_batch", other)),
+        })
     }
 }

@@ -68,6 +68,7 @@ pub async fn reap(conn: &mut PgConnection, _permit: &ReapJobs, id: JobId, now: O
             let stuck = if row.is_pending { Stuck::Pending } else { Stuck::Hung };
             ReapOutcome::Reaped { stuck, logs_after: first - 1 }
         }
-        _ => ReapOutcome::Alive,
+        ("alive", _) => ReapOutcome::Alive,
+        (other, _) => return Err(Error::unknown_outcome("jobs/reap", other)),
     })
 }

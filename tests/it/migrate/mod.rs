@@ -153,10 +153,8 @@ async fn until(conn: &mut PgConnection, sql: &str) {
 /// All that a schema has and holds, line by line; of the history, what was applied how often.
 async fn contents(conn: &mut PgConnection) -> Vec<String> {
     let mut contents = list(conn, include_str!("contents.sql")).await;
-    // Without what remembers ids of transactions.
     let tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' \
-                  AND relname NOT IN ('refinery_schema_history', 'coderdb_migration_log', 'quota_folds', \
-                  'provisioner_job_queue_folds') ORDER BY 1";
+                  AND relname NOT IN ('refinery_schema_history', 'coderdb_migration_log') ORDER BY 1";
     for table in list(conn, tables).await {
         // Random identifiers and the time of a default are another each time.
         let rows = format!(
