@@ -44,6 +44,7 @@ mod random_database;
 mod random_states;
 mod readme;
 mod replica;
+mod restore;
 mod round_trips;
 mod runner;
 mod schema;
