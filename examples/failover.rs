@@ -293,7 +293,7 @@ impl World {
         let complete = async |conn: &mut PgConnection| jobs::complete(conn, permit, id, now(), Some(&state)).await;
         match self.insist("jobs::complete", complete).await {
             (Ok(ByWorker::Done(End::Ended(_))), Asked { at, .. })
-            | (Ok(ByWorker::Done(End::AlreadyCompleted)), Asked { before: true, at }) => {
+            | (Ok(ByWorker::Done(End::AlreadyCompleted { .. })), Asked { before: true, at }) => {
                 self.note(id, at, |known| known.ended = Some(Ended::Succeeded));
             }
             other => self.twice(format!("{id}: end by {daemon}: {other:?}")),

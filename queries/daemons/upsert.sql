@@ -7,7 +7,8 @@ VALUES ($1, $2, $3, $4::text[]::provisioner_type[], $5, $6::text::jsonb, $7, $8,
 ON CONFLICT (organization_id, name, lower(coalesce(tags ->> 'owner', ''))) DO UPDATE SET
     provisioners = EXCLUDED.provisioners,
     tags = EXCLUDED.tags,
-    last_seen_at = EXCLUDED.last_seen_at,
+    -- Never backwards: a busy daemon must not become offline because a late message has an older time.
+    last_seen_at = greatest(provisioner_daemons.last_seen_at, EXCLUDED.last_seen_at),
     version = EXCLUDED.version,
     organization_id = EXCLUDED.organization_id,
     key_id = EXCLUDED.key_id,

@@ -8,6 +8,7 @@ WITH locked AS (
         CASE
             WHEN worker_id IS NULL THEN 'not_running_yet'
             WHEN worker_id <> $3 THEN 'other_owner'
+            WHEN completed_at IS NOT NULL THEN 'ended'
             WHEN logs_overflowed THEN 'dropped'
             ELSE 'open'
         END AS state

@@ -1,7 +1,8 @@
 -- The first $6 jobs that a daemon can take become its own (domain 5.1). $1 the time; of the permit: $2 the daemon, $3 the
 -- organization; $4 its provisioners, $5 its tags, $7 the parts of its tags that a job may have, null when they are too many.
 UPDATE provisioner_jobs AS j
-SET started_at = $1, updated_at = $1, worker_id = $2
+-- The sign of life never goes backwards: a daemon whose clock is behind must not look hung at once.
+SET started_at = $1, updated_at = greatest(j.updated_at, $1), worker_id = $2
 -- An array is looked for once, before the update: a subquery with a lock in a join could be run, and lock, again.
 WHERE j.id = ANY (ARRAY(
     -- A job fits when its tags are a part of the daemon's, so each part is one range of an index. Where they are too many,

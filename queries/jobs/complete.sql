@@ -24,6 +24,22 @@ build AS (
     WHERE d.outcome = 'done'
 ),
 
+-- The job was taken away from its daemon, which built something nevertheless: without its state nobody could destroy that.
+-- A newer build goes on from the state that it found.
+late AS (
+    UPDATE workspace_builds AS b
+    SET updated_at = $4, provisioner_state = $7
+    FROM decided AS d
+    WHERE d.outcome = 'already_completed'
+        AND b.job_id = d.id
+        AND $7::bytea IS NOT NULL
+        AND NOT EXISTS (
+            SELECT 1 FROM workspace_builds AS newer
+            WHERE newer.workspace_id = b.workspace_id AND newer.build_number > b.build_number
+        )
+    RETURNING b.id
+),
+
 -- A prebuilt workspace does not stop by itself before it is claimed.
 built AS (
     UPDATE workspace_builds AS b
@@ -55,6 +71,7 @@ LEFT JOIN build ON build.job_id = d.id
 WHERE j.id = d.id
 RETURNING
     d.outcome AS "outcome!",
+    EXISTS (SELECT FROM late) AS "state_kept!",
     build.id AS "build_id?",
     build.workspace_id AS "workspace_id?",
     build.owner_id AS "owner_id?",

@@ -6,6 +6,7 @@ WITH decided AS (
         CASE
             WHEN worker_id IS NULL THEN 'not_running_yet'
             WHEN worker_id <> $3 THEN 'other_owner'
+            WHEN completed_at IS NOT NULL THEN 'ended'
             ELSE 'done'
         END AS outcome
     FROM provisioner_jobs

@@ -110,6 +110,8 @@ pub enum ByWorker<T> {
     NotRunningYet,
     /// Another daemon has taken the job: "you don't own this job". Nothing changed.
     OtherOwner,
+    /// The job was the daemon's own, and has ended: by the reaper, say. Nothing changed; the daemon should stop.
+    Ended,
 }
 
 /// What a daemon learns from its heartbeat.
@@ -182,8 +184,12 @@ impl Ended {
 pub enum End {
     /// It has.
     Ended(Box<Ended>),
-    /// It had ended before: "job already completed". Nothing changed.
-    AlreadyCompleted,
+    /// It had ended before: "job already completed". Nothing changed but what the field says.
+    AlreadyCompleted {
+        /// Whether the state that came too late is stored with the build: it is, where no newer build of the workspace
+        /// exists, so that what was built can be destroyed.
+        state_kept: bool,
+    },
 }
 
 /// How a request to cancel a job went (domain 10.4).

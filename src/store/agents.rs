@@ -1,6 +1,6 @@
 //! Agents of workspaces (domain 4.19, 4.20, 7.3).
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -104,13 +104,14 @@ pub const OVERFLOW_MESSAGE: &str = "Startup logs exceeded the max size of 1MB, a
 /// [`job_logs::append`](super::job_logs::append) does; the line that would overflow becomes the warning
 /// [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3; 15, decision 7).
 ///
-/// An output is cut off after 1,024 characters; all of its bytes count. Lines without a source are those of
+/// A NUL is stored as `\0`, and where the encoding of the database lacks a character, all that is not ASCII as `?`; what is
+/// stored counts. An output is cut off after 1,024 characters; all of its bytes count. Lines without a source are those of
 /// [`LogSourceId::EXTERNAL`]. Asked again, it appends again. One round trip; waits for whoever appends to the same agent,
 /// and locks it.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such agent, or it is deleted; [`Error::Invalid`] for NUL characters and a time
-/// that cannot be read again.
+/// [`Error::NotFound`] when there is no such agent, or it is deleted; [`Error::Invalid`] for a time that cannot be read
+/// again.
 #[tracing::instrument(name = "db.agents.append_logs", skip_all)]
 pub async fn append_logs(
     conn: &mut PgConnection,
@@ -119,24 +120,46 @@ pub async fn append_logs(
     source: Option<LogSourceId>,
     now: OffsetDateTime,
 ) -> Result<Append> {
-    lines.iter().try_for_each(|line| input::text("output", &line.output))?;
-    let outputs: Vec<String> = lines.iter().map(|line| line.output.clone()).collect();
+    let now = input::time("now", now)?;
+    let mut answer = append_logs_once(conn, permit, lines, source, now, input::visible).await;
+    if answer.as_ref().is_err_and(input::is_untranslatable) && !conn.is_in_transaction() {
+        answer = append_logs_once(conn, permit, lines, source, now, input::visible_in_ascii).await;
+    }
+    let row = answer
+        .map_err(|e| Error::from_sqlx("agents/append_logs", e))?
+        .ok_or_else(|| Error::not_found("workspace agent", permit.agent()))?;
+    Append::from_row("agents/append_logs", &row.outcome, row.first_id, row.lines)
+}
+
+struct AppendRow {
+    outcome: String,
+    first_id: Option<i64>,
+    lines: i64,
+}
+
+async fn append_logs_once(
+    conn: &mut PgConnection,
+    permit: &ActAsAgent,
+    lines: &[AgentLogLine],
+    source: Option<LogSourceId>,
+    now: Timestamp,
+    storable: fn(&str) -> String,
+) -> sqlx::Result<Option<AppendRow>> {
+    let outputs: Vec<String> = lines.iter().map(|line| storable(&line.output)).collect();
     let levels: Vec<String> = lines.iter().map(|line| line.level.to_string()).collect();
-    let row = sqlx::query_file!(
+    sqlx::query_file_as!(
+        AppendRow,
         "queries/agents/append_logs.sql",
         permit.agent().0,
         &outputs,
         &levels,
         source.unwrap_or(LogSourceId::EXTERNAL).0,
-        input::time("now", now)?,
+        now as _,
         OVERFLOW_MESSAGE,
         LIMIT,
     )
     .fetch_optional(conn)
     .await
-    .map_err(|e| Error::from_sqlx("agents/append_logs", e))?
-    .ok_or_else(|| Error::not_found("workspace agent", permit.agent()))?;
-    Append::from_row("agents/append_logs", &row.outcome, row.first_id, row.lines)
 }
 
 /// Says of the log of an agent whether it overflowed. One round trip; locks the agent.

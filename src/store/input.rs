@@ -25,6 +25,22 @@ pub(super) fn text(field: &'static str, text: &str) -> Result<()> {
     if text.contains('\0') { Err(Error::Invalid { field, expected: "a text without NUL characters" }) } else { Ok(()) }
 }
 
+/// A text that tells what happened, with what cannot be stored replaced visibly: a log line must not be lost because of one
+/// character. In ASCII, so that every encoding of a database has it.
+pub(super) fn visible(text: &str) -> String {
+    text.replace('\0', "\\0")
+}
+
+/// The same for a database whose encoding lacks a character of it: `?` for all that is not ASCII.
+pub(super) fn visible_in_ascii(text: &str) -> String {
+    visible(text).chars().map(|character| if character.is_ascii() { character } else { '?' }).collect()
+}
+
+/// Whether the server said that its encoding lacks a character.
+pub(super) fn is_untranslatable(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("22P05")
+}
+
 /// Neither does it in a JSON document, at any depth.
 pub(super) fn json(field: &'static str, document: &Value) -> Result<()> {
     json_within(field, document, MAX_LEVELS)

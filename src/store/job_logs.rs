@@ -1,6 +1,6 @@
 //! The logs of jobs, and their cap (domain 6.1, 8.3).
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use super::{Error, Result, Timestamp, input};
 use crate::{
@@ -18,12 +18,13 @@ pub const OVERFLOW_MESSAGE: &str =
 /// Appends lines to the logs of a job of the daemon's, in their order, up to [`LIMIT`] bytes of output in all; the line
 /// that would overflow becomes the warning [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3).
 ///
-/// A stage is cut off after 128 characters, an output after 1,024; all of its bytes count. Asked again, it appends again.
-/// One round trip; locks the job, so that two appenders at the cap cannot both find room.
+/// A NUL is stored as `\0`, and where the encoding of the database lacks a character, all that is not ASCII as `?`; what is
+/// stored counts. A stage is cut off after 128 characters, an output after 1,024; all of its bytes count. Asked again, it
+/// appends again. One round trip; locks the job, so that two appenders at the cap cannot both find room.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] for NUL
-/// characters and times that cannot be read again.
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] for times that
+/// cannot be read again.
 #[tracing::instrument(name = "db.job_logs.append", skip_all)]
 pub async fn append(
     conn: &mut PgConnection,
@@ -33,12 +34,39 @@ pub async fn append(
 ) -> Result<ByWorker<Append>> {
     for line in lines {
         input::time("created_at", line.created_at)?;
-        input::text("stage", &line.stage)?;
-        input::text("output", &line.output)?;
     }
+    let mut answer = append_once(conn, permit, id, lines, input::visible).await;
+    if answer.as_ref().is_err_and(input::is_untranslatable) && !conn.is_in_transaction() {
+        answer = append_once(conn, permit, id, lines, input::visible_in_ascii).await;
+    }
+    let row = answer
+        .map_err(|e| Error::from_sqlx("job_logs/append", e))?
+        .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    Ok(match row.outcome.as_str() {
+        "not_running_yet" => ByWorker::NotRunningYet,
+        "other_owner" => ByWorker::OtherOwner,
+        "ended" => ByWorker::Ended,
+        outcome => ByWorker::Done(Append::from_row("job_logs/append", outcome, row.first_id, row.lines)?),
+    })
+}
+
+struct AppendRow {
+    outcome: String,
+    first_id: Option<i64>,
+    lines: i64,
+}
+
+async fn append_once(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    lines: &[NewJobLog],
+    storable: fn(&str) -> String,
+) -> sqlx::Result<Option<AppendRow>> {
     let created_at: Vec<_> = lines.iter().map(|line| line.created_at).collect();
-    let texts = |text: fn(&NewJobLog) -> &str| lines.iter().map(|line| text(line).to_owned()).collect::<Vec<_>>();
-    let row = sqlx::query_file!(
+    let texts = |text: fn(&NewJobLog) -> &str| lines.iter().map(|line| storable(text(line))).collect::<Vec<_>>();
+    sqlx::query_file_as!(
+        AppendRow,
         "queries/job_logs/append.sql",
         id.0,
         permit.organization().0,
@@ -53,13 +81,6 @@ pub async fn append(
     )
     .fetch_optional(conn)
     .await
-    .map_err(|e| Error::from_sqlx("job_logs/append", e))?
-    .ok_or_else(|| Error::not_found("provisioner job", id))?;
-    Ok(match row.outcome.as_str() {
-        "not_running_yet" => ByWorker::NotRunningYet,
-        "other_owner" => ByWorker::OtherOwner,
-        outcome => ByWorker::Done(Append::from_row("job_logs/append", outcome, row.first_id, row.lines)?),
-    })
 }
 
 impl Append {

@@ -1,6 +1,6 @@
 //! How long the steps of jobs took (domain 6.2).
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use super::{Error, Result, Timestamp, input};
 use crate::{
@@ -8,12 +8,13 @@ use crate::{
     model::{ByWorker, JobId, JobTiming, TimingStage},
 };
 
-/// Stores timings of a job of the daemon's, but for those that are stored already, and says how many. One round trip;
-/// keeps the job from being deleted.
+/// Stores timings of a job of the daemon's, but for those that are stored already, and says how many; also when the job has
+/// ended by now. What their texts have that cannot be stored is replaced as by
+/// [`job_logs::append`](super::job_logs::append). One round trip; keeps the job from being deleted.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] for NUL
-/// characters, times that cannot be read again, and a step that ends before it begins.
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] for
+/// times that cannot be read again, and a step that ends before it begins.
 #[tracing::instrument(name = "db.job_timings.insert", skip_all)]
 pub async fn insert(
     conn: &mut PgConnection,
@@ -24,17 +25,42 @@ pub async fn insert(
     for timing in timings {
         input::time("started_at", timing.started_at)?;
         input::time("ended_at", timing.ended_at)?;
-        input::text("source", &timing.source)?;
-        input::text("action", &timing.action)?;
-        input::text("resource", &timing.resource)?;
         if timing.ended_at < timing.started_at {
             return Err(Error::Invalid { field: "ended_at", expected: "a time that is not before started_at" });
         }
     }
+    let mut answer = insert_once(conn, permit, id, timings, input::visible).await;
+    if answer.as_ref().is_err_and(input::is_untranslatable) && !conn.is_in_transaction() {
+        answer = insert_once(conn, permit, id, timings, input::visible_in_ascii).await;
+    }
+    let row = answer
+        .map_err(|e| Error::from_sqlx("job_timings/insert", e))?
+        .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    Ok(match row.outcome.as_str() {
+        "not_running_yet" => ByWorker::NotRunningYet,
+        "other_owner" => ByWorker::OtherOwner,
+        "done" => ByWorker::Done(row.inserted),
+        other => return Err(Error::unknown_outcome("job_timings/insert", other)),
+    })
+}
+
+struct InsertRow {
+    outcome: String,
+    inserted: i64,
+}
+
+async fn insert_once(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    timings: &[JobTiming],
+    storable: fn(&str) -> String,
+) -> sqlx::Result<Option<InsertRow>> {
     let started_at: Vec<_> = timings.iter().map(|timing| timing.started_at).collect();
     let ended_at: Vec<_> = timings.iter().map(|timing| timing.ended_at).collect();
-    let texts = |text: fn(&JobTiming) -> &str| timings.iter().map(|t| text(t).to_owned()).collect::<Vec<_>>();
-    let row = sqlx::query_file!(
+    let texts = |text: fn(&JobTiming) -> &str| timings.iter().map(|t| storable(text(t))).collect::<Vec<_>>();
+    sqlx::query_file_as!(
+        InsertRow,
         "queries/job_timings/insert.sql",
         id.0,
         permit.organization().0,
@@ -48,14 +74,6 @@ pub async fn insert(
     )
     .fetch_optional(conn)
     .await
-    .map_err(|e| Error::from_sqlx("job_timings/insert", e))?
-    .ok_or_else(|| Error::not_found("provisioner job", id))?;
-    Ok(match row.outcome.as_str() {
-        "not_running_yet" => ByWorker::NotRunningYet,
-        "other_owner" => ByWorker::OtherOwner,
-        "done" => ByWorker::Done(row.inserted),
-        other => return Err(Error::unknown_outcome("job_timings/insert", other)),
-    })
 }
 
 struct TimingRow {

@@ -16,6 +16,8 @@ pub enum CommitOutcome {
     Accepted(Quota),
     /// The build would exceed the owner's budget. Nothing was written.
     Rejected(RejectedCommit),
+    /// The job has ended, by the reaper say. Nothing was written.
+    JobEnded,
 }
 
 /// The proof that the quota commit of a job was rejected; only [`commit`] makes one.
@@ -85,6 +87,8 @@ pub async fn list(conn: &mut PgConnection, permit: &ListQuota, after: &str, limi
 struct CommitRow {
     #[sqlx(rename = "serializable!")]
     serializable: bool,
+    #[sqlx(rename = "has_ended!")]
+    has_ended: bool,
     #[sqlx(rename = "accepted!")]
     accepted: bool,
     #[sqlx(rename = "consumed!")]
@@ -123,7 +127,7 @@ const NOT_SERIALIZABLE: Error =
 /// step around it, which fails the job when it may not, is [`runner::commit_quota`](super::runner::commit_quota).
 ///
 /// The quota of the workspace's *owner* counts. Rejected is what would exceed the budget (equal is within), unless the
-/// build costs less than the one before it; a first build never does. The cost is recorded only when it is accepted,
+/// build does not cost more than the last one before it that committed a cost or succeeded. The cost is recorded only when it is accepted,
 /// and then it is the same commit when it is repeated: what this build recorded before does not count against it.
 ///
 /// Serializable, so that no other commit, here or in another server, spends the same credits. Of commits of this
@@ -132,8 +136,7 @@ const NOT_SERIALIZABLE: Error =
 /// nor is tried again. Locks the row of the build and an advisory lock for the owner until it ends.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the job builds no workspace of the organization, is not assigned to the daemon, or is
-/// completed;
+/// [`Error::NotFound`] when the job builds no workspace of the organization, or is not assigned to the daemon;
 /// [`Error::Invalid`] for a cost that is negative or beyond 2,147,483,647.
 #[tracing::instrument(name = "db.quota.commit", skip_all)]
 pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost: i64) -> Result<CommitOutcome> {
@@ -159,6 +162,7 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
     .ok_or_else(|| Error::not_found("provisioner job", job))?;
     match row {
         CommitRow { serializable: false, .. } => Err(NOT_SERIALIZABLE),
+        CommitRow { has_ended: true, .. } => Ok(CommitOutcome::JobEnded),
         CommitRow { accepted: true, consumed, budget, .. } => {
             Ok(CommitOutcome::Accepted(Quota { credits_consumed: consumed, budget }))
         }

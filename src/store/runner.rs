@@ -20,6 +20,8 @@ pub enum QuotaStep {
     Skipped,
     /// The cost is committed: the build goes on. Consumed includes it.
     Committed(Quota),
+    /// The job has ended, by the reaper say: nothing is committed, and nothing is to be built.
+    JobEnded,
     /// The build would exceed its owner's budget: its job has failed, with the code `INSUFFICIENT_QUOTA`.
     OverQuota {
         /// What the owner consumes without the build, and may consume.
@@ -75,6 +77,7 @@ pub async fn commit_quota(
         Ok(quota::CommitOutcome::Rejected(rejected)) => {
             (Quota { credits_consumed: rejected.consumed(), budget: rejected.budget() }, Some(rejected))
         }
+        Ok(quota::CommitOutcome::JobEnded) => return Ok(QuotaStep::JobEnded),
         Err(error @ Error::NotFound { .. }) => return Err(error),
         // A cost beyond what can be stored is a plan that cannot be built; any other argument is the caller's mistake.
         Err(error @ Error::Invalid { field, .. }) if field != "cost" => return Err(error),

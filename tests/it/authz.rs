@@ -692,7 +692,12 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let worker = Actor::system(System::ProvisionerDaemon);
             let commit = RunJobs::check(&worker, OrganizationId(u(at.home)), daemon)?;
             let committed = commit_quota(conn, &commit, job, 1_000_000).await?;
-            let CommitOutcome::Rejected(rejected) = committed else { panic!("{committed:?} is beyond the budget") };
+            let rejected = match committed {
+                CommitOutcome::Rejected(rejected) => rejected,
+                // Asked again, after the job has failed.
+                CommitOutcome::JobEnded => return Ok(0),
+                accepted @ CommitOutcome::Accepted(_) => panic!("{accepted:?} is beyond the budget"),
+            };
             let outcome = store::jobs::fail_over_quota(conn, &permit, &rejected, NOW).await?;
             usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }

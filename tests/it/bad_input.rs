@@ -34,7 +34,7 @@ const NOW: OffsetDateTime = datetime!(2026-05-07 12:00 UTC);
 
 /// Operation, argument, kind; and what comes of its bad values where that is not what [`bad`] says of the kind.
 const ENTRIES: &str = "
-agents::append_logs              lines.output               text
+agents::append_logs              lines.output               text  nul=ok
 agents::append_logs              now                        time
 agents::logs_after               after                      i64
 builds::by_number                number                     i32   min=not_found minus=not_found max=not_found
@@ -69,13 +69,13 @@ files::insert                    file.data                  bytes
 files::insert                    now                        time
 job_logs::after                  after                      i64
 job_logs::append                 lines.created_at           time
-job_logs::append                 lines.stage                text
-job_logs::append                 lines.output               text
+job_logs::append                 lines.stage                text  nul=ok
+job_logs::append                 lines.output               text  nul=ok
 job_timings::insert              timings.started_at         time  last=invalid
 job_timings::insert              timings.ended_at           time
-job_timings::insert              timings.source             text
-job_timings::insert              timings.action             text
-job_timings::insert              timings.resource           text
+job_timings::insert              timings.source             text  nul=ok
+job_timings::insert              timings.action             text  nul=ok
+job_timings::insert              timings.resource           text  nul=ok
 jobs::acquire                    daemon.tags                tags
 jobs::acquire                    now                        time
 jobs::acquire_batch              daemon.tags                tags
@@ -95,7 +95,7 @@ jobs::count_by_tags              filter.exclude.tags        tags
 jobs::count_by_tags              filter.exclude.error_codes text
 jobs::created_after              after                      time
 jobs::fail                       now                        time
-jobs::fail                       failure.error              text
+jobs::fail                       failure.error              text  nul=ok
 jobs::fail                       failure.provisioner_state  bytes
 jobs::fail_over_quota            now                        time
 jobs::insert                     job.created_at             time

@@ -52,7 +52,7 @@ jobs::cancel                     : nothing left to do
 jobs::cancel_batch               : nothing left to do
 jobs::complete                   : nothing left to do
 jobs::fail                       : nothing left to do
-jobs::fail_over_quota            : not_found
+jobs::fail_over_quota            : nothing left to do
 jobs::get_for_update_skip_locked : the same answer
 jobs::get_with_lock              : the same answer
 jobs::insert                     : conflict
@@ -68,7 +68,7 @@ settings::set_prebuilds          : nothing left to do
 workspaces::create               : conflict
 workspaces::get_with_lock        : the same answer
 runner::commit_quota             : done twice
-runner::commit_quota over budget : not_found
+runner::commit_quota over budget : nothing left to do
 transaction::retry               : nothing left to do
 ";
 

@@ -120,7 +120,8 @@ async fn a_daemon_that_comes_back_keeps_its_id_replica_and_creation_time() {
         provisioners: second.provisioners,
         replica_id: Some(u(7)),
         tags: second.tags,
-        last_seen_at: None,
+        // It has been seen.
+        last_seen_at: Some(NOW),
         version: second.version,
         api_version: second.api_version,
         organization_id: OrganizationId(u(1)),
@@ -436,4 +437,15 @@ async fn a_daemon_that_was_not_seen_for_seven_days_is_deleted() {
     // Times beyond the calendar delete nothing rather than everything.
     assert_eq!(store::daemons::delete_old(&mut conn, &permit, datetime!(0001-01-03 0:00 UTC)).await.expect("done"), 0);
     assert_eq!(count(&mut conn).await, 3);
+}
+
+#[tokio::test]
+async fn upsert_never_takes_a_sign_of_life_back() {
+    let (_database, mut conn) = fixture().await;
+    let at = |seconds| Some(NOW + Duration::from_secs(seconds));
+    for (seen, expected) in [(at(60), at(60)), (at(30), at(60)), (None, at(60)), (at(61), at(61))] {
+        let daemon = NewDaemon { last_seen_at: seen, ..new("same", &[]) };
+        let stored = store::daemons::upsert(&mut conn, &act_as(40, 1), &daemon).await.expect("the daemon");
+        assert_eq!(stored.last_seen_at, expected);
+    }
 }

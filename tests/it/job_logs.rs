@@ -252,11 +252,7 @@ async fn only_the_daemon_that_runs_a_job_appends_to_it() {
         let error = store::job_logs::append(&mut rows.conn, &daemon(organization, 7), job, &lines).await;
         assert_eq!(error.expect_err("out of scope").to_string(), format!("provisioner job not found: {job}"));
     }
-    let bad = [
-        ("output", line("a\0")),
-        ("stage", NewJobLog { stage: "\0".into(), ..line("") }),
-        ("created_at", NewJobLog { created_at: NOW.replace_year(-4000).expect("a year"), ..line("") }),
-    ];
+    let bad = [("created_at", NewJobLog { created_at: NOW.replace_year(-4000).expect("a year"), ..line("") })];
     for (field, bad) in bad {
         let error = store::job_logs::append(&mut rows.conn, &daemon(1, 7), JOB, &[line("x"), bad]).await;
         assert!(matches!(error, Err(Error::Invalid { field: named, .. }) if named == field), "{error:?}");

@@ -58,4 +58,5 @@ mod support;
 mod terminal;
 mod tools;
 mod watch;
+mod worker_messages;
 mod workspaces;

@@ -165,6 +165,8 @@ async fn commit_build_quota(conn: &mut PgConnection, daemon: &Actor, costs: &[i3
         QuotaStep::Failed { error, .. } => Err(error),
         QuotaStep::Skipped => Ok(0),
         QuotaStep::Committed(_) | QuotaStep::OverQuota { .. } => Ok(1),
+        // Asked again, after the job has failed.
+        QuotaStep::JobEnded => Ok(0),
     }
 }
 

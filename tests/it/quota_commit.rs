@@ -1,6 +1,9 @@
 //! The quota commit (domain 8.4): its rule, its scope, and its races.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+};
 
 use coderdb::{
     authz::{Actor, RunJobs, System},
@@ -72,6 +75,7 @@ async fn try_commit(conn: &mut PgConnection, job: u32, cost: i64) -> (bool, i64,
             assert_eq!(rejected.job(), JobId(u(job)));
             (false, rejected.consumed(), rejected.budget())
         }
+        CommitOutcome::JobEnded => panic!("the job has not ended"),
     }
 }
 
@@ -94,15 +98,68 @@ async fn a_commit_that_is_repeated_has_the_same_answer() {
 }
 
 #[tokio::test]
-async fn over_budget_only_a_build_that_costs_less_than_the_one_before_goes_on() {
+async fn commit_over_budget_goes_on_only_when_it_raises_nothing() {
     let (_database, mut conn) = world(10).await;
     assert_eq!(try_commit(&mut conn, 1, 10).await, (true, 10, 10));
     sql(&mut conn, "UPDATE groups SET quota_allowance = 3").await;
     build(&mut conn, 2, 1, 2).await;
-    assert_eq!(try_commit(&mut conn, 2, 10).await, (false, 0, 3), "an equal cost is an increase");
+    assert_eq!(try_commit(&mut conn, 2, 11).await, (false, 0, 3), "more than before");
+    assert_eq!(try_commit(&mut conn, 2, 10).await, (true, 10, 3), "an equal cost raises nothing");
     assert_eq!(try_commit(&mut conn, 2, 9).await, (true, 9, 3), "a decrease is always allowed");
     build(&mut conn, 3, 1, 3).await;
     assert_eq!(try_commit(&mut conn, 3, 3).await, (true, 3, 3));
+}
+
+/// A workspace runs at 20, of which its volume costs 4 also when it is stopped. Then the allowances are taken away.
+#[tokio::test]
+async fn commit_of_a_stop_passes_after_a_restart_that_was_rejected() {
+    let (_database, mut conn) = world(20).await;
+    assert_eq!(try_commit(&mut conn, 1, 20).await, (true, 20, 20));
+    end(&mut conn, 1, "").await;
+    sql(&mut conn, "UPDATE groups SET quota_allowance = 0").await;
+    build(&mut conn, 2, 1, 2).await;
+    assert_eq!(try_commit(&mut conn, 2, 21).await, (false, 0, 0), "a restart that costs more");
+    end(&mut conn, 2, "insufficient quota").await;
+    for n in 3..6 {
+        build(&mut conn, n, 1, n).await;
+        assert_eq!(try_commit(&mut conn, n, 4).await, (true, 4, 0), "every stop");
+        end(&mut conn, n, "the provider was away").await;
+    }
+}
+
+#[tokio::test]
+async fn commit_of_a_start_after_a_stop_at_no_cost_does_not_pass_over_budget() {
+    let (_database, mut conn) = world(20).await;
+    assert_eq!(try_commit(&mut conn, 1, 20).await, (true, 20, 20));
+    end(&mut conn, 1, "").await;
+    // A stop that costs nothing commits nothing.
+    build(&mut conn, 2, 1, 2).await;
+    end(&mut conn, 2, "").await;
+    sql(&mut conn, "UPDATE groups SET quota_allowance = 19").await;
+    build(&mut conn, 3, 1, 3).await;
+    assert_eq!(try_commit(&mut conn, 3, 20).await, (false, 0, 19));
+    // Nor does another one pass because that one was rejected.
+    end(&mut conn, 3, "insufficient quota").await;
+    build(&mut conn, 4, 1, 4).await;
+    assert_eq!(try_commit(&mut conn, 4, 20).await, (false, 0, 19));
+}
+
+#[tokio::test]
+async fn commit_for_a_job_that_has_ended_says_so_and_writes_nothing() {
+    for (end, error) in [("reaped", "'hung'"), ("canceled", "NULL"), ("completed", "NULL"), ("failed", "'boom'")] {
+        let (_database, mut conn) = world(20).await;
+        let canceled = if end == "canceled" { "at_second(1)" } else { "NULL" };
+        sql(
+            &mut conn,
+            format!(
+                "UPDATE provisioner_jobs SET completed_at = at_second(1), canceled_at = {canceled}, error = {error}"
+            ),
+        )
+        .await;
+        let outcome = commit(&mut conn, &permit(), JobId(u(1)), 5).await.unwrap();
+        assert_eq!(outcome, CommitOutcome::JobEnded, "{end}");
+        assert_eq!(costs(&mut conn).await, [0], "{end}");
+    }
 }
 
 #[tokio::test]
@@ -185,7 +242,18 @@ async fn a_commit_joins_only_a_serializable_transaction() {
     assert_eq!(costs(&mut conn).await, [0]);
 }
 
-/// Section 8.4, word for word, over what has happened to one owner.
+/// Ends the job of a build, with an error unless that is empty.
+async fn end(conn: &mut PgConnection, n: u32, error: &str) {
+    sql(
+        conn,
+        format!(
+            "UPDATE provisioner_jobs SET completed_at = at_second(1), error = nullif('{error}', '') WHERE id = u({n})"
+        ),
+    )
+    .await;
+}
+
+/// Section 8.4, with its correction in section 16, over what has happened to one owner.
 #[derive(Default)]
 struct Model {
     budget: i64,
@@ -196,6 +264,8 @@ struct Model {
 struct Workspace {
     deleted: bool,
     costs: Vec<i64>,
+    /// Which builds have succeeded, by their place in `costs`.
+    succeeded: BTreeSet<usize>,
 }
 
 impl Model {
@@ -205,8 +275,11 @@ impl Model {
 
     fn commit(&mut self, workspace: u32, number: usize, cost: i64) -> (bool, i64, i64) {
         let consumed = self.consumed();
-        let costs = &self.workspaces[&workspace].costs;
-        let net_increase = number == 1 || cost >= costs[number - 2];
+        let Workspace { costs, succeeded, .. } = &self.workspaces[&workspace];
+        // "with the last earlier build of the workspace that has a `daily_cost` above 0 or a succeeded job; not raising it
+        // passes, an equal cost included"
+        let before = (0..number - 1).rev().find(|place| costs[*place] > 0 || succeeded.contains(place));
+        let net_increase = before.is_none_or(|place| cost > costs[place]);
         let new_consumed = consumed + cost;
         if new_consumed > self.budget && net_increase {
             return (false, consumed, self.budget);
@@ -219,12 +292,12 @@ impl Model {
 #[tokio::test]
 async fn random_histories_of_commits_go_as_the_model_says() {
     let (_database, mut conn) = world(0).await;
-    let (mut rejected, mut decreased) = (0, 0);
-    for seed in 0..60 {
+    let (mut rejected, mut decreased, mut ended) = (0, 0, 0);
+    for seed in 0..150 {
         let mut rng = Rng::with_seed(seed);
         let mut transaction = conn.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
         let mut model = Model::default();
-        model.workspaces.insert(1, Workspace { deleted: false, costs: vec![0] });
+        model.workspaces.insert(1, Workspace { costs: vec![0], ..Workspace::default() });
         let mut next = 2;
         // Which build each job carries out, while its commit is still to come.
         let mut open = vec![(1, 1, 1)];
@@ -259,6 +332,23 @@ async fn random_histories_of_commits_go_as_the_model_says() {
                     assert_eq!(try_commit(&mut transaction, job, cost).await, expected, "seed {seed}, step {step}");
                     rejected += i32::from(!expected.0);
                     decreased += i32::from(expected.0 && expected.1 > expected.2);
+                    // It succeeds, fails, is canceled, is reaped, or goes on.
+                    let (error, canceled) = match rng.u32(0..6) {
+                        0 | 1 => ("", false),
+                        2 => ("boom", false),
+                        3 => ("", true),
+                        4 => ("has been terminated by the reaper", false),
+                        _ => continue,
+                    };
+                    if error.is_empty() && !canceled {
+                        model.workspaces.get_mut(&workspace).unwrap().succeeded.insert(number - 1);
+                    }
+                    end(&mut transaction, job, error).await;
+                    let cancel = format!(
+                        "UPDATE provisioner_jobs SET canceled_at = at_second(1) WHERE {canceled} AND id = u({job})"
+                    );
+                    sql(&mut transaction, cancel).await;
+                    ended += 1;
                 }
                 _ => {}
             }
@@ -267,6 +357,7 @@ async fn random_histories_of_commits_go_as_the_model_says() {
         }
         transaction.rollback().await.unwrap();
     }
+    assert!(ended > 100);
     assert!(rejected > 20 && decreased > 5, "{rejected} rejected, {decreased} accepted over budget");
 }
 

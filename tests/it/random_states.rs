@@ -528,8 +528,17 @@ fn what_random_owners_consume_and_may_consume_is_what_the_model_says() {
 const EVERYONE: &str = "INSERT INTO groups (id, name, organization_id, quota_allowance)
     VALUES (u(1), 'Everyone', u(1), 5), (u(2), 'Everyone', u(2), 7)";
 
-/// The builds of a workspace by number: ids and costs.
-type Builds = BTreeMap<i32, (Uuid, i32)>;
+/// The builds of a workspace by number: ids, costs, and whether the job has succeeded.
+type Builds = BTreeMap<i32, (Uuid, i32, bool)>;
+
+/// Whether a commit of a later build is compared with this one.
+fn counts(build: Option<&(Uuid, i32, bool)>) -> bool {
+    build.is_some_and(|(_, cost, succeeded)| *cost > 0 || *succeeded)
+}
+
+fn before(builds: &Builds, number: i32) -> Option<&(Uuid, i32, bool)> {
+    builds.range(..number).rev().map(|(_, build)| build).find(|build| counts(Some(build)))
+}
 
 /// A build that asks to be committed, and all that decides on it (domain 8.4).
 struct Commit {
@@ -557,8 +566,9 @@ impl Commit {
         let mut workspaces = Vec::new();
         for _ in 0..rng.usize(1..4) {
             let first = one(rng, &[1, 1, 1, 2, 7]);
-            let builds: Builds =
-                (first..first + rng.i32(1..4)).map(|number| (number, (rows::uuid(rng), one(rng, costs)))).collect();
+            let builds: Builds = (first..first + rng.i32(1..5))
+                .map(|number| (number, (rows::uuid(rng), one(rng, costs), often(rng, 0.3))))
+                .collect();
             workspaces.push((often(rng, 0.15), builds));
         }
         let at_workspace = rng.usize(..workspaces.len());
@@ -567,7 +577,7 @@ impl Commit {
         let number =
             if often(rng, 0.7) { newest } else { pick(rng, &builds.keys().copied().collect::<Vec<_>>()).expect("one") };
         let build = builds[&number].0;
-        let previous = builds.get(&(number - 1)).map(|(_, cost)| *cost);
+        let previous = before(builds, number).map(|(_, cost, _)| *cost);
         let near = previous.unwrap_or(10).saturating_add(rng.i32(-1..=1)).max(0);
         let cost = if rng.bool() { near } else { one(rng, costs) };
         let foreign = often(rng, 0.04);
@@ -577,11 +587,13 @@ impl Commit {
             let workspace = rows::uuid(rng);
             let row = rows::workspace(workspace, id(if foreign { 2 } else { 1 }), owner, id(1), &workspace.to_string());
             add("workspaces", with(row, json!({"deleted": deleted})));
-            for (number, (this, cost)) in builds {
+            for (number, (this, cost, succeeded)) in builds {
                 let row_job = rows::uuid(rng);
                 let worker = if other_daemon { 8 } else { 7 };
                 let row = rows::job(row_job, id(1), owner);
-                add("provisioner_jobs", with(row, json!({"worker_id": id(worker), "started_at": at(NOW)})));
+                let ended = (*succeeded && *this != build).then(|| at(NOW));
+                let started = json!({"worker_id": id(worker), "started_at": at(NOW), "completed_at": ended});
+                add("provisioner_jobs", with(row, started));
                 add(
                     "workspace_builds",
                     with(rows::build(*this, workspace, id(1), row_job, *number), json!({"daily_cost": cost})),
@@ -628,31 +640,40 @@ impl Commit {
     /// What the newest builds cost, without what this build recorded before: a commit may be repeated.
     fn by_others(&self) -> i64 {
         let newest = self.workspaces.iter().filter(|(deleted, _)| !deleted).filter_map(|(_, b)| b.values().next_back());
-        newest.filter(|(build, _)| *build != self.build).map(|(_, cost)| i64::from(*cost)).sum()
+        newest.filter(|(build, ..)| *build != self.build).map(|(_, cost, _)| i64::from(*cost)).sum()
     }
 
     fn consumed(&self) -> i64 {
         let newest = self.workspaces.iter().filter(|(deleted, _)| !deleted).filter_map(|(_, b)| b.values().next_back());
-        newest.map(|(_, cost)| i64::from(*cost)).sum()
+        newest.map(|(_, cost, _)| i64::from(*cost)).sum()
     }
 
     /// Section 8.4, step 3: whether it is accepted, and what is consumed then.
     fn decision(&self, classes: &Classes) -> (bool, i64) {
         let (workspace, number) = self.place;
         let (deleted, builds) = &self.workspaces[workspace];
-        let (cost, previous) = (i64::from(self.cost), builds.get(&(number - 1)).map(|(_, cost)| i64::from(*cost)));
-        // "If this is build 1 → net increase = true. Otherwise read the build with number − 1". Nothing to be lower than
-        // is as build 1.
-        let net_increase = number == 1 || previous.is_none_or(|previous| cost >= previous);
+        let previous = before(builds, number);
+        let (cost, previous) = (i64::from(self.cost), previous.map(|(_, cost, _)| i64::from(*cost)));
+        // Section 16: "with the last earlier build of the workspace that has a `daily_cost` above 0 or a succeeded job; not
+        // raising it passes, an equal cost included". Where there is none, everything is a raise.
+        let net_increase = previous.is_none_or(|previous| cost > previous);
         let new_consumed = self.by_others() + cost;
         let over = new_consumed > self.budget;
         for (sentence, when) in [
             ("it fitted exactly", new_consumed == self.budget),
             ("it was one credit too much", new_consumed == self.budget + 1 && net_increase),
-            ("an equal cost was over budget", over && previous == Some(cost) && number > 1),
+            ("an equal cost was over budget, and passed", over && previous == Some(cost)),
             ("a decrease by one was over budget", over && previous == Some(cost + 1)),
             ("a first build was over budget", over && number == 1),
-            ("the build before was not there, and it was over budget", over && number > 1 && previous.is_none()),
+            (
+                "no build before had committed or succeeded, and it was over budget",
+                over && number > 1 && previous.is_none(),
+            ),
+            ("a build that succeeded at no cost was before it", over && previous == Some(0)),
+            (
+                "the build right before it did not count",
+                over && previous.is_some() && !counts(builds.get(&(number - 1))),
+            ),
             ("it had recorded a cost before", builds[&number].1 > 0),
             ("a later build hid it", builds.keys().next_back() != Some(&number)),
             ("its workspace was deleted", *deleted),
@@ -682,6 +703,7 @@ fn random_builds_are_let_through_by_the_quota_as_the_model_says() {
             let actual = match store::quota::commit(conn, &permit, JobId(commit.job), commit.cost.into()).await {
                 Ok(CommitOutcome::Accepted(quota)) => Some((true, quota.credits_consumed, quota.budget)),
                 Ok(CommitOutcome::Rejected(rejected)) => Some((false, rejected.consumed(), rejected.budget())),
+                Ok(CommitOutcome::JobEnded) => panic!("no job of these has ended"),
                 Err(Error::NotFound { .. }) => None,
                 Err(error) => panic!("{error}"),
             };
@@ -691,9 +713,11 @@ fn random_builds_are_let_through_by_the_quota_as_the_model_says() {
             if accepted && commit.is_ours {
                 let (workspace, number) = commit.place;
                 let cost = commit.cost;
-                commit.workspaces[workspace].1.entry(number).and_modify(|(_, recorded)| *recorded = cost);
+                commit.workspaces[workspace].1.entry(number).and_modify(|(_, recorded, _)| *recorded = cost);
             }
-            costs.extend(commit.workspaces.iter().flat_map(|(_, builds)| builds.values().copied()));
+            costs.extend(
+                commit.workspaces.iter().flat_map(|(_, builds)| builds.values().map(|(id, cost, _)| (*id, *cost))),
+            );
         }
         let stored: Vec<(Uuid, i32)> = sqlx::query_as("SELECT id, daily_cost FROM workspace_builds WHERE id <> u(1)")
             .fetch_all(conn)

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
 use super::row::job_row;
@@ -24,6 +24,7 @@ job_row!(JobRow {});
 job_row!(DecidedRow { outcome: String });
 job_row!(EndedRow {
     outcome: String,
+    state_kept: bool,
     build_id: Option<WorkspaceBuildId>,
     workspace_id: Option<WorkspaceId>,
     owner_id: Option<UserId>,
@@ -212,6 +213,7 @@ pub async fn update(
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
+        "ended" => ByWorker::Ended,
         "done" => ByWorker::Done(Heartbeat { cancel_requested: row.cancel_requested }),
         other => return Err(Error::unknown_outcome("jobs/update", other)),
     })
@@ -234,15 +236,15 @@ pub async fn complete(
     end(conn, permit, id, now, Failure { provisioner_state, ..Failure::default() }, None).await
 }
 
-/// Ends a job of the daemon's with an error (domain 8.5). An empty error is none: the job ends as by [`complete`]. The
+/// Ends a job of the daemon's with an error (domain 8.5). A NUL in it is stored as `\0`, and where the encoding of the
+/// database lacks a character, all that is not ASCII as `?`. An empty error is none: the job ends as by [`complete`]. The
 /// build of a prebuilt workspace loses its deadline, which it has only once it is claimed. One round trip; locks the
 /// job, and its build when that changes.
 ///
 /// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes: [`fail_over_quota`] sets it.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such job, or it belongs to another organization; [`Error::Invalid`] when the
-/// error contains NUL characters.
+/// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
 #[tracing::instrument(name = "db.jobs.fail", skip_all)]
 pub async fn fail(
     conn: &mut PgConnection,
@@ -251,7 +253,6 @@ pub async fn fail(
     now: OffsetDateTime,
     failure: Failure<'_>,
 ) -> Result<ByWorker<End>> {
-    input::text("error", failure.error)?;
     end(conn, permit, id, now, failure, failure.code.map(JobErrorCode::from)).await
 }
 
@@ -280,28 +281,46 @@ async fn end(
     code: Option<JobErrorCode>,
 ) -> Result<ByWorker<End>> {
     let now = input::time("now", now)?;
-    let mut row = sqlx::query_file_as!(
+    let code = code.as_ref().map(JobErrorCode::as_str);
+    let state = failure.provisioner_state;
+    let mut answer = end_once(conn, permit, id, now, &input::visible(failure.error), code, state).await;
+    if answer.as_ref().is_err_and(input::is_untranslatable) && !conn.is_in_transaction() {
+        answer = end_once(conn, permit, id, now, &input::visible_in_ascii(failure.error), code, state).await;
+    }
+    let mut row = answer
+        .map_err(|e| Error::from_sqlx("jobs/complete", e))?
+        .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    Ok(match row.outcome.as_str() {
+        "not_running_yet" => ByWorker::NotRunningYet,
+        "other_owner" => ByWorker::OtherOwner,
+        "already_completed" => ByWorker::Done(End::AlreadyCompleted { state_kept: row.state_kept }),
+        "done" => ByWorker::Done(End::Ended(Box::new(Ended { build: row.build(), job: row.job() }))),
+        other => return Err(Error::unknown_outcome("jobs/complete", other)),
+    })
+}
+
+async fn end_once(
+    conn: &mut PgConnection,
+    permit: &RunJobs,
+    id: JobId,
+    now: Timestamp,
+    error: &str,
+    code: Option<&str>,
+    provisioner_state: Option<&[u8]>,
+) -> sqlx::Result<Option<EndedRow>> {
+    sqlx::query_file_as!(
         EndedRow,
         "queries/jobs/complete.sql",
         id.0,
         permit.organization().0,
         permit.daemon().0,
-        now,
-        Some(failure.error).filter(|error| !error.is_empty()),
-        code.as_ref().map(JobErrorCode::as_str),
-        failure.provisioner_state,
+        now as _,
+        Some(error).filter(|error| !error.is_empty()),
+        code,
+        provisioner_state,
     )
     .fetch_optional(conn)
     .await
-    .map_err(|e| Error::from_sqlx("jobs/complete", e))?
-    .ok_or_else(|| Error::not_found("provisioner job", id))?;
-    Ok(match row.outcome.as_str() {
-        "not_running_yet" => ByWorker::NotRunningYet,
-        "other_owner" => ByWorker::OtherOwner,
-        "already_completed" => ByWorker::Done(End::AlreadyCompleted),
-        "done" => ByWorker::Done(End::Ended(Box::new(Ended { build: row.build(), job: row.job() }))),
-        other => return Err(Error::unknown_outcome("jobs/complete", other)),
-    })
 }
 
 /// Asks for a job to be canceled: one that nobody took ends at once, one that runs when its daemon notices (domain 8.6,
