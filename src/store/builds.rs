@@ -36,7 +36,6 @@ struct BuildRow {
     reason: BuildReason,
     daily_cost: i32,
     template_version_preset_id: Option<PresetId>,
-    has_ai_task: Option<bool>,
     has_external_agent: Option<bool>,
 }
 
@@ -61,7 +60,6 @@ impl From<BuildRow> for WorkspaceBuild {
             reason: row.reason,
             daily_cost: row.daily_cost,
             preset_id: row.template_version_preset_id,
-            has_ai_task: row.has_ai_task,
             has_external_agent: row.has_external_agent,
         }
     }

@@ -5,7 +5,9 @@ CREATE FUNCTION moment() RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$ SELECT
 
 INSERT INTO organizations (id, name, description, created_at, updated_at, display_name, is_default, deleted)
 SELECT u(n), 'organization-' || n, '', moment(), moment(), '', n = 1, n = 3 FROM generate_series(1, 3) AS n;
-INSERT INTO chat_model_configs (id, provider, model) VALUES (u(1), 'provider', 'model');
+INSERT INTO chat_providers (provider) VALUES ('openai');
+INSERT INTO chat_model_configs (id, provider, model, context_limit, compression_threshold)
+VALUES (u(1), 'openai', 'model', 200000, 80);
 
 CREATE FUNCTION add_user(n integer, roles text[], user_status user_status DEFAULT 'active', gone boolean DEFAULT false)
 RETURNS void LANGUAGE sql AS $$
