@@ -27,6 +27,7 @@ mod quota;
 mod settings;
 mod workspaces;
 
+pub(crate) use actor::CustomPermission;
 pub use actor::{Actor, OrganizationRole, SiteRole, System};
 pub use agents::*;
 pub use builds::*;

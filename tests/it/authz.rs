@@ -1,6 +1,6 @@
 //! Who may do what, every actor with every operation on everything: the answers are those of a table written by hand.
 //!
-//! [`POLICY`] says who may (domain 10.1, 10.6, 12.6, and 15, decision 12), and shares nothing with `src/authz`. An
+//! [`POLICY`] says who may (domain 10.1, 10.6, 12.6), and shares nothing with `src/authz`. An
 //! operation without a line in it fails a test.
 
 use std::{
@@ -36,8 +36,8 @@ use uuid::Uuid;
 
 use crate::support;
 
-/// One line per operation: its scopes, then who may: roles of the site, roles in the organization, `member` for every
-/// member of it, `self` for the user (in quota, as a member), and parts of the product.
+/// One line per operation: its scopes, then who may: roles of the site, roles in the organization, `@jobs` for a
+/// custom one there that reads jobs, `member` for every member of it, `self` for the user (in quota, as a member), and parts of the product.
 ///
 /// The scopes are: `site`, nothing to choose; `anywhere`, the same, and a role in any organization does; `list`, what an organization has; `thing`, one thing of an organization,
 /// asked for with a permit for any; `found`, the same, but what is not there is left out; `owned`, the same as `thing`
@@ -70,34 +70,34 @@ chats::bind_build_agent          own          : self chats
 chats::get                       own          : self chats
 chats::get_with_lock             own          : self chats
 daemons::delete_old              site         : reaper operator
-daemons::eligible                found        : owner template-admin auditor @admin @template-admin @auditor reconciler operator
+daemons::eligible                found        : owner @admin @template-admin @jobs reconciler operator
 daemons::heartbeat               thing        : daemon
-daemons::list                    list         : owner template-admin auditor @admin @template-admin @auditor reconciler operator
+daemons::list                    list         : owner @admin @template-admin @jobs reconciler operator
 daemons::upsert                  thing        : daemon
 files::get                       own          : owner template-admin self operator
 files::insert                    anywhere     : owner template-admin @admin @template-admin
 files::of_job                    thing        : daemon
-job_logs::after                  owned        : owner template-admin auditor @admin @template-admin @auditor member operator
+job_logs::after                  owned        : owner @admin @template-admin @jobs member operator
 job_logs::append                 thing        : daemon
 job_timings::insert              thing        : daemon
-job_timings::list                owned        : owner template-admin auditor @admin @template-admin @auditor member operator
+job_timings::list                owned        : owner @admin @template-admin @jobs member operator
 jobs::acquire                    list         : daemon
 jobs::acquire_batch              list         : daemon
-jobs::by_ids                     found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
-jobs::by_ids_with_queue_position found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::by_ids                     found        : owner @admin @template-admin @jobs daemon reaper reconciler operator
+jobs::by_ids_with_queue_position found        : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::cancel                     owned        : owner @admin member operator
 jobs::cancel_batch               owned        : owner @admin member operator
 jobs::complete                   thing        : daemon
-jobs::count_by_tags              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
-jobs::created_after              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::count_by_tags              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
+jobs::created_after              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::fail                       thing        : daemon
 jobs::fail_over_quota            thing        : daemon
-jobs::get                        thing        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::get                        thing        : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
-jobs::ids                        list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::ids                        list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::insert                     thing        : owner member
-jobs::list                       list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::list                       list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::reap                       site         : reaper
 jobs::reap_candidates            site         : reaper
 jobs::update                     thing        : daemon
@@ -238,6 +238,9 @@ SELECT id, created_at, 'provisioner', 'info', '', '' FROM provisioner_jobs;
 INSERT INTO workspace_agent_logs (agent_id, created_at, output) SELECT id, created_at, '' FROM workspace_agents;
 INSERT INTO provisioner_job_timings (job_id, started_at, ended_at, stage, source, action, resource)
 SELECT id, created_at, created_at, 'plan', '', '', '' FROM provisioner_jobs;
+INSERT INTO custom_roles (name, display_name, organization_id, org_permissions) VALUES
+    ('job-reader', '', u(1), '[{\"negate\": false, \"resource_type\": \"provisioner_jobs\", \"action\": \"read\"}]'),
+    ('no-jobs', '', u(1), '[{\"negate\": true, \"resource_type\": \"provisioner_jobs\", \"action\": \"*\"}]');
 ";
 
 /// Number, stored roles of the site, stored roles in organizations; and what these come to, there and there.
@@ -268,6 +271,12 @@ const USERS: &[User] = &[
     (24, &[], &[(1, &["organization-auditor:", "organization-admin:x"])], "", "1:"),
     // Roles that are not built in, or not spelled so, or not of this kind.
     (25, &[], &[(1, &["superuser", "Organization-Admin", "organization-admin ", "", "owner", "auditor"])], "", "1:"),
+    // Custom roles; a negation wins, but not over a role of the site. A role of another organization gives nothing.
+    (26, &[], &[(1, &["job-reader"])], "", "1:jobs"),
+    (27, &[], &[(1, &["job-reader:00000000-0000-0000-0000-000000000001"])], "", "1:jobs"),
+    (28, &[], &[(1, &["job-reader:00000000-0000-0000-0000-000000000002"]), (2, &["job-reader"])], "", "1: 2:"),
+    (29, &[], &[(1, &["job-reader", "no-jobs"])], "", "1:"),
+    (39, &["owner"], &[(1, &["no-jobs"])], "owner", "1:"),
     (30, &["owner"], &[], "owner", ""),
     (31, &["template-admin"], &[], "template-admin", ""),
     (32, &["user-admin"], &[], "user-admin", ""),
@@ -1112,4 +1121,96 @@ async fn a_role_that_is_taken_away_is_gone_at_the_next_look() {
         .await
         .expect("the update");
     assert!(!may_read(&mut conn).await);
+}
+
+#[tokio::test]
+async fn a_custom_role_lets_read_jobs_by_its_permissions_and_a_negation_wins() {
+    const READ: &str = r#"{"negate": false, "resource_type": "provisioner_jobs", "action": "read"}"#;
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    fixture(&mut conn).await;
+    let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
+    for (built_in, permissions, may) in [
+        ("", format!("[{READ}]"), true),
+        ("", r#"[{"negate": false, "resource_type": "*", "action": "read"}]"#.to_owned(), true),
+        ("", r#"[{"negate": false, "resource_type": "provisioner_jobs", "action": "*"}]"#.to_owned(), true),
+        ("", r#"[{"negate": false, "resource_type": "*", "action": "*"}]"#.to_owned(), true),
+        ("", r#"[{"resource_type": "provisioner_jobs", "action": "read"}]"#.to_owned(), true),
+        ("", r#"[{"negate": false, "resource_type": "provisioner_jobs", "action": "update"}]"#.to_owned(), false),
+        ("", r#"[{"negate": false, "resource_type": "provisioner_daemon", "action": "read"}]"#.to_owned(), false),
+        ("", format!(r#"[{READ}, {{"negate": true, "resource_type": "provisioner_jobs", "action": "read"}}]"#), false),
+        ("", format!(r#"[{{"negate": true, "resource_type": "*", "action": "read"}}, {READ}]"#), false),
+        ("", format!(r#"[{READ}, {{"negate": true, "resource_type": "template", "action": "*"}}]"#), true),
+        // What has another form gives nothing, and the rest stays.
+        ("", "{}".to_owned(), false),
+        ("", "null".to_owned(), false),
+        ("", READ.to_owned(), false),
+        ("", format!("[[{READ}]]"), false),
+        (
+            "",
+            r#"["*", 1, {"negate": false, "action": "read"}, {"resource_type": 1, "action": "read"}]"#.to_owned(),
+            false,
+        ),
+        ("", format!(r#"["*", {READ}]"#), true),
+        // A negation takes from the built-in roles of the organization, too.
+        ("organization-admin", "[]".to_owned(), true),
+        ("organization-auditor", "[]".to_owned(), false),
+        (
+            "organization-admin",
+            r#"[{"negate": true, "resource_type": "provisioner_jobs", "action": "read"}]"#.to_owned(),
+            false,
+        ),
+    ] {
+        sqlx::query("UPDATE custom_roles SET org_permissions = $1::text::jsonb WHERE name = 'job-reader'")
+            .bind(&permissions)
+            .execute(&mut conn)
+            .await
+            .expect("the role");
+        sqlx::query("UPDATE organization_members SET roles = ARRAY['job-reader', $1] WHERE user_id = u(26)")
+            .bind(built_in)
+            .execute(&mut conn)
+            .await
+            .expect("the roles");
+        let actor = store::actors::load(&mut conn, &permit, UserId(u(26))).await.expect("the actor");
+        let organization = OrganizationId(u(1));
+        assert_eq!(ReadJobs::check(&actor, organization).is_ok(), may, "{built_in} {permissions}");
+        assert_eq!(ReadDaemons::check(&actor, organization).is_ok(), may, "{built_in} {permissions}");
+        let logs = ReadJobLogs::check(&actor, organization).expect("a member");
+        assert_eq!(logs.owner().is_none(), may, "{built_in} {permissions}");
+        assert!(ReadJobs::check(&actor, OrganizationId(u(2))).is_err());
+    }
+}
+
+#[tokio::test]
+async fn the_logs_of_an_import_are_for_those_who_read_jobs_or_manage_templates() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let actors = fixture(&mut conn).await;
+    let becomes = |kind: &str| {
+        AssertSqlSafe(format!(
+            "DELETE FROM workspace_builds WHERE job_id = u(101); UPDATE provisioner_jobs SET type = '{kind}'"
+        ))
+    };
+    for (kind, readers) in [
+        // User 1 owns the workspace.
+        ("workspace_build", vec![1, 12, 13, 22, 26, 27, 30, 35, 38, 39]),
+        // User 1 asked for it.
+        ("template_version_dry_run", vec![1, 12, 13, 22, 26, 27, 30, 35, 38, 39]),
+        ("template_version_import", vec![12, 13, 22, 26, 27, 30, 31, 34, 35, 38, 39]),
+    ] {
+        if kind != "workspace_build" {
+            sqlx::raw_sql(becomes(kind)).execute(&mut conn).await.expect("another kind of job");
+        }
+        let mut found = Vec::new();
+        for who in &actors {
+            let Some(user) = who.user else { continue };
+            let at = At { organization: 1, home: 1, user: 1 };
+            let logs = run("job_logs::after", &mut conn, &who.actor, at).await.is_ok();
+            let timings = run("job_timings::list", &mut conn, &who.actor, at).await.is_ok();
+            assert_eq!(logs, timings, "{kind} as user {user}");
+            found.extend(logs.then_some(user));
+        }
+        found.sort_unstable();
+        assert_eq!(found, readers, "{kind}");
+    }
 }
