@@ -3,7 +3,7 @@
 use super::{
     Actor, Denied,
     OrganizationRole::{Admin, TemplateAdmin},
-    SiteRole, System,
+    SiteRole, System, TemplateRight,
     permit::{Permission, Policy, denied, permit},
 };
 use crate::model::{DaemonId, JobSubject, OrganizationId, UserId};
@@ -42,6 +42,8 @@ permit! {
         initiator: UserId,
         /// What they do, to which version.
         subject: JobSubject,
+        /// Whom the lists of the template must let read it for a dry run; `None` where a role lets.
+        reader: Option<UserId>,
     }
 }
 
@@ -59,10 +61,9 @@ impl InsertJobs {
             JobSubject::Import { .. } => Self::IMPORTS.grants_in(actor, organization),
             JobSubject::DryRun(_) => actor.is_member_of(organization) || Self::DRY_RUNS.grants_in(actor, organization),
         };
-        let initiator = actor.user_id().filter(|_| granted);
-        initiator
-            .map(|initiator| Self { organization, initiator, subject, _checked: () })
-            .ok_or_else(|| denied("organization", organization))
+        let initiator = actor.user_id().filter(|_| granted).ok_or_else(|| denied("organization", organization))?;
+        let reader = TemplateRight::Read.decided_for(actor, organization)?;
+        Ok(Self { organization, initiator, subject, reader, _checked: () })
     }
 }
 

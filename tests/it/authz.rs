@@ -18,7 +18,7 @@ use coderdb::{
         InsertJobs, ListQuota, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates,
         ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations,
         ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System,
-        UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
+        TemplateRight, UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
@@ -501,21 +501,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(store::builds::by_number(conn, &permit, workspace, 1).await?.id == build)
         }
         "builds::create" => {
-            let new = NewBuild {
-                id: WorkspaceBuildId(u(5001)),
-                job_id: JobId(u(5002)),
-                workspace_id: workspace,
-                template_version_id: version,
-                preset_id: None,
-                transition: Transition::Stop,
-                reason: BuildReason::Initiator,
-                provisioner_state: None,
-                deadline: None,
-                max_deadline: None,
-                tags: Tags::default(),
-                options: serde_json::Map::new(),
-                trace_metadata: None,
-            };
+            let new = NewBuild { template_version_id: version, ..new_build(workspace) };
             let permit = BuildWorkspaces::check(who, organization)?;
             usize::from(store::builds::create(conn, &permit, &new, NOW).await? == 2)
         }
@@ -864,23 +850,24 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(outcome == SetOutcome::Changed)
         }
         "templates::by_name" => {
-            let (permit, name) = (ReadTemplates::check(who, organization)?, format!("template-{}", at.home));
+            let (permit, name) =
+                (ReadTemplates::check(who, organization, TemplateRight::Read)?, format!("template-{}", at.home));
             usize::from(store::templates::by_name(conn, &permit, &name).await?.id == template)
         }
         "templates::find" => {
-            let found = store::templates::find(conn, &FindTemplates::of(who), template).await?;
+            let found = store::templates::find(conn, &FindTemplates::of(who, TemplateRight::Read), template).await?;
             usize::from(found.template.organization_id == organization)
         }
         "templates::get" => {
-            let permit = ReadTemplates::check(who, organization)?;
+            let permit = ReadTemplates::check(who, organization, TemplateRight::Read)?;
             usize::from(store::templates::get(conn, &permit, template).await?.id == template)
         }
         "templates::resolve" => {
-            let permit = ReadTemplates::check(who, organization)?;
+            let permit = ReadTemplates::check(who, organization, TemplateRight::Read)?;
             usize::from(store::templates::resolve(conn, &permit, &NameOrId::Id(template)).await?.id == template)
         }
         "templates::version" => {
-            let permit = ReadTemplates::check(who, organization)?;
+            let permit = ReadTemplates::check(who, organization, TemplateRight::Read)?;
             usize::from(store::templates::version(conn, &permit, template, version).await?.id == version)
         }
         "users::by_username" => {
@@ -1212,5 +1199,112 @@ async fn the_logs_of_an_import_are_for_those_who_read_jobs_or_manage_templates()
         }
         found.sort_unstable();
         assert_eq!(found, readers, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn the_lists_of_a_template_open_each_operation_that_names_it() {
+    const READ: [&str; 7] = [
+        "templates::by_name",
+        "templates::find",
+        "templates::get",
+        "templates::resolve",
+        "templates::version",
+        "jobs::insert",
+        "builds::start",
+    ];
+    const USE: [&str; 2] = ["workspaces::create", "builds::move"];
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let actors = fixture(&mut conn).await;
+    sqlx::raw_sql(
+        "INSERT INTO groups (id, name, organization_id)
+         VALUES (u(1), 'Everyone', u(1)), (u(60), 'in', u(1)), (u(61), 'out', u(1)), (u(62), 'elsewhere', u(2));
+         INSERT INTO group_members (user_id, group_id) VALUES (u(1), u(60)), (u(11), u(61)), (u(11), u(62));
+         INSERT INTO template_versions (id, template_id, organization_id, created_at, updated_at, name, readme, job_id,
+             created_by)
+         VALUES (u(199), u(102), u(1), moment(), moment(), 'another', '', u(101), u(1))",
+    )
+    .execute(&mut conn)
+    .await
+    .expect("groups");
+    let both = |n: u32| format!(r#"{{"{}": ["read", "use"]}}"#, u(n));
+    let mut wrong = Vec::new();
+    for (group_acl, user_acl, read, uses) in [
+        (both(1), "{}".to_owned(), true, true),
+        (both(60), "{}".to_owned(), true, true),
+        (both(61), "{}".to_owned(), false, false),
+        (both(2), "{}".to_owned(), false, false),
+        ("{}".to_owned(), both(1), true, true),
+        ("{}".to_owned(), both(11), false, false),
+        ("{}".to_owned(), "{}".to_owned(), false, false),
+        (format!(r#"{{"{}": ["*"]}}"#, u(60)), "{}".to_owned(), true, true),
+        (format!(r#"{{"{}": ["read"]}}"#, u(1)), "{}".to_owned(), true, false),
+        (format!(r#"{{"{}": ["use"]}}"#, u(1)), "{}".to_owned(), false, true),
+    ] {
+        sqlx::query("UPDATE templates SET group_acl = $1::text::jsonb, user_acl = $2::text::jsonb WHERE id = u(102)")
+            .bind(&group_acl)
+            .bind(&user_acl)
+            .execute(&mut conn)
+            .await
+            .expect("the lists");
+        let lines = READ.iter().map(|operation| (operation, read)).chain(USE.iter().map(|operation| (operation, uses)));
+        // What neither starts nor moves a workspace is nobody's business but its owner's.
+        for (operation, may) in lines.chain([(&"builds::create", true)]) {
+            // User 1, and user 16, an admin of organization 2 only.
+            for (n, may) in [(1, may), (16, false)] {
+                let who = actors.iter().find(|who| who.user == Some(n)).expect("a user");
+                let at = At { organization: 1, home: 1, user: n };
+                let mut tx = conn.begin().await.expect("a transaction");
+                let result = match *operation {
+                    "builds::start" => build(&mut tx, &who.actor, 107).await,
+                    "builds::move" => build(&mut tx, &who.actor, 199).await,
+                    operation => run(operation, &mut tx, &who.actor, at).await,
+                };
+                tx.rollback().await.expect("nothing stays");
+                let as_expected = match &result {
+                    Ok(rows) => may && *rows == 1,
+                    Err(Error::NotFound { .. }) => !may,
+                    Err(_) => false,
+                };
+                if !as_expected {
+                    wrong.push(format!("{operation} as user {n} by {group_acl} and {user_acl}: {result:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Starts the workspace of organization 1 in a version.
+async fn build(conn: &mut PgConnection, who: &Actor, version: u32) -> Result<usize> {
+    let permit = BuildWorkspaces::check(who, OrganizationId(u(1)))?;
+    let new = NewBuild {
+        template_version_id: TemplateVersionId(u(version)),
+        transition: Transition::Start,
+        ..new_build(WorkspaceId(u(103)))
+    };
+    match store::builds::create(conn, &permit, &new, NOW).await {
+        Err(Error::NotFound { entity, .. }) if entity != "template" => panic!("{entity} not found"),
+        created => Ok(usize::from(created? == 2)),
+    }
+}
+
+/// A build that stops a workspace in the version that it has.
+fn new_build(workspace: WorkspaceId) -> NewBuild {
+    NewBuild {
+        id: WorkspaceBuildId(u(5001)),
+        job_id: JobId(u(5002)),
+        workspace_id: workspace,
+        template_version_id: TemplateVersionId(u(107)),
+        preset_id: None,
+        transition: Transition::Stop,
+        reason: BuildReason::Initiator,
+        provisioner_state: None,
+        deadline: None,
+        max_deadline: None,
+        tags: Tags::default(),
+        options: serde_json::Map::new(),
+        trace_metadata: None,
     }
 }

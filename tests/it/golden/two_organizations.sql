@@ -25,8 +25,11 @@ CREATE FUNCTION add_things(n integer, owner integer) RETURNS void LANGUAGE sql A
         u(n * 100 + 1), moment(), moment(), u(n), u(owner), 'echo', 'file', 'workspace_build', '{}', u(0), '{"a": "b"}'
     );
     INSERT INTO templates (
-        id, created_at, updated_at, organization_id, name, provisioner, active_version_id, created_by
-    ) VALUES (u(n * 100 + 2), moment(), moment(), u(n), 'template-' || n, 'echo', u(0), u(owner));
+        id, created_at, updated_at, organization_id, name, provisioner, active_version_id, created_by, group_acl
+    ) VALUES (
+        u(n * 100 + 2), moment(), moment(), u(n), 'template-' || n, 'echo', u(0), u(owner),
+        jsonb_build_object(u(n), '["read", "use"]'::jsonb)
+    );
     INSERT INTO workspaces (id, created_at, updated_at, owner_id, organization_id, template_id, name)
     VALUES (u(n * 100 + 3), moment(), moment(), u(owner), u(n), u(n * 100 + 2), 'workspace-' || n);
     INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)

@@ -10,6 +10,7 @@ mod create;
 mod existing;
 mod once;
 mod quota;
+mod rights;
 mod schemas;
 mod start;
 
