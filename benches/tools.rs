@@ -41,11 +41,14 @@ VALUES (u(1), 'bench', '', now(), now(), '');
 INSERT INTO users (id, email, username, hashed_password, created_at, updated_at, status)
 VALUES (u(1), 'bench@example.com', 'bench', '', now(), now(), 'active');
 INSERT INTO organization_members (organization_id, user_id, created_at, updated_at) VALUES (u(1), u(1), now(), now());
-INSERT INTO templates (id, created_at, updated_at, organization_id, name, provisioner, active_version_id, created_by)
-VALUES (u(1), now(), now(), u(1), 'bench', 'echo', u(1), u(1));
+INSERT INTO templates (id, created_at, updated_at, organization_id, name, provisioner, active_version_id, created_by,
+    group_acl)
+VALUES (u(1), now(), now(), u(1), 'bench', 'echo', u(1), u(1), jsonb_build_object(u(1), '[\"read\", \"use\"]'::jsonb));
 INSERT INTO template_versions (id, template_id, organization_id, created_at, updated_at, name, readme, job_id, created_by)
 VALUES (u(1), u(1), u(1), now(), now(), 'v1', '', u(1), u(1));
-INSERT INTO chat_model_configs (id, provider, model) VALUES (u(1), 'provider', 'model');
+INSERT INTO chat_providers (provider) VALUES ('openai');
+INSERT INTO chat_model_configs (id, provider, model, context_limit, compression_threshold)
+VALUES (u(1), 'openai', 'model', 200000, 80);
 ";
 
 /// Chats with workspaces that a daemon starts. The chat, the workspace, the build and the job have one id.

@@ -2,12 +2,13 @@
 -- Locks:    none that anybody could wait for: every object is new.
 -- Old code: there is none before the first version.
 --
--- Names, column order, enum order and nullability are Coder's, because this layer also runs on databases that
--- Coder created. An object that Coder has and no statement of this layer needs is left out.
+-- Names, columns, constraints, indexes and triggers are Coder's, because this layer also runs on databases that Coder
+-- created. A table that no statement and no reference needs is left out; a test compares the rest with Coder's catalog.
 
 -- Types ---------------------------------------------------------------------------------------------------------------
 
 CREATE TYPE agent_key_scope_enum AS ENUM ('all', 'no_user_data');
+CREATE TYPE api_key_scope AS ENUM ('coder:all', 'coder:application_connect');
 CREATE TYPE app_sharing_level AS ENUM ('owner', 'authenticated', 'organization', 'public');
 CREATE TYPE audit_action AS ENUM (
     'create', 'write', 'delete', 'start', 'stop', 'login', 'logout', 'register', 'request_password_reset', 'connect',
@@ -36,7 +37,7 @@ CREATE TYPE notification_message_status AS ENUM (
     'pending', 'leased', 'sent', 'permanent_failure', 'temporary_failure', 'unknown', 'inhibited'
 );
 CREATE TYPE notification_method AS ENUM ('smtp', 'webhook', 'inbox');
-CREATE TYPE notification_template_kind AS ENUM ('system');
+CREATE TYPE notification_template_kind AS ENUM ('system', 'custom');
 CREATE TYPE prebuild_status AS ENUM ('healthy', 'hard_limited', 'validation_failed');
 CREATE TYPE provisioner_daemon_status AS ENUM ('offline', 'idle', 'busy');
 CREATE TYPE provisioner_job_status AS ENUM (
@@ -47,8 +48,11 @@ CREATE TYPE provisioner_job_type AS ENUM ('template_version_import', 'workspace_
 CREATE TYPE provisioner_storage_method AS ENUM ('file');
 CREATE TYPE provisioner_type AS ENUM ('echo', 'terraform');
 CREATE TYPE resource_type AS ENUM (
-    'workspace_build', 'workspace', 'template', 'template_version', 'license', 'group', 'organization',
-    'prebuilds_settings'
+    'organization', 'template', 'template_version', 'user', 'workspace', 'git_ssh_key', 'api_key', 'group',
+    'workspace_build', 'license', 'workspace_proxy', 'convert_login', 'health_settings', 'oauth2_provider_app',
+    'oauth2_provider_app_secret', 'custom_role', 'organization_member', 'notifications_settings',
+    'notification_template', 'idp_sync_settings_organization', 'idp_sync_settings_group', 'idp_sync_settings_role',
+    'workspace_agent', 'workspace_app', 'prebuilds_settings', 'task', 'ai_seat'
 );
 CREATE TYPE shareable_workspace_owners AS ENUM ('none', 'everyone', 'service_accounts');
 CREATE TYPE user_status AS ENUM ('active', 'suspended', 'dormant');
@@ -63,15 +67,18 @@ CREATE DOMAIN tagset AS jsonb;
 COMMENT ON DOMAIN tagset IS
     'A JSON object from string to string: the tags of a provisioner daemon or of a job. JSON null means no filter.';
 
--- A CASE, not an OR: an untagged job must never land on a daemon that has more tags.
+-- Either the one or the other: an untagged job must never land on a daemon that has more tags.
 CREATE FUNCTION provisioner_tagset_contains(provisioner_tags tagset, job_tags tagset) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql
 AS $$
-    SELECT CASE
-        WHEN job_tags::jsonb = '{"scope": "organization", "owner": ""}'::jsonb
-            THEN job_tags::jsonb = provisioner_tags::jsonb
-        ELSE job_tags::jsonb <@ provisioner_tags::jsonb
-    END
+DECLARE
+    untagged CONSTANT jsonb := '{"scope": "organization", "owner": ""}';
+BEGIN
+    RETURN CASE
+        WHEN job_tags::jsonb = untagged THEN provisioner_tags::jsonb = untagged
+        ELSE provisioner_tags::jsonb @> job_tags::jsonb
+    END;
+END
 $$;
 COMMENT ON FUNCTION provisioner_tagset_contains(tagset, tagset) IS
     'Whether a daemon with the first tags may take a job with the second. An untagged job needs an untagged daemon.';
@@ -101,19 +108,21 @@ CREATE TABLE users (
     chat_spend_limit_micros bigint,
     CONSTRAINT users_pkey PRIMARY KEY (id),
     CONSTRAINT one_time_passcode_set CHECK (
-        (hashed_one_time_passcode IS NULL) = (one_time_passcode_expires_at IS NULL)
+        (hashed_one_time_passcode IS NULL AND one_time_passcode_expires_at IS NULL)
+        OR (hashed_one_time_passcode IS NOT NULL AND one_time_passcode_expires_at IS NOT NULL)
     ),
     CONSTRAINT users_chat_spend_limit_micros_check CHECK (
         chat_spend_limit_micros IS NULL OR chat_spend_limit_micros > 0
     ),
-    CONSTRAINT users_email_not_empty CHECK (is_service_account = (email = '')),
-    CONSTRAINT users_service_account_login_type CHECK (NOT is_service_account OR login_type = 'none'),
+    CONSTRAINT users_email_not_empty CHECK ((is_service_account = true) = (email = '')),
+    CONSTRAINT users_service_account_login_type CHECK (is_service_account = false OR login_type = 'none'),
     CONSTRAINT users_username_min_length CHECK (length(username) >= 1)
 );
 COMMENT ON COLUMN users.is_system IS 'A user of the product itself, hidden from listings of people.';
-CREATE UNIQUE INDEX idx_users_email ON users (email) WHERE deleted = false;
+-- Service accounts have no address.
+CREATE UNIQUE INDEX idx_users_email ON users (email) WHERE deleted = false AND email <> '';
 CREATE UNIQUE INDEX idx_users_username ON users (username) WHERE deleted = false;
-CREATE UNIQUE INDEX users_email_lower_idx ON users (lower(email)) WHERE deleted = false;
+CREATE UNIQUE INDEX users_email_lower_idx ON users (lower(email)) WHERE deleted = false AND email <> '';
 CREATE UNIQUE INDEX users_username_lower_idx ON users (lower(username)) WHERE deleted = false;
 
 CREATE TABLE api_keys (
@@ -125,18 +134,48 @@ CREATE TABLE api_keys (
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
     login_type login_type NOT NULL,
+    lifetime_seconds bigint DEFAULT 86400 NOT NULL,
+    ip_address inet DEFAULT '0.0.0.0' NOT NULL,
+    token_name text DEFAULT '' NOT NULL,
+    scopes api_key_scope[] NOT NULL,
+    allow_list text[] NOT NULL,
     CONSTRAINT api_keys_pkey PRIMARY KEY (id),
+    CONSTRAINT api_keys_allow_list_not_empty CHECK (array_length(allow_list, 1) > 0),
     CONSTRAINT api_keys_user_id_uuid_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
 );
+CREATE INDEX api_keys_last_used_idx ON api_keys (last_used DESC);
+CREATE UNIQUE INDEX idx_api_key_name ON api_keys (user_id, token_name) WHERE login_type = 'token';
 CREATE INDEX idx_api_keys_user ON api_keys (user_id);
+
+CREATE TABLE dbcrypt_keys (
+    number integer NOT NULL,
+    active_key_digest text,
+    revoked_key_digest text,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP,
+    revoked_at timestamp with time zone,
+    test text NOT NULL,
+    CONSTRAINT dbcrypt_keys_pkey PRIMARY KEY (number),
+    CONSTRAINT dbcrypt_keys_active_key_digest_key UNIQUE (active_key_digest)
+);
 
 CREATE TABLE user_links (
     user_id uuid NOT NULL,
     login_type login_type NOT NULL,
     linked_id text DEFAULT '' NOT NULL,
+    oauth_access_token text DEFAULT '' NOT NULL,
+    oauth_refresh_token text DEFAULT '' NOT NULL,
+    oauth_expiry timestamp with time zone DEFAULT '0001-01-01 00:00:00+00' NOT NULL,
+    oauth_access_token_key_id text,
+    oauth_refresh_token_key_id text,
+    claims jsonb DEFAULT '{}' NOT NULL,
     CONSTRAINT user_links_pkey PRIMARY KEY (user_id, login_type),
+    CONSTRAINT user_links_oauth_access_token_key_id_fkey
+        FOREIGN KEY (oauth_access_token_key_id) REFERENCES dbcrypt_keys (active_key_digest),
+    CONSTRAINT user_links_oauth_refresh_token_key_id_fkey
+        FOREIGN KEY (oauth_refresh_token_key_id) REFERENCES dbcrypt_keys (active_key_digest),
     CONSTRAINT user_links_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
 );
+CREATE UNIQUE INDEX user_links_linked_id_login_type_idx ON user_links (linked_id, login_type) WHERE linked_id <> '';
 
 CREATE TABLE user_status_changes (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -171,7 +210,7 @@ CREATE TABLE organizations (
     CONSTRAINT organizations_pkey PRIMARY KEY (id)
 );
 CREATE UNIQUE INDEX idx_organization_name_lower ON organizations (lower(name)) WHERE deleted = false;
-CREATE UNIQUE INDEX organizations_single_default_org ON organizations (is_default) WHERE is_default;
+CREATE UNIQUE INDEX organizations_single_default_org ON organizations (is_default) WHERE is_default = true;
 
 CREATE TABLE organization_members (
     user_id uuid NOT NULL,
@@ -191,7 +230,7 @@ CREATE TABLE custom_roles (
     name text NOT NULL,
     display_name text NOT NULL,
     site_permissions jsonb DEFAULT '[]' NOT NULL,
-    org_permissions jsonb DEFAULT '[]' NOT NULL,
+    org_permissions jsonb DEFAULT '{}' NOT NULL,
     user_permissions jsonb DEFAULT '[]' NOT NULL,
     created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
@@ -200,9 +239,7 @@ CREATE TABLE custom_roles (
     is_system boolean DEFAULT false NOT NULL,
     member_permissions jsonb DEFAULT '[]' NOT NULL,
     CONSTRAINT custom_roles_unique_key UNIQUE (name, organization_id),
-    CONSTRAINT organization_id_not_zero CHECK (organization_id <> '00000000-0000-0000-0000-000000000000'),
-    CONSTRAINT custom_roles_organization_id_fkey
-        FOREIGN KEY (organization_id) REFERENCES organizations (id) ON DELETE CASCADE
+    CONSTRAINT organization_id_not_zero CHECK (organization_id <> '00000000-0000-0000-0000-000000000000')
 );
 CREATE INDEX idx_custom_roles_id ON custom_roles (id);
 CREATE UNIQUE INDEX idx_custom_roles_name_lower_organization_id ON custom_roles (
@@ -288,12 +325,19 @@ CREATE TABLE provisioner_jobs (
     -- An empty error is no error. An error outranks a cancellation; a cancellation outranks the queue.
     job_status provisioner_job_status GENERATED ALWAYS AS (
         CASE
-            WHEN error <> '' THEN 'failed'::provisioner_job_status
-            WHEN completed_at IS NOT NULL AND canceled_at IS NOT NULL THEN 'canceled'::provisioner_job_status
-            WHEN completed_at IS NOT NULL THEN 'succeeded'::provisioner_job_status
-            WHEN canceled_at IS NOT NULL THEN 'canceling'::provisioner_job_status
-            WHEN started_at IS NULL THEN 'pending'::provisioner_job_status
-            ELSE 'running'::provisioner_job_status
+            WHEN completed_at IS NOT NULL THEN
+                CASE
+                    WHEN error <> '' THEN 'failed'::provisioner_job_status
+                    WHEN canceled_at IS NOT NULL THEN 'canceled'::provisioner_job_status
+                    ELSE 'succeeded'::provisioner_job_status
+                END
+            ELSE
+                CASE
+                    WHEN error <> '' THEN 'failed'::provisioner_job_status
+                    WHEN canceled_at IS NOT NULL THEN 'canceling'::provisioner_job_status
+                    WHEN started_at IS NULL THEN 'pending'::provisioner_job_status
+                    ELSE 'running'::provisioner_job_status
+                END
         END
     ) STORED NOT NULL,
     CONSTRAINT provisioner_jobs_pkey PRIMARY KEY (id),
@@ -433,6 +477,7 @@ CREATE TABLE template_versions (
     CONSTRAINT template_versions_template_id_fkey
         FOREIGN KEY (template_id) REFERENCES templates (id) ON DELETE CASCADE
 );
+CREATE INDEX idx_template_versions_has_ai_task ON template_versions (has_ai_task);
 
 CREATE TABLE template_version_presets (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -452,7 +497,7 @@ CREATE TABLE template_version_presets (
         FOREIGN KEY (template_version_id) REFERENCES template_versions (id) ON DELETE CASCADE
 );
 CREATE UNIQUE INDEX idx_template_version_presets_default ON template_version_presets (template_version_id)
-    WHERE is_default;
+    WHERE is_default = true;
 CREATE UNIQUE INDEX idx_unique_preset_name ON template_version_presets (name, template_version_id);
 
 -- Workspaces ----------------------------------------------------------------------------------------------------------
@@ -486,7 +531,33 @@ CREATE TABLE workspaces (
 );
 COMMENT ON COLUMN workspaces.ttl IS 'Nanoseconds after which the workspace stops by itself; null never.';
 CREATE UNIQUE INDEX workspaces_owner_id_lower_idx ON workspaces (owner_id, lower(name)) WHERE deleted = false;
+CREATE INDEX workspace_next_start_at_idx ON workspaces (next_start_at) WHERE deleted = false;
 CREATE INDEX workspace_template_id_idx ON workspaces (template_id) WHERE deleted = false;
+
+CREATE TABLE tasks (
+    id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    name text NOT NULL,
+    workspace_id uuid,
+    template_version_id uuid NOT NULL,
+    template_parameters jsonb DEFAULT '{}' NOT NULL,
+    prompt text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    display_name character varying(127) DEFAULT '' NOT NULL,
+    CONSTRAINT tasks_pkey PRIMARY KEY (id),
+    CONSTRAINT tasks_organization_id_fkey
+        FOREIGN KEY (organization_id) REFERENCES organizations (id) ON DELETE CASCADE,
+    CONSTRAINT tasks_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES users (id) ON DELETE CASCADE,
+    CONSTRAINT tasks_template_version_id_fkey
+        FOREIGN KEY (template_version_id) REFERENCES template_versions (id) ON DELETE CASCADE,
+    CONSTRAINT tasks_workspace_id_fkey FOREIGN KEY (workspace_id) REFERENCES workspaces (id) ON DELETE CASCADE
+);
+CREATE INDEX tasks_organization_id_idx ON tasks (organization_id);
+CREATE INDEX tasks_owner_id_idx ON tasks (owner_id);
+CREATE UNIQUE INDEX tasks_owner_id_name_unique_idx ON tasks (owner_id, lower(name)) WHERE deleted_at IS NULL;
+CREATE INDEX tasks_workspace_id_idx ON tasks (workspace_id);
 
 CREATE TABLE workspace_builds (
     id uuid NOT NULL,
@@ -510,8 +581,8 @@ CREATE TABLE workspace_builds (
     CONSTRAINT workspace_builds_job_id_key UNIQUE (job_id),
     CONSTRAINT workspace_builds_workspace_id_build_number_key UNIQUE (workspace_id, build_number),
     CONSTRAINT workspace_builds_deadline_below_max_deadline CHECK (
-        max_deadline = '0001-01-01 00:00:00+00'
-        OR (deadline <> '0001-01-01 00:00:00+00' AND deadline <= max_deadline)
+        (deadline <> '0001-01-01 00:00:00+00' AND deadline <= max_deadline)
+        OR max_deadline = '0001-01-01 00:00:00+00'
     ),
     CONSTRAINT workspace_builds_job_id_fkey
         FOREIGN KEY (job_id) REFERENCES provisioner_jobs (id) ON DELETE CASCADE,
@@ -587,6 +658,7 @@ CREATE TABLE workspace_agents (
         FOREIGN KEY (resource_id) REFERENCES workspace_resources (id) ON DELETE CASCADE
 );
 COMMENT ON COLUMN workspace_agents.logs_length IS 'Bytes of log output stored for the agent; at most 1 MiB.';
+CREATE INDEX workspace_agents_auth_instance_id_deleted_idx ON workspace_agents (auth_instance_id, deleted);
 CREATE INDEX workspace_agents_auth_token_idx ON workspace_agents (auth_token);
 CREATE INDEX workspace_agents_resource_id_idx ON workspace_agents (resource_id);
 
@@ -608,16 +680,68 @@ ALTER SEQUENCE workspace_agent_logs_id_seq RENAME TO workspace_agent_startup_log
 
 -- Chats ---------------------------------------------------------------------------------------------------------------
 
+CREATE TABLE chat_providers (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    provider text NOT NULL,
+    display_name text DEFAULT '' NOT NULL,
+    api_key text DEFAULT '' NOT NULL,
+    api_key_key_id text,
+    created_by uuid,
+    enabled boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    base_url text DEFAULT '' NOT NULL,
+    central_api_key_enabled boolean DEFAULT true NOT NULL,
+    allow_user_api_key boolean DEFAULT false NOT NULL,
+    allow_central_api_key_fallback boolean DEFAULT false NOT NULL,
+    CONSTRAINT chat_providers_pkey PRIMARY KEY (id),
+    CONSTRAINT chat_providers_provider_key UNIQUE (provider),
+    CONSTRAINT chat_providers_provider_check CHECK (
+        provider IN (
+            'anthropic', 'azure', 'bedrock', 'google', 'openai', 'openai-compat', 'openrouter', 'vercel'
+        )
+    ),
+    CONSTRAINT valid_credential_policy CHECK (
+        (central_api_key_enabled OR allow_user_api_key)
+        AND (NOT allow_central_api_key_fallback OR (central_api_key_enabled AND allow_user_api_key))
+    ),
+    CONSTRAINT chat_providers_api_key_key_id_fkey
+        FOREIGN KEY (api_key_key_id) REFERENCES dbcrypt_keys (active_key_digest),
+    CONSTRAINT chat_providers_created_by_fkey FOREIGN KEY (created_by) REFERENCES users (id)
+);
+CREATE INDEX idx_chat_providers_enabled ON chat_providers (enabled);
+
 CREATE TABLE chat_model_configs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     provider text NOT NULL,
     model text NOT NULL,
     display_name text DEFAULT '' NOT NULL,
+    created_by uuid,
+    updated_by uuid,
     enabled boolean DEFAULT true NOT NULL,
+    is_default boolean DEFAULT false NOT NULL,
+    deleted boolean DEFAULT false NOT NULL,
+    deleted_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT chat_model_configs_pkey PRIMARY KEY (id)
+    context_limit bigint NOT NULL,
+    compression_threshold integer NOT NULL,
+    options jsonb DEFAULT '{}' NOT NULL,
+    CONSTRAINT chat_model_configs_pkey PRIMARY KEY (id),
+    CONSTRAINT chat_model_configs_compression_threshold_check CHECK (
+        compression_threshold >= 0 AND compression_threshold <= 100
+    ),
+    CONSTRAINT chat_model_configs_context_limit_check CHECK (context_limit > 0),
+    CONSTRAINT chat_model_configs_created_by_fkey FOREIGN KEY (created_by) REFERENCES users (id),
+    CONSTRAINT chat_model_configs_provider_fkey
+        FOREIGN KEY (provider) REFERENCES chat_providers (provider) ON DELETE CASCADE,
+    CONSTRAINT chat_model_configs_updated_by_fkey FOREIGN KEY (updated_by) REFERENCES users (id)
 );
+CREATE INDEX idx_chat_model_configs_enabled ON chat_model_configs (enabled);
+CREATE INDEX idx_chat_model_configs_provider ON chat_model_configs (provider);
+CREATE INDEX idx_chat_model_configs_provider_model ON chat_model_configs (provider, model);
+CREATE UNIQUE INDEX idx_chat_model_configs_single_default ON chat_model_configs ((1))
+    WHERE is_default = true AND deleted = false;
 
 CREATE TABLE chats (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -711,12 +835,40 @@ CREATE TABLE notification_messages (
     updated_at timestamp with time zone,
     leased_until timestamp with time zone,
     next_retry_after timestamp with time zone,
+    queued_seconds double precision,
+    dedupe_hash text,
     CONSTRAINT notification_messages_pkey PRIMARY KEY (id),
     CONSTRAINT notification_messages_notification_template_id_fkey
         FOREIGN KEY (notification_template_id) REFERENCES notification_templates (id) ON DELETE CASCADE,
     CONSTRAINT notification_messages_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
 );
 CREATE INDEX idx_notification_messages_status ON notification_messages (status);
+CREATE UNIQUE INDEX notification_messages_dedupe_hash_idx ON notification_messages (dedupe_hash);
+
+-- Audit ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE audit_logs (
+    id uuid NOT NULL,
+    "time" timestamp with time zone NOT NULL,
+    user_id uuid NOT NULL,
+    organization_id uuid NOT NULL,
+    ip inet,
+    user_agent character varying(256),
+    resource_type resource_type NOT NULL,
+    resource_id uuid NOT NULL,
+    resource_target text NOT NULL,
+    action audit_action NOT NULL,
+    diff jsonb NOT NULL,
+    status_code integer NOT NULL,
+    additional_fields jsonb NOT NULL,
+    request_id uuid NOT NULL,
+    resource_icon text NOT NULL,
+    CONSTRAINT audit_logs_pkey PRIMARY KEY (id)
+);
+CREATE INDEX idx_audit_log_organization_id ON audit_logs (organization_id);
+CREATE INDEX idx_audit_log_resource_id ON audit_logs (resource_id);
+CREATE INDEX idx_audit_log_user_id ON audit_logs (user_id);
+CREATE INDEX idx_audit_logs_time_desc ON audit_logs ("time" DESC);
 
 -- Views ---------------------------------------------------------------------------------------------------------------
 
@@ -748,6 +900,7 @@ SELECT
     u.name AS user_name,
     u.github_com_user_id AS user_github_com_user_id,
     u.is_system AS user_is_system,
+    u.is_service_account AS user_is_service_account,
     g.organization_id,
     g.name AS group_name,
     m.group_id
@@ -792,11 +945,29 @@ SELECT
     t.name AS template_name,
     t.display_name AS template_display_name,
     t.icon AS template_icon,
-    t.description AS template_description
+    t.description AS template_description,
+    task.id AS task_id,
+    coalesce(
+        (
+            SELECT jsonb_object_agg(acl.id, jsonb_build_object('name', g.name, 'avatar_url', g.avatar_url))
+            FROM jsonb_object_keys(w.group_acl) AS acl (id)
+            INNER JOIN groups AS g ON g.id::text = acl.id
+        ),
+        '{}'
+    ) AS group_acl_display_info,
+    coalesce(
+        (
+            SELECT jsonb_object_agg(acl.id, jsonb_build_object('name', sharer.name, 'avatar_url', sharer.avatar_url))
+            FROM jsonb_object_keys(w.user_acl) AS acl (id)
+            INNER JOIN visible_users AS sharer ON sharer.id::text = acl.id
+        ),
+        '{}'
+    ) AS user_acl_display_info
 FROM workspaces AS w
 INNER JOIN visible_users AS u ON u.id = w.owner_id
 INNER JOIN organizations AS o ON o.id = w.organization_id
-INNER JOIN templates AS t ON t.id = w.template_id;
+INNER JOIN templates AS t ON t.id = w.template_id
+LEFT JOIN tasks AS task ON task.workspace_id = w.id AND task.deleted_at IS NULL;
 
 -- Without provisioner_state: it is megabytes, and nobody who lists builds wants it.
 CREATE VIEW workspace_build_with_user AS
@@ -834,7 +1005,8 @@ SELECT
     latest.created_at,
     latest.job_status
 FROM workspaces AS w
-CROSS JOIN LATERAL (
+-- A workspace without a build is a row of nulls.
+LEFT JOIN LATERAL (
     SELECT
         b.id,
         b.workspace_id,
@@ -849,7 +1021,7 @@ CROSS JOIN LATERAL (
     WHERE b.workspace_id = w.id
     ORDER BY b.build_number DESC
     LIMIT 1
-) AS latest
+) AS latest ON true
 WHERE w.deleted = false;
 
 CREATE VIEW workspace_prebuild_builds AS
@@ -867,12 +1039,13 @@ SELECT
     coalesce(agents.ready, false) AS ready,
     preset.current_preset_id
 FROM workspaces AS w
+-- A prebuilt workspace without a build, or a deleted one, is not there.
+INNER JOIN workspace_latest_builds AS latest ON latest.workspace_id = w.id
 LEFT JOIN LATERAL (
     SELECT bool_and(a.lifecycle_state = 'ready') AS ready
-    FROM workspace_latest_builds AS b
-    INNER JOIN workspace_resources AS r ON r.job_id = b.job_id
+    FROM workspace_resources AS r
     INNER JOIN workspace_agents AS a ON a.resource_id = r.id
-    WHERE b.workspace_id = w.id AND a.deleted = false
+    WHERE r.job_id = latest.job_id AND a.deleted = false
 ) AS agents ON true
 LEFT JOIN LATERAL (
     SELECT b.template_version_preset_id AS current_preset_id
@@ -943,8 +1116,8 @@ CREATE TRIGGER protect_deleting_organizations
 
 CREATE FUNCTION insert_organization_system_roles() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO custom_roles (name, display_name, organization_id, is_system)
-    SELECT role, '', NEW.id, true
+    INSERT INTO custom_roles (name, display_name, org_permissions, organization_id, is_system)
+    SELECT role, '', '[]', NEW.id, true
     FROM unnest(ARRAY['organization-member', 'organization-service-account', 'agents-access']) AS role;
     RETURN NEW;
 END
@@ -965,6 +1138,18 @@ CREATE TRIGGER trigger_delete_group_members_on_org_member_delete
     BEFORE DELETE ON organization_members FOR EACH ROW
     EXECUTE FUNCTION delete_group_members_on_org_member_delete();
 
+CREATE FUNCTION remove_organization_member_role() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE organization_members
+    SET roles = array_remove(roles, OLD.name)
+    WHERE organization_id = OLD.organization_id AND OLD.name = ANY (roles);
+    RETURN OLD;
+END
+$$;
+CREATE TRIGGER remove_organization_member_custom_role
+    BEFORE DELETE ON custom_roles FOR EACH ROW
+    EXECUTE FUNCTION remove_organization_member_role();
+
 CREATE FUNCTION delete_deleted_user_resources() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM api_keys WHERE user_id = NEW.id;
@@ -976,6 +1161,30 @@ CREATE TRIGGER trigger_update_users
     AFTER INSERT OR UPDATE ON users FOR EACH ROW
     WHEN (NEW.deleted)
     EXECUTE FUNCTION delete_deleted_user_resources();
+
+CREATE FUNCTION insert_apikey_fail_if_user_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM users WHERE id = NEW.user_id AND deleted) THEN
+        RAISE EXCEPTION 'cannot create an API key: user % is deleted', NEW.user_id;
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER trigger_insert_apikeys
+    BEFORE INSERT ON api_keys FOR EACH ROW
+    EXECUTE FUNCTION insert_apikey_fail_if_user_deleted();
+
+CREATE FUNCTION insert_user_links_fail_if_user_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM users WHERE id = NEW.user_id AND deleted) THEN
+        RAISE EXCEPTION 'cannot link a login: user % is deleted', NEW.user_id;
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER trigger_upsert_user_links
+    BEFORE INSERT OR UPDATE ON user_links FOR EACH ROW
+    EXECUTE FUNCTION insert_user_links_fail_if_user_deleted();
 
 CREATE FUNCTION record_user_status_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -1011,20 +1220,7 @@ CREATE TRIGGER trigger_nullify_next_start_at_on_workspace_autostart_modificati
     )
     EXECUTE FUNCTION nullify_next_start_at_on_workspace_autostart_modification();
 
-CREATE FUNCTION nullify_next_start_at_on_template_autostart_modification() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE workspaces SET next_start_at = NULL WHERE template_id = NEW.id AND next_start_at IS NOT NULL;
-    RETURN NEW;
-END
-$$;
-CREATE TRIGGER trigger_nullify_next_start_at_on_template_autostart_modificatio
-    AFTER UPDATE ON templates FOR EACH ROW
-    WHEN (
-        OLD.allow_user_autostart IS DISTINCT FROM NEW.allow_user_autostart
-        OR OLD.autostart_block_days_of_week IS DISTINCT FROM NEW.autostart_block_days_of_week
-    )
-    EXECUTE FUNCTION nullify_next_start_at_on_template_autostart_modification();
-
+-- A deleted agent keeps its name.
 CREATE FUNCTION check_workspace_agent_name_unique() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (
@@ -1033,7 +1229,7 @@ BEGIN
         INNER JOIN workspace_builds AS b ON b.job_id = mine.job_id
         INNER JOIN workspace_resources AS theirs ON theirs.job_id = mine.job_id
         INNER JOIN workspace_agents AS other ON other.resource_id = theirs.id
-        WHERE mine.id = NEW.resource_id AND other.name = NEW.name AND other.id <> NEW.id AND NOT other.deleted
+        WHERE mine.id = NEW.resource_id AND other.name = NEW.name AND other.id <> NEW.id
     ) THEN
         RAISE EXCEPTION 'workspace agent name "%" already exists in this workspace build', NEW.name
             USING ERRCODE = 'unique_violation';
@@ -1041,9 +1237,8 @@ BEGIN
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER workspace_agent_name_unique
-    BEFORE INSERT OR UPDATE OF name, resource_id, deleted ON workspace_agents FOR EACH ROW
-    WHEN (NOT NEW.deleted)
+CREATE TRIGGER workspace_agent_name_unique_trigger
+    BEFORE INSERT OR UPDATE OF name, resource_id ON workspace_agents FOR EACH ROW
     EXECUTE FUNCTION check_workspace_agent_name_unique();
 
 CREATE FUNCTION inhibit_enqueue_if_disabled() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -1063,6 +1258,23 @@ $$;
 CREATE TRIGGER inhibit_enqueue_if_disabled
     BEFORE INSERT ON notification_messages FOR EACH ROW
     EXECUTE FUNCTION inhibit_enqueue_if_disabled();
+
+-- One message a day of one content to one user by one method.
+CREATE FUNCTION compute_notification_message_dedupe_hash() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.dedupe_hash := encode(
+        sha256(convert_to(concat_ws(
+            ' ', NEW.notification_template_id, NEW.user_id, NEW.method, NEW.payload, NEW.targets,
+            (NEW.created_at AT TIME ZONE 'UTC')::date
+        ), 'UTF8')),
+        'hex'
+    );
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER update_notification_message_dedupe_hash
+    BEFORE INSERT OR UPDATE ON notification_messages FOR EACH ROW
+    EXECUTE FUNCTION compute_notification_message_dedupe_hash();
 
 -- Rows that are part of the schema ------------------------------------------------------------------------------------
 

@@ -3,7 +3,18 @@
 SELECT
     u.rbac_roles AS "site_roles!",
     o.id AS "organization_id?",
-    m.roles AS "organization_roles?"
+    m.roles AS "organization_roles?",
+    -- A role of the organization may be held under its name, or with the id of the organization behind that.
+    (
+        SELECT jsonb_agg(r.org_permissions)
+        FROM custom_roles AS r
+        WHERE r.organization_id = o.id
+            AND r.name = ANY (ARRAY(
+                SELECT held.name
+                FROM (SELECT role, split_part(role, ':', 1) AS name FROM unnest(m.roles) AS role) AS held
+                WHERE held.role IN (held.name, held.name || ':' || o.id)
+            ))
+    ) AS "custom_roles?: StoredJson"
 FROM users AS u
 LEFT JOIN organization_members AS m ON m.user_id = u.id
 LEFT JOIN organizations AS o ON o.id = m.organization_id AND o.deleted = false

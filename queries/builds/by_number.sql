@@ -17,7 +17,6 @@ SELECT
     b.reason,
     b.daily_cost,
     b.template_version_preset_id,
-    b.has_ai_task,
     b.has_external_agent
 FROM workspace_builds AS b
 INNER JOIN workspaces AS w ON w.id = b.workspace_id

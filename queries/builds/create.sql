@@ -1,20 +1,42 @@
 -- Creates the build $1 of the workspace $2, and the job $3 that carries it out, in the organization $4, for the owner
 -- $5 when it is not null. $6 is the template version, $7 the preset, $8 the transition, $9 the reason, $10 the
 -- initiator, $11 the provisioner state (null: that of the build before), $12 and $13 the deadline and its bound,
--- $14 the tags, $15 now, $16 the input and $17 the trace metadata of the job. The number is null when another build took it in the same moment: nothing is written then.
+-- $14 the tags, $15 now, $16 the input and $17 the trace metadata of the job. The lists of the template must let the user
+-- $18 read it for a start, and the user $19 use it for another version than before (as in templates/get.sql), where that is
+-- not null. The number is null when another build took it in the same moment: nothing is written then, nor when the lists
+-- do not let.
 WITH workspace AS (
-    SELECT w.id, w.organization_id, tj.provisioner, tj.storage_method, tj.file_id, last.build_number, last.state
+    SELECT
+        w.id, w.organization_id, w.template_id, tj.provisioner, tj.storage_method, tj.file_id, last.build_number,
+        last.state,
+        needed.action IS NULL OR (needed.who IS NULL OR EXISTS (
+            SELECT 1
+            FROM organization_members AS m
+            LEFT JOIN group_members AS g ON g.user_id = m.user_id
+            CROSS JOIN unnest(ARRAY[
+                t.user_acl -> m.user_id::text, t.group_acl -> m.organization_id::text, t.group_acl -> g.group_id::text
+            ]) AS list (actions)
+            WHERE m.organization_id = t.organization_id AND m.user_id = needed.who
+                AND (list.actions @> jsonb_build_array(needed.action) OR list.actions @> '["*"]')
+        )) AS allowed
     FROM workspaces AS w
+    INNER JOIN templates AS t ON t.id = w.template_id
     INNER JOIN template_versions AS v
         ON v.id = $6 AND v.template_id = w.template_id AND v.organization_id = w.organization_id
     INNER JOIN provisioner_jobs AS tj ON tj.id = v.job_id
     LEFT JOIN LATERAL (
-        SELECT b.build_number, b.provisioner_state AS state
+        SELECT b.build_number, b.provisioner_state AS state, b.template_version_id
         FROM workspace_builds AS b
         WHERE b.workspace_id = w.id
         ORDER BY b.build_number DESC
         LIMIT 1
     ) AS last ON true
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE WHEN moves THEN 'use' WHEN $8::text = 'start' THEN 'read' END AS action,
+            CASE WHEN moves THEN $19::uuid ELSE $18::uuid END AS who
+        FROM (SELECT last.template_version_id IS DISTINCT FROM v.id AS moves) AS version
+    ) AS needed
     WHERE w.id = $2 AND w.organization_id = $4 AND ($5::uuid IS NULL OR w.owner_id = $5) AND w.deleted = false
         AND ($7::uuid IS NULL OR EXISTS (
             SELECT 1 FROM template_version_presets AS p WHERE p.id = $7 AND p.template_version_id = v.id
@@ -35,6 +57,7 @@ build AS (
         coalesce($12::timestamptz, '0001-01-01 00:00:00+00'), coalesce($13::timestamptz, '0001-01-01 00:00:00+00'),
         $9::text::build_reason, $7
     FROM workspace AS w
+    WHERE w.allowed
     ON CONFLICT (workspace_id, build_number) DO NOTHING
     RETURNING build_number
 ),
@@ -51,6 +74,6 @@ job AS (
     CROSS JOIN build
 )
 
-SELECT build.build_number AS "build_number?"
+SELECT workspace.allowed AS "allowed!", workspace.template_id AS "template_id: TemplateId", build.build_number AS "build_number?"
 FROM workspace
 LEFT JOIN build ON true

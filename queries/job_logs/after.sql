@@ -1,5 +1,6 @@
 -- The log lines of a job with an id above $3, oldest first (domain 6.1). $1 the job; of the permit: $2 the organization, $4
--- the only owner or null for all. One row of nulls for a job without such lines; no row when there is no job.
+-- the only owner or null for all, $5 imports too. One row of nulls for a job without such lines; no row when there is no
+-- job.
 SELECT
     l.id AS "id?",
     l.created_at AS "created_at?",
@@ -17,5 +18,6 @@ WHERE j.id = $1
         $4::uuid IS NULL
         OR w.owner_id = $4
         OR j.type = 'template_version_dry_run' AND j.initiator_id = $4
+        OR j.type = 'template_version_import' AND $5::boolean
     )
 ORDER BY l.id

@@ -1,5 +1,5 @@
 -- The timings of a job, by start (domain 6.2). $1 the job; of the permit: $2 the organization, $3 the only owner or null for
--- all. One row of nulls for a job without timings; no row when there is no job.
+-- all, $4 imports too. One row of nulls for a job without timings; no row when there is no job.
 SELECT
     t.started_at AS "started_at?",
     t.ended_at AS "ended_at?",
@@ -17,5 +17,6 @@ WHERE j.id = $1
         $3::uuid IS NULL
         OR w.owner_id = $3
         OR j.type = 'template_version_dry_run' AND j.initiator_id = $3
+        OR j.type = 'template_version_import' AND $4::boolean
     )
 ORDER BY t.started_at, t.ended_at

@@ -1,4 +1,14 @@
--- The template with the name $2 in the organization $1, in any case.
-SELECT id, name, display_name, organization_id
-FROM templates
-WHERE organization_id = $1 AND lower(name) = lower($2) AND deleted = false
+-- The template with the name $2 in the organization $1, in any case, if its lists let the user $3 do $4 (as in get.sql).
+SELECT t.id, t.name, t.display_name, t.organization_id
+FROM templates AS t
+WHERE t.organization_id = $1 AND lower(t.name) = lower($2) AND t.deleted = false
+    AND ($3::uuid IS NULL OR EXISTS (
+        SELECT 1
+        FROM organization_members AS m
+        LEFT JOIN group_members AS g ON g.user_id = m.user_id
+        CROSS JOIN unnest(ARRAY[
+            t.user_acl -> m.user_id::text, t.group_acl -> m.organization_id::text, t.group_acl -> g.group_id::text
+        ]) AS list (actions)
+        WHERE m.organization_id = t.organization_id AND m.user_id = $3
+            AND (list.actions @> jsonb_build_array($4::text) OR list.actions @> '["*"]')
+    ))

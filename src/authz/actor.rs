@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::permit::Permission;
 use crate::model::{OrganizationId, UserId};
 
 macro_rules! roles {
@@ -24,7 +25,7 @@ macro_rules! roles {
                 }
             }
 
-            /// The role in a stored text. A role that is not built in gives nobody anything here.
+            /// The role in a stored text; `None` for one that is not built in.
             fn parse(stored: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|role| role.as_str() == stored)
             }
@@ -102,8 +103,30 @@ pub struct Actor(Who);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Who {
-    User { id: UserId, site: Vec<SiteRole>, organizations: BTreeMap<OrganizationId, Vec<OrganizationRole>> },
+    User { id: UserId, site: Vec<SiteRole>, organizations: BTreeMap<OrganizationId, Membership> },
     System(System),
+}
+
+/// What a user is in one organization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Membership {
+    roles: Vec<OrganizationRole>,
+    permissions: Vec<CustomPermission>,
+}
+
+/// A permission of a custom role of an organization (`custom_roles.org_permissions`); `*` stands for all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CustomPermission {
+    /// Whether it takes away what other roles give.
+    pub negate: bool,
+    pub resource_type: String,
+    pub action: String,
+}
+
+impl CustomPermission {
+    fn is_about(&self, resource_type: &str, action: &str) -> bool {
+        ["*", resource_type].contains(&self.resource_type.as_str()) && ["*", action].contains(&self.action.as_str())
+    }
 }
 
 impl Actor {
@@ -126,7 +149,7 @@ impl Actor {
     pub(crate) fn user(
         id: UserId,
         site: &[String],
-        organizations: impl IntoIterator<Item = (OrganizationId, Vec<String>)>,
+        organizations: impl IntoIterator<Item = (OrganizationId, Vec<String>, Vec<CustomPermission>)>,
     ) -> Self {
         let site = site.iter().filter_map(|role| SiteRole::parse(role)).collect();
         // The text may end in the id of an organization. A role of another organization gives nothing in this one.
@@ -137,7 +160,10 @@ impl Actor {
         };
         let organizations = organizations
             .into_iter()
-            .map(|(here, stored)| (here, stored.iter().filter_map(|stored| role(stored, here)).collect()))
+            .map(|(here, stored, permissions)| {
+                let roles = stored.iter().filter_map(|stored| role(stored, here)).collect();
+                (here, Membership { roles, permissions })
+            })
             .collect();
         Self(Who::User { id, site, organizations })
     }
@@ -151,7 +177,18 @@ impl Actor {
     }
 
     pub(super) fn has_role_in(&self, organization: OrganizationId, any: &[OrganizationRole]) -> bool {
-        self.roles_in(organization).is_some_and(|roles| roles.iter().any(|role| any.contains(role)))
+        self.membership(organization).is_some_and(|here| here.roles.iter().any(|role| any.contains(role)))
+    }
+
+    /// What the custom roles of the user say of it in the organization: a negation wins; `None` when they say nothing.
+    pub(super) fn custom_roles_say(
+        &self,
+        organization: OrganizationId,
+        (resource_type, action): Permission,
+    ) -> Option<bool> {
+        let permissions = &self.membership(organization)?.permissions;
+        let about = permissions.iter().filter(|permission| permission.is_about(resource_type, action));
+        about.map(|permission| !permission.negate).min()
     }
 
     /// The organizations that the user is a member of; none for a part of the product.
@@ -163,12 +200,12 @@ impl Actor {
     }
 
     pub(super) fn is_member_of(&self, organization: OrganizationId) -> bool {
-        self.roles_in(organization).is_some()
+        self.membership(organization).is_some()
     }
 
-    fn roles_in(&self, organization: OrganizationId) -> Option<&[OrganizationRole]> {
+    fn membership(&self, organization: OrganizationId) -> Option<&Membership> {
         match &self.0 {
-            Who::User { organizations, .. } => organizations.get(&organization).map(Vec::as_slice),
+            Who::User { organizations, .. } => organizations.get(&organization),
             Who::System(_) => None,
         }
     }

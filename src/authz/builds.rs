@@ -3,7 +3,7 @@
 use super::{
     Actor, Denied,
     OrganizationRole::{Admin, TemplateAdmin},
-    SiteRole, System,
+    SiteRole, System, TemplateRight,
     permit::{Policy, denied, permit},
 };
 use crate::model::{OrganizationId, UserId};
@@ -15,6 +15,8 @@ permit! {
         organization: OrganizationId,
         /// For whom.
         owner: UserId,
+        /// Whom the lists of the template must let use it; `None` where a role lets.
+        user: Option<UserId>,
     }
 }
 
@@ -26,7 +28,10 @@ impl CreateWorkspaces {
         let own = actor.user_id() == Some(owner) && actor.is_member_of(organization);
         let prebuild = owner == UserId::PREBUILDS && actor.is_system(&[System::PrebuildReconciler]);
         let granted = own || prebuild || Self::POLICY.grants_in(actor, organization);
-        granted.then_some(Self { organization, owner, _checked: () }).ok_or_else(|| denied("user", owner))
+        match TemplateRight::Use.decided_for(actor, organization) {
+            Ok(user) if granted => Ok(Self { organization, owner, user, _checked: () }),
+            _ => Err(denied("user", owner)),
+        }
     }
 }
 
@@ -39,6 +44,10 @@ permit! {
         initiator: UserId,
         /// The only owner that the permit reaches; `None` for all.
         owner: Option<UserId>,
+        /// Whom the lists of a template must let read it for a start; `None` where a role lets.
+        reader: Option<UserId>,
+        /// Whom the lists of a template must let use it for another version; `None` where a role lets.
+        user: Option<UserId>,
     }
 }
 
@@ -53,7 +62,9 @@ impl BuildWorkspaces {
             None if actor.is_system(&[System::PrebuildReconciler]) => (UserId::PREBUILDS, Some(UserId::PREBUILDS)),
             _ => return Err(denied("organization", organization)),
         };
-        Ok(Self { organization, initiator, owner, _checked: () })
+        let reader = TemplateRight::Read.decided_for(actor, organization)?;
+        let user = TemplateRight::Use.decided_for(actor, organization)?;
+        Ok(Self { organization, initiator, owner, reader, user, _checked: () })
     }
 }
 

@@ -1,9 +1,7 @@
 //! Permits for provisioner daemons.
 
 use super::{
-    Actor, Denied,
-    OrganizationRole::{Admin, Auditor, TemplateAdmin},
-    SiteRole, System,
+    Actor, Denied, ReadJobs, System,
     permit::{Policy, denied, permit},
 };
 use crate::model::{DaemonId, OrganizationId};
@@ -17,15 +15,11 @@ permit! {
 }
 
 impl ReadDaemons {
-    const POLICY: Policy = Policy {
-        site: &[SiteRole::Owner, SiteRole::TemplateAdmin, SiteRole::Auditor],
-        organization: &[Admin, TemplateAdmin, Auditor],
-        system: &[System::PrebuildReconciler, System::Operator],
-    };
+    const POLICY: Policy = Policy { system: &[System::PrebuildReconciler, System::Operator], ..ReadJobs::POLICY };
 
     /// Whoever may read the jobs of the organization, people only; the prebuild reconciler.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
-        let granted = Self::POLICY.grants_in(actor, organization);
+        let granted = Self::POLICY.or_custom_role_grants_in(actor, organization, ReadJobs::PERMISSION);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
     }
 }

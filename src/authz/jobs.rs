@@ -2,14 +2,14 @@
 
 use super::{
     Actor, Denied,
-    OrganizationRole::{Admin, Auditor, TemplateAdmin},
-    SiteRole, System,
-    permit::{Policy, denied, permit},
+    OrganizationRole::{Admin, TemplateAdmin},
+    SiteRole, System, TemplateRight,
+    permit::{Permission, Policy, denied, permit},
 };
 use crate::model::{DaemonId, JobSubject, OrganizationId, UserId};
 
 permit! {
-    /// May read the provisioner jobs of one organization (domain 15, decision 12).
+    /// May read the provisioner jobs of one organization.
     ReadJobs {
         /// Whose jobs.
         organization: OrganizationId,
@@ -17,15 +17,17 @@ permit! {
 }
 
 impl ReadJobs {
-    const POLICY: Policy = Policy {
-        site: &[SiteRole::Owner, SiteRole::TemplateAdmin, SiteRole::Auditor],
-        organization: &[Admin, TemplateAdmin, Auditor],
+    pub(super) const POLICY: Policy = Policy {
+        site: &[SiteRole::Owner],
+        organization: &[Admin, TemplateAdmin],
         system: &[System::ProvisionerDaemon, System::Reaper, System::PrebuildReconciler, System::Operator],
     };
+    pub(super) const PERMISSION: Permission = ("provisioner_jobs", "read");
 
-    /// Owners, template admins and auditors, of the site or of the organization. Plain members may not.
+    /// Owners of the site; admins and template admins of the organization, and whoever has a custom role there that
+    /// lets read jobs.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
-        let granted = Self::POLICY.grants_in(actor, organization);
+        let granted = Self::POLICY.or_custom_role_grants_in(actor, organization, Self::PERMISSION);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
     }
 }
@@ -40,6 +42,8 @@ permit! {
         initiator: UserId,
         /// What they do, to which version.
         subject: JobSubject,
+        /// Whom the lists of the template must let read it for a dry run; `None` where a role lets.
+        reader: Option<UserId>,
     }
 }
 
@@ -57,10 +61,9 @@ impl InsertJobs {
             JobSubject::Import { .. } => Self::IMPORTS.grants_in(actor, organization),
             JobSubject::DryRun(_) => actor.is_member_of(organization) || Self::DRY_RUNS.grants_in(actor, organization),
         };
-        let initiator = actor.user_id().filter(|_| granted);
-        initiator
-            .map(|initiator| Self { organization, initiator, subject, _checked: () })
-            .ok_or_else(|| denied("organization", organization))
+        let initiator = actor.user_id().filter(|_| granted).ok_or_else(|| denied("organization", organization))?;
+        let reader = TemplateRight::Read.decided_for(actor, organization)?;
+        Ok(Self { organization, initiator, subject, reader, _checked: () })
     }
 }
 
@@ -166,24 +169,25 @@ permit! {
         organization: OrganizationId,
         /// The only user whose builds and dry runs the permit reaches; `None` for all jobs.
         owner: Option<UserId>,
+        /// Whether it reaches imports of template versions.
+        imports: bool,
     }
 }
 
 impl ReadJobLogs {
-    const POLICY: Policy = Policy {
-        site: ReadJobs::POLICY.site,
-        organization: ReadJobs::POLICY.organization,
-        system: &[System::Operator],
-    };
+    const POLICY: Policy = Policy { system: &[System::Operator], ..ReadJobs::POLICY };
 
-    /// Whoever may read jobs reads the logs of all; every other member those of one's own builds and dry runs.
+    /// Whoever may read jobs reads the logs of all; template admins those of imports, and of their own builds and dry
+    /// runs like every other member.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
+        let all = Self::POLICY.or_custom_role_grants_in(actor, organization, ReadJobs::PERMISSION);
+        let imports = all || InsertJobs::IMPORTS.grants_in(actor, organization);
         let owner = match actor.user_id() {
-            _ if Self::POLICY.grants_in(actor, organization) => None,
-            Some(user) if actor.is_member_of(organization) => Some(user),
+            _ if all => None,
+            Some(user) if imports || actor.is_member_of(organization) => Some(user),
             _ => return Err(denied("organization", organization)),
         };
-        Ok(Self { organization, owner, _checked: () })
+        Ok(Self { organization, owner, imports, _checked: () })
     }
 }
 

@@ -25,8 +25,10 @@ mod licenses;
 mod permit;
 mod quota;
 mod settings;
+mod templates;
 mod workspaces;
 
+pub(crate) use actor::CustomPermission;
 pub use actor::{Actor, OrganizationRole, SiteRole, System};
 pub use agents::*;
 pub use builds::*;
@@ -39,6 +41,7 @@ pub use licenses::*;
 pub use permit::MayLag;
 pub use quota::*;
 pub use settings::*;
+pub use templates::*;
 pub use workspaces::*;
 
 /// The actor may not do this, or the thing is not there.

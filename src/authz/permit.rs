@@ -74,7 +74,23 @@ impl Policy {
     pub fn grants_in(&self, actor: &Actor, organization: OrganizationId) -> bool {
         self.grants(actor) || actor.has_role_in(organization, self.organization)
     }
+
+    /// The same, where custom roles of the organization may give it, and take away what another role there gives.
+    pub fn or_custom_role_grants_in(
+        &self,
+        actor: &Actor,
+        organization: OrganizationId,
+        permission: Permission,
+    ) -> bool {
+        self.grants(actor)
+            || actor
+                .custom_roles_say(organization, permission)
+                .unwrap_or_else(|| actor.has_role_in(organization, self.organization))
+    }
 }
+
+/// What a custom role calls it: a type of resource, and an action.
+pub(super) type Permission = (&'static str, &'static str);
 
 pub(super) fn denied(entity: &'static str, key: impl fmt::Display) -> Denied {
     Denied { entity, key: format!("{key}") }

@@ -143,8 +143,6 @@ pub struct WorkspaceBuild {
     pub daily_cost: i32,
     /// The preset that it was made from.
     pub preset_id: Option<PresetId>,
-    /// Whether it has an AI task; `None` while that is not known.
-    pub has_ai_task: Option<bool>,
     /// Whether it has an external agent; `None` while that is not known.
     pub has_external_agent: Option<bool>,
 }

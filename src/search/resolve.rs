@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::{Condition, Query, ResolveError};
 use crate::{
-    authz::{Actor, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces},
+    authz::{Actor, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, TemplateRight},
     model::{JobFilter, NameOrId, Organization, OrganizationId, TemplateId, UserId, UserRef, WorkspaceId},
     store::{self, PgConnection, organizations, templates, users, workspaces},
 };
@@ -116,7 +116,7 @@ async fn template(
     organization: OrganizationId,
     named: &NameOrId<TemplateId>,
 ) -> Result<TemplateId, ResolveError> {
-    Ok(templates::resolve(conn, &ReadTemplates::check(actor, organization)?, named).await?.id)
+    Ok(templates::resolve(conn, &ReadTemplates::check(actor, organization, TemplateRight::Read)?, named).await?.id)
 }
 
 /// The workspace that is meant: an id, `owner/name`, or a name that only one owner uses.

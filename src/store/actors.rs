@@ -1,10 +1,11 @@
 //! Who asks: users with their roles (domain 12.2, 15).
 
+use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::{Error, Result};
+use super::{Error, Result, StoredJson};
 use crate::{
-    authz::{Actor, LoadActors},
+    authz::{Actor, CustomPermission, LoadActors},
     model::{OrganizationId, UserId},
 };
 
@@ -12,9 +13,29 @@ struct RolesRow {
     site_roles: Vec<String>,
     organization_id: Option<OrganizationId>,
     organization_roles: Option<Vec<String>>,
+    custom_roles: Option<StoredJson>,
 }
 
-/// The user as an actor, with the roles that the database holds now. One round trip.
+impl RolesRow {
+    fn membership(self) -> Option<(OrganizationId, Vec<String>, Vec<CustomPermission>)> {
+        let permissions = permissions(&self.custom_roles.and_then(|stored| stored.0).unwrap_or_default());
+        Some((self.organization_id?, self.organization_roles?, permissions))
+    }
+}
+
+/// The permissions in a list of lists. What does not look like one gives nothing.
+fn permissions(roles: &Value) -> Vec<CustomPermission> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let permission = |stored: Value| {
+        let text = |key: &str| Some(stored.get(key)?.as_str()?.to_owned());
+        let negate = stored.get("negate").is_some_and(|negate| *negate == Value::Bool(true));
+        Some(CustomPermission { negate, resource_type: text("resource_type")?, action: text("action")? })
+    };
+    list(roles).iter().flat_map(list).filter_map(permission).collect()
+}
+
+/// The user as an actor, with the roles that the database holds now, the custom roles of organizations included. One round
+/// trip.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such user, or the user is deleted or suspended and may do nothing.
@@ -26,6 +47,5 @@ pub async fn load(conn: &mut PgConnection, _permit: &LoadActors, user: UserId) -
         .map_err(|e| Error::from_sqlx("actors/load", e))?;
     let Some(first) = rows.first() else { return Err(Error::not_found("user", user)) };
     let site = first.site_roles.clone();
-    let organizations = rows.into_iter().filter_map(|row| row.organization_id.zip(row.organization_roles));
-    Ok(Actor::user(user, &site, organizations))
+    Ok(Actor::user(user, &site, rows.into_iter().filter_map(RolesRow::membership)))
 }

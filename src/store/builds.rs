@@ -8,8 +8,8 @@ use super::{Error, Result, Timestamp, input};
 use crate::{
     authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces, RunJobs},
     model::{
-        BuildReason, DeadlineOutcome, JobId, JobStatus, NewBuild, PresetId, TemplateVersionId, Transition, UserId,
-        WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
+        BuildReason, DeadlineOutcome, JobId, JobStatus, NewBuild, PresetId, TemplateId, TemplateVersionId, Transition,
+        UserId, WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -36,7 +36,6 @@ struct BuildRow {
     reason: BuildReason,
     daily_cost: i32,
     template_version_preset_id: Option<PresetId>,
-    has_ai_task: Option<bool>,
     has_external_agent: Option<bool>,
 }
 
@@ -61,7 +60,6 @@ impl From<BuildRow> for WorkspaceBuild {
             reason: row.reason,
             daily_cost: row.daily_cost,
             preset_id: row.template_version_preset_id,
-            has_ai_task: row.has_ai_task,
             has_external_agent: row.has_external_agent,
         }
     }
@@ -76,7 +74,8 @@ impl From<BuildRow> for WorkspaceBuild {
 ///
 /// # Errors
 /// [`Error::NotFound`] when the organization has no such workspace, the permit does not reach its owner, it is deleted,
-/// or the version is not one of its template, or the preset not one of the version. [`Error::Conflict`] with
+/// or the version is not one of its template, or the preset not one of the version; and when neither a role nor the lists
+/// of the template let read it for a start, or use it for another version than before. [`Error::Conflict`] with
 /// `workspace_builds_deadline_below_max_deadline`, `workspace_builds_pkey`, `workspace_builds_job_id_key` or
 /// `provisioner_jobs_pkey`. [`Error::Invalid`] for NUL characters, and options that name the build.
 #[tracing::instrument(name = "db.builds.create", skip_all)]
@@ -94,7 +93,7 @@ pub async fn create(
     let tags = Value::from_iter(new.tags.0.clone());
     new.trace_metadata.as_ref().map_or(Ok(()), |metadata| input::json("trace_metadata", metadata))?;
     for _ in 0..MAX_ATTEMPTS {
-        let number = sqlx::query_file_scalar!(
+        let row = sqlx::query_file!(
             "queries/builds/create.sql",
             new.id.0,
             new.workspace_id.0,
@@ -112,7 +111,9 @@ pub async fn create(
             &tags as _,
             now,
             &input as _,
-            new.trace_metadata as _
+            new.trace_metadata as _,
+            permit.reader().map(|reader| reader.0),
+            permit.user().map(|user| user.0)
         )
         .fetch_optional(&mut *conn)
         .await
@@ -122,7 +123,10 @@ pub async fn create(
             Error::conflict("builds/create", &constraints, e)
         })?
         .ok_or_else(|| Error::not_found("workspace", new.workspace_id))?;
-        if let Some(number) = number {
+        if !row.allowed {
+            return Err(Error::not_found("template", row.template_id));
+        }
+        if let Some(number) = row.build_number {
             return Ok(number);
         }
     }

@@ -126,7 +126,8 @@ impl LogRow {
 #[tracing::instrument(name = "db.job_logs.after", skip_all)]
 pub async fn after(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId, after: i64) -> Result<Vec<JobLog>> {
     let owner = permit.owner().map(|owner| owner.0);
-    let rows = sqlx::query_file_as!(LogRow, "queries/job_logs/after.sql", id.0, permit.organization().0, after, owner)
+    let (organization, imports) = (permit.organization().0, permit.imports());
+    let rows = sqlx::query_file_as!(LogRow, "queries/job_logs/after.sql", id.0, organization, after, owner, imports)
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("job_logs/after", e))?;

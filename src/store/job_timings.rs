@@ -105,7 +105,8 @@ impl TimingRow {
 #[tracing::instrument(name = "db.job_timings.list", skip_all)]
 pub async fn list(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId) -> Result<Vec<JobTiming>> {
     let owner = permit.owner().map(|owner| owner.0);
-    let rows = sqlx::query_file_as!(TimingRow, "queries/job_timings/list.sql", id.0, permit.organization().0, owner)
+    let (organization, imports) = (permit.organization().0, permit.imports());
+    let rows = sqlx::query_file_as!(TimingRow, "queries/job_timings/list.sql", id.0, organization, owner, imports)
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("job_timings/list", e))?;

@@ -12,13 +12,19 @@ use crate::{
     },
 };
 
+/// Whom the lists of a template must let do what.
+fn lists(permit: &ReadTemplates) -> (Option<uuid::Uuid>, &'static str) {
+    (permit.user().map(|user| user.0), permit.right().as_str())
+}
+
 /// The template with this id in the organization, also a deleted one. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none, or it belongs to another organization.
+/// [`Error::NotFound`] when there is none, it belongs to another organization, or the permit does not reach it.
 #[tracing::instrument(name = "db.templates.get", skip_all)]
 pub async fn get(conn: &mut PgConnection, permit: &ReadTemplates, id: TemplateId) -> Result<Template> {
-    sqlx::query_file_as!(Template, "queries/templates/get.sql", permit.organization().0, id.0)
+    let (organization, (user, right)) = (permit.organization().0, lists(permit));
+    sqlx::query_file_as!(Template, "queries/templates/get.sql", organization, id.0, user, right)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("templates/get", e))?
@@ -28,11 +34,12 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadTemplates, id: TemplateId
 /// The template with this name in any case, deleted ones left out. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the organization has none.
+/// [`Error::NotFound`] when the organization has none that the permit reaches.
 #[tracing::instrument(name = "db.templates.by_name", skip_all)]
 pub async fn by_name(conn: &mut PgConnection, permit: &ReadTemplates, name: &str) -> Result<Template> {
     input::text("name", name)?;
-    sqlx::query_file_as!(Template, "queries/templates/by_name.sql", permit.organization().0, name)
+    let (organization, (user, right)) = (permit.organization().0, lists(permit));
+    sqlx::query_file_as!(Template, "queries/templates/by_name.sql", organization, name, user, right)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("templates/by_name", e))?
@@ -74,8 +81,9 @@ struct RulesRow {
 /// [`Error::NotFound`] when there is none in an organization that is not deleted and that the permit reaches.
 #[tracing::instrument(name = "db.templates.find", skip_all)]
 pub async fn find(conn: &mut PgConnection, permit: &FindTemplates, id: TemplateId) -> Result<TemplateRules> {
-    let only = permit.only();
-    let row = sqlx::query_file_as!(RulesRow, "queries/templates/find.sql", id.0, only.as_deref() as _)
+    let (all, user) = (permit.everything_in(), permit.user().map(|user| user.0));
+    let right = permit.right().as_str();
+    let row = sqlx::query_file_as!(RulesRow, "queries/templates/find.sql", id.0, all.as_deref() as _, user, right)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("templates/find", e))?
@@ -104,7 +112,8 @@ struct VersionRow {
 /// A version of a template of the organization, and how its import stands. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the template has no such version, or belongs to another organization.
+/// [`Error::NotFound`] when the template has no such version, belongs to another organization, or the permit does not
+/// reach it.
 #[tracing::instrument(name = "db.templates.version", skip_all)]
 pub async fn version(
     conn: &mut PgConnection,
@@ -113,11 +122,13 @@ pub async fn version(
     id: TemplateVersionId,
 ) -> Result<TemplateVersion> {
     let organization = permit.organization().0;
-    let row = sqlx::query_file_as!(VersionRow, "queries/templates/version.sql", organization, template.0, id.0)
-        .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("templates/version", e))?
-        .ok_or_else(|| Error::not_found("template version", id))?;
+    let (user, right) = lists(permit);
+    let row =
+        sqlx::query_file_as!(VersionRow, "queries/templates/version.sql", organization, template.0, id.0, user, right)
+            .fetch_optional(conn)
+            .await
+            .map_err(|e| Error::from_sqlx("templates/version", e))?
+            .ok_or_else(|| Error::not_found("template version", id))?;
     Ok(TemplateVersion {
         id: row.id,
         name: row.name,

@@ -15,8 +15,8 @@ use crate::{
 /// # Errors
 /// [`Error::Conflict`] with `workspaces_owner_id_lower_idx` when the owner has a workspace with that name in any case,
 /// and with `workspaces_pkey` when there is one with that id; [`Error::NotFound`] when the organization has no such
-/// template or is deleted, or the template is, or the owner is no member there, deleted or suspended; [`Error::Invalid`] for a schedule with a NUL byte and a `ttl`
-/// beyond 292 years.
+/// template or is deleted, or the template is, or neither a role nor its lists let use it, or the owner is no member there,
+/// deleted or suspended; [`Error::Invalid`] for a schedule with a NUL byte and a `ttl` beyond 292 years.
 #[tracing::instrument(name = "db.workspaces.create", skip_all)]
 pub async fn create(
     conn: &mut PgConnection,
@@ -37,7 +37,8 @@ pub async fn create(
         new.name.as_str(),
         new.autostart_schedule.as_deref(),
         ttl,
-        now
+        now,
+        permit.user().map(|user| user.0)
     )
     .fetch_optional(conn)
     .await

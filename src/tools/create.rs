@@ -14,7 +14,7 @@ use super::{
     chat_daemon, name, twice,
 };
 use crate::{
-    authz::{Actor, FindTemplates, ReadChatSettings, ReadTemplates},
+    authz::{Actor, FindTemplates, ReadChatSettings, ReadTemplates, TemplateRight},
     duration,
     model::{
         AgentStatus, ChatBinding, JobStatus, PresetId, TemplateId, TemplateRules, Transition, Workspace,
@@ -162,14 +162,14 @@ impl Toolbox {
     }
 
     async fn find_template(&self, owner: &Actor, template: TemplateId) -> Result<TemplateRules, Unavailable> {
-        let permit = FindTemplates::of(owner);
+        let permit = FindTemplates::of(owner, TemplateRight::Use);
         twice(|| async { Ok(store::templates::find(&mut *self.pool.get().await?, &permit, template).await?) }).await
     }
 
     /// Whether the active version is known to have agents that do not start by themselves.
     async fn has_external_agent(&self, owner: &Actor, rules: &TemplateRules) -> bool {
         let look = || async {
-            let permit = ReadTemplates::check(owner, self.organization)?;
+            let permit = ReadTemplates::check(owner, self.organization, TemplateRight::Use)?;
             let (template, version) = (rules.template.id, rules.active_version_id);
             Ok::<_, Unavailable>(
                 store::templates::version(&mut *self.pool.get().await?, &permit, template, version).await?,

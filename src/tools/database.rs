@@ -10,7 +10,9 @@ use super::{
     ApiError, Created, NewChatWorkspace, OperationError, Operations, Parameter, StartChatWorkspace, Started, Validation,
 };
 use crate::{
-    authz::{Actor, BuildWorkspaces, CreateWorkspaces, FindTemplates, ReadTemplates, ReadWorkspaces, UseChats},
+    authz::{
+        Actor, BuildWorkspaces, CreateWorkspaces, FindTemplates, ReadTemplates, ReadWorkspaces, TemplateRight, UseChats,
+    },
     model::{
         BuildReason, ChatBinding, JobId, JobStatus, NewBuild, NewWorkspace, PresetId, Tags, TemplateId, TemplateRules,
         TemplateVersion, TemplateVersionId, Transition, UserId, Workspace, WorkspaceBuildId, WorkspaceId,
@@ -106,7 +108,8 @@ async fn create(
         return Err(refused(403, "You may not create workspaces in this organization.").into());
     };
     let template = template_for_new(conn, owner, new).await?;
-    let version = version(conn, owner, &template, template.active_version_id, "template_id").await?;
+    let version =
+        version(conn, owner, TemplateRight::Use, &template, template.active_version_id, "template_id").await?;
     if version.archived {
         return Err(invalid("template_id", "The active version of the template is archived.").into());
     }
@@ -165,10 +168,10 @@ async fn start(
         return Err(OperationError::Changed);
     }
     let Workspace { template_id, .. } = workspace;
-    let template = store::templates::find(conn, &FindTemplates::of(owner), template_id).await?;
+    let template = store::templates::find(conn, &FindTemplates::of(owner, TemplateRight::Read), template_id).await?;
     let version_id =
         if template.require_active_version { template.active_version_id } else { latest.template_version_id };
-    let version = version(conn, owner, &template, version_id, "template_version_id").await?;
+    let version = version(conn, owner, TemplateRight::Read, &template, version_id, "template_version_id").await?;
     let before = store::builds::options(conn, &may_build, latest.id).await?;
     let build = Build {
         ids,
@@ -225,7 +228,7 @@ impl Build {
         match store::builds::create(conn, &permit, &new, now).await {
             Ok(_number) => Ok(()),
             // The workspace and the version are there: what is not is the preset.
-            Err(Error::NotFound { .. }) if self.preset.is_some() => {
+            Err(Error::NotFound { entity: "workspace", .. }) if self.preset.is_some() => {
                 Err(invalid("preset_id", "It is no preset of the template's active version.").into())
             }
             Err(error) => Err(as_refusal(error)),
@@ -259,7 +262,8 @@ async fn template_for_new(conn: &mut PgConnection, owner: &Actor, new: &NewChatW
         let detail = format!("The organization has no template {id}.");
         ApiError { status: 404, ..invalid("template_id", &detail) }
     };
-    let template = match store::templates::find(conn, &FindTemplates::of(owner), new.template).await {
+    let permit = FindTemplates::of(owner, TemplateRight::Use);
+    let template = match store::templates::find(conn, &permit, new.template).await {
         Ok(template) if template.template.organization_id == new.organization => template,
         Ok(_) | Err(Error::NotFound { .. }) => return Err(unknown(new.template).into()),
         Err(error) => return Err(error.into()),
@@ -280,11 +284,12 @@ async fn template_for_new(conn: &mut PgConnection, owner: &Actor, new: &NewChatW
 async fn version(
     conn: &mut PgConnection,
     owner: &Actor,
+    right: TemplateRight,
     template: &TemplateRules,
     id: TemplateVersionId,
     field: &str,
 ) -> Result<TemplateVersion> {
-    let permit = ReadTemplates::check(owner, template.template.organization_id)?;
+    let permit = ReadTemplates::check(owner, template.template.organization_id, right)?;
     let version = match store::templates::version(conn, &permit, template.template.id, id).await {
         Ok(version) => version,
         Err(Error::NotFound { .. }) => return Err(invalid(field, "The template has no such version.").into()),

@@ -1,6 +1,6 @@
 //! Who may do what, every actor with every operation on everything: the answers are those of a table written by hand.
 //!
-//! [`POLICY`] says who may (domain 10.1, 10.6, 12.6, and 15, decision 12), and shares nothing with `src/authz`. An
+//! [`POLICY`] says who may (domain 10.1, 10.6, 12.6), and shares nothing with `src/authz`. An
 //! operation without a line in it fails a test.
 
 use std::{
@@ -18,7 +18,7 @@ use coderdb::{
         InsertJobs, ListQuota, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates,
         ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations,
         ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System,
-        UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
+        TemplateRight, UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
@@ -36,8 +36,8 @@ use uuid::Uuid;
 
 use crate::support;
 
-/// One line per operation: its scopes, then who may: roles of the site, roles in the organization, `member` for every
-/// member of it, `self` for the user (in quota, as a member), and parts of the product.
+/// One line per operation: its scopes, then who may: roles of the site, roles in the organization, `@jobs` for a
+/// custom one there that reads jobs, `member` for every member of it, `self` for the user (in quota, as a member), and parts of the product.
 ///
 /// The scopes are: `site`, nothing to choose; `anywhere`, the same, and a role in any organization does; `list`, what an organization has; `thing`, one thing of an organization,
 /// asked for with a permit for any; `found`, the same, but what is not there is left out; `owned`, the same as `thing`
@@ -70,34 +70,34 @@ chats::bind_build_agent          own          : self chats
 chats::get                       own          : self chats
 chats::get_with_lock             own          : self chats
 daemons::delete_old              site         : reaper operator
-daemons::eligible                found        : owner template-admin auditor @admin @template-admin @auditor reconciler operator
+daemons::eligible                found        : owner @admin @template-admin @jobs reconciler operator
 daemons::heartbeat               thing        : daemon
-daemons::list                    list         : owner template-admin auditor @admin @template-admin @auditor reconciler operator
+daemons::list                    list         : owner @admin @template-admin @jobs reconciler operator
 daemons::upsert                  thing        : daemon
 files::get                       own          : owner template-admin self operator
 files::insert                    anywhere     : owner template-admin @admin @template-admin
 files::of_job                    thing        : daemon
-job_logs::after                  owned        : owner template-admin auditor @admin @template-admin @auditor member operator
+job_logs::after                  owned        : owner @admin @template-admin @jobs member operator
 job_logs::append                 thing        : daemon
 job_timings::insert              thing        : daemon
-job_timings::list                owned        : owner template-admin auditor @admin @template-admin @auditor member operator
+job_timings::list                owned        : owner @admin @template-admin @jobs member operator
 jobs::acquire                    list         : daemon
 jobs::acquire_batch              list         : daemon
-jobs::by_ids                     found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
-jobs::by_ids_with_queue_position found        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::by_ids                     found        : owner @admin @template-admin @jobs daemon reaper reconciler operator
+jobs::by_ids_with_queue_position found        : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::cancel                     owned        : owner @admin member operator
 jobs::cancel_batch               owned        : owner @admin member operator
 jobs::complete                   thing        : daemon
-jobs::count_by_tags              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
-jobs::created_after              list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::count_by_tags              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
+jobs::created_after              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::fail                       thing        : daemon
 jobs::fail_over_quota            thing        : daemon
-jobs::get                        thing        : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::get                        thing        : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
-jobs::ids                        list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::ids                        list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::insert                     thing        : owner member
-jobs::list                       list         : owner template-admin auditor @admin @template-admin @auditor daemon reaper reconciler operator
+jobs::list                       list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::reap                       site         : reaper
 jobs::reap_candidates            site         : reaper
 jobs::update                     thing        : daemon
@@ -238,6 +238,9 @@ SELECT id, created_at, 'provisioner', 'info', '', '' FROM provisioner_jobs;
 INSERT INTO workspace_agent_logs (agent_id, created_at, output) SELECT id, created_at, '' FROM workspace_agents;
 INSERT INTO provisioner_job_timings (job_id, started_at, ended_at, stage, source, action, resource)
 SELECT id, created_at, created_at, 'plan', '', '', '' FROM provisioner_jobs;
+INSERT INTO custom_roles (name, display_name, organization_id, org_permissions) VALUES
+    ('job-reader', '', u(1), '[{\"negate\": false, \"resource_type\": \"provisioner_jobs\", \"action\": \"read\"}]'),
+    ('no-jobs', '', u(1), '[{\"negate\": true, \"resource_type\": \"provisioner_jobs\", \"action\": \"*\"}]');
 ";
 
 /// Number, stored roles of the site, stored roles in organizations; and what these come to, there and there.
@@ -268,6 +271,12 @@ const USERS: &[User] = &[
     (24, &[], &[(1, &["organization-auditor:", "organization-admin:x"])], "", "1:"),
     // Roles that are not built in, or not spelled so, or not of this kind.
     (25, &[], &[(1, &["superuser", "Organization-Admin", "organization-admin ", "", "owner", "auditor"])], "", "1:"),
+    // Custom roles; a negation wins, but not over a role of the site. A role of another organization gives nothing.
+    (26, &[], &[(1, &["job-reader"])], "", "1:jobs"),
+    (27, &[], &[(1, &["job-reader:00000000-0000-0000-0000-000000000001"])], "", "1:jobs"),
+    (28, &[], &[(1, &["job-reader:00000000-0000-0000-0000-000000000002"]), (2, &["job-reader"])], "", "1: 2:"),
+    (29, &[], &[(1, &["job-reader", "no-jobs"])], "", "1:"),
+    (39, &["owner"], &[(1, &["no-jobs"])], "owner", "1:"),
     (30, &["owner"], &[], "owner", ""),
     (31, &["template-admin"], &[], "template-admin", ""),
     (32, &["user-admin"], &[], "user-admin", ""),
@@ -492,21 +501,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(store::builds::by_number(conn, &permit, workspace, 1).await?.id == build)
         }
         "builds::create" => {
-            let new = NewBuild {
-                id: WorkspaceBuildId(u(5001)),
-                job_id: JobId(u(5002)),
-                workspace_id: workspace,
-                template_version_id: version,
-                preset_id: None,
-                transition: Transition::Stop,
-                reason: BuildReason::Initiator,
-                provisioner_state: None,
-                deadline: None,
-                max_deadline: None,
-                tags: Tags::default(),
-                options: serde_json::Map::new(),
-                trace_metadata: None,
-            };
+            let new = NewBuild { template_version_id: version, ..new_build(workspace) };
             let permit = BuildWorkspaces::check(who, organization)?;
             usize::from(store::builds::create(conn, &permit, &new, NOW).await? == 2)
         }
@@ -860,23 +855,24 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(outcome == SetOutcome::Changed)
         }
         "templates::by_name" => {
-            let (permit, name) = (ReadTemplates::check(who, organization)?, format!("template-{}", at.home));
+            let (permit, name) =
+                (ReadTemplates::check(who, organization, TemplateRight::Read)?, format!("template-{}", at.home));
             usize::from(store::templates::by_name(conn, &permit, &name).await?.id == template)
         }
         "templates::find" => {
-            let found = store::templates::find(conn, &FindTemplates::of(who), template).await?;
+            let found = store::templates::find(conn, &FindTemplates::of(who, TemplateRight::Read), template).await?;
             usize::from(found.template.organization_id == organization)
         }
         "templates::get" => {
-            let permit = ReadTemplates::check(who, organization)?;
+            let permit = ReadTemplates::check(who, organization, TemplateRight::Read)?;
             usize::from(store::templates::get(conn, &permit, template).await?.id == template)
         }
         "templates::resolve" => {
-            let permit = ReadTemplates::check(who, organization)?;
+            let permit = ReadTemplates::check(who, organization, TemplateRight::Read)?;
             usize::from(store::templates::resolve(conn, &permit, &NameOrId::Id(template)).await?.id == template)
         }
         "templates::version" => {
-            let permit = ReadTemplates::check(who, organization)?;
+            let permit = ReadTemplates::check(who, organization, TemplateRight::Read)?;
             usize::from(store::templates::version(conn, &permit, template, version).await?.id == version)
         }
         "users::by_username" => {
@@ -1117,4 +1113,203 @@ async fn a_role_that_is_taken_away_is_gone_at_the_next_look() {
         .await
         .expect("the update");
     assert!(!may_read(&mut conn).await);
+}
+
+#[tokio::test]
+async fn a_custom_role_lets_read_jobs_by_its_permissions_and_a_negation_wins() {
+    const READ: &str = r#"{"negate": false, "resource_type": "provisioner_jobs", "action": "read"}"#;
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    fixture(&mut conn).await;
+    let permit = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
+    for (built_in, permissions, may) in [
+        ("", format!("[{READ}]"), true),
+        ("", r#"[{"negate": false, "resource_type": "*", "action": "read"}]"#.to_owned(), true),
+        ("", r#"[{"negate": false, "resource_type": "provisioner_jobs", "action": "*"}]"#.to_owned(), true),
+        ("", r#"[{"negate": false, "resource_type": "*", "action": "*"}]"#.to_owned(), true),
+        ("", r#"[{"resource_type": "provisioner_jobs", "action": "read"}]"#.to_owned(), true),
+        ("", r#"[{"negate": false, "resource_type": "provisioner_jobs", "action": "update"}]"#.to_owned(), false),
+        ("", r#"[{"negate": false, "resource_type": "provisioner_daemon", "action": "read"}]"#.to_owned(), false),
+        ("", format!(r#"[{READ}, {{"negate": true, "resource_type": "provisioner_jobs", "action": "read"}}]"#), false),
+        ("", format!(r#"[{{"negate": true, "resource_type": "*", "action": "read"}}, {READ}]"#), false),
+        ("", format!(r#"[{READ}, {{"negate": true, "resource_type": "template", "action": "*"}}]"#), true),
+        // What has another form gives nothing, and the rest stays.
+        ("", "{}".to_owned(), false),
+        ("", "null".to_owned(), false),
+        ("", READ.to_owned(), false),
+        ("", format!("[[{READ}]]"), false),
+        (
+            "",
+            r#"["*", 1, {"negate": false, "action": "read"}, {"resource_type": 1, "action": "read"}]"#.to_owned(),
+            false,
+        ),
+        ("", format!(r#"["*", {READ}]"#), true),
+        // A negation takes from the built-in roles of the organization, too.
+        ("organization-admin", "[]".to_owned(), true),
+        ("organization-auditor", "[]".to_owned(), false),
+        (
+            "organization-admin",
+            r#"[{"negate": true, "resource_type": "provisioner_jobs", "action": "read"}]"#.to_owned(),
+            false,
+        ),
+    ] {
+        sqlx::query("UPDATE custom_roles SET org_permissions = $1::text::jsonb WHERE name = 'job-reader'")
+            .bind(&permissions)
+            .execute(&mut conn)
+            .await
+            .expect("the role");
+        sqlx::query("UPDATE organization_members SET roles = ARRAY['job-reader', $1] WHERE user_id = u(26)")
+            .bind(built_in)
+            .execute(&mut conn)
+            .await
+            .expect("the roles");
+        let actor = store::actors::load(&mut conn, &permit, UserId(u(26))).await.expect("the actor");
+        let organization = OrganizationId(u(1));
+        assert_eq!(ReadJobs::check(&actor, organization).is_ok(), may, "{built_in} {permissions}");
+        assert_eq!(ReadDaemons::check(&actor, organization).is_ok(), may, "{built_in} {permissions}");
+        let logs = ReadJobLogs::check(&actor, organization).expect("a member");
+        assert_eq!(logs.owner().is_none(), may, "{built_in} {permissions}");
+        assert!(ReadJobs::check(&actor, OrganizationId(u(2))).is_err());
+    }
+}
+
+#[tokio::test]
+async fn the_logs_of_an_import_are_for_those_who_read_jobs_or_manage_templates() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let actors = fixture(&mut conn).await;
+    let becomes = |kind: &str| {
+        AssertSqlSafe(format!(
+            "DELETE FROM workspace_builds WHERE job_id = u(101); UPDATE provisioner_jobs SET type = '{kind}'"
+        ))
+    };
+    for (kind, readers) in [
+        // User 1 owns the workspace.
+        ("workspace_build", vec![1, 12, 13, 22, 26, 27, 30, 35, 38, 39]),
+        // User 1 asked for it.
+        ("template_version_dry_run", vec![1, 12, 13, 22, 26, 27, 30, 35, 38, 39]),
+        ("template_version_import", vec![12, 13, 22, 26, 27, 30, 31, 34, 35, 38, 39]),
+    ] {
+        if kind != "workspace_build" {
+            sqlx::raw_sql(becomes(kind)).execute(&mut conn).await.expect("another kind of job");
+        }
+        let mut found = Vec::new();
+        for who in &actors {
+            let Some(user) = who.user else { continue };
+            let at = At { organization: 1, home: 1, user: 1 };
+            let logs = run("job_logs::after", &mut conn, &who.actor, at).await.is_ok();
+            let timings = run("job_timings::list", &mut conn, &who.actor, at).await.is_ok();
+            assert_eq!(logs, timings, "{kind} as user {user}");
+            found.extend(logs.then_some(user));
+        }
+        found.sort_unstable();
+        assert_eq!(found, readers, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn the_lists_of_a_template_open_each_operation_that_names_it() {
+    const READ: [&str; 7] = [
+        "templates::by_name",
+        "templates::find",
+        "templates::get",
+        "templates::resolve",
+        "templates::version",
+        "jobs::insert",
+        "builds::start",
+    ];
+    const USE: [&str; 2] = ["workspaces::create", "builds::move"];
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let actors = fixture(&mut conn).await;
+    sqlx::raw_sql(
+        "INSERT INTO groups (id, name, organization_id)
+         VALUES (u(1), 'Everyone', u(1)), (u(60), 'in', u(1)), (u(61), 'out', u(1)), (u(62), 'elsewhere', u(2));
+         INSERT INTO group_members (user_id, group_id) VALUES (u(1), u(60)), (u(11), u(61)), (u(11), u(62));
+         INSERT INTO template_versions (id, template_id, organization_id, created_at, updated_at, name, readme, job_id,
+             created_by)
+         VALUES (u(199), u(102), u(1), moment(), moment(), 'another', '', u(101), u(1))",
+    )
+    .execute(&mut conn)
+    .await
+    .expect("groups");
+    let both = |n: u32| format!(r#"{{"{}": ["read", "use"]}}"#, u(n));
+    let mut wrong = Vec::new();
+    for (group_acl, user_acl, read, uses) in [
+        (both(1), "{}".to_owned(), true, true),
+        (both(60), "{}".to_owned(), true, true),
+        (both(61), "{}".to_owned(), false, false),
+        (both(2), "{}".to_owned(), false, false),
+        ("{}".to_owned(), both(1), true, true),
+        ("{}".to_owned(), both(11), false, false),
+        ("{}".to_owned(), "{}".to_owned(), false, false),
+        (format!(r#"{{"{}": ["*"]}}"#, u(60)), "{}".to_owned(), true, true),
+        (format!(r#"{{"{}": ["read"]}}"#, u(1)), "{}".to_owned(), true, false),
+        (format!(r#"{{"{}": ["use"]}}"#, u(1)), "{}".to_owned(), false, true),
+    ] {
+        sqlx::query("UPDATE templates SET group_acl = $1::text::jsonb, user_acl = $2::text::jsonb WHERE id = u(102)")
+            .bind(&group_acl)
+            .bind(&user_acl)
+            .execute(&mut conn)
+            .await
+            .expect("the lists");
+        let lines = READ.iter().map(|operation| (operation, read)).chain(USE.iter().map(|operation| (operation, uses)));
+        // What neither starts nor moves a workspace is nobody's business but its owner's.
+        for (operation, may) in lines.chain([(&"builds::create", true)]) {
+            // User 1, and user 16, an admin of organization 2 only.
+            for (n, may) in [(1, may), (16, false)] {
+                let who = actors.iter().find(|who| who.user == Some(n)).expect("a user");
+                let at = At { organization: 1, home: 1, user: n };
+                let mut tx = conn.begin().await.expect("a transaction");
+                let result = match *operation {
+                    "builds::start" => build(&mut tx, &who.actor, 107).await,
+                    "builds::move" => build(&mut tx, &who.actor, 199).await,
+                    operation => run(operation, &mut tx, &who.actor, at).await,
+                };
+                tx.rollback().await.expect("nothing stays");
+                let as_expected = match &result {
+                    Ok(rows) => may && *rows == 1,
+                    Err(Error::NotFound { .. }) => !may,
+                    Err(_) => false,
+                };
+                if !as_expected {
+                    wrong.push(format!("{operation} as user {n} by {group_acl} and {user_acl}: {result:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Starts the workspace of organization 1 in a version.
+async fn build(conn: &mut PgConnection, who: &Actor, version: u32) -> Result<usize> {
+    let permit = BuildWorkspaces::check(who, OrganizationId(u(1)))?;
+    let new = NewBuild {
+        template_version_id: TemplateVersionId(u(version)),
+        transition: Transition::Start,
+        ..new_build(WorkspaceId(u(103)))
+    };
+    match store::builds::create(conn, &permit, &new, NOW).await {
+        Err(Error::NotFound { entity, .. }) if entity != "template" => panic!("{entity} not found"),
+        created => Ok(usize::from(created? == 2)),
+    }
+}
+
+/// A build that stops a workspace in the version that it has.
+fn new_build(workspace: WorkspaceId) -> NewBuild {
+    NewBuild {
+        id: WorkspaceBuildId(u(5001)),
+        job_id: JobId(u(5002)),
+        workspace_id: workspace,
+        template_version_id: TemplateVersionId(u(107)),
+        preset_id: None,
+        transition: Transition::Stop,
+        reason: BuildReason::Initiator,
+        provisioner_state: None,
+        deadline: None,
+        max_deadline: None,
+        tags: Tags::default(),
+        options: serde_json::Map::new(),
+        trace_metadata: None,
+    }
 }

@@ -9,8 +9,8 @@ use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, ListQuota,
         MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadDaemons, ReadJobLogs, ReadJobs, ReadLicenses,
-        ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, UploadFiles, WatchJobs,
-        WriteLicenses,
+        ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, TemplateRight,
+        UploadFiles, WatchJobs, WriteLicenses,
     },
     model::{
         AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Exclude, Failure,
@@ -594,11 +594,11 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             store::runner::commit_quota(conn, &runs, job, Transition::Start, &costs, time("now")).await.map(drop)
         }
         "templates::by_name" => {
-            let permit = ReadTemplates::check(owner, organization)?;
+            let permit = ReadTemplates::check(owner, organization, TemplateRight::Read)?;
             store::templates::by_name(conn, &permit, &bad.text()).await.map(drop)
         }
         "templates::resolve" => {
-            let permit = ReadTemplates::check(owner, organization)?;
+            let permit = ReadTemplates::check(owner, organization, TemplateRight::Read)?;
             store::templates::resolve(conn, &permit, &NameOrId::Name(bad.text())).await.map(drop)
         }
         "users::by_username" => store::users::by_username(conn, &ReadUsers::check(owner)?, &bad.text()).await.map(drop),

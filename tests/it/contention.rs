@@ -54,7 +54,9 @@ async fn world() -> (Database, Actor) {
          SELECT add_member(1, 1);
          INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
          VALUES (u(1), at_second(0), u(1), 'key', '', '{}');
-         INSERT INTO chat_model_configs (id, provider, model) VALUES (u(1), 'provider', 'model');
+         INSERT INTO chat_providers (provider) VALUES ('openai');
+         INSERT INTO chat_model_configs (id, provider, model, context_limit, compression_threshold)
+         VALUES (u(1), 'openai', 'model', 200000, 80);
          INSERT INTO chats (id, owner_id, last_model_config_id, organization_id)
          SELECT u(n), u(1), u(1), u(1) FROM generate_series(1, 2) AS n",
     )

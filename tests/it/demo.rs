@@ -353,7 +353,8 @@ async fn the_rows_agree_with_each_other() {
     loaded(&mut conn, Some(STORM)).await;
     assert_eq!(broken_references(&mut conn).await, Vec::<String>::new());
     for (name, rows) in tables(&mut conn).await {
-        assert!(rows.0 > 0, "no table ends empty, and {name} has");
+        // A server of Coder would look for the keys that encrypt its tokens.
+        assert_eq!(rows.0 > 0, name != "dbcrypt_keys", "no table ends empty, and {name} has");
     }
     let never = [
         (

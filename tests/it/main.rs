@@ -6,6 +6,7 @@ mod bad_input;
 mod builds;
 mod chats;
 mod cli;
+mod coder_catalog;
 mod compile_fail;
 mod connect;
 mod contention;

@@ -93,42 +93,44 @@ async fn the_callers_settings_and_transaction_are_as_they_were() {
 const BY_HAND: &[(&str, &[&str])] = &[
     // Columns.
     (
-        "ALTER TABLE user_links DROP COLUMN linked_id",
-        &["column user_links.linked_id is missing: text DEFAULT ''::text NOT NULL | nothing"],
+        "ALTER TABLE user_links DROP COLUMN oauth_access_token",
+        &["column user_links.oauth_access_token is missing: text DEFAULT ''::text NOT NULL | nothing"],
     ),
     (
-        "ALTER TABLE user_links RENAME linked_id TO mine",
+        "ALTER TABLE user_links RENAME oauth_access_token TO mine",
         &[
-            "column user_links.linked_id is missing: text DEFAULT ''::text NOT NULL | nothing",
+            "column user_links.oauth_access_token is missing: text DEFAULT ''::text NOT NULL | nothing",
             "extra column user_links.mine",
         ],
     ),
     (
-        "ALTER TABLE user_links ALTER linked_id TYPE varchar(10)",
+        "ALTER TABLE user_links ALTER oauth_access_token TYPE varchar(10)",
         &[
-            "column user_links.linked_id is changed: text DEFAULT ''::text NOT NULL | character varying(10) DEFAULT ''::text NOT NULL",
+            "column user_links.oauth_access_token is changed: text DEFAULT ''::text NOT NULL | character varying(10) DEFAULT ''::text NOT NULL",
         ],
     ),
     (
-        "ALTER TABLE user_links ALTER linked_id DROP NOT NULL",
-        &["column user_links.linked_id is changed: text DEFAULT ''::text NOT NULL | text DEFAULT ''::text"],
+        "ALTER TABLE user_links ALTER oauth_access_token DROP NOT NULL",
+        &["column user_links.oauth_access_token is changed: text DEFAULT ''::text NOT NULL | text DEFAULT ''::text"],
     ),
     (
         "ALTER TABLE user_links ADD mine int; ALTER TABLE groups ALTER chat_spend_limit_micros SET NOT NULL",
         &["column groups.chat_spend_limit_micros is changed: bigint | bigint NOT NULL", "extra column user_links.mine"],
     ),
     (
-        "ALTER TABLE user_links ALTER linked_id SET DEFAULT 'x'",
-        &["column user_links.linked_id is changed: text DEFAULT ''::text NOT NULL | text DEFAULT 'x'::text NOT NULL"],
-    ),
-    (
-        "ALTER TABLE user_links ALTER linked_id DROP DEFAULT",
-        &["column user_links.linked_id is changed: text DEFAULT ''::text NOT NULL | text NOT NULL"],
-    ),
-    (
-        "ALTER TABLE user_links ALTER linked_id TYPE text COLLATE \"C\"",
+        "ALTER TABLE user_links ALTER oauth_access_token SET DEFAULT 'x'",
         &[
-            "column user_links.linked_id is changed: text DEFAULT ''::text NOT NULL | text COLLATE \"C\" DEFAULT ''::text NOT NULL",
+            "column user_links.oauth_access_token is changed: text DEFAULT ''::text NOT NULL | text DEFAULT 'x'::text NOT NULL",
+        ],
+    ),
+    (
+        "ALTER TABLE user_links ALTER oauth_access_token DROP DEFAULT",
+        &["column user_links.oauth_access_token is changed: text DEFAULT ''::text NOT NULL | text NOT NULL"],
+    ),
+    (
+        "ALTER TABLE user_links ALTER oauth_access_token TYPE text COLLATE \"C\"",
+        &[
+            "column user_links.oauth_access_token is changed: text DEFAULT ''::text NOT NULL | text COLLATE \"C\" DEFAULT ''::text NOT NULL",
         ],
     ),
     (
@@ -145,9 +147,9 @@ const BY_HAND: &[(&str, &[&str])] = &[
         &["column notification_templates.mine is unexpected: nothing | text NOT NULL"],
     ),
     (
-        "ALTER TABLE user_links ADD mine int GENERATED ALWAYS AS (1 / length(linked_id)) STORED",
+        "ALTER TABLE user_links ADD mine int GENERATED ALWAYS AS (1 / length(oauth_access_token)) STORED",
         &[
-            "column user_links.mine is unexpected: nothing | integer GENERATED ALWAYS AS ((1 / length(linked_id))) STORED",
+            "column user_links.mine is unexpected: nothing | integer GENERATED ALWAYS AS ((1 / length(oauth_access_token))) STORED",
         ],
     ),
     // Tables.
@@ -188,9 +190,9 @@ const BY_HAND: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "ALTER TABLE api_keys DISABLE TRIGGER ALL",
+        "ALTER TABLE user_deleted DISABLE TRIGGER ALL",
         &[
-            "constraint api_keys.api_keys_user_id_uuid_fkey is changed: FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE | FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE with its triggers DISABLED",
+            "constraint user_deleted.user_deleted_user_id_fkey is changed: FOREIGN KEY (user_id) REFERENCES users(id) | FOREIGN KEY (user_id) REFERENCES users(id) with its triggers DISABLED",
         ],
     ),
     (
@@ -337,7 +339,7 @@ async fn whatever_is_done_by_hand_is_found_and_nothing_else() {
 
 /// One difference of every kind, and what stands beside the schema.
 const A_BIT_OF_EVERYTHING: &str = "
-    ALTER TABLE user_links ALTER linked_id DROP NOT NULL, ADD note text;
+    ALTER TABLE user_links ALTER oauth_access_token DROP NOT NULL, ADD note text;
     DROP INDEX idx_api_keys_user;
     ALTER TABLE groups ADD CONSTRAINT no_x CHECK (name <> 'x');
     CREATE TABLE mine (id int); ALTER TABLE mine ADD CONSTRAINT late CHECK (id > 1) NOT VALID;
@@ -380,7 +382,7 @@ constraint groups.no_x: unexpected
     found     CHECK (name <> 'x'::text)
 constraint mine.late: unfinished
     found     CHECK (id > 1) NOT VALID
-column user_links.linked_id: changed
+column user_links.oauth_access_token: changed
     expected  text DEFAULT ''::text NOT NULL
     found     text DEFAULT ''::text
 ";

@@ -460,6 +460,10 @@ async fn unique_indexes_fold_case_and_ignore_the_deleted() {
             ("UPDATE organizations SET is_default = true", "23505 organizations_single_default_org"),
             ("UPDATE users SET email = 'user1@example.com' WHERE id = u(2)", "23505 idx_users_email"),
             ("UPDATE users SET email = 'User1@example.com' WHERE id = u(2)", "23505 users_email_lower_idx"),
+            (
+                "UPDATE users SET email = '', is_service_account = true, login_type = 'none' WHERE id IN (u(1), u(2))",
+                "ok",
+            ),
             ("UPDATE users SET username = 'user1' WHERE id = u(2)", "23505 idx_users_username"),
             ("UPDATE users SET username = 'User1' WHERE id = u(2)", "23505 users_username_lower_idx"),
             ("UPDATE users SET deleted = true, username = 'User1', email = 'user1@example.com' WHERE id = u(2)", "ok"),
@@ -537,7 +541,9 @@ async fn a_chat_outlives_its_workspace_build_and_agent() {
     let mut schema = Schema::with_rows().await;
     schema
         .run(
-            "INSERT INTO chat_model_configs (id, provider, model) VALUES (u(1), '', '');
+            "INSERT INTO chat_providers (provider) VALUES ('openai');
+             INSERT INTO chat_model_configs (id, provider, model, context_limit, compression_threshold)
+             VALUES (u(1), 'openai', '', 1, 0);
              INSERT INTO chats (id, owner_id, last_model_config_id, organization_id, workspace_id, build_id, agent_id)
              VALUES (u(1), u(1), u(1), u(1), u(1), u(1), u(1));
              INSERT INTO chats (id, owner_id, last_model_config_id, organization_id, parent_chat_id, root_chat_id)
@@ -651,10 +657,15 @@ async fn the_latest_build_of_each_living_workspace_is_the_one_with_the_highest_n
              UPDATE workspaces SET deleted = true WHERE id = u(3)",
         )
         .await;
+    assert_eq!(
+        schema.row("SELECT count(*), count(id), count(workspace_id) FROM workspace_latest_builds").await,
+        "2 1 1",
+        "a workspace without a build is a row of nulls"
+    );
     let latest = "SELECT id = u(3), workspace_id = u(1), template_version_id = u(1), job_id = u(3), \
                   template_version_preset_id = u(1), transition, \
                   extract(EPOCH FROM created_at - at_second(0))::integer, \
-                  job_status FROM workspace_latest_builds";
+                  job_status FROM workspace_latest_builds WHERE id IS NOT NULL";
     // Columns without names of their own would be one key.
     let latest = format!("SELECT concat_ws(' ', a, b, c, d, e, f, g, h) FROM ({latest}) AS q (a, b, c, d, e, f, g, h)");
     assert_eq!(schema.rows(&latest).await, ["t t t t t stop -1 canceling"]);
@@ -677,7 +688,10 @@ async fn prebuilds_are_the_workspaces_of_the_prebuilds_user_and_ready_when_all_t
              -- The newest build with a preset counts, also when a person started it.
              SELECT add_build(112, 11, 2, u(1), u(3)), add_resource(112, 112), add_agent(112, 112, 'a', 'ready');
              SELECT add_build(122, 12, 2, prebuilds()), add_resource(122, 122), add_agent(122, 122, 'a', 'ready');
-             SELECT add_agent(123, 122, 'b', 'off')",
+             SELECT add_agent(123, 122, 'b', 'off');
+             -- 16 has no build, 17 is deleted: neither is there.
+             SELECT add_workspace(n, prebuilds()) FROM generate_series(16, 17) AS n;
+             SELECT add_build(17, 17, 1, prebuilds(), u(1)); UPDATE workspaces SET deleted = true WHERE id = u(17)",
         )
         .await;
     let prebuilds = "SELECT name, template_id = u(1) AS t, created_at = at_second(right(name, 2)::integer) AS c, \
@@ -757,6 +771,28 @@ async fn the_display_views_add_names_and_drop_no_rows() {
         schema.row("SELECT name, owner_username, organization_name, template_name FROM workspaces_expanded").await,
         "workspace1 user1 org1 template1"
     );
+    schema
+        .run(
+            "SELECT add_group(7, 1, 'devs');
+             UPDATE workspaces SET group_acl = jsonb_build_object(u(7), '[]', u(99), '[]', 'odd', '[]'),
+                 user_acl = jsonb_build_object(u(1), '[]');
+             INSERT INTO tasks (id, organization_id, owner_id, name, workspace_id, template_version_id, prompt,
+                 created_at, deleted_at)
+             VALUES (u(1), u(1), u(1), 'gone', u(1), u(1), '', now(), now()),
+                    (u(2), u(1), u(1), 'task', u(1), u(1), '', now(), NULL)",
+        )
+        .await;
+    assert_eq!(
+        schema
+            .row(
+                "SELECT task_id = u(2) AS task, group_acl_display_info -> u(7)::text ->> 'name' AS g, \
+                 (SELECT count(*) FROM jsonb_object_keys(group_acl_display_info)) AS n, \
+                 user_acl_display_info -> u(1)::text ->> 'avatar_url' AS u FROM workspaces_expanded"
+            )
+            .await,
+        "true devs 1 pic",
+        "who is in no table has nothing to display"
+    );
     assert_eq!(
         schema.row("SELECT username, name, avatar_url FROM visible_users WHERE id = u(1)").await,
         "user1 Ann pic"
@@ -833,12 +869,14 @@ async fn who_leaves_an_organization_leaves_its_groups_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_deleted_user_loses_api_keys_and_links() {
+async fn a_deleted_user_loses_api_keys_and_links_and_gets_no_new_ones() {
     let mut schema = Schema::with_rows().await;
     schema
         .run(
             "SELECT add_user(2);
-             INSERT INTO api_keys SELECT 'key' || n, '', u(n), now(), now(), now(), now(), 'token'
+             INSERT INTO api_keys (id, hashed_secret, user_id, last_used, expires_at, created_at, updated_at, login_type,
+                 scopes, allow_list)
+             SELECT 'key' || n, '', u(n), now(), now(), now(), now(), 'token', '{coder:all}', '{*:*}'
              FROM generate_series(1, 2) AS n;
              INSERT INTO user_links SELECT u(n), 'oidc' FROM generate_series(1, 2) AS n;
              UPDATE users SET name = 'still here' WHERE id = u(2);
@@ -847,6 +885,36 @@ async fn a_deleted_user_loses_api_keys_and_links() {
         .await;
     assert_eq!(schema.rows("SELECT user_id = u(2) AS two FROM api_keys").await, ["true"]);
     assert_eq!(schema.rows("SELECT user_id = u(2) AS two FROM user_links").await, ["true"]);
+    schema
+        .outcomes(&[
+            (
+                "INSERT INTO api_keys (id, hashed_secret, user_id, last_used, expires_at, created_at, updated_at, \
+                 login_type, scopes, allow_list) \
+                 SELECT 'key', '', u(1), now(), now(), now(), now(), 'token', '{coder:all}', '{*:*}'",
+                "P0001",
+            ),
+            ("INSERT INTO user_links (user_id, login_type) VALUES (u(1), 'oidc')", "P0001"),
+            ("UPDATE user_links SET user_id = u(1)", "P0001"),
+        ])
+        .await;
+}
+
+#[tokio::test]
+async fn a_deleted_role_leaves_the_members_of_its_organization() {
+    let mut schema = Schema::with_rows().await;
+    schema
+        .run(
+            "SELECT add_organization(2), add_user(2);
+             INSERT INTO custom_roles (name, display_name, organization_id)
+             VALUES ('helper', '', u(1)), ('helper', '', u(2));
+             SELECT add_member(1, 1), add_member(1, 2), add_member(2, 1);
+             UPDATE organization_members SET roles = '{helper,other}';
+             DELETE FROM custom_roles WHERE name = 'helper' AND organization_id = u(1)",
+        )
+        .await;
+    let roles = "SELECT right(organization_id::text, 1) AS o, right(user_id::text, 1) AS u, roles::text \
+                 FROM organization_members ORDER BY 1, 2";
+    assert_eq!(schema.rows(roles).await, ["1 1 {other}", "1 2 {other}", "2 1 {helper,other}"]);
 }
 
 #[tokio::test]
@@ -870,14 +938,9 @@ async fn status_changes_and_deletions_of_users_are_recorded_once() {
 }
 
 #[tokio::test]
-async fn the_next_start_is_cleared_when_the_schedule_the_template_or_dormancy_outdates_it() {
+async fn the_next_start_is_cleared_when_the_schedule_or_dormancy_outdates_it() {
     let mut schema = Schema::with_rows().await;
-    schema
-        .run(
-            "SELECT add_template(2); \
-              UPDATE workspaces SET autostart_schedule = 'daily', next_start_at = at_second(100)",
-        )
-        .await;
+    schema.run("UPDATE workspaces SET autostart_schedule = 'daily', next_start_at = at_second(100)").await;
     for (change, kept) in [
         ("UPDATE workspaces SET name = 'x', last_used_at = now()", true),
         ("UPDATE workspaces SET autostart_schedule = 'daily'", true),
@@ -886,10 +949,7 @@ async fn the_next_start_is_cleared_when_the_schedule_the_template_or_dormancy_ou
         ("UPDATE workspaces SET autostart_schedule = NULL", false),
         ("UPDATE workspaces SET dormant_at = now()", false),
         ("UPDATE workspaces SET dormant_at = now(), next_start_at = at_second(200)", false),
-        ("UPDATE templates SET display_name = 'x', allow_user_autostart = true, allow_user_autostop = false", true),
-        ("UPDATE templates SET allow_user_autostart = false WHERE id = u(1)", false),
-        ("UPDATE templates SET autostart_block_days_of_week = 3 WHERE id = u(1)", false),
-        ("UPDATE templates SET allow_user_autostart = false, autostart_block_days_of_week = 3 WHERE id = u(2)", true),
+        ("UPDATE templates SET allow_user_autostart = false, autostart_block_days_of_week = 3", true),
     ] {
         schema.run("BEGIN").await;
         schema.run(change).await;
@@ -900,7 +960,7 @@ async fn the_next_start_is_cleared_when_the_schedule_the_template_or_dormancy_ou
 }
 
 #[tokio::test]
-async fn agent_names_are_unique_among_the_living_agents_of_one_build() {
+async fn agent_names_are_unique_among_the_agents_of_one_build_the_deleted_included() {
     let mut schema = Schema::with_rows().await;
     schema
         .run(
@@ -915,14 +975,13 @@ async fn agent_names_are_unique_among_the_living_agents_of_one_build() {
             ("SELECT add_agent(9, 2, 'main')", "23505"),
             ("SELECT add_agent(9, 2, 'main', 'off')", "23505"),
             ("SELECT add_agent(9, 2, 'MAIN')", "ok"),
-            ("SELECT add_agent(9, 2, 'main', deleted => true)", "ok"),
-            ("SELECT add_agent(9, 2, 'gone')", "ok"),
+            ("SELECT add_agent(9, 2, 'main', deleted => true)", "23505"),
+            ("SELECT add_agent(9, 2, 'gone')", "23505"),
             ("SELECT add_agent(9, 10, 'main')", "ok"),
             ("UPDATE workspace_agents SET name = 'main' WHERE id = u(2)", "23505"),
             ("UPDATE workspace_agents SET name = 'main' WHERE id = u(1)", "ok"),
             ("UPDATE workspace_agents SET lifecycle_state = 'ready', deleted = false", "ok"),
-            ("UPDATE workspace_agents SET name = 'main' WHERE id = u(3)", "ok"),
-            ("UPDATE workspace_agents SET name = 'main', deleted = false WHERE id = u(3)", "23505"),
+            ("UPDATE workspace_agents SET name = 'main' WHERE id = u(3)", "23505"),
             (
                 "SELECT add_agent(9, 10, 'main'); UPDATE workspace_agents SET resource_id = u(2) WHERE id = u(9)",
                 "23505",
@@ -956,6 +1015,11 @@ async fn a_message_is_rejected_when_the_user_has_disabled_its_template() {
             ("SELECT enqueue(2)", "ok"),
             ("UPDATE notification_preferences SET disabled = NOT disabled; SELECT enqueue(1)", "ok"),
             ("UPDATE notification_templates SET enabled_by_default = false; SELECT enqueue(2)", "P0001"),
+            (
+                "SELECT enqueue(2); UPDATE notification_messages SET id = u(9), status = 'sent'; SELECT enqueue(2)",
+                "23505 notification_messages_dedupe_hash_idx",
+            ),
+            ("SELECT enqueue(2); UPDATE notification_messages SET id = u(9), payload = '[]'; SELECT enqueue(2)", "ok"),
         ])
         .await;
 }

@@ -125,11 +125,12 @@ FROM demo_scale, (
 
 INSERT INTO templates (
     id, created_at, updated_at, organization_id, name, provisioner, active_version_id, description, created_by,
-    display_name
+    display_name, group_acl
 )
 SELECT
     id, origin, anchor, organization_id, 'template-' || lpad(t::text, 3, '0'), 'terraform',
-    md5('version ' || t || ' ' || active_version)::uuid, 'One of many.', creator, 'Template ' || t
+    md5('version ' || t || ' ' || active_version)::uuid, 'One of many.', creator, 'Template ' || t,
+    jsonb_build_object(organization_id, '["read", "use"]'::jsonb)
 FROM demo_templates, demo_scale;
 
 -- Workspaces. The first `heavy` belong to one owner and have 200 builds each. The number of builds of the others

@@ -63,10 +63,12 @@ VALUES
     ('c42fdf75-3097-471c-8c33-fb52454d81c0', pg_temp.demo_id('0003', 3));
 
 -- Hashes of nothing that anybody knows: nobody can sign in with these.
-INSERT INTO api_keys (id, hashed_secret, user_id, last_used, expires_at, created_at, updated_at, login_type)
+INSERT INTO api_keys (
+    id, hashed_secret, user_id, last_used, expires_at, created_at, updated_at, login_type, scopes, allow_list
+)
 VALUES (
     'demokey001', sha256('demo'), pg_temp.demo_id('0002', 4), pg_temp.demo_at('-1 minute'), pg_temp.demo_at('7 days'),
-    pg_temp.demo_at('-1 day'), pg_temp.demo_at('-1 day'), 'oidc'
+    pg_temp.demo_at('-1 day'), pg_temp.demo_at('-1 day'), 'oidc', '{coder:all}', '{*:*}'
 );
 
 INSERT INTO user_links (user_id, login_type, linked_id)

@@ -149,9 +149,15 @@ SELECT
 FROM notification_templates AS template, demo_done
 WHERE template.name = 'Workspace Manual Build Failed' AND n = 22;
 
-INSERT INTO chat_model_configs (id, provider, model, display_name, created_at, updated_at)
+INSERT INTO chat_providers (id, provider, display_name, created_at, updated_at)
+VALUES (pg_temp.demo_id('0013', 1), 'openai-compat', 'Example', pg_temp.demo_at('-10 days'), pg_temp.demo_at('-10 days'));
+
+INSERT INTO chat_model_configs (
+    id, provider, model, display_name, created_at, updated_at, context_limit, compression_threshold
+)
 VALUES (
-    pg_temp.demo_id('0010', 1), 'example', 'assistant-1', 'Assistant', pg_temp.demo_at('-10 days'), pg_temp.demo_at('-10 days')
+    pg_temp.demo_id('0010', 1), 'openai-compat', 'assistant-1', 'Assistant', pg_temp.demo_at('-10 days'),
+    pg_temp.demo_at('-10 days'), 200000, 80
 );
 
 INSERT INTO chats (
@@ -170,3 +176,22 @@ VALUES
         'waiting', pg_temp.demo_at('-21 minutes'), pg_temp.demo_at('-20 minutes'), pg_temp.demo_id('0010', 1), '{}',
         pg_temp.demo_id('0008', 23), NULL, pg_temp.demo_id('0001', 1), 'ui'
     );
+
+INSERT INTO tasks (
+    id, organization_id, owner_id, name, workspace_id, template_version_id, prompt, created_at, display_name
+)
+SELECT
+    pg_temp.demo_id('0014', 1), w.organization_id, w.owner_id, 'flaky-test', w.id, b.template_version_id,
+    'Why is the API test flaky?', pg_temp.demo_at('-55 minutes'), 'Flaky test'
+FROM workspaces AS w INNER JOIN workspace_builds AS b ON b.workspace_id = w.id
+WHERE b.id = pg_temp.demo_id('0008', 19);
+
+INSERT INTO audit_logs (
+    id, "time", user_id, organization_id, resource_type, resource_id, resource_target, action, diff, status_code,
+    additional_fields, request_id, resource_icon
+)
+SELECT
+    pg_temp.demo_id('0015', 1), created_at, created_by, organization_id, 'template', id, name, 'create', '{}', 201, '{}',
+    pg_temp.demo_id('0016', 1), icon
+FROM templates
+WHERE organization_id = pg_temp.demo_id('0001', 1) AND name = 'docker';

@@ -96,12 +96,14 @@ WHERE type = 'import';
 
 INSERT INTO templates (
     id, created_at, updated_at, organization_id, name, provisioner, active_version_id, description, created_by, icon,
-    display_name, deprecated
+    display_name, deprecated, group_acl
 )
 SELECT
     template.id, pg_temp.demo_at(created), pg_temp.demo_at(created), pg_temp.demo_id('0001', 1), template.name,
     'terraform', pg_temp.demo_id('0005', active), description, pg_temp.demo_id('0002', initiator), icon, display_name,
-    deprecated
+    deprecated,
+    -- Everyone in the organization.
+    jsonb_build_object(pg_temp.demo_id('0001', 1), '["read", "use"]'::jsonb)
 FROM demo_templates_small AS template
 INNER JOIN demo_jobs_small AS job ON job.type = 'import' AND job.v = active;
 

@@ -54,7 +54,7 @@ impl From<JobRow> for Job {
 /// The job of a build is put there by [`builds::create`](crate::store::builds::create). One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such organization or it is deleted, when it has not the version to plan, when the
+/// [`Error::NotFound`] when there is no such organization or it is deleted, when it has not the version to plan, or that may not be read, when the
 /// version to import is another one's, or the initiator has not uploaded its source; [`Error::Conflict`] when the id is taken; [`Error::Invalid`] for NUL characters,
 /// times that cannot be read again, and options that name a subject.
 #[tracing::instrument(name = "db.jobs.insert", skip_all)]
@@ -83,6 +83,7 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
         tags.to_string(),
         job.trace_metadata.map(|metadata| metadata.to_string()),
         version.0,
+        permit.reader().map(|reader| reader.0),
     )
     .fetch_optional(conn)
     .await

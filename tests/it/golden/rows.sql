@@ -5,6 +5,9 @@ AS $$ SELECT 'c42fdf75-3097-471c-8c33-fb52454d81c0'::uuid $$;
 CREATE FUNCTION at_second(n numeric) RETURNS timestamptz LANGUAGE sql IMMUTABLE
 AS $$ SELECT timestamptz '2026-05-07 12:00:00+00' + n * interval '1 second' $$;
 
+-- What everyone in the organization may do with a template.
+CREATE FUNCTION everyone() RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$ SELECT '["read", "use"]'::jsonb $$;
+
 CREATE FUNCTION add_organization(n integer) RETURNS void LANGUAGE sql AS $$
     INSERT INTO organizations (id, name, description, created_at, updated_at, display_name)
     VALUES (u(n), 'org' || n, '', at_second(0), at_second(0), '')
@@ -28,8 +31,11 @@ CREATE FUNCTION add_job(n integer) RETURNS void LANGUAGE sql AS $$
     )
 $$;
 CREATE FUNCTION add_template(n integer) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO templates (id, created_at, updated_at, organization_id, name, provisioner, active_version_id, created_by)
-    VALUES (u(n), at_second(0), at_second(0), u(1), 'template' || n, 'echo', u(n), u(1))
+    INSERT INTO templates (
+        id, created_at, updated_at, organization_id, name, provisioner, active_version_id, created_by, group_acl
+    ) VALUES (
+        u(n), at_second(0), at_second(0), u(1), 'template' || n, 'echo', u(n), u(1), jsonb_build_object(u(1), everyone())
+    )
 $$;
 CREATE FUNCTION add_version(n integer, template integer) RETURNS void LANGUAGE sql AS $$
     INSERT INTO template_versions (

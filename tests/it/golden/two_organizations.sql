@@ -5,7 +5,9 @@ CREATE FUNCTION moment() RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$ SELECT
 
 INSERT INTO organizations (id, name, description, created_at, updated_at, display_name, is_default, deleted)
 SELECT u(n), 'organization-' || n, '', moment(), moment(), '', n = 1, n = 3 FROM generate_series(1, 3) AS n;
-INSERT INTO chat_model_configs (id, provider, model) VALUES (u(1), 'provider', 'model');
+INSERT INTO chat_providers (provider) VALUES ('openai');
+INSERT INTO chat_model_configs (id, provider, model, context_limit, compression_threshold)
+VALUES (u(1), 'openai', 'model', 200000, 80);
 
 CREATE FUNCTION add_user(n integer, roles text[], user_status user_status DEFAULT 'active', gone boolean DEFAULT false)
 RETURNS void LANGUAGE sql AS $$
@@ -23,8 +25,11 @@ CREATE FUNCTION add_things(n integer, owner integer) RETURNS void LANGUAGE sql A
         u(n * 100 + 1), moment(), moment(), u(n), u(owner), 'echo', 'file', 'workspace_build', '{}', u(0), '{"a": "b"}'
     );
     INSERT INTO templates (
-        id, created_at, updated_at, organization_id, name, provisioner, active_version_id, created_by
-    ) VALUES (u(n * 100 + 2), moment(), moment(), u(n), 'template-' || n, 'echo', u(0), u(owner));
+        id, created_at, updated_at, organization_id, name, provisioner, active_version_id, created_by, group_acl
+    ) VALUES (
+        u(n * 100 + 2), moment(), moment(), u(n), 'template-' || n, 'echo', u(0), u(owner),
+        jsonb_build_object(u(n), '["read", "use"]'::jsonb)
+    );
     INSERT INTO workspaces (id, created_at, updated_at, owner_id, organization_id, template_id, name)
     VALUES (u(n * 100 + 3), moment(), moment(), u(owner), u(n), u(n * 100 + 2), 'workspace-' || n);
     INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)

@@ -314,7 +314,9 @@ async fn the_site_says_how_long_workspaces_of_chats_live_or_else_their_template(
 
 #[tokio::test]
 async fn a_template_of_another_organization_is_refused_where_the_owner_may_know_of_it() {
-    let mut world = World::after("SELECT add_organization(2); UPDATE templates SET organization_id = u(2)").await;
+    let setup = "SELECT add_organization(2);
+                 UPDATE templates SET organization_id = u(2), group_acl = jsonb_build_object(u(2), everyone())";
+    let mut world = World::after(setup).await;
     let (toolbox, operations) = world.recorded(Answer::Database);
     let unknown = format!("look up template: template not found: {}", id(1));
     assert_eq!(error(&create(&toolbox).await), unknown);

@@ -10,6 +10,7 @@ mod create;
 mod existing;
 mod once;
 mod quota;
+mod rights;
 mod schemas;
 mod start;
 
@@ -61,7 +62,9 @@ SELECT add_member(1, 1), add_job(90);
 UPDATE provisioner_jobs SET type = 'template_version_import', started_at = at_second(0), completed_at = at_second(1);
 UPDATE template_versions SET job_id = u(90);
 INSERT INTO groups (id, name, organization_id, quota_allowance) VALUES (u(1), 'Everyone', u(1), 40);
-INSERT INTO chat_model_configs (id, provider, model) VALUES (u(1), 'provider', 'model');
+INSERT INTO chat_providers (provider) VALUES ('openai');
+INSERT INTO chat_model_configs (id, provider, model, context_limit, compression_threshold)
+VALUES (u(1), 'openai', 'model', 200000, 80);
 INSERT INTO chats (id, owner_id, last_model_config_id, organization_id) VALUES (u(1), u(1), u(1), u(1));
 
 CREATE FUNCTION stands(job integer, status text) RETURNS void LANGUAGE sql AS $$
