@@ -1,7 +1,7 @@
 //! Brings a database to the schema that this version of the library works with.
 //!
-//! The migrations are embedded; refinery keeps the history (`refinery_schema_history`), and any refinery tool can read
-//! it. Around refinery stand what a deploy needs: one runner at a time, each migration in one transaction with its
+//! The migrations are embedded; refinery keeps the history (`coderdb.refinery_schema_history`), and any refinery
+//! tool can read it. Around refinery stand what a deploy needs: one runner at a time, each migration in one transaction with its
 //! history row, concurrent indexes that are recorded only when they are valid, errors that point into the file.
 
 mod drift;
@@ -18,6 +18,7 @@ pub(crate) mod names;
 mod observer;
 mod plan;
 mod repair;
+mod rights;
 mod run;
 mod statements;
 mod stop;
@@ -162,7 +163,7 @@ pub async fn status(conn: &mut PgConnection) -> Result<Status, Error> {
 /// # Errors
 /// As [`status`].
 pub async fn status_of(conn: &mut PgConnection, migrations: &Migrations) -> Result<Status, Error> {
-    Ok(plan::status(&history_table::read(conn).await?, &migrations.as_applied()))
+    Ok(plan::status(&history_table::read(conn).await?.migrations, &migrations.as_applied()))
 }
 
 /// What [`up`] would run, in its order. Writes nothing; one round trip, as [`status`].
@@ -199,6 +200,9 @@ pub async fn up(
         return Ok(Vec::new());
     }
     fit_to_migrate(conn).await?;
+    let files: Vec<_> =
+        status.pending_up_to(options.target).iter().filter_map(|v| options.migrations.get(*v)).collect();
+    rights::check(conn, &files).await?;
     lock::acquire(conn, options, &mut on_event).await?;
     let result = locked(conn, options, &mut on_event).await;
     // A session that is lost has no lock any more, and what is applied is applied.
@@ -211,15 +215,21 @@ pub async fn up(
 /// Whether anything can be written there, before a lock is waited for.
 async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
     let server = "SELECT current_setting('server_version_num')::integer, current_setting('server_version'), \
-                  pg_is_in_recovery(), current_setting('transaction_read_only')::boolean";
+                  pg_is_in_recovery(), current_setting('transaction_read_only')::boolean, \
+                  coalesce(current_schema(), ''), current_setting('search_path')";
     let row = sqlx::raw_sql(server).fetch_one(conn).await?;
     let (number, name): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    let (schema, path): (String, String) = (row.try_get(4)?, row.try_get(5)?);
     let reason = if number < OLDEST_SERVER {
         format!("the server is PostgreSQL {name}; migrations need 14 or newer")
     } else if row.try_get(2)? {
         "the server is a standby; migrate on the primary".to_owned()
     } else if row.try_get(3)? {
         "the session may only read: default_transaction_read_only is on".to_owned()
+    } else if schema.is_empty() {
+        format!("no schema has been selected to create in: none of the search_path is there ({path})")
+    } else if schema == "coderdb" || schema.starts_with("pg_") {
+        format!("the session would create in the schema {schema}, which is not for that: the search_path is {path}")
     } else {
         return Ok(());
     };
@@ -240,6 +250,7 @@ async fn locked(
     if pending.is_empty() {
         return Ok(Vec::new());
     }
+    history_table::prepare(conn).await?;
     let mut runner = Runner::new(&options.migrations.to_apply().map_err(|error| Error::Refinery(Box::new(error)))?)
         // A newer version of the library may have applied more.
         .set_abort_missing(false)

@@ -1,10 +1,9 @@
 //! Mending the history by hand, each time with a row in the log.
 
-use refinery_core::AsyncMigrate as _;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, Options, State, driver::Driver, history_table, lock, log, status_of};
+use super::{Error, Options, State, history_table, lock, log, status_of};
 
 /// Takes the file of a migration for what was applied, though it had another name or content then. Returns what was
 /// repaired: its version and name.
@@ -73,7 +72,7 @@ pub async fn mark_applied(conn: &mut PgConnection, options: &Options, version: i
 pub async fn drop_invalid_indexes(conn: &mut PgConnection, options: &Options) -> Result<Vec<String>, Error> {
     repair(conn, options, async |conn| {
         let invalid = "SELECT i.indexrelid::regclass::text FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid \
-                       WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace \
+                       WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = quote_ident(current_schema())::regnamespace \
                        AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.indexrelid) \
                        ORDER BY 1";
         let mut dropped = Vec::new();
@@ -97,8 +96,7 @@ async fn repair(
 ) -> Result<Vec<String>, Error> {
     super::fit_to_migrate(conn).await?;
     lock::acquire(conn, options, &mut |_| {}).await?;
-    let tables = format!("{}; {}", Driver::assert_migrations_table_query(history_table::TABLE), log::TABLE);
-    let result = match batch(conn, &tables).await {
+    let result = match history_table::prepare(conn).await {
         Ok(()) => work(conn).await,
         Err(error) => Err(error),
     };

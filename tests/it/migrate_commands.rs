@@ -131,18 +131,18 @@ async fn a_check_says_whether_schema_and_program_fit() {
     assert_eq!(machine(&database, &["check"], 3), expected);
     text(&database, &["up"], 0);
     assert_eq!(text(&database, &["check"], 0), format!("fits: the schema is at version {newest}\n"));
-    let newer = "INSERT INTO refinery_schema_history
-                 SELECT max(version) + 1, 'more', '2026-01-01T00:00:00Z', '1' FROM refinery_schema_history";
+    let newer = "INSERT INTO coderdb.refinery_schema_history
+                 SELECT max(version) + 1, 'more', '2026-01-01T00:00:00Z', '1' FROM coderdb.refinery_schema_history";
     run(&mut conn, newer).await;
     let more = newest + 1;
     let expected = format!("fits: the schema is at version {more}, newer than {newest}, and compatible\n");
     assert_eq!(text(&database, &["check"], 0), expected);
-    run(&mut conn, "UPDATE refinery_schema_history SET name = 'breaking_more' WHERE name = 'more'").await;
+    run(&mut conn, "UPDATE coderdb.refinery_schema_history SET name = 'breaking_more' WHERE name = 'more'").await;
     let said = text(&database, &["check"], 13);
     let expected = format!("does not fit: V{more:04}__breaking_more: was applied by a newer coderdb");
     assert!(said.starts_with(&expected), "{said}");
     assert_eq!(machine(&database, &["check"], 13)["fit"], "too_new");
-    run(&mut conn, "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 3").await;
+    run(&mut conn, "UPDATE coderdb.refinery_schema_history SET checksum = '1' WHERE version = 3").await;
     assert_eq!(machine(&database, &["check"], 12)["fit"], "diverged");
 }
 
@@ -205,7 +205,7 @@ async fn a_check_waits_until_somebody_else_has_migrated() {
 #[tokio::test]
 async fn the_history_says_who_did_what_from_where_and_with_which_program() {
     let (database, mut conn) = migrated_to(9).await;
-    run(&mut conn, "DROP TABLE coderdb_migration_log").await;
+    run(&mut conn, "DROP TABLE coderdb.migration_log").await;
     let up = machine(&database, &["up", "--target", "11"], 0);
     assert_eq!(
         (&up["format"], &up["applied"][0]["version"], &up["applied"][1]["name"]),
@@ -240,7 +240,7 @@ async fn the_history_says_who_did_what_from_where_and_with_which_program() {
 #[tokio::test]
 async fn a_repair_needs_a_yes_and_stands_in_the_history() {
     let (database, mut conn) = migrated_to(12).await;
-    run(&mut conn, "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 3").await;
+    run(&mut conn, "UPDATE coderdb.refinery_schema_history SET checksum = '1' WHERE version = 3").await;
     support::fails(database.coderdb().args(["migrate", "repair", "accept", "3"]), 2, &["--yes"]);
     support::fails(database.coderdb().args(["migrate", "repair", "accept", "99", "--yes"]), 2, &["no version 99"]);
     text(&database, &["check"], 12);

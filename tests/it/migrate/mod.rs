@@ -6,6 +6,7 @@ mod errors;
 mod experiments;
 mod kill;
 mod locks;
+mod places;
 mod races;
 mod signals;
 
@@ -155,7 +156,7 @@ async fn contents(conn: &mut PgConnection) -> Vec<String> {
     let mut contents = list(conn, include_str!("contents.sql")).await;
     // Without what remembers ids of transactions.
     let tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' \
-                  AND relname NOT IN ('refinery_schema_history', 'coderdb_migration_log', 'quota_folds', \
+                  AND relname NOT IN ('quota_folds', \
                   'provisioner_job_queue_folds') ORDER BY 1";
     for table in list(conn, tables).await {
         // Random identifiers and the time of a default are another each time.
@@ -170,7 +171,8 @@ async fn contents(conn: &mut PgConnection) -> Vec<String> {
 
 /// A schema and a set of migrations without anything in them.
 async fn clear(conn: &mut PgConnection) {
-    run(conn, "SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
+    run(conn, "SET client_min_messages = warning; DROP SCHEMA IF EXISTS public, coderdb CASCADE; CREATE SCHEMA public")
+        .await;
 }
 
 fn assert_same(now: &[String], expected: &[String], what: &str) {
