@@ -94,7 +94,7 @@ objects (kind, table_name, name, definition, restricts, unfinished) AS (
             -- Before 16 a view of one relation names it before each column.
             ltrim(
                 CASE WHEN one.relname IS NULL THEN pg_get_viewdef(v.oid, true)
-                    ELSE regexp_replace(pg_get_viewdef(v.oid, true), '\m' || one.relname || '\.', '', 'g') END
+                    ELSE regexp_replace(pg_get_viewdef(v.oid, true), E'\\m' || one.relname || E'\\.', '', 'g') END
             )
         ),
         false, false

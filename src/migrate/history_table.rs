@@ -5,7 +5,7 @@ use refinery_core::AsyncMigrate as _;
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgDatabaseError};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, driver::Driver, log};
+use super::{Error, driver::Driver, log, settings};
 
 /// refinery's own name for it, so that its tools find it with `search_path=coderdb`.
 pub(super) const TABLE: &str = "coderdb.refinery_schema_history";
@@ -33,7 +33,7 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
         "SELECT h.version, h.name, h.applied_on, h.checksum, p.*, p.home = ANY (current_schemas(false)) AS is_on_path \
          FROM ({PLACE}) AS p LEFT JOIN {TABLE} AS h ON true ORDER BY h.version"
     );
-    let rows = match sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await {
+    let rows = match settings::read(conn, &sql).await {
         Ok(rows) => rows,
         Err(error) if is_missing(&error) => return Ok(History::default()),
         Err(error) => return Err(error.into()),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{Error, history_table};
+use super::{Error, history_table, settings};
 
 /// Created with the history, under the runner's lock.
 pub(super) const CREATE: &str = "CREATE TABLE coderdb.migration_log (
@@ -131,7 +131,7 @@ pub async fn history(conn: &mut PgConnection) -> Result<Vec<Done>, Error> {
     let columns = "SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS at, action, version, name, \
                    statement, milliseconds, delay_milliseconds, role, application, address, host, program, schema \
                    FROM coderdb.migration_log ORDER BY id";
-    let logged = match sqlx::raw_sql(columns).fetch_all(conn).await {
+    let logged = match settings::read(conn, columns).await {
         Ok(rows) => rows,
         Err(error) if history_table::is_missing(&error) => Vec::new(),
         Err(error) => return Err(error.into()),

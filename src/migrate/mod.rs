@@ -20,6 +20,7 @@ mod plan;
 mod repair;
 mod rights;
 mod run;
+mod settings;
 mod statements;
 mod stop;
 
@@ -39,6 +40,8 @@ pub use log::{Done, history};
 pub use plan::{Entry, Fit, Planned, Problem, State, Status};
 pub use repair::{accept, drop_invalid_indexes, mark_applied};
 use run::Run;
+#[cfg(feature = "cli")]
+pub(crate) use settings::pin;
 pub use stop::Stop;
 
 /// The oldest server that can be migrated: it says since when somebody waits for a lock.
@@ -199,14 +202,35 @@ pub async fn up(
     if status.pending_up_to(options.target).is_empty() {
         return Ok(Vec::new());
     }
-    fit_to_migrate(conn).await?;
     let files: Vec<_> =
         status.pending_up_to(options.target).iter().filter_map(|v| options.migrations.get(*v)).collect();
-    rights::check(conn, &files).await?;
-    lock::acquire(conn, options, &mut on_event).await?;
-    let result = locked(conn, options, &mut on_event).await;
-    // A session that is lost has no lock any more, and what is applied is applied.
-    if let Err(error) = lock::release(conn).await {
+    alone(conn, options, &files, &mut on_event, async |conn, on_event| locked(conn, options, on_event).await).await
+}
+
+/// Does something as the only runner, in a session with the settings that it needs.
+async fn alone<T, E: FnMut(Event<'_>) + Send>(
+    conn: &mut PgConnection,
+    options: &Options,
+    files: &[&files::File],
+    on_event: &mut E,
+    work: impl AsyncFnOnce(&mut PgConnection, &mut E) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut restore = settings::pin(conn).await?;
+    let prepared = async {
+        fit_to_migrate(conn).await?;
+        rights::check(conn, files).await?;
+        lock::acquire(conn, options, on_event).await
+    }
+    .await;
+    let result = match prepared {
+        Ok(()) => {
+            restore.insert_str(0, &lock::release());
+            work(conn, on_event).await
+        }
+        Err(error) => Err(error),
+    };
+    // A session that is lost has no lock any more, and what is done is done.
+    if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(restore)).execute(conn).await {
         tracing::warn!(name: "migrate.not_released", error = %error, "the session is lost, and its lock with it");
     }
     result

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
 
-use super::{Options, Progress, Stop};
+use super::{Options, Progress, Stop, settings};
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(20);
@@ -58,7 +58,14 @@ impl Observer {
     /// Looks at the backend; `None` where there can be no second connection.
     pub(super) async fn of(pid: i32, options: &Options) -> Option<Self> {
         let second = options.second.as_ref()?;
-        match second.connect().await {
+        let connect = async {
+            let mut conn = second.connect().await?;
+            settings::pin(&mut conn).await?;
+            // Only as the role that has logged in can it see and cancel what that role does.
+            sqlx::raw_sql("SET ROLE NONE").execute(&mut conn).await?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(conn)
+        };
+        match connect.await {
             Ok(conn) => Some(Self { conn, pid }),
             Err(error) => {
                 tracing::warn!(name: "migrate.no_observer", error = %error, "no second connection: delays are not seen");

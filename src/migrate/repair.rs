@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, Options, State, history_table, lock, log, status_of};
+use super::{Error, Options, State, history_table, log, status_of};
 
 /// Takes the file of a migration for what was applied, though it had another name or content then. Returns what was
 /// repaired: its version and name.
@@ -94,16 +94,11 @@ async fn repair(
     options: &Options,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<String>, Error>,
 ) -> Result<Vec<String>, Error> {
-    super::fit_to_migrate(conn).await?;
-    lock::acquire(conn, options, &mut |_| {}).await?;
-    let result = match history_table::prepare(conn).await {
-        Ok(()) => work(conn).await,
-        Err(error) => Err(error),
-    };
-    let released = lock::release(conn).await;
-    let repaired = result?;
-    released?;
-    Ok(repaired)
+    super::alone(conn, options, &[], &mut |_: super::Event<'_>| {}, async |conn, _| {
+        history_table::prepare(conn).await?;
+        work(conn).await
+    })
+    .await
 }
 
 async fn batch(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {

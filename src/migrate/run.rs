@@ -12,6 +12,7 @@ use super::{
     history_table::sqlstate,
     lock, log,
     observer::{GaveWay, Observer, Seen, observed, progressing},
+    settings,
     statements::Statement,
 };
 
@@ -84,13 +85,8 @@ impl<'a> Run<'a> {
         options: &'a Options,
         on_event: OnEvent<'a>,
     ) -> Result<Self, Error> {
-        let session = "SELECT pg_backend_pid(), current_setting('role'), \
-                       (SELECT coalesce(string_agg(format('; SELECT set_config(%L, %L, false)', name, setting), ''), '') \
-                        FROM pg_settings WHERE source = 'session')";
-        let row = sqlx::raw_sql(session).fetch_one(&mut *conn).await?;
-        let (pid, role, settings): (i32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let role = if role == "none" { "RESET ROLE".to_owned() } else { format!("SET ROLE {}", log::quote(&role)) };
-        let restore = format!("RESET SESSION AUTHORIZATION; {role}; RESET ALL{settings}");
+        let restore = settings::restore(conn).await?;
+        let pid = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(&mut *conn).await?.try_get(0)?;
         let observer = Observer::of(pid, options).await;
         Ok(Self { conn, options, on_event, observer, restore })
     }

@@ -59,6 +59,7 @@ async fn whatever_a_migration_sets_the_next_one_and_the_history_do_not_see_it() 
 async fn what_the_caller_has_set_is_there_again_afterwards() {
     let (database, mut conn) = empty().await;
     run(&mut conn, "CREATE ROLE \"migrator's \\ \"\"own\"\"\"; CREATE SCHEMA mine").await;
+    run(&mut conn, &format!("GRANT CREATE ON DATABASE {} TO \"migrator's \\ \"\"own\"\"\"", database.name())).await;
     run(&mut conn, "GRANT ALL ON SCHEMA mine TO \"migrator's \\ \"\"own\"\"\"; SET search_path = mine; SET work_mem = '5MB'; SET ROLE \"migrator's \\ \"\"own\"\"\"").await;
     let set = Set::of(&[
         ("V0001__leaks", "CREATE TABLE one (); RESET ALL; RESET ROLE; SET work_mem = '6MB'"),

@@ -46,7 +46,7 @@ async fn a_table_that_is_never_free_is_given_up_and_whoever_has_it_idle_in_a_tra
 
 #[tokio::test]
 async fn an_autovacuum_steps_aside() {
-    let server = Streaming::start(0, "CREATE SCHEMA mine").await.primary;
+    let server = Streaming::start(0, "DROP SCHEMA coderdb CASCADE; CREATE SCHEMA mine").await.primary;
     let mut conn = server.connect().await;
     run(&mut conn, "SET search_path = mine").await;
     let set = Set::of(&[(

@@ -5,6 +5,7 @@ mod environment;
 mod errors;
 mod experiments;
 mod kill;
+mod leaks;
 mod locks;
 mod places;
 mod races;
