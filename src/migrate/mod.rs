@@ -82,7 +82,7 @@ impl Default for Options {
             target: None,
             runner_lock_timeout: Duration::from_mins(15),
             max_stall: Some(Duration::from_millis(250)),
-            // Not below PostgreSQL's deadlock_timeout of 1 s: only then does an autovacuum step aside.
+
             lock_timeout: Duration::from_secs(2),
             patience: Duration::from_mins(1),
             statement_timeout: Duration::ZERO,
