@@ -112,7 +112,7 @@ fn runners() -> [Runner; 3] {
         Runner {
             name: "coderdb",
             program: env::var_os("CODERDB_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_coderdb").into()).into(),
-            history: "refinery_schema_history",
+            history: "coderdb.refinery_schema_history",
             arguments: [
                 words(&format!("migrate up --target {SAME}")),
                 words("migrate up"),
@@ -146,7 +146,7 @@ async fn made(url: &str, runner: &Runner, rows: i64) -> Vec<String> {
     let applied: i64 = sqlx::query_scalar(AssertSqlSafe(history)).fetch_one(&mut conn).await.expect("the history");
     assert_eq!(applied, rows, "{}", runner.name);
     let names = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind <> 't'
-                 AND relname !~ '^(refinery|_sqlx|coderdb_migration)' ORDER BY relname";
+                 AND relname !~ '^(refinery|_sqlx)' ORDER BY relname";
     sqlx::query_scalar(names).fetch_all(&mut conn).await.expect("the names")
 }
 

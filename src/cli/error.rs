@@ -159,6 +159,15 @@ impl From<migrate::Error> for CliError {
                 Self::new(TOO_NEW, error.to_string()).next("run a coderdb that knows this migration, or a newer one")
             }
             E::LockBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
+            E::Elsewhere { home: Some(home), .. } => Self::new(UNFIT, error.to_string()).next(format!(
+                "name that schema first in the search_path: PGOPTIONS='-c search_path={home}', or ALTER ROLE … SET search_path"
+            )),
+            E::Elsewhere { .. } => Self::new(HISTORY, error.to_string()).next(
+                "to begin anew, drop the schema coderdb, too; where the schema was put back, say so: ALTER TABLE \
+                 coderdb.migration_log ALTER schema SET DEFAULT 'its name'::regnamespace::text",
+            ),
+            E::Rights { .. } => Self::new(UNFIT, error.to_string())
+                .next("migrate as the role that owns the schema, or give this one what it needs"),
             E::SessionLost | E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
             E::TableLock(_) => Self::caused(TABLE_LOCK, &error).next(again),
             E::Refused(refusal) => {

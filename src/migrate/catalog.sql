@@ -7,19 +7,14 @@ SET LOCAL timezone = 'UTC';
 SET LOCAL bytea_output = 'hex';
 SET LOCAL extra_float_digits = 1;
 SET LOCAL quote_all_identifiers = off;
-WITH place AS (
-    -- Where the migrations went; names in definitions are without it as long as it is on the search path.
-    SELECT coalesce(
-        (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('refinery_schema_history')),
-        current_schema()::regnamespace::oid
-    ) AS oid
-),
+-- `verify` has put the schema that the migrations were applied in onto the search path, alone: names in definitions
+-- are without it.
+WITH place AS (SELECT oid FROM pg_namespace WHERE nspname = current_schema()),
 relations AS (
-    -- An extension's objects are the extension's, and those of the engine are its own.
+    -- An extension's objects are the extension's.
     SELECT c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.reloptions
     FROM pg_class AS c INNER JOIN place ON place.oid = c.relnamespace
-    WHERE c.relname <> 'refinery_schema_history' AND c.relname NOT LIKE 'coderdb\_migration%'
-        AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+    WHERE NOT EXISTS (SELECT 1 FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
 ),
 tables AS (SELECT * FROM relations WHERE relkind IN ('r', 'p', 'f')),
 objects (kind, table_name, name, definition, restricts, unfinished) AS (
@@ -99,7 +94,7 @@ objects (kind, table_name, name, definition, restricts, unfinished) AS (
             -- Before 16 a view of one relation names it before each column.
             ltrim(
                 CASE WHEN one.relname IS NULL THEN pg_get_viewdef(v.oid, true)
-                    ELSE regexp_replace(pg_get_viewdef(v.oid, true), '\m' || one.relname || '\.', '', 'g') END
+                    ELSE regexp_replace(pg_get_viewdef(v.oid, true), E'\\m' || one.relname || E'\\.', '', 'g') END
             )
         ),
         false, false
@@ -139,8 +134,7 @@ objects (kind, table_name, name, definition, restricts, unfinished) AS (
     FROM pg_proc AS p
     INNER JOIN place ON place.oid = p.pronamespace
     INNER JOIN pg_namespace AS s ON s.oid = p.pronamespace
-    WHERE p.proname NOT LIKE 'coderdb\_migration%'
-        AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+    WHERE NOT EXISTS (SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
     UNION ALL
     SELECT CASE y.typtype WHEN 'd' THEN 'domain' WHEN 'e' THEN 'enum' ELSE 'type' END, NULL, y.typname,
         CASE y.typtype
@@ -163,7 +157,7 @@ objects (kind, table_name, name, definition, restricts, unfinished) AS (
         EXISTS (SELECT 1 FROM pg_constraint WHERE contypid = y.oid AND NOT convalidated)
     FROM pg_type AS y INNER JOIN place ON place.oid = y.typnamespace
     LEFT JOIN pg_class AS c ON c.oid = y.typrelid
-    WHERE y.typtype IN ('c', 'd', 'e', 'r') AND coalesce(c.relkind, 'c') = 'c' AND y.typname NOT LIKE 'coderdb\_migration%'
+    WHERE y.typtype IN ('c', 'd', 'e', 'r') AND coalesce(c.relkind, 'c') = 'c'
         AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE classid = 'pg_type'::regclass AND objid = y.oid AND deptype = 'e')
 )
 SELECT json_strip_nulls(json_build_object(

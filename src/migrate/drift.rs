@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
-use sqlx::{Connection, PgConnection, Row, types::Json};
+use sqlx::{PgConnection, Row, types::Json};
 
-use super::{Error, State, Status};
+use super::{Error, Migrations, State, Status, history_table, log, plan, settings};
 
 /// Reads the catalog, object by object.
 const CATALOG: &str = include_str!("catalog.sql");
@@ -131,23 +131,25 @@ impl fmt::Display for Drift {
 
 /// Finds every difference between a database and the schema of this version.
 ///
-/// Looks into the schema where the history is. Privileges, comments, rows, the order of columns, and what only tunes
+/// Looks into the schema that the migrations were applied in. Privileges, comments, rows, the order of columns, and what only tunes
 /// (storage, statistics, fillfactor of tables) are not compared. Writes nothing: works with a role that may only read,
-/// and on a standby. Three round trips after those of [`status`](super::status()), in a transaction of its own, one
-/// statement for the whole catalog. That takes ACCESS SHARE on the tables while it runs, and waits for whoever has one
+/// and on a standby. One round trip after that of [`status`](super::status()), in a transaction of its own, one statement
+/// for the whole catalog. That takes ACCESS SHARE on the tables while it runs, and waits for whoever has one
 /// of them locked exclusively.
 ///
 /// # Errors
 /// [`Error::Unavailable`], [`Error::Sql`] and [`Error::MalformedHistory`]; what is wrong is the answer.
 #[tracing::instrument(name = "migrate.verify", skip_all)]
 pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
-    let status = super::status(conn).await?;
+    let history = history_table::read(conn).await?;
+    let status = plan::status(&history.migrations, &Migrations::embedded().as_applied());
     if status.migrations.iter().any(|entry| entry.state == State::Pending) {
         return Ok(Verification { status, drifts: None, extras: Vec::new() });
     }
-    let mut transaction = conn.begin().await?;
-    let rows = sqlx::raw_sql(CATALOG).fetch_all(&mut *transaction).await?;
-    transaction.rollback().await?;
+    // Definitions name the schema of what is not on the path.
+    let path =
+        history.home.map_or_else(String::new, |home| format!("SET LOCAL search_path = {};\n", log::quote_name(&home)));
+    let rows = settings::read(conn, &(path + CATALOG)).await?;
     let found = rows.iter().map(|row| Ok(row.try_get::<Json<Object>, _>(0)?.0)).collect::<Result<_, sqlx::Error>>()?;
     let (drifts, extras) = compare(expected(), found);
     Ok(Verification { status, drifts: Some(drifts), extras })

@@ -1,13 +1,11 @@
 //! The seam to refinery: nothing else knows its driver traits.
 
+use super::{Applied, Error, Migrations, files::File, history_table, run::Run};
 use refinery::Migration;
 use refinery_core::{
     AsyncMigrate,
     traits::r#async::{AsyncQuery, AsyncTransaction},
 };
-use sqlx::AssertSqlSafe;
-
-use super::{Applied, Error, Migrations, history_table, log, run::Run};
 
 /// Carries out what refinery's runner asks for.
 pub(super) struct Driver<'a> {
@@ -40,16 +38,22 @@ impl<'a> Driver<'a> {
     }
 
     async fn run(&mut self, queries: &[&str]) -> Result<(), Error> {
-        // One statement creates the history table; a migration comes with the statement that records it.
-        let [_sql, record] = *queries else {
-            let tables = [queries, &[log::TABLE]].concat().join("; ");
-            sqlx::raw_sql(AssertSqlSafe(tables)).execute(&mut *self.run.conn).await?;
-            return Ok(());
-        };
-        let file = self.pending.next().and_then(|version| self.migrations.get(version)).ok_or(Error::SessionLost)?;
+        // One statement creates the history table, which is there; a migration comes with the statement that records it.
+        let [sql, record] = *queries else { return Ok(()) };
+        let expected = self.pending.next();
+        let file = expected.and_then(|version| self.migrations.get(version)).filter(|file| is_of(file, sql, record));
+        let file = file.ok_or_else(|| Error::Mixed { expected, record: record.to_owned() })?;
         self.applied.push(self.run.apply(file, record).await?);
         Ok(())
     }
+}
+
+/// Whether refinery hands over this very file, with the row that records it.
+fn is_of(file: &File, sql: &str, record: &str) -> bool {
+    let (version, name, checksum) = (file.migration.version(), file.migration.name(), file.migration.checksum());
+    file.sql() == sql
+        && record.contains(&format!("VALUES ({version}, '{name}', '"))
+        && record.ends_with(&format!("', '{checksum}')"))
 }
 
 impl AsyncTransaction for Driver<'_> {
@@ -69,7 +73,7 @@ impl AsyncTransaction for Driver<'_> {
 
 impl AsyncQuery<Vec<Migration>> for Driver<'_> {
     async fn query<'a>(&'a mut self, _query: &'a str) -> Result<Vec<Migration>, Failed> {
-        history_table::read(self.run.conn).await.map_err(|error| {
+        history_table::read(self.run.conn).await.map(|history| history.migrations).map_err(|error| {
             self.failure = Some(error);
             Failed
         })

@@ -84,6 +84,33 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The migrations were applied in another schema than the one that this session works in, or that schema is gone.
+    #[error("{}", elsewhere(home.as_deref(), current.as_deref()))]
+    Elsewhere {
+        /// The schema that they were applied in; `None` if it is gone.
+        home: Option<String>,
+        /// The first schema of the session's `search_path` that there is.
+        current: Option<String>,
+    },
+    /// The role lacks what the pending migrations need; nothing was done.
+    #[error("the role {role} cannot apply what is pending; it needs:\n{}", missing.iter().map(|right| format!("  {right}")).collect::<Vec<_>>().join("\n"))]
+    Rights {
+        /// The role.
+        role: String,
+        /// What it lacks, in words.
+        missing: Vec<String>,
+    },
+    /// The history changed while it was read, so that another migration came next than the one that was to run.
+    #[error(
+        "expected version {} next, and refinery would record: {record}; nothing of it was run",
+        expected.map_or_else(|| "none".to_owned(), |version| version.to_string())
+    )]
+    Mixed {
+        /// The version that was to run.
+        expected: Option<i64>,
+        /// The row that refinery handed over instead.
+        record: String,
+    },
     /// The server is none that can be migrated.
     #[error("{reason}")]
     Unfit {
@@ -299,6 +326,18 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(_) if !gone => Self::Sql(error),
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) => Self::Sql(error),
             _ => Self::Unavailable(error),
+        }
+    }
+}
+
+fn elsewhere(home: Option<&str>, current: Option<&str>) -> String {
+    let current = current.unwrap_or("none");
+    match home {
+        Some(home) => format!(
+            "the migrations of this database were applied in the schema {home}, and this session works in {current}"
+        ),
+        None => {
+            "the history says that migrations are applied, and the schema that they were applied in is gone".to_owned()
         }
     }
 }

@@ -1,37 +1,86 @@
-//! refinery's history table.
+//! The schema `coderdb`: refinery's history, the log, and in which schema the migrations made what they made.
 
 use refinery::Migration;
-use sqlx::{PgConnection, Row, postgres::PgDatabaseError};
+use refinery_core::AsyncMigrate as _;
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgDatabaseError};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::Error;
+use super::{Error, driver::Driver, log, settings};
 
-/// refinery's own name for it, so that its tools find it.
-pub(super) const TABLE: &str = "refinery_schema_history";
+/// refinery's own name for it, so that its tools find it with `search_path=coderdb`.
+pub(super) const TABLE: &str = "coderdb.refinery_schema_history";
 
-const ROWS: &str = "SELECT version, name, applied_on, checksum FROM refinery_schema_history ORDER BY version";
+/// Where the migrations made what they made. A default that names a schema follows it through renames and dumps, and is
+/// gone with it: the server keeps such references right.
+const PLACE: &str = "SELECT current_schema() AS current, to_regclass('coderdb.migration_log') IS NULL AS is_unknown, \
+    (SELECT n.nspname::text FROM pg_attrdef AS a \
+     INNER JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid \
+     INNER JOIN pg_namespace AS n ON d.refclassid = 'pg_namespace'::regclass AND n.oid = d.refobjid \
+     WHERE a.adrelid = to_regclass('coderdb.migration_log')) AS home";
+
+/// What was applied, and where.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    pub(super) migrations: Vec<Migration>,
+    /// The schema that the migrations were applied in; `None` before the first one.
+    pub(super) home: Option<String>,
+}
 
 /// What was applied; nothing where there is no such table. One round trip, and one message of the simple protocol: a
 /// pooler, a standby and a role that may only read can answer it.
-pub(super) async fn read(conn: &mut PgConnection) -> Result<Vec<Migration>, Error> {
-    match sqlx::raw_sql(ROWS).fetch_all(conn).await {
-        Ok(rows) => rows.iter().map(migration).collect(),
-        Err(error) if is_missing(&error) => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
+pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
+    let sql = format!(
+        "SELECT h.version, h.name, h.applied_on, h.checksum, p.*, p.home = ANY (current_schemas(false)) AS is_on_path \
+         FROM ({PLACE}) AS p LEFT JOIN {TABLE} AS h ON true ORDER BY h.version"
+    );
+    let rows = match settings::read(conn, &sql).await {
+        Ok(rows) => rows,
+        Err(error) if is_missing(&error) => return Ok(History::default()),
+        Err(error) => return Err(error.into()),
+    };
+    let applied = rows.iter().filter_map(|row| migration(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let Some(row) = rows.first() else { return Ok(History::default()) };
+    let home: Option<String> = row.try_get("home")?;
+    let is_reachable = row.try_get::<Option<bool>, _>("is_on_path")?.unwrap_or_default();
+    if !applied.is_empty() && !is_reachable && !row.try_get::<bool, _>("is_unknown")? {
+        return Err(Error::Elsewhere { home, current: row.try_get("current")? });
     }
+    Ok(History { migrations: applied, home })
 }
 
-fn migration(row: &sqlx::postgres::PgRow) -> Result<Migration, Error> {
+/// Creates what is missing of the schema `coderdb`, and makes sure that this session works where earlier ones did.
+/// Under the runner's lock.
+pub(super) async fn prepare(conn: &mut PgConnection) -> Result<(), Error> {
+    let (history, log) = (Driver::assert_migrations_table_query(TABLE), log::CREATE);
+    let sql = format!(
+        "DO $coderdb$ DECLARE is_new boolean := to_regclass('coderdb.migration_log') IS NULL; BEGIN \
+         IF to_regnamespace('coderdb') IS NULL THEN CREATE SCHEMA coderdb; GRANT USAGE ON SCHEMA coderdb TO PUBLIC; END IF; \
+         IF to_regclass('{TABLE}') IS NULL THEN {history} GRANT SELECT ON {TABLE} TO PUBLIC; END IF; \
+         IF is_new THEN {log}; END IF; \
+         IF NOT EXISTS (SELECT FROM coderdb.migration_log) AND (is_new OR NOT EXISTS (SELECT FROM {TABLE})) THEN \
+         EXECUTE format('ALTER TABLE coderdb.migration_log ALTER schema SET DEFAULT %L::regnamespace::text', \
+         quote_ident(current_schema())); \
+         END IF; END $coderdb$; {PLACE}"
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(conn).await?;
+    let (home, current): (Option<String>, Option<String>) = (row.try_get("home")?, row.try_get("current")?);
+    if home.is_some() && home == current { Ok(()) } else { Err(Error::Elsewhere { home, current }) }
+}
+
+/// `None` where the history is empty.
+fn migration(row: &sqlx::postgres::PgRow) -> Result<Option<Migration>, Error> {
     // refinery's own choice is the smaller type.
-    let version = row.try_get("version").or_else(|_| row.try_get("version").map(i32::into))?;
+    let version =
+        row.try_get("version").or_else(|_| row.try_get::<Option<i32>, _>("version").map(|v| v.map(i64::from)));
+    let Some(version) = version? else { return Ok(None) };
     let malformed = || Error::MalformedHistory { version };
     let text = |column| row.try_get::<String, _>(column).map_err(|_| malformed());
     let applied_on = OffsetDateTime::parse(&text("applied_on")?, &Rfc3339).map_err(|_| malformed())?;
     let checksum = text("checksum")?.parse().map_err(|_| malformed())?;
-    Ok(Migration::applied(version, text("name")?, applied_on, checksum))
+    Ok(Some(Migration::applied(version, text("name")?, applied_on, checksum)))
 }
 
-/// Whether the table is not there.
+/// Whether the table, or its schema, is not there.
 pub(super) fn is_missing(error: &sqlx::Error) -> bool {
     sqlstate(error) == Some("42P01")
 }

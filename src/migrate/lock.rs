@@ -92,10 +92,9 @@ pub(super) async fn acquire(
     Ok(())
 }
 
-pub(super) async fn release(conn: &mut PgConnection) -> Result<(), Error> {
-    let unlock = format!("SELECT pg_advisory_unlock({KEY})");
-    sqlx::raw_sql(AssertSqlSafe(unlock)).execute(conn).await?;
-    Ok(())
+/// What gives the lock back.
+pub(super) fn release() -> String {
+    format!("SELECT pg_advisory_unlock({KEY}); ")
 }
 
 pub(super) async fn is_held(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {

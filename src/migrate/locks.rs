@@ -117,7 +117,7 @@ async fn files(conn: &mut PgConnection) -> Result<BTreeMap<String, String>, Erro
     pairs(
         conn,
         "SELECT oid::regclass::text, relfilenode::text FROM pg_class
-         WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace",
+         WHERE relkind IN ('r', 'p') AND relnamespace = quote_ident(current_schema())::regnamespace",
     )
     .await
 }
@@ -128,7 +128,7 @@ async fn own_locks(conn: &mut PgConnection) -> Result<BTreeMap<String, String>, 
     let held =
         "SELECT l.relation::regclass::text, l.mode FROM pg_locks AS l INNER JOIN pg_class AS c ON c.oid = l.relation
                 WHERE l.pid = pg_backend_pid() AND l.granted AND c.relkind IN ('r', 'p')
-                AND c.relnamespace = current_schema()::regnamespace";
+                AND c.relnamespace = quote_ident(current_schema())::regnamespace";
     for row in sqlx::raw_sql(held).fetch_all(conn).await? {
         let (table, mode): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let known = strongest.entry(table).or_insert_with(|| mode.clone());

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{Error, history_table};
+use super::{Error, history_table, settings};
 
 /// Created with the history, under the runner's lock.
-pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS coderdb_migration_log (
+pub(super) const CREATE: &str = "CREATE TABLE coderdb.migration_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     action text NOT NULL,
@@ -20,7 +20,8 @@ pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS coderdb_migration_log
     application text NOT NULL DEFAULT current_setting('application_name'),
     address text NOT NULL DEFAULT coalesce(host(inet_client_addr()), 'local'),
     host text,
-    program text NOT NULL
+    program text NOT NULL,
+    schema text NOT NULL
 )";
 
 /// The library, and its version.
@@ -54,6 +55,8 @@ pub struct Done {
     pub host: Option<String>,
     /// Which program did it, in which version.
     pub program: Option<String>,
+    /// In which schema.
+    pub schema: Option<String>,
 }
 
 /// A row to add.
@@ -74,7 +77,7 @@ impl New<'_> {
     pub(super) fn sql(&self) -> String {
         let number = |number: Option<String>| number.unwrap_or_else(|| "NULL".to_owned());
         format!(
-            "INSERT INTO coderdb_migration_log \
+            "INSERT INTO coderdb.migration_log \
              (action, version, name, statement, checksum, milliseconds, delay_milliseconds, host, program) \
              VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {})",
             quote(self.action),
@@ -92,14 +95,20 @@ impl New<'_> {
 
 /// A text as SQL writes it, whatever the settings of the session.
 pub(super) fn quote(text: &str) -> String {
-    format!("E'{}'", text.replace('\0', "").replace('\\', "\\\\").replace('\'', "\\'"))
+    // A doubled quote, because `backslash_quote` may forbid the other way.
+    format!("E'{}'", text.replace('\0', "").replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A name as SQL writes it, whatever it holds.
+pub(super) fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The statements of a migration that are done though the migration is not, with their checksums.
 pub(super) async fn statements(conn: &mut PgConnection, version: i64) -> Result<Vec<(usize, u64)>, Error> {
     let sql = format!(
-        "SELECT statement, checksum FROM coderdb_migration_log WHERE action = 'statement' AND version = {version} \
-         AND id > coalesce((SELECT max(id) FROM coderdb_migration_log \
+        "SELECT statement, checksum FROM coderdb.migration_log WHERE action = 'statement' AND version = {version} \
+         AND id > coalesce((SELECT max(id) FROM coderdb.migration_log \
                             WHERE version = {version} AND action IN ('applied', 'marked')), 0)"
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await?;
@@ -118,11 +127,11 @@ pub(super) async fn statements(conn: &mut PgConnection, version: i64) -> Result<
 /// # Errors
 /// [`Error::Unavailable`], [`Error::Sql`] and [`Error::MalformedHistory`].
 pub async fn history(conn: &mut PgConnection) -> Result<Vec<Done>, Error> {
-    let applied = history_table::read(conn).await?;
+    let applied = history_table::read(conn).await?.migrations;
     let columns = "SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS at, action, version, name, \
-                   statement, milliseconds, delay_milliseconds, role, application, address, host, program \
-                   FROM coderdb_migration_log ORDER BY id";
-    let logged = match sqlx::raw_sql(columns).fetch_all(conn).await {
+                   statement, milliseconds, delay_milliseconds, role, application, address, host, program, schema \
+                   FROM coderdb.migration_log ORDER BY id";
+    let logged = match settings::read(conn, columns).await {
         Ok(rows) => rows,
         Err(error) if history_table::is_missing(&error) => Vec::new(),
         Err(error) => return Err(error.into()),
@@ -142,6 +151,7 @@ pub async fn history(conn: &mut PgConnection) -> Result<Vec<Done>, Error> {
             address: row.try_get(9)?,
             host: row.try_get(10)?,
             program: row.try_get(11)?,
+            schema: row.try_get(12)?,
         });
     }
     let is_logged = |version: i64| {
@@ -164,6 +174,7 @@ pub async fn history(conn: &mut PgConnection) -> Result<Vec<Done>, Error> {
             address: None,
             host: None,
             program: None,
+            schema: None,
         })
         .collect();
     Ok(before.into_iter().chain(done).collect())

@@ -1,7 +1,7 @@
 //! Brings a database to the schema that this version of the library works with.
 //!
-//! The migrations are embedded; refinery keeps the history (`refinery_schema_history`), and any refinery tool can read
-//! it. Around refinery stand what a deploy needs: one runner at a time, each migration in one transaction with its
+//! The migrations are embedded; refinery keeps the history (`coderdb.refinery_schema_history`), and any refinery
+//! tool can read it. Around refinery stand what a deploy needs: one runner at a time, each migration in one transaction with its
 //! history row, concurrent indexes that are recorded only when they are valid, errors that point into the file.
 
 mod drift;
@@ -18,7 +18,9 @@ pub(crate) mod names;
 mod observer;
 mod plan;
 mod repair;
+mod rights;
 mod run;
+mod settings;
 mod statements;
 mod stop;
 
@@ -38,6 +40,8 @@ pub use log::{Done, history};
 pub use plan::{Entry, Fit, Planned, Problem, State, Status};
 pub use repair::{accept, drop_invalid_indexes, mark_applied};
 use run::Run;
+#[cfg(feature = "cli")]
+pub(crate) use settings::pin;
 pub use stop::Stop;
 
 /// The oldest server that can be migrated: it says since when somebody waits for a lock.
@@ -78,7 +82,7 @@ impl Default for Options {
             target: None,
             runner_lock_timeout: Duration::from_mins(15),
             max_stall: Some(Duration::from_millis(250)),
-            // Not below PostgreSQL's deadlock_timeout of 1 s: only then does an autovacuum step aside.
+
             lock_timeout: Duration::from_secs(2),
             patience: Duration::from_mins(1),
             statement_timeout: Duration::ZERO,
@@ -162,7 +166,7 @@ pub async fn status(conn: &mut PgConnection) -> Result<Status, Error> {
 /// # Errors
 /// As [`status`].
 pub async fn status_of(conn: &mut PgConnection, migrations: &Migrations) -> Result<Status, Error> {
-    Ok(plan::status(&history_table::read(conn).await?, &migrations.as_applied()))
+    Ok(plan::status(&history_table::read(conn).await?.migrations, &migrations.as_applied()))
 }
 
 /// What [`up`] would run, in its order. Writes nothing; one round trip, as [`status`].
@@ -198,11 +202,35 @@ pub async fn up(
     if status.pending_up_to(options.target).is_empty() {
         return Ok(Vec::new());
     }
-    fit_to_migrate(conn).await?;
-    lock::acquire(conn, options, &mut on_event).await?;
-    let result = locked(conn, options, &mut on_event).await;
-    // A session that is lost has no lock any more, and what is applied is applied.
-    if let Err(error) = lock::release(conn).await {
+    let files: Vec<_> =
+        status.pending_up_to(options.target).iter().filter_map(|v| options.migrations.get(*v)).collect();
+    alone(conn, options, &files, &mut on_event, async |conn, on_event| locked(conn, options, on_event).await).await
+}
+
+/// Does something as the only runner, in a session with the settings that it needs.
+async fn alone<T, E: FnMut(Event<'_>) + Send>(
+    conn: &mut PgConnection,
+    options: &Options,
+    files: &[&files::File],
+    on_event: &mut E,
+    work: impl AsyncFnOnce(&mut PgConnection, &mut E) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut restore = settings::pin(conn).await?;
+    let prepared = async {
+        fit_to_migrate(conn).await?;
+        rights::check(conn, files).await?;
+        lock::acquire(conn, options, on_event).await
+    }
+    .await;
+    let result = match prepared {
+        Ok(()) => {
+            restore.insert_str(0, &lock::release());
+            work(conn, on_event).await
+        }
+        Err(error) => Err(error),
+    };
+    // A session that is lost has no lock any more, and what is done is done.
+    if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(restore)).execute(conn).await {
         tracing::warn!(name: "migrate.not_released", error = %error, "the session is lost, and its lock with it");
     }
     result
@@ -211,15 +239,21 @@ pub async fn up(
 /// Whether anything can be written there, before a lock is waited for.
 async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
     let server = "SELECT current_setting('server_version_num')::integer, current_setting('server_version'), \
-                  pg_is_in_recovery(), current_setting('transaction_read_only')::boolean";
+                  pg_is_in_recovery(), current_setting('transaction_read_only')::boolean, \
+                  coalesce(current_schema(), ''), current_setting('search_path')";
     let row = sqlx::raw_sql(server).fetch_one(conn).await?;
     let (number, name): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    let (schema, path): (String, String) = (row.try_get(4)?, row.try_get(5)?);
     let reason = if number < OLDEST_SERVER {
         format!("the server is PostgreSQL {name}; migrations need 14 or newer")
     } else if row.try_get(2)? {
         "the server is a standby; migrate on the primary".to_owned()
     } else if row.try_get(3)? {
         "the session may only read: default_transaction_read_only is on".to_owned()
+    } else if schema.is_empty() {
+        format!("no schema has been selected to create in: none of the search_path is there ({path})")
+    } else if schema == "coderdb" || schema.starts_with("pg_") {
+        format!("the session would create in the schema {schema}, which is not for that: the search_path is {path}")
     } else {
         return Ok(());
     };
@@ -240,6 +274,7 @@ async fn locked(
     if pending.is_empty() {
         return Ok(Vec::new());
     }
+    history_table::prepare(conn).await?;
     let mut runner = Runner::new(&options.migrations.to_apply().map_err(|error| Error::Refinery(Box::new(error)))?)
         // A newer version of the library may have applied more.
         .set_abort_missing(false)

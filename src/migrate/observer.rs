@@ -5,13 +5,31 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
 
-use super::{Options, Progress, Stop};
+use super::{Options, Progress, Stop, settings};
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// So long before the budget is used up, a wait is given up: a look and a cancel take a moment.
 const MARGIN: Duration = Duration::from_millis(60);
+
+/// Whether a session is an autovacuum. What it is, the server hides from a role that may not see it; that it belongs to no
+/// role, it does not hide, and no other process without one holds tables.
+const AUTOVACUUM: &str = "coalesce(a.backend_type = 'autovacuum worker', a.usesysid IS NULL)";
+
+/// A session in words, with what the server shows this role of it.
+pub(super) const SESSION: &str = "format('pid %s (%s)', a.pid, CASE \
+    WHEN a.backend_type IS NOT NULL THEN concat_ws(', ', \
+        concat_ws(' ', a.backend_type, CASE WHEN a.application_name <> '' THEN quote_literal(a.application_name) END), \
+        format('%s for %s s', coalesce(a.state, 'at work'), \
+            extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start))::bigint)) \
+    WHEN a.usesysid IS NULL THEN 'autovacuum worker' \
+    ELSE concat_ws(' ', CASE WHEN a.application_name <> '' THEN quote_literal(a.application_name) END, format('of the role %I, whose state is hidden from %I', \
+        a.usename, current_user)) END)";
+
+/// A prepared transaction in words.
+pub(super) const PREPARED: &str = "format('the prepared transaction %L of the role %I, for %s s', p.gid, p.owner, \
+    extract(epoch FROM clock_timestamp() - p.prepared)::bigint)";
 
 /// What was seen of one attempt.
 #[derive(Debug, Default)]
@@ -58,7 +76,14 @@ impl Observer {
     /// Looks at the backend; `None` where there can be no second connection.
     pub(super) async fn of(pid: i32, options: &Options) -> Option<Self> {
         let second = options.second.as_ref()?;
-        match second.connect().await {
+        let connect = async {
+            let mut conn = second.connect().await?;
+            settings::pin(&mut conn).await?;
+            // Only as the role that has logged in can it see and cancel what that role does.
+            sqlx::raw_sql("SET ROLE NONE").execute(&mut conn).await?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(conn)
+        };
+        match connect.await {
             Ok(conn) => Some(Self { conn, pid }),
             Err(error) => {
                 tracing::warn!(name: "migrate.no_observer", error = %error, "no second connection: delays are not seen");
@@ -72,12 +97,13 @@ impl Observer {
         let look = format!(
             "SELECT l.relation::regclass::text, regexp_replace(upper(regexp_replace(l.mode, '([a-z])([A-Z])', '\\1 \\2', 'g')), \
              ' LOCK$', ''), c.relkind IN ('r', 'p', 'v', 'f'), l.pid IS NOT NULL, \
-             (SELECT string_agg(format('pid %s (%s%s, %s for %s s)', a.pid, a.backend_type, \
-                 CASE WHEN a.application_name <> '' THEN ' ' || quote_literal(a.application_name) END, \
-                 coalesce(a.state, 'at work'), \
-                 extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start))::bigint), ', ') \
-              FROM pg_stat_activity AS a WHERE a.pid = ANY (b.pids)), \
-             (SELECT bool_and(a.backend_type = 'autovacuum worker') FROM pg_stat_activity AS a WHERE a.pid = ANY (b.pids)), \
+             nullif(concat_ws(', ', \
+                 (SELECT string_agg({SESSION}, ', ') FROM pg_stat_activity AS a WHERE a.pid = ANY (b.pids)), \
+                 (SELECT string_agg({PREPARED}, ', ') FROM pg_prepared_xacts AS p \
+                  WHERE 0 = ANY (b.pids) AND p.database = current_database() AND (p.transaction = l.transactionid OR EXISTS \
+                  (SELECT FROM pg_locks AS h INNER JOIN pg_locks AS x ON x.virtualtransaction = h.virtualtransaction AND x.pid IS NULL \
+                  WHERE h.pid IS NULL AND h.relation = l.relation AND x.transactionid = p.transaction)))), ''), \
+             (SELECT bool_and({AUTOVACUUM}) FROM pg_stat_activity AS a WHERE a.pid = ANY (b.pids)) AND 0 <> ALL (b.pids), \
              (SELECT max(extract(epoch FROM clock_timestamp() - w.waitstart))::float8 \
               FROM pg_locks AS w WHERE NOT w.granted AND w.pid <> {pid} AND {pid} = ANY (pg_blocking_pids(w.pid))) \
              FROM (SELECT pg_blocking_pids({pid}) AS pids) AS b \

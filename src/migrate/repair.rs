@@ -1,10 +1,9 @@
 //! Mending the history by hand, each time with a row in the log.
 
-use refinery_core::AsyncMigrate as _;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, Options, State, driver::Driver, history_table, lock, log, status_of};
+use super::{Error, Options, State, history_table, log, status_of};
 
 /// Takes the file of a migration for what was applied, though it had another name or content then. Returns what was
 /// repaired: its version and name.
@@ -72,13 +71,25 @@ pub async fn mark_applied(conn: &mut PgConnection, options: &Options, version: i
 /// As [`up`](super::up()).
 pub async fn drop_invalid_indexes(conn: &mut PgConnection, options: &Options) -> Result<Vec<String>, Error> {
     repair(conn, options, async |conn| {
-        let invalid = "SELECT i.indexrelid::regclass::text FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid \
-                       WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace \
-                       AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.indexrelid) \
+        let invalid = "SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid \
+                       WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = quote_ident(current_schema())::regnamespace \
                        ORDER BY 1";
         let mut dropped = Vec::new();
         for row in sqlx::raw_sql(invalid).fetch_all(&mut *conn).await? {
-            let index: String = row.try_get(0)?;
+            let (index, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            // Whoever builds it has this lock until it is valid, or left behind; what he builds may be hidden from this role.
+            let look = format!(
+                "BEGIN; SET LOCAL lock_timeout = {}; LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE; \
+                 SELECT FROM pg_index WHERE indexrelid = to_regclass({}) AND NOT indisvalid; COMMIT",
+                options.lock_timeout.as_millis().max(1),
+                log::quote(&index)
+            );
+            match rows(conn, &look).await {
+                Ok(found) if !found.is_empty() => {}
+                Ok(_) => continue,
+                Err(Error::Sql(error)) if history_table::sqlstate(&error) == Some("55P03") => continue,
+                Err(error) => return Err(error),
+            }
             batch(conn, &format!("DROP INDEX CONCURRENTLY {index}")).await?;
             let row = log::New { action: "dropped", version: None, ..new(options, 0, &index) };
             batch(conn, &row.sql()).await?;
@@ -95,26 +106,24 @@ async fn repair(
     options: &Options,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<String>, Error>,
 ) -> Result<Vec<String>, Error> {
-    super::fit_to_migrate(conn).await?;
-    lock::acquire(conn, options, &mut |_| {}).await?;
-    let tables = format!("{}; {}", Driver::assert_migrations_table_query(history_table::TABLE), log::TABLE);
-    let result = match batch(conn, &tables).await {
-        Ok(()) => work(conn).await,
-        Err(error) => Err(error),
-    };
-    let released = lock::release(conn).await;
-    let repaired = result?;
-    released?;
-    Ok(repaired)
+    super::alone(conn, options, &[], &mut |_: super::Event<'_>| {}, async |conn, _| {
+        history_table::prepare(conn).await?;
+        work(conn).await
+    })
+    .await
 }
 
 async fn batch(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
-    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *conn).await;
+    rows(conn, sql).await.map(drop)
+}
+
+async fn rows(conn: &mut PgConnection, sql: &str) -> Result<Vec<PgRow>, Error> {
+    let done = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *conn).await;
     if done.is_err() {
         // Whatever was begun; without a transaction, a warning.
         let _ = sqlx::raw_sql("ROLLBACK").execute(conn).await;
     }
-    Ok(done.map(drop)?)
+    Ok(done?)
 }
 
 fn new<'a>(options: &'a Options, version: i64, name: &'a str) -> log::New<'a> {

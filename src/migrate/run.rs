@@ -12,6 +12,7 @@ use super::{
     history_table::sqlstate,
     lock, log,
     observer::{GaveWay, Observer, Seen, observed, progressing},
+    settings,
     statements::Statement,
 };
 
@@ -24,8 +25,8 @@ const PROBES: u32 = 100;
 /// The first attempt waits no longer: the observer has seen by then which table it needs.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// An attempt that waits so long makes an autovacuum step aside, whose `deadlock_timeout` is one second.
-const AUTOVACUUM: Duration = Duration::from_millis(1_200);
+/// An attempt that waits for so long after `deadlock_timeout` makes an autovacuum step aside.
+const AUTOVACUUM: Duration = Duration::from_millis(200);
 
 /// How long to find out what became of a commit.
 const OUTCOME: Duration = Duration::from_secs(30);
@@ -38,6 +39,7 @@ pub(super) struct Run<'a> {
     options: &'a Options,
     on_event: OnEvent<'a>,
     observer: Option<Observer>,
+    deadlock_timeout: Duration,
     /// Puts the settings of the session back to what they were: a migration may have changed them.
     restore: String,
 }
@@ -84,15 +86,13 @@ impl<'a> Run<'a> {
         options: &'a Options,
         on_event: OnEvent<'a>,
     ) -> Result<Self, Error> {
-        let session = "SELECT pg_backend_pid(), current_setting('role'), \
-                       (SELECT coalesce(string_agg(format('; SELECT set_config(%L, %L, false)', name, setting), ''), '') \
-                        FROM pg_settings WHERE source = 'session')";
+        let restore = settings::restore(conn).await?;
+        let session = "SELECT pg_backend_pid(), setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'";
         let row = sqlx::raw_sql(session).fetch_one(&mut *conn).await?;
-        let (pid, role, settings): (i32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let role = if role == "none" { "RESET ROLE".to_owned() } else { format!("SET ROLE {}", log::quote(&role)) };
-        let restore = format!("RESET SESSION AUTHORIZATION; {role}; RESET ALL{settings}");
+        let (pid, milliseconds): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let deadlock_timeout = Duration::from_millis(milliseconds.unsigned_abs());
         let observer = Observer::of(pid, options).await;
-        Ok(Self { conn, options, on_event, observer, restore })
+        Ok(Self { conn, options, on_event, observer, deadlock_timeout, restore })
     }
 
     pub(super) fn emit(&mut self, event: Event<'_>) {
@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
     fn patience(&self, file: &File, seen: &Seen) -> Duration {
         let longest = file.lock_timeout.unwrap_or(self.options.lock_timeout);
         if seen.only_autovacuum {
-            return longest.max(AUTOVACUUM);
+            return longest.max(self.deadlock_timeout + AUTOVACUUM);
         }
         let patience = self.options.max_stall.map_or(longest, |budget| budget.min(longest));
         let is_first = seen.waited_for.is_empty() && self.observer.is_some();

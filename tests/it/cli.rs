@@ -239,7 +239,7 @@ async fn the_demo_does_not_migrate_a_database_with_rows_of_others() {
                         VALUES (gen_random_uuid(), 'acme', '', now(), now(), '')";
     sqlx::raw_sql(organization).execute(&mut conn).await.unwrap();
     fails(database.coderdb().arg("demo"), 1, &["in use", "1 organizations", "--allow-existing"]);
-    let version = "SELECT max(version) FROM refinery_schema_history";
+    let version = "SELECT max(version) FROM coderdb.refinery_schema_history";
     assert_eq!(sqlx::query_scalar::<_, i64>(version).fetch_one(&mut conn).await.unwrap(), 1);
     assert_eq!(run(database.coderdb().args(["demo", "--allow-existing"])).code, 0);
 }

@@ -316,7 +316,7 @@ const BY_HAND: &[(&str, &[&str])] = &[
         "COMMENT ON TABLE users IS 'mine'; REVOKE ALL ON users FROM PUBLIC; ALTER TABLE users ALTER name SET STATISTICS 10",
         &[],
     ),
-    ("CREATE TABLE coderdb_migration_of_tomorrow (id serial PRIMARY KEY)", &[]),
+    ("CREATE TABLE coderdb.tomorrow (id serial PRIMARY KEY)", &[]),
     ("CREATE SCHEMA mine CREATE TABLE users (id int)", &[]),
 ];
 
@@ -395,7 +395,7 @@ async fn a_machine_reads_the_same_in_json_of_a_known_format() {
     let (database, mut conn) = migrated().await;
     let newest = migrate::newest();
     run(&mut conn, A_BIT_OF_EVERYTHING).await;
-    run(&mut conn, "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2").await;
+    run(&mut conn, "UPDATE coderdb.refinery_schema_history SET checksum = '1' WHERE version = 2").await;
     let outcome = support::run(database.coderdb().args(["migrate", "verify", "-o", "json"]));
     assert_eq!((outcome.code, outcome.stderr.as_str()), (12, ""));
     let golden = include_str!("golden/verify.json").replace("\"NEWEST\"", &newest.to_string());
@@ -405,13 +405,13 @@ async fn a_machine_reads_the_same_in_json_of_a_known_format() {
 #[tokio::test]
 async fn an_edited_migration_is_drift_and_what_a_newer_version_did_is_called_out() {
     let (database, mut conn) = migrated().await;
-    run(&mut conn, "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2").await;
+    run(&mut conn, "UPDATE coderdb.refinery_schema_history SET checksum = '1' WHERE version = 2").await;
     let outcome = support::run(database.coderdb().args(["migrate", "verify"]));
     let changed = "V0002__provisioner_job_logs_cap: its file differs from what was applied\n";
     assert_eq!((outcome.code, outcome.stdout.as_str()), (12, changed));
 
     let (database, mut conn) = migrated().await;
-    run(&mut conn, "INSERT INTO refinery_schema_history SELECT 9999, 'later', applied_on, '1' FROM refinery_schema_history LIMIT 1").await;
+    run(&mut conn, "INSERT INTO coderdb.refinery_schema_history SELECT 9999, 'later', applied_on, '1' FROM coderdb.refinery_schema_history LIMIT 1").await;
     run(&mut conn, "DROP INDEX idx_api_keys_user").await;
     let outcome = support::run(database.coderdb().args(["migrate", "verify"]));
     assert_eq!(outcome.code, 12);
@@ -436,18 +436,19 @@ async fn nothing_is_compared_while_migrations_are_pending() {
     assert_eq!(outcome.code, 3);
     assert!(outcome.stdout.contains("\"drifts\": null"), "{}", outcome.stdout);
     // A history that cannot be gone on with comes first: migrating would not help.
-    run(&mut conn, "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2").await;
+    run(&mut conn, "UPDATE coderdb.refinery_schema_history SET checksum = '1' WHERE version = 2").await;
     database.coderdb().args(["migrate", "verify"]).assert().code(12);
 }
 
 #[tokio::test]
-async fn a_role_that_may_only_read_the_history_can_verify() {
+async fn a_role_that_may_read_nothing_but_what_everybody_may_can_verify() {
     let (database, mut conn) = migrated().await;
     let role = format!("only_verifies_{}", database.name());
     run(
         &mut conn,
         &format!(
-            "CREATE ROLE {role} LOGIN; GRANT SELECT ON refinery_schema_history TO {role}; DROP INDEX idx_api_keys_user"
+            "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA public TO {role}; \
+             DROP INDEX idx_api_keys_user"
         ),
     )
     .await;

@@ -78,7 +78,7 @@ async fn sixteen_runners_at_once_apply_each_migration_once() {
     }
     let applied: usize = runners.join_all().await.iter().sum();
     assert_eq!(applied, usize::try_from(migrate::newest()).unwrap());
-    assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM refinery_schema_history").await, migrate::newest());
+    assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM coderdb.refinery_schema_history").await, migrate::newest());
     assert!(migrate::status(&mut conn).await.unwrap().is_current());
 }
 
@@ -117,7 +117,12 @@ async fn a_waiting_runner_says_whom_it_waits_for_and_gives_up_in_time() {
         other => panic!("{other}"),
     }
     // The server hides a session's address from a role that is not its own.
-    run(&mut conn, "SET ROLE pg_database_owner").await;
+    run(
+        &mut conn,
+        "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO pg_database_owner', current_database()); END $$;
+         SET ROLE pg_database_owner",
+    )
+    .await;
     match migrate::up(&mut conn, &options, |_| {}).await.unwrap_err() {
         Error::LockBusy { holders, .. } => assert_eq!(holders[0].address, "unknown"),
         other => panic!("{other}"),
@@ -212,7 +217,7 @@ async fn an_index_that_was_built_but_not_recorded_is_recorded_and_not_built_twic
     up(&mut conn).await.unwrap();
     let oid = "SELECT 'provisioner_job_timings_job_id_idx'::regclass::oid::bigint";
     let before: i64 = ask(&mut conn, oid).await;
-    run(&mut conn, "DELETE FROM refinery_schema_history WHERE version = 9").await;
+    run(&mut conn, "DELETE FROM coderdb.refinery_schema_history WHERE version = 9").await;
     assert_eq!(up(&mut conn).await.unwrap(), [9]);
     assert_eq!(ask::<i64>(&mut conn, oid).await, before);
 }
@@ -296,15 +301,15 @@ async fn a_killed_backend_leaves_nothing_half_applied_and_the_next_run_finishes(
 async fn a_history_that_does_not_fit_is_an_error_that_names_the_migration() {
     for (change, problem) in [
         (
-            "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 3",
+            "UPDATE coderdb.refinery_schema_history SET checksum = '1' WHERE version = 3",
             "V0003__validate_provisioner_job_logs_cap",
         ),
-        ("DELETE FROM refinery_schema_history WHERE version = 2", "was never applied, though a later one was"),
+        ("DELETE FROM coderdb.refinery_schema_history WHERE version = 2", "was never applied, though a later one was"),
         (
-            "INSERT INTO refinery_schema_history VALUES (0, 'from_elsewhere', '2026-01-01T00:00:00Z', '1')",
+            "INSERT INTO coderdb.refinery_schema_history VALUES (0, 'from_elsewhere', '2026-01-01T00:00:00Z', '1')",
             "V0000__from_elsewhere: was applied by another coderdb",
         ),
-        ("UPDATE refinery_schema_history SET checksum = 'x' WHERE version = 3", "malformed at version 3"),
+        ("UPDATE coderdb.refinery_schema_history SET checksum = 'x' WHERE version = 3", "malformed at version 3"),
     ] {
         let database = support::database().await.directly();
         let mut conn = database.connect().await;
@@ -317,12 +322,16 @@ async fn a_history_that_does_not_fit_is_an_error_that_names_the_migration() {
 async fn a_newer_schema_fits_unless_a_newer_migration_breaks_this_version() {
     let database = support::database().await.directly();
     let mut conn = database.connect().await;
-    run(&mut conn, "INSERT INTO refinery_schema_history VALUES (98, 'more', '2026-01-01T00:00:00Z', '1')").await;
+    run(&mut conn, "INSERT INTO coderdb.refinery_schema_history VALUES (98, 'more', '2026-01-01T00:00:00Z', '1')")
+        .await;
     for command in ["up", "check"] {
         assert_eq!(support::run(database.coderdb().args(["migrate", command])).code, 0, "{command}");
     }
-    run(&mut conn, "INSERT INTO refinery_schema_history VALUES (99, 'breaking_more', '2026-01-01T00:00:00Z', '1')")
-        .await;
+    run(
+        &mut conn,
+        "INSERT INTO coderdb.refinery_schema_history VALUES (99, 'breaking_more', '2026-01-01T00:00:00Z', '1')",
+    )
+    .await;
     support::fails(database.coderdb().args(["migrate", "up"]), 13, &["V0099__breaking_more"]);
     assert_eq!(support::run(database.coderdb().args(["migrate", "check"])).code, 13);
     assert_eq!(support::run(database.coderdb().args(["migrate", "status", "--exit-code"])).code, 13);
@@ -332,9 +341,9 @@ async fn a_newer_schema_fits_unless_a_newer_migration_breaks_this_version() {
 async fn a_history_of_refinerys_smaller_type_is_read_and_goes_on() {
     let (_database, mut conn) = empty().await;
     up_to(&mut conn, 7).await.unwrap();
-    run(&mut conn, "ALTER TABLE refinery_schema_history ALTER version TYPE integer").await;
+    run(&mut conn, "ALTER TABLE coderdb.refinery_schema_history ALTER version TYPE integer").await;
     assert_eq!(up(&mut conn).await.unwrap(), [8, 9]);
-    run(&mut conn, "ALTER TABLE refinery_schema_history ALTER version TYPE text").await;
+    run(&mut conn, "ALTER TABLE coderdb.refinery_schema_history ALTER version TYPE text").await;
     assert!(matches!(migrate::status(&mut conn).await, Err(Error::Sql(_))));
 }
 
@@ -345,7 +354,7 @@ async fn status_tells_scripts_by_its_exit_code_whether_anything_is_pending() {
     database.coderdb().args(["migrate", "status", "--exit-code"]).assert().code(3);
     up(&mut conn).await.unwrap();
     database.coderdb().args(["migrate", "status", "--exit-code"]).assert().code(0);
-    run(&mut conn, "DELETE FROM refinery_schema_history WHERE version = 2").await;
+    run(&mut conn, "DELETE FROM coderdb.refinery_schema_history WHERE version = 2").await;
     database.coderdb().args(["migrate", "status", "--exit-code"]).assert().code(12);
 }
 
@@ -359,9 +368,22 @@ async fn a_version_that_does_not_exist_is_a_usage_error() {
 async fn refinerys_own_tools_can_read_the_history() {
     let database = support::database().await.directly();
     let mut conn = database.connect().await;
-    let columns = "SELECT string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns \
-                   WHERE table_name = 'refinery_schema_history'";
-    assert_eq!(ask::<String>(&mut conn, columns).await, "version name applied_on checksum");
+    // Its own statements, in a session with this search_path.
+    run(&mut conn, "SET search_path = coderdb").await;
+    run(
+        &mut conn,
+        "CREATE TABLE IF NOT EXISTS refinery_schema_history(
+             version int8 PRIMARY KEY,
+             name VARCHAR(255),
+             applied_on VARCHAR(255),
+             checksum VARCHAR(255));",
+    )
+    .await;
+    let query = "SELECT version, name, applied_on, checksum FROM refinery_schema_history ORDER BY version ASC;";
+    let rows: Vec<(i64, String, String, String)> = sqlx::query_as(query).fetch_all(&mut conn).await.unwrap();
+    let versions: Vec<_> = rows.iter().map(|(version, ..)| *version).collect();
+    assert_eq!(versions, (1..=migrate::newest()).collect::<Vec<_>>());
+    assert!(rows[0].1 == "base" && rows[0].3.parse::<u64>().is_ok(), "{:?}", rows[0]);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     super::{
+        connect::is_pooled,
         error::CliError,
         output::{Output, note, print, print_json},
     },
@@ -48,6 +49,10 @@ pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: 
         }
         if !is_told {
             note(&format!("waiting for {} migrations that are pending", status.pending().count()));
+            // A session that idles may be ended; one of a pooler is not ours to keep.
+            if !is_pooled()? {
+                migrate::pin(conn).await?;
+            }
             is_told = true;
         }
         sleep(POLL.min(deadline - Instant::now())).await;

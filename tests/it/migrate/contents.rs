@@ -48,7 +48,7 @@ async fn whatever_a_migration_sets_the_next_one_and_the_history_do_not_see_it() 
         for directive in ["", "-- coderdb: no-transaction\n"] {
             let file = format!("{directive}CREATE TABLE first (); {leak}");
             let (_database, mut conn) = applied(&[("V0001__leaks", &file), ("V0002__next", next)]).await;
-            let rows = ask::<i64>(&mut conn, "SELECT count(*) FROM public.refinery_schema_history").await;
+            let rows = ask::<i64>(&mut conn, "SELECT count(*) FROM coderdb.refinery_schema_history").await;
             assert_eq!(rows, 2, "{n}: {file}");
             assert!(ask::<bool>(&mut conn, "SELECT to_regclass('public.next') IS NOT NULL").await, "{file}");
         }
@@ -59,6 +59,7 @@ async fn whatever_a_migration_sets_the_next_one_and_the_history_do_not_see_it() 
 async fn what_the_caller_has_set_is_there_again_afterwards() {
     let (database, mut conn) = empty().await;
     run(&mut conn, "CREATE ROLE \"migrator's \\ \"\"own\"\"\"; CREATE SCHEMA mine").await;
+    run(&mut conn, &format!("GRANT CREATE ON DATABASE {} TO \"migrator's \\ \"\"own\"\"\"", database.name())).await;
     run(&mut conn, "GRANT ALL ON SCHEMA mine TO \"migrator's \\ \"\"own\"\"\"; SET search_path = mine; SET work_mem = '5MB'; SET ROLE \"migrator's \\ \"\"own\"\"\"").await;
     let set = Set::of(&[
         ("V0001__leaks", "CREATE TABLE one (); RESET ALL; RESET ROLE; SET work_mem = '6MB'"),

@@ -31,9 +31,9 @@ SELECT line FROM (
     SELECT format('view %s %s', c.relname, pg_get_viewdef(c.oid))
     FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('v', 'm')
     UNION ALL
-    SELECT format('history %s %s %s', version, name, checksum) FROM refinery_schema_history
+    SELECT format('history %s %s %s', version, name, checksum) FROM coderdb.refinery_schema_history
     UNION ALL
     SELECT format('log %s %s %s: %s times', version, action, statement, count(*))
-    FROM coderdb_migration_log GROUP BY version, action, statement
+    FROM coderdb.migration_log GROUP BY version, action, statement
 ) AS lines (line)
 ORDER BY line COLLATE "C"

@@ -23,27 +23,27 @@ use crate::support::{
     streaming::Streaming,
 };
 
-fn one() -> Set {
+pub(super) fn one() -> Set {
     Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")])
 }
 
 /// A role that may log in, and nothing else.
-async fn role(conn: &mut PgConnection, database: &Database, name: &str, more: &str) -> String {
+pub(super) async fn role(conn: &mut PgConnection, database: &Database, name: &str, more: &str) -> String {
     let name = format!("{}_{name}", database.name());
     run(conn, &format!("CREATE ROLE {name} LOGIN {more}")).await;
     name
 }
 
 /// Ends the role, whatever it owns and may do.
-async fn drop_role(conn: &mut PgConnection, name: &str) {
+pub(super) async fn drop_role(conn: &mut PgConnection, name: &str) {
     run(conn, &format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
 }
 
-fn url_as(database: &Database, role: &str) -> String {
+pub(super) fn url_as(database: &Database, role: &str) -> String {
     support::server().url(database.name()).replace("postgres@", &format!("{role}@"))
 }
 
-fn with_url(url: &str, args: &[&str]) -> assert_cmd::Command {
+pub(super) fn with_url(url: &str, args: &[&str]) -> assert_cmd::Command {
     let mut command = support::coderdb();
     command.env("DATABASE_URL", url).arg("migrate").args(args);
     command
@@ -58,7 +58,8 @@ async fn a_role_that_may_create_nothing_is_told_so_before_anything_is_done() {
     let url = url_as(&database, &role);
     let from = set.path().to_str().unwrap().to_owned();
     let mut up = with_url(&url, &["up", "--from", &from]);
-    fails(&mut up, 14, &["permission denied for schema public"]);
+    let database_right = format!("CREATE on the database {}, for the schema coderdb", database.name());
+    fails(&mut up, 14, &[&role, "CREATE on the schema public", &database_right]);
     // Nor when there is no schema at all to create anything in.
     let mut up = with_url(&format!("{url}&options=-c%20search_path%3Dnowhere"), &["up", "--from", &from]);
     fails(&mut up, 14, &["no schema has been selected to create in"]);
@@ -66,10 +67,28 @@ async fn a_role_that_may_create_nothing_is_told_so_before_anything_is_done() {
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
     set.write("V0002__two", "CREATE TABLE two (a integer)");
     run(&mut conn, &format!("GRANT CREATE ON SCHEMA public TO {role}")).await;
-    fails(&mut with_url(&url, &["up", "--from", &from]), 14, &["permission denied for table refinery_schema_history"]);
-    run(&mut conn, &format!("GRANT ALL ON refinery_schema_history, coderdb_migration_log TO {role}")).await;
-    set.write("V0002__two", "ALTER TABLE one ADD COLUMN b integer");
-    fails(&mut with_url(&url, &["up", "--from", &from]), 14, &["[42501]", "must be owner of table one", "rolled back"]);
+    let tables = ["SELECT and INSERT on coderdb.refinery_schema_history", "SELECT and INSERT on coderdb.migration_log"];
+    fails(&mut with_url(&url, &["up", "--from", &from]), 14, &tables);
+    run(&mut conn, &format!("GRANT ALL ON coderdb.refinery_schema_history, coderdb.migration_log TO {role}")).await;
+    // What can be done before the table of somebody else is not done.
+    set.write("V0002__two", "CREATE TABLE two ()");
+    set.write("V0003__three", "CREATE INDEX one_a ON one (a)");
+    set.write("V0004__four", "ALTER TABLE IF EXISTS ONLY one ADD COLUMN b integer");
+    fails(&mut with_url(&url, &["up", "--from", &from]), 14, &["to own one, as a member of postgres"]);
+    assert!(ask::<bool>(&mut conn, "SELECT to_regclass('two') IS NULL").await);
+    // A member of the owner is one.
+    run(&mut conn, &format!("CREATE ROLE {role}_owner ROLE {role}; ALTER TABLE one OWNER TO {role}_owner")).await;
+    run(&mut conn, &format!("GRANT CREATE ON SCHEMA public TO {role}_owner")).await;
+    let applied = support::run(&mut with_url(&url, &["up", "--from", &from]));
+    assert_eq!(applied.code, 0, "{}", applied.stderr);
+    // What only the server knows is refused by it.
+    set.write("V0005__five", "DO $$ BEGIN ALTER TABLE pg_catalog.pg_class ADD COLUMN b integer; END $$");
+    fails(
+        &mut with_url(&url, &["up", "--from", &from]),
+        14,
+        &["[42501]", "must be owner of table pg_class", "rolled back"],
+    );
+    drop_role(&mut conn, &format!("{role}_owner")).await;
     drop_role(&mut conn, &role).await;
 }
 
@@ -100,7 +119,7 @@ async fn a_role_that_may_only_read_sees_what_is_pending_and_plan_and_status_writ
 
 #[tokio::test]
 async fn plan_status_check_and_history_send_nothing_but_select_as_the_log_of_the_server_shows() {
-    let server = Streaming::start(0, "DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.primary;
+    let server = Streaming::start(0, "DROP SCHEMA public, coderdb CASCADE; CREATE SCHEMA public").await.primary;
     let data = server.socket().parent().unwrap().to_owned();
     let url = format!("{}&options=-c%20log_statement%3Dall", connect_url(&data));
     for args in [&["plan"][..], &["plan", "--sql"], &["status"], &["check"], &["history"], &["plan", "-o", "json"]] {
@@ -115,7 +134,10 @@ async fn plan_status_check_and_history_send_nothing_but_select_as_the_log_of_the
     assert!(statements.len() >= 6, "{log}");
     for statement in statements {
         let sql = statement.split_once(": ").unwrap().1;
-        assert!(sql.starts_with("SELECT ") && !sql.contains(';'), "{sql}");
+        // One message: what holds for its own transaction, and what it asks.
+        let parts: Vec<_> = sql.split("; ").map(|part| part.split_whitespace().next().unwrap_or_default()).collect();
+        assert_eq!(parts, ["SET", "SELECT", "SELECT"], "{sql}");
+        assert!(sql.starts_with("SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"), "{sql}");
     }
 }
 
@@ -140,8 +162,8 @@ async fn on_a_standby_everything_reads_and_nothing_migrates() {
     }
     let behind = Set::of(&[("V0001__one", "SELECT 1")]);
     let from = behind.path().to_str().unwrap();
-    streaming.primary.run(&["DELETE FROM refinery_schema_history"]).await;
-    streaming.standby().until("SELECT count(*) = 0 FROM refinery_schema_history").await;
+    streaming.primary.run(&["DELETE FROM coderdb.refinery_schema_history"]).await;
+    streaming.standby().until("SELECT count(*) = 0 FROM coderdb.refinery_schema_history").await;
     fails(&mut with_url(&standby, &["up", "--from", from]), 14, &["is a standby; migrate on the primary"]);
 }
 
@@ -213,6 +235,7 @@ async fn a_server_without_room_is_waited_for() {
     let role = role(&mut conn, &database, "crowd", "SUPERUSER").await;
     // A limit holds for those who are no superusers.
     run(&mut conn, &format!("ALTER ROLE {role} NOSUPERUSER; GRANT CREATE ON SCHEMA public TO {role}")).await;
+    run(&mut conn, &format!("GRANT CREATE ON DATABASE {} TO {role}", database.name())).await;
     let set = one();
     let mut program = set.spawn(&url_as(&database, &role), &[]);
     let said = program.says("waiting for the database").await;
@@ -227,6 +250,7 @@ async fn without_room_for_a_second_connection_it_does_without() {
     let (database, mut conn) = empty().await;
     let role = role(&mut conn, &database, "single", "CONNECTION LIMIT 1").await;
     run(&mut conn, &format!("GRANT CREATE ON SCHEMA public TO {role}")).await;
+    run(&mut conn, &format!("GRANT CREATE ON DATABASE {} TO {role}", database.name())).await;
     let outcome = support::run(with_url(&url_as(&database, &role), &["up", "-o", "json", "--from"]).arg(one().path()));
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     assert!(outcome.stdout.contains("\"delay_milliseconds\": null"), "{}", outcome.stdout);
@@ -300,9 +324,9 @@ async fn a_database_without_a_history_or_with_an_older_one_is_brought_up_again()
     let set = one();
     let (database, mut conn) = empty().await;
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
-    run(&mut conn, "DROP TABLE refinery_schema_history").await;
+    run(&mut conn, "DROP TABLE coderdb.refinery_schema_history").await;
     fails(&mut set.up(&database), 10, &["[42P07]", "relation \"one\" already exists"]);
-    assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM refinery_schema_history").await, 0);
+    assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM coderdb.refinery_schema_history").await, 0);
     let from = set.path().to_str().unwrap();
     let repair = ["migrate", "repair", "mark-applied", "1", "--yes", "--from", from];
     assert_eq!(support::run(database.coderdb().args(repair)).code, 0);
@@ -316,14 +340,15 @@ async fn a_database_without_a_history_or_with_an_older_one_is_brought_up_again()
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
     run(
         &mut conn,
-        "DROP TABLE two; DROP INDEX one_a; DELETE FROM refinery_schema_history WHERE version = 2; \
-                    DELETE FROM coderdb_migration_log WHERE version = 2",
+        "DROP TABLE two; DROP INDEX one_a; DELETE FROM coderdb.refinery_schema_history WHERE version = 2; \
+                    DELETE FROM coderdb.migration_log WHERE version = 2",
     )
     .await;
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
     assert!(ask::<bool>(&mut conn, "SELECT to_regclass('two') IS NOT NULL AND to_regclass('one_a') IS NOT NULL").await);
     // Also when the log is newer than the history, as when only that was put back.
-    run(&mut conn, "DROP TABLE two; DROP INDEX one_a; DELETE FROM refinery_schema_history WHERE version = 2").await;
+    run(&mut conn, "DROP TABLE two; DROP INDEX one_a; DELETE FROM coderdb.refinery_schema_history WHERE version = 2")
+        .await;
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
     assert!(ask::<bool>(&mut conn, "SELECT to_regclass('two') IS NOT NULL AND to_regclass('one_a') IS NOT NULL").await);
 }
@@ -400,7 +425,7 @@ async fn the_exit_codes() {
     set.write("V0002__two", "-- coderdb: no-transaction\nCREATE TABLE zwei (); ALTER TABLE one ADD COLUMN b integer");
     row("up: edited midway", migrate(&["up"]));
     set.write("V0002__two", "ALTER TABLE pg_catalog.pg_class ADD COLUMN b integer");
-    run(&mut conn, "DELETE FROM coderdb_migration_log").await;
+    run(&mut conn, "DELETE FROM coderdb.migration_log").await;
     row("up: no privilege", migrate(&["up"]));
     set.write("V0001__one", "SELECT 1");
     row("up: an edited file", migrate(&["up"]));
@@ -408,7 +433,7 @@ async fn the_exit_codes() {
     set.write("V0001__one", "COMMIT");
     row("up: a file that is no migration", migrate(&["up"]));
     set.write("V0001__one", "CREATE TABLE one (a integer)");
-    run(&mut conn, "INSERT INTO refinery_schema_history VALUES (2, 'two', '2026-01-01T00:00:00Z', '1'), (3, 'breaking_three', '2026-01-01T00:00:00Z', '1')").await;
+    run(&mut conn, "INSERT INTO coderdb.refinery_schema_history VALUES (2, 'two', '2026-01-01T00:00:00Z', '1'), (3, 'breaking_three', '2026-01-01T00:00:00Z', '1')").await;
     std::fs::remove_file(set.path().join("V0002__two.sql")).unwrap();
     row("up: too new", migrate(&["up"]));
     row("check: too new", migrate(&["check"]));

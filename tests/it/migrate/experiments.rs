@@ -15,10 +15,10 @@ async fn e1_killed_between_a_migration_and_its_history_row_nothing_of_it_is_left
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
     set.write("V0002__two", "CREATE TABLE two ()");
     let mut holder = database.connect().await;
-    run(&mut holder, "BEGIN; LOCK TABLE refinery_schema_history IN SHARE MODE").await;
+    run(&mut holder, "BEGIN; LOCK TABLE coderdb.refinery_schema_history IN SHARE MODE").await;
     let mut program = set.spawn(database.url(), &["--lock-timeout", "1h", "--max-stall", "none"]);
     let recording = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
-                     AND query LIKE '%INSERT INTO refinery_schema_history%'";
+                     AND query LIKE '%INSERT INTO coderdb.refinery_schema_history%'";
     until(&mut conn, &format!("SELECT count(*) = 1 {recording}")).await;
     program.kill().await;
     until(&mut conn, &format!("SELECT count(*) = 0 {recording}")).await;
@@ -37,7 +37,7 @@ async fn e2_eight_runners_on_a_fresh_database_all_succeed() {
         for program in &mut programs {
             assert_eq!(program.ends().await, 0, "trial {trial}: {}", program.said);
         }
-        assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM refinery_schema_history").await, 1);
+        assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM coderdb.refinery_schema_history").await, 1);
     }
 }
 
@@ -81,7 +81,7 @@ async fn e6_a_migration_that_resets_the_search_path_is_recorded_and_the_next_one
     ]);
     let (database, mut conn) = empty().await;
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
-    assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM public.refinery_schema_history").await, 2);
+    assert_eq!(ask::<i64>(&mut conn, "SELECT count(*) FROM coderdb.refinery_schema_history").await, 2);
     assert!(ask::<bool>(&mut conn, "SELECT to_regclass('public.two') IS NOT NULL").await);
 }
 
@@ -171,7 +171,7 @@ async fn e13_it_migrates_a_server_that_proves_its_name_and_no_other() {
     // Addresses of this machine that no other test has.
     let [here, there] = [3, 4].map(|n| format!("127.{}.{}.{n}", pid >> 8 & 0xff, pid & 0xff));
     let (trusted, certificate, key) = certificates(directory.path(), &here);
-    let mut server = Streaming::start(0, "DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.primary;
+    let mut server = Streaming::start(0, "DROP SCHEMA public, coderdb CASCADE; CREATE SCHEMA public").await.primary;
     server.serve_tls(&[&here, &there], &certificate, &key);
     server.end("INT");
     server.restart().await;

@@ -4,10 +4,15 @@ use std::time::{Duration, Instant};
 
 use coderdb::{
     connect,
-    migrate::{self, Error, Options},
+    migrate::{self, Error, Event, Options},
+    sqlx::{self, AssertSqlSafe, PgConnection},
 };
 
-use super::{Set, ask, empty, run};
+use super::{
+    Set, ask, empty,
+    environment::{drop_role, role, url_as, with_url},
+    run, until,
+};
 use crate::support::{self, streaming::Streaming};
 
 #[tokio::test]
@@ -44,31 +49,178 @@ async fn a_table_that_is_never_free_is_given_up_and_whoever_has_it_idle_in_a_tra
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
 }
 
+/// Whoever migrates may be a superuser, or own what he migrates and see nothing of others: the least that docs/operations.md
+/// names. An autovacuum steps aside after a time that only a superuser may change.
 #[tokio::test]
-async fn an_autovacuum_steps_aside() {
-    let server = Streaming::start(0, "CREATE SCHEMA mine").await.primary;
-    let mut conn = server.connect().await;
-    run(&mut conn, "SET search_path = mine").await;
-    let set = Set::of(&[(
-        "V0001__one",
-        // So slow that it would take hours.
-        "CREATE TABLE one (a integer) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
-             autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
-         INSERT INTO one SELECT generate_series(1, 100000)",
-    )]);
-    let second = Some(connect::Options::from(server.options()));
-    let options = |set: &Set| Options { migrations: set.migrations(), second: second.clone(), ..Options::default() };
-    migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap();
-    run(&mut conn, "DELETE FROM one").await;
-    server.set("autovacuum_naptime = 1").await;
-    server.set("autovacuum = on").await;
-    server.until("SELECT count(*) = 1 FROM pg_stat_progress_vacuum WHERE relid = 'mine.one'::regclass").await;
+async fn an_autovacuum_steps_aside_for_the_least_role() {
+    for (more, deadlock_timeout) in [("SUPERUSER", "1s"), ("", "1s"), ("", "3s")] {
+        let server = Streaming::start(0, "DROP SCHEMA coderdb CASCADE").await.primary;
+        server.set(&format!("deadlock_timeout = '{deadlock_timeout}'")).await;
+        let mut admin = server.connect().await;
+        run(&mut admin, &format!("CREATE ROLE least LOGIN {more}; CREATE SCHEMA least AUTHORIZATION least")).await;
+        run(&mut admin, "CREATE SCHEMA coderdb AUTHORIZATION least").await;
+        let connect = connect::Options::from(server.options().username("least"));
+        let mut conn = connect.connect().await.unwrap();
+        let set = Set::of(&[(
+            "V0001__one",
+            // So slow that it would take hours.
+            "CREATE TABLE one (a integer) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+                 autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+             INSERT INTO one SELECT generate_series(1, 100000)",
+        )]);
+        let options =
+            |set: &Set| Options { migrations: set.migrations(), second: Some(connect.clone()), ..Options::default() };
+        migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap();
+        run(&mut conn, "DELETE FROM one").await;
+        server.set("autovacuum_naptime = 1").await;
+        server.set("autovacuum = on").await;
+        server.until("SELECT count(*) = 1 FROM pg_stat_progress_vacuum WHERE relid = 'least.one'::regclass").await;
+        set.write("V0002__two", "ALTER TABLE one ADD COLUMN b integer");
+        let start = Instant::now();
+        let mut said = Vec::new();
+        let options = options(&set);
+        let applied = migrate::up(&mut conn, &options, |event| {
+            if let Event::Retrying { blockers, .. } = event {
+                said.push(blockers.to_owned());
+            }
+        });
+        applied.await.unwrap_or_else(|error| panic!("{error}"));
+        println!("{more:?}: an autovacuum stepped aside after {:?}", start.elapsed());
+        assert!(said.iter().all(|said| said.contains("autovacuum worker")), "{said:?}");
+        let log = std::fs::read_to_string(server.socket().parent().unwrap().with_extension("log")).unwrap();
+        assert!(log.contains("canceling autovacuum task"), "{log}");
+    }
+}
+
+/// A database of a role that may see nothing of others, and the way to it.
+async fn least(more: &str) -> (support::Database, PgConnection, String, String) {
+    let (database, mut conn) = empty().await;
+    let role = role(&mut conn, &database, "least", more).await;
+    run(
+        &mut conn,
+        &format!("ALTER DATABASE {} OWNER TO {role}; CREATE SCHEMA {role} AUTHORIZATION {role}", database.name()),
+    )
+    .await;
+    let url = url_as(&database, &role);
+    (database, conn, role, url)
+}
+
+async fn drop_least(database: &support::Database, conn: &mut PgConnection, role: &str) {
+    run(conn, &format!("ALTER DATABASE {} OWNER TO postgres", database.name())).await;
+    drop_role(conn, role).await;
+}
+
+#[tokio::test]
+async fn whoever_is_in_the_way_is_named_without_holes_whatever_the_role_may_see() {
+    let (database, mut conn, role, url) = least("").await;
+    let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
+    let from = set.path().to_str().unwrap();
+    let up = || {
+        let mut up = with_url(&url, &["up", "--from", from, "--lock-patience", "400ms"]);
+        up.timeout(Duration::from_mins(1));
+        up
+    };
+    assert_eq!(support::run(&mut up()).code, 0);
     set.write("V0002__two", "ALTER TABLE one ADD COLUMN b integer");
-    let start = Instant::now();
-    migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap_or_else(|error| panic!("{error}"));
-    println!("an autovacuum stepped aside after {:?}", start.elapsed());
-    let log = std::fs::read_to_string(server.socket().parent().unwrap().with_extension("log")).unwrap();
-    assert!(log.contains("canceling autovacuum task"), "{log}");
+    // Somebody else's session.
+    let mut reader = database.connect().await;
+    run(&mut reader, &format!("SET application_name = 'a report'; BEGIN; LOCK TABLE {role}.one IN ACCESS SHARE MODE"))
+        .await;
+    let pid: i32 = ask(&mut reader, "SELECT pg_backend_pid()").await;
+    let hidden = format!("behind pid {pid} ('a report' of the role postgres, whose state is hidden from {role})");
+    support::fails(&mut up(), 6, &["no lock on", &hidden]);
+    run(&mut reader, "SET application_name = ''").await;
+    let nameless = format!("behind pid {pid} (of the role postgres, whose state is hidden from {role})");
+    support::fails(&mut up(), 6, &[&nameless]);
+    // The holder of the runner's lock is somebody else's, too.
+    run(&mut reader, "SELECT pg_advisory_lock(x'636f6465726462'::bigint)").await;
+    let holder = format!("pid {pid} (\"\" from unknown)");
+    support::fails(up().args(["--runner-lock-timeout", "0"]), 5, &[&holder]);
+    run(&mut reader, "SELECT pg_advisory_unlock_all(); COMMIT").await;
+    // Its own, with and without a name.
+    let mut own = <PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    run(&mut own, "BEGIN; LOCK TABLE one IN ACCESS SHARE MODE").await;
+    let pid: i32 = ask(&mut own, "SELECT pg_backend_pid()").await;
+    support::fails(&mut up(), 6, &[&format!("behind pid {pid} (client backend, idle in transaction for ")]);
+    run(&mut own, "COMMIT").await;
+    assert_eq!(support::run(&mut up()).code, 0);
+    drop_least(&database, &mut conn, &role).await;
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_in_the_way_is_named() {
+    let server = Streaming::start(0, "DROP SCHEMA public, coderdb CASCADE; CREATE SCHEMA public").await.primary;
+    let mut conn = server.connect().await;
+    let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
+    let options = |set: &Set| Options {
+        migrations: set.migrations(),
+        second: Some(connect::Options::from(server.options())),
+        patience: Duration::from_millis(400),
+        ..Options::default()
+    };
+    migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap();
+    run(&mut conn, "BEGIN; INSERT INTO one VALUES (1); PREPARE TRANSACTION 'left behind'").await;
+    run(&mut conn, "BEGIN; CREATE TABLE other (); PREPARE TRANSACTION 'not in the way'").await;
+    set.write("V0002__two", "ALTER TABLE one ADD COLUMN b integer");
+    let said = migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap_err().to_string();
+    let expected = "behind the prepared transaction 'left behind' of the role postgres, for ";
+    assert!(said.contains(expected) && !said.contains("not in the way"), "{said}");
+}
+
+#[tokio::test]
+async fn a_session_that_works_as_another_role_is_observed_and_gives_way() {
+    // The role that owns the tables may not see or cancel what the role that has logged in does.
+    let (database, mut conn, owner, _) = least("").await;
+    let login = role(&mut conn, &database, "login", &format!("IN ROLE {owner}")).await;
+    run(&mut conn, &format!("ALTER ROLE {login} SET role = '{owner}'")).await;
+    let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
+    let from = set.path().to_str().unwrap();
+    let url = url_as(&database, &login);
+    assert_eq!(support::run(&mut with_url(&url, &["up", "--from", from])).code, 0);
+    set.write("V0002__two", "ALTER TABLE one ADD COLUMN b integer");
+    let mut reader = database.connect().await;
+    let table: String = ask(&mut reader, "SELECT oid::regclass::text FROM pg_class WHERE relname = 'one'").await;
+    run(&mut reader, &format!("BEGIN; LOCK TABLE {table} IN ACCESS SHARE MODE")).await;
+    let mut up = with_url(&url, &["up", "--from", from, "--lock-patience", "2s", "--max-stall", "200ms"]);
+    up.env("CODERDB_LOG", "json");
+    let running = tokio::task::spawn_blocking(move || support::run(&mut up));
+    // Others queue behind it again and again.
+    while !running.is_finished() {
+        run(&mut conn, &format!("SELECT FROM {table}")).await;
+    }
+    let outcome = running.await.unwrap();
+    assert_eq!(outcome.code, 6, "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("observer_lost") && !outcome.stderr.contains("no_observer"), "{}", outcome.stderr);
+    run(&mut reader, "COMMIT").await;
+    run(&mut conn, &format!("DROP OWNED BY {login}; DROP ROLE {login}")).await;
+    drop_least(&database, &mut conn, &owner).await;
+}
+
+#[tokio::test]
+async fn a_repair_leaves_an_index_alone_that_somebody_else_builds() {
+    let (database, mut conn, role, url) = least("").await;
+    let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
+    let from = set.path().to_str().unwrap();
+    assert_eq!(support::run(&mut with_url(&url, &["up", "--from", from])).code, 0);
+    let mut writer = database.connect().await;
+    run(&mut writer, &format!("BEGIN; INSERT INTO {role}.one VALUES (1)")).await;
+    let mut builder = database.connect().await;
+    let build = format!("CREATE INDEX CONCURRENTLY one_a ON {role}.one (a)");
+    let building = tokio::spawn(async move { run(&mut builder, &build).await });
+    until(&mut conn, "SELECT count(*) = 1 FROM pg_index AS i WHERE NOT indisvalid").await;
+    let repair = || support::run(&mut with_url(&url, &["repair", "drop-invalid-indexes", "--yes"]));
+    assert_eq!(repair().stdout, "There is nothing to repair.\n");
+    run(&mut writer, "COMMIT").await;
+    building.await.unwrap();
+    assert!(
+        ask::<bool>(&mut conn, &format!("SELECT indisvalid FROM pg_index WHERE indexrelid = '{role}.one_a'::regclass"))
+            .await
+    );
+    run(&mut conn, &format!("INSERT INTO {role}.one VALUES (2), (2)")).await;
+    let fails = format!("CREATE UNIQUE INDEX CONCURRENTLY one_b ON {role}.one (a)");
+    sqlx::raw_sql(AssertSqlSafe(fails)).execute(&mut conn).await.unwrap_err();
+    assert_eq!(repair().stdout, "one_b\n");
+    drop_least(&database, &mut conn, &role).await;
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ async fn world(set: &Set, holds: &str) -> (Database, PgConnection, PgConnection)
 async fn versions(conn: &mut PgConnection) -> (i64, String) {
     let columns = "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute \
                    WHERE attrelid = 'things'::regclass AND attnum > 0 AND NOT attisdropped";
-    (ask(conn, "SELECT max(version) FROM refinery_schema_history").await, ask(conn, columns).await)
+    (ask(conn, "SELECT max(version) FROM coderdb.refinery_schema_history").await, ask(conn, columns).await)
 }
 
 fn at(version: i64, columns: &str) -> (i64, String) {

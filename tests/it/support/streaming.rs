@@ -34,6 +34,7 @@ dynamic_shared_memory_type = mmap
 fsync = off
 full_page_writes = off
 listen_addresses = ''
+max_prepared_transactions = 5
 max_wal_senders = 5
 shared_buffers = 32MB
 wal_keep_size = 1GB
