@@ -20,7 +20,6 @@ use coderdb::{
     demo, migrate,
     model::{OrganizationId, UserId},
     pool::{Pool, Settings},
-    pooler::Pooler,
     postgres::{self, Server},
     sqlx::{
         self, Connection, PgConnection,
@@ -30,7 +29,7 @@ use coderdb::{
 };
 
 const ROUNDS: usize = 10;
-const WAYS: [&str; 5] = ["pgbench", "connection", "pool", "sqlx's pool", "for a pooler"];
+const WAYS: [&str; 4] = ["pgbench", "connection", "pool", "sqlx's pool"];
 
 /// A call of the library, and the statement that it sends.
 #[derive(Clone, Copy)]
@@ -129,8 +128,6 @@ async fn main() {
     let (organization, user) = (OrganizationId(organization), UserId(user));
     let pool = Pool::new(options("bench"), Settings::default());
     let theirs = PgPoolOptions::new().connect_with(options("bench")).await.expect("a pool");
-    // As through a transaction pooler, but without one: what it costs to prepare each statement where it is used.
-    let mut prepares_again = Pooler::Transaction.connect(&options("bench")).await.expect("a connection");
     let script = env::temp_dir().join(format!("coderdb-bench-{}.sql", process::id()));
 
     let mut table = Table::new();
@@ -143,7 +140,6 @@ async fn main() {
                 time(async || call.run(&mut connection).await).await,
                 time(async || call.run(&mut pool.get().await.expect("a connection")).await).await,
                 time(async || call.run(&mut theirs.acquire().await.expect("a connection")).await).await,
-                time(async || call.run(&mut prepares_again).await).await,
             ];
             for (times, time) in times.iter_mut().zip(round) {
                 times.push(time);

@@ -12,8 +12,6 @@ pub mod migrate;
 pub mod model;
 #[cfg(feature = "pool")]
 pub mod pool;
-#[cfg(feature = "pool")]
-pub mod pooler;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "replica")]

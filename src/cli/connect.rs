@@ -10,8 +10,7 @@ use super::{
     output::note,
 };
 use crate::{
-    connect::{self, Options},
-    pooler::Pooler,
+    connect::{self, Options, Pooler},
     postgres::{DATABASE, Server, Settings},
 };
 
@@ -109,6 +108,10 @@ impl From<connect::Error> for CliError {
         let elsewhere = "check that the server runs and that DATABASE_URL or PGHOST and PGPORT point at it";
         let (place, source) = match error {
             E::Invalid { .. } => return Self::new(USAGE, error.to_string()),
+            E::ForgetsStatements { .. } => {
+                return Self::new(USAGE, error.to_string())
+                    .next("or unset CODERDB_POOLER: then no such pooler is expected");
+            }
             E::NoAnswer { .. } | E::OtherTarget { .. } => {
                 return Self::new(UNREACHABLE, error.to_string()).next(elsewhere);
             }

@@ -37,6 +37,15 @@ pub enum Error {
         /// What was asked for, in libpq's words.
         wanted: &'static str,
     },
+    /// No pooler in transaction mode that keeps prepared statements.
+    #[error(
+        "cannot connect to {place}: no pooler there keeps prepared statements in transaction mode, so that they would be \
+         missing on its other sessions; set max_prepared_statements = 200 (PgBouncer 1.21 or later)"
+    )]
+    ForgetsStatements {
+        /// The database, host and port.
+        place: String,
+    },
 }
 
 impl Error {
@@ -44,7 +53,7 @@ impl Error {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Invalid { .. } => false,
+            Self::Invalid { .. } | Self::ForgetsStatements { .. } => false,
             Self::NoAnswer { .. } | Self::OtherTarget { .. } => true,
             // No such socket; a certificate that is not to be trusted.
             Self::Failed { source: sqlx::Error::Io(error), .. } => {

@@ -20,6 +20,7 @@
 mod error;
 mod parameters;
 mod password_file;
+mod pooler;
 
 use std::{
     collections::VecDeque,
@@ -41,18 +42,14 @@ use sqlx::{
 };
 
 pub use error::Error;
-#[cfg(feature = "pool")]
 use error::invalid;
 pub use parameters::configured;
 use parameters::{Parameters, Value, read};
-
-#[cfg(feature = "pool")]
-use crate::pooler::{Pooler, Trust};
+pub use pooler::{Pooler, UnknownPooler};
 
 /// How long an attempt to reach one host may take, unless `connect_timeout` says something else.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-#[cfg(feature = "pool")]
 const POOLER: &str = "CODERDB_POOLER";
 
 /// After so long without an answer of one host, the next one is tried beside it.
@@ -67,11 +64,7 @@ pub struct Options {
     target: Target,
     timeout: Duration,
     session: Session,
-    #[cfg(feature = "pool")]
     pooler: Pooler,
-    /// Whom a pooler may be signed by, where that is known.
-    #[cfg(feature = "pool")]
-    trust: Option<Trust>,
 }
 
 /// What is set for the session after it has begun, in milliseconds or seconds as the server counts them.
@@ -137,7 +130,6 @@ impl Options {
         }
         let url = parameters::secret("DATABASE_URL")?.filter(|url| !url.is_empty());
         let options = Self::read(url.as_deref(), "DATABASE_URL")?;
-        #[cfg(feature = "pool")]
         let options = match parameters::variable(POOLER)?.filter(|mode| !mode.is_empty()) {
             Some(mode) => options.pooler(mode.parse().map_err(|_| invalid(POOLER, "is not session or transaction"))?),
             None => options,
@@ -178,10 +170,7 @@ impl Options {
             target: parameters.get("target_session_attrs").map_or(Ok(Target::Any), target)?,
             timeout: parameters.get("connect_timeout").map_or(Ok(CONNECT_TIMEOUT), seconds)?,
             session: Session::default(),
-            #[cfg(feature = "pool")]
             pooler: Pooler::default(),
-            #[cfg(feature = "pool")]
-            trust: trust(parameters),
         })
     }
 
@@ -238,7 +227,6 @@ impl Options {
 
     /// What lends the server's sessions: [`Pooler::Session`] if nothing is said. Through [`Pooler::Transaction`] there is
     /// no session to set a time-out for: set them for the role.
-    #[cfg(feature = "pool")]
     #[must_use]
     pub const fn pooler(mut self, pooler: Pooler) -> Self {
         self.pooler = pooler;
@@ -246,7 +234,6 @@ impl Options {
     }
 
     /// What lends the server's sessions.
-    #[cfg(feature = "pool")]
     #[must_use]
     pub const fn get_pooler(&self) -> Pooler {
         self.pooler
@@ -269,12 +256,12 @@ impl Options {
     /// one any more, or has not answered within 250 ms. As long as one is silent, the others are asked again, until the
     /// time-out for one host is over: one of them may be about to take over.
     ///
-    /// One round trip more than the server asks for when there are time-outs to set or a kind of server to find.
+    /// One round trip more than the server asks for when there are time-outs to set or a kind of server to find; three
+    /// more through a transaction pooler, to find out that it keeps prepared statements.
     ///
     /// # Errors
     /// The error of the last host that failed; [`Error::Invalid`] for time-outs through a transaction pooler.
     pub async fn connect(&self) -> Result<PgConnection, Error> {
-        #[cfg(feature = "pool")]
         if self.pooler == Pooler::Transaction && !self.session.statements().is_empty() {
             let instead = "cannot be set through a transaction pooler: use ALTER ROLE … SET";
             return Err(invalid("a time-out of the session", instead));
@@ -318,28 +305,30 @@ impl Options {
     }
 
     async fn connect_to(&self, host: &PgConnectOptions) -> Result<PgConnection, Error> {
+        let failed = |source| Error::Failed { place: place(host), source };
         let attempt = async {
-            #[cfg(feature = "pool")]
-            let connecting = self.pooler.connect_trusting(host, self.trust.as_ref());
-            #[cfg(not(feature = "pool"))]
-            let connecting = <PgConnection as sqlx::Connection>::connect_with(host);
-            let mut connection = connecting.await?;
-            let mut fits = true;
-            let settings = self.session.statements();
-            if self.target != Target::Any || !settings.is_empty() {
-                let ask = "SELECT pg_is_in_recovery()::text, current_setting('transaction_read_only')";
-                let row = sqlx::raw_sql(sqlx::AssertSqlSafe(settings + ask)).fetch_one(&mut connection).await?;
-                fits = self.target.fits(row.try_get::<&str, _>(0)? == "true", row.try_get::<&str, _>(1)? == "on");
+            let mut connection = <PgConnection as sqlx::Connection>::connect_with(host).await.map_err(failed)?;
+            let (settings, is_pooled) = (self.session.statements(), self.pooler == Pooler::Transaction);
+            if self.target == Target::Any && settings.is_empty() && !is_pooled {
+                return Ok(connection);
             }
-            Ok(fits.then_some(connection))
+            let begin = if is_pooled { "BEGIN;" } else { "" };
+            let ask = "SELECT pg_is_in_recovery()::text, current_setting('transaction_read_only')";
+            let ask = sqlx::AssertSqlSafe(format!("{begin}{settings}{ask}"));
+            let row = sqlx::raw_sql(ask).fetch_one(&mut connection).await.map_err(failed)?;
+            let is_on = |column, on| row.try_get::<&str, _>(column).map(|value| value == on).map_err(failed);
+            let fits = self.target.fits(is_on(0, "true")?, is_on(1, "on")?);
+            if is_pooled && !pooler::keeps_statements(&mut connection).await.map_err(failed)? {
+                return Err(Error::ForgetsStatements { place: place(host) });
+            }
+            if fits {
+                Ok(connection)
+            } else {
+                Err(Error::OtherTarget { place: place(host), wanted: self.target.as_str() })
+            }
         };
-        let place = || place(host);
-        match tokio::time::timeout(self.timeout, attempt).await {
-            Ok(Ok(Some(connection))) => Ok(connection),
-            Ok(Ok(None)) => Err(Error::OtherTarget { place: place(), wanted: self.target.as_str() }),
-            Ok(Err(source)) => Err(Error::Failed { place: place(), source }),
-            Err(_) => Err(Error::NoAnswer { place: place(), waited: self.timeout }),
-        }
+        let no_answer = |_| Err(Error::NoAnswer { place: place(host), waited: self.timeout });
+        tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(no_answer)
     }
 }
 
@@ -388,10 +377,7 @@ impl From<PgConnectOptions> for Options {
             target: Target::Any,
             timeout: CONNECT_TIMEOUT,
             session: Session::default(),
-            #[cfg(feature = "pool")]
             pooler: Pooler::default(),
-            #[cfg(feature = "pool")]
-            trust: None,
         }
     }
 }
@@ -443,13 +429,6 @@ fn hosts(parameters: &Parameters) -> Result<Vec<PgConnectOptions>, Error> {
             driver_options(parameters, &host, &name, port)
         })
         .collect()
-}
-
-/// A pooler cannot be shown a certificate of ours.
-#[cfg(feature = "pool")]
-fn trust(parameters: &Parameters) -> Option<Trust> {
-    let root_certificates = parameters.text("sslrootcert").map(Into::into);
-    (parameters.text("sslcert").is_none() && parameters.text("sslkey").is_none()).then_some(Trust { root_certificates })
 }
 
 /// Where servers have their sockets, if nothing is said.

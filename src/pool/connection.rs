@@ -46,7 +46,6 @@ impl Connection {
 
     /// Ends the connection instead of giving it back: after what the pool cannot notice. That is `SET`, and a `COPY` that
     /// was refused, or whose future or stream was dropped before its end: the next borrowers would get each other's answers.
-    /// Behind a `PgBouncer` in session mode it is any `COPY` that was dropped.
     pub fn discard(mut self) {
         self.shared.holders().remove(&self.ticket);
         drop(self.object.take().map(Object::take));
@@ -83,16 +82,22 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.holders().remove(&self.ticket);
         let Some(mut object) = self.object.take() else { return };
-        // Of the answer to the end of a COPY that was dropped, the driver does not know.
+        // Without a transaction to roll back, what is left to send is the end of a COPY that was dropped. The driver expects
+        // no answer to it, but one comes, and a pooler may give it to somebody else: the connection ends before.
         let has_to_send = object.connection.should_flush();
+        let ends_copy = has_to_send && !object.connection.is_in_transaction();
         // The driver knows whether it has something to send or an answer to come. What it has to send, say the rollback
         // of a transaction that was dropped, is on its way now, and not only when the connection is used again.
         let flushed = pin!(object.connection.flush()).poll(&mut Context::from_waker(Waker::noop()));
         match flushed {
-            Poll::Ready(Ok(())) => object.unsettled = has_to_send || object.connection.is_in_transaction(),
+            Poll::Ready(Ok(())) if !ends_copy => {
+                object.unsettled = has_to_send || object.connection.is_in_transaction();
+            }
             Poll::Pending => object.unsettled = true,
-            Poll::Ready(Err(_)) => {
-                self.shared.broken.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(ended) => {
+                if ended.is_err() {
+                    self.shared.broken.fetch_add(1, Ordering::Relaxed);
+                }
                 self.shared.counters.replaced.fetch_add(1, Ordering::Relaxed);
                 drop(Object::take(object));
                 return;

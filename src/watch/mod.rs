@@ -43,9 +43,9 @@ use tokio::{
 
 use crate::{
     authz::{Actor, ReadJobs, System, WatchJobs},
+    connect::Pooler,
     model::{JobId, JobState, JobStatus, OrganizationId},
     pool::{self, Pool},
-    pooler::Pooler,
     store,
 };
 pub use announcer::announce;

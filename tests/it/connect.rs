@@ -7,8 +7,7 @@ use std::{
 };
 
 use coderdb::{
-    connect::{Error, Options, Target},
-    pooler::Pooler,
+    connect::{Error, Options, Pooler, Target},
     sqlx::{self, PgConnection, postgres::PgConnectOptions},
 };
 use tokio::net::{TcpListener, UnixListener};

@@ -33,20 +33,16 @@ fn modules_depend_on_each_other_in_one_direction_only() {
         ("store", &["authz", "model"]),
         ("migrate", &["connect"]),
         ("postgres", &[]),
-        ("pooler", &[]),
-        ("connect", &["pooler"]),
+        ("connect", &[]),
         ("pool", &["connect"]),
         ("replica", &["authz", "connect", "pool", "store"]),
-        ("watch", &["authz", "connect", "model", "pool", "pooler", "store"]),
+        ("watch", &["authz", "connect", "model", "pool", "store"]),
         ("tools", &["authz", "model", "pool", "store", "watch"]),
         ("demo", &["store"]),
         ("search", &["authz", "model", "store"]),
         (
             "cli",
-            &[
-                "authz", "connect", "demo", "migrate", "model", "pool", "pooler", "postgres", "search", "store",
-                "tools", "watch",
-            ],
+            &["authz", "connect", "demo", "migrate", "model", "pool", "postgres", "search", "store", "tools", "watch"],
         ),
     ];
     let modules = allowed.iter().map(|(module, _)| *module);
@@ -72,7 +68,6 @@ fn each_foreign_crate_has_its_place() {
                 "store/",
                 "migrate/",
                 "pool/",
-                "pooler/",
                 "replica/",
                 "watch/listener.rs",
                 "tools/database.rs",

@@ -1,24 +1,12 @@
 //! Through a PgBouncer that lends a session per transaction: every client may meet every session.
 
-use std::{
-    collections::HashSet,
-    fmt::Write as _,
-    future::poll_fn,
-    pin::pin,
-    sync::OnceLock,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, pin::pin, sync::OnceLock, task::Poll, time::Duration};
 
 use coderdb::{
-    connect::Options,
+    connect::{Error, Options, Pooler},
     model::JobStatus,
     pool::{self, Pool},
-    pooler::Pooler,
-    sqlx::{
-        self, AssertSqlSafe, Connection, PgConnection,
-        postgres::{PgConnectOptions, PgSslMode},
-    },
+    sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     watch::{Change, Settings, Watcher},
 };
 use tokio::{task::JoinSet, time::timeout};
@@ -26,7 +14,10 @@ use tokio::{task::JoinSet, time::timeout};
 use crate::{
     connect::certificates,
     jobs::{Rows, id},
-    support::{self, Database, fails, pgbouncer::PgBouncer},
+    support::{
+        self, Database, fails,
+        pgbouncer::{PgBouncer, Program},
+    },
 };
 
 const LONG: Duration = Duration::from_secs(30);
@@ -37,17 +28,20 @@ fn pgbouncer() -> &'static PgBouncer {
     PGBOUNCER.get_or_init(|| PgBouncer::start(Pooler::Transaction, 2))
 }
 
-fn options(database: &Database) -> PgConnectOptions {
-    pgbouncer().options(database.name())
+fn options_of(pgbouncer: &PgBouncer, database: &Database) -> Options {
+    Options::from(pgbouncer.options(database.name())).pooler(Pooler::Transaction)
+}
+
+fn options(database: &Database) -> Options {
+    options_of(pgbouncer(), database)
 }
 
 async fn connect(database: &Database) -> PgConnection {
-    Pooler::Transaction.connect(&options(database)).await.expect("a connection")
+    options(database).connect().await.expect("a connection")
 }
 
 fn pool(database: &Database, max_size: usize) -> Pool {
-    let options = Options::from(options(database)).pooler(Pooler::Transaction);
-    Pool::new(options, pool::Settings { max_size, deadline: LONG, ..pool::Settings::default() })
+    Pool::new(options(database), pool::Settings { max_size, deadline: LONG, ..pool::Settings::default() })
 }
 
 async fn execute(conn: &mut PgConnection, sql: &'static str) {
@@ -63,9 +57,9 @@ fn code(error: &sqlx::Error) -> String {
 }
 
 /// Uses a statement on one session, and again when only the other one is free.
-async fn moved(database: &Database, pooler: Pooler) -> sqlx::Result<i32> {
+async fn moved(options: &Options) -> sqlx::Result<i32> {
     const STATEMENT: &str = "SELECT $1 + pg_backend_pid() * 0";
-    let connect = || async { pooler.connect(&options(database)).await.expect("a connection") };
+    let connect = || async { options.connect().await.expect("a connection") };
     let (mut conn, mut one, mut other) = (connect().await, connect().await, connect().await);
     let mut transaction = conn.begin().await?;
     sqlx::query_scalar::<_, i32>(STATEMENT).bind(1).fetch_one(&mut *transaction).await?;
@@ -83,13 +77,62 @@ async fn moved(database: &Database, pooler: Pooler) -> sqlx::Result<i32> {
     sqlx::query_scalar(STATEMENT).bind(2).fetch_one(&mut conn).await
 }
 
+/// Poolers that do not keep statements, each with two sessions.
+fn forgetful() -> Vec<(&'static str, PgBouncer)> {
+    let keeps = Program::KeepsStatements;
+    let mut all = vec![
+        ("none kept", PgBouncer::start_as(keeps, Pooler::Transaction, 2, "max_prepared_statements = 0")),
+        (
+            "not asked to in session mode",
+            PgBouncer::start_as(keeps, Pooler::Session, 2, "max_prepared_statements = 200"),
+        ),
+    ];
+    if Program::Installed.path() != keeps.path() {
+        all.push(("too old", PgBouncer::start_as(Program::Installed, Pooler::Transaction, 2, "")));
+    }
+    all
+}
+
 #[tokio::test]
-async fn a_statement_is_there_on_whatever_session_it_meets_and_with_the_driver_alone_it_is_not() {
+async fn connecting_takes_a_pooler_only_if_a_statement_is_there_on_whatever_session_it_meets() {
     let database = support::database().await;
-    let alone = moved(&database, Pooler::Session).await.expect_err("it was prepared on the other session");
-    assert_eq!(code(&alone), "26000", "{alone}");
+    assert_eq!(moved(&options(&database)).await.expect("the statement"), 2);
+    for (why, pgbouncer) in forgetful() {
+        let database = support::database().await;
+        let options = options_of(&pgbouncer, &database);
+        if pgbouncer.mode == Pooler::Transaction {
+            let unasked = moved(&options.clone().pooler(Pooler::Session)).await.expect_err(why);
+            assert_eq!(code(&unasked), "26000", "{why}: {unasked}");
+        }
+        // More than once: an attempt leaves nothing behind that changes the answer to the next.
+        for _ in 0..5 {
+            let error = options.connect().await.expect_err(why);
+            assert!(matches!(error, Error::ForgetsStatements { .. }) && !error.is_passing(), "{why}: {error:?}");
+        }
+    }
+    let database = database.directly();
+    let direct = Options::from(database.options()).pooler(Pooler::Transaction);
+    assert!(matches!(direct.connect().await, Err(Error::ForgetsStatements { .. })));
+}
+
+#[tokio::test]
+async fn connecting_is_refused_when_another_client_left_a_statement_of_that_name() {
+    let (_, pgbouncer) = forgetful().swap_remove(0);
     let database = support::database().await;
-    assert_eq!(moved(&database, Pooler::Transaction).await.expect("the statement"), 2);
+    let unasked = options_of(&pgbouncer, &database).pooler(Pooler::Session);
+    let mut held = Vec::new();
+    // On both sessions.
+    for _ in 0..2 {
+        let mut conn = unasked.connect().await.expect("a connection");
+        execute(&mut conn, "BEGIN").await;
+        sum(&mut conn, 1, 2).await;
+        held.push(conn);
+    }
+    for conn in &mut held {
+        execute(conn, "COMMIT").await;
+    }
+    let error = options_of(&pgbouncer, &database).connect().await.expect_err("the name is taken");
+    assert!(matches!(error, Error::ForgetsStatements { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,7 +145,7 @@ async fn hundreds_of_clients_share_two_sessions_and_each_gets_its_own_answers() 
         let mut conn = connect(&database).await;
         clients.spawn(async move {
             for round in 0..12 {
-                // The same names for different statements, of different types, some of them without a name.
+                // The same names for different statements, and the same text for different types.
                 let (kind, n) = ((client + round) % 4, client * 100 + round);
                 let sql = AssertSqlSafe(match kind {
                     0 => format!("SELECT $1 + {}", client % 7),
@@ -120,10 +163,13 @@ async fn hundreds_of_clients_share_two_sessions_and_each_gets_its_own_answers() 
                             sqlx::query_as(sql).bind(n).fetch_one(&mut conn).await.expect("a row");
                         assert_eq!(found, (n * 2, client.to_string()));
                     }
+                    2 if client % 2 == 0 => {
+                        let query = sqlx::query_scalar::<_, i64>(sql).bind(i64::from(n));
+                        assert_eq!(query.fetch_one(&mut conn).await.expect("the number"), i64::from(n));
+                    }
                     2 => {
-                        let query = sqlx::query_scalar::<_, i64>(sql).persistent(false);
-                        let found = query.bind(i64::from(n)).fetch_one(&mut conn).await.expect("the number");
-                        assert_eq!(found, i64::from(n));
+                        let query = sqlx::query_scalar::<_, bool>(sql).bind(n % 3 == 0);
+                        assert_eq!(query.fetch_one(&mut conn).await.expect("an answer"), n % 3 == 0);
                     }
                     _ => {
                         let text = n.to_string();
@@ -142,98 +188,6 @@ async fn hundreds_of_clients_share_two_sessions_and_each_gets_its_own_answers() 
     let mut direct = PgConnection::connect(&support::server().url(database.name())).await.expect("a connection");
     let sessions: i64 = sqlx::query_scalar(sessions).fetch_one(&mut direct).await.expect("a count");
     assert!(sessions <= 2, "{sessions}");
-    let statements = "SELECT count(*) FROM pg_prepared_statements";
-    let named: i64 = sqlx::query_scalar(statements).fetch_one(&mut connect(&database).await).await.expect("a count");
-    assert_eq!(named, 0, "nothing with a name reaches the server");
-}
-
-#[tokio::test]
-async fn an_error_is_that_of_its_statement_and_the_next_one_works() {
-    let database = support::database().await;
-    let mut conn = connect(&database).await;
-    execute(&mut conn, "CREATE TABLE t (i int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)").await;
-    for n in 0..5 {
-        for (sql, expected) in [
-            ("SELECT 1 / $1", "22012"),
-            ("SELEC $1", "42601"),
-            ("SELECT $1 FROM nowhere", "42P01"),
-            ("INSERT INTO t SELECT $1 FROM generate_series(1, 2)", "23505"),
-            ("SELECT 1 / (3 - i) + $1 FROM generate_series(1, 5) AS i", "22012"),
-        ] {
-            let error = sqlx::query(sql).bind(0).execute(&mut conn).await.expect_err(sql);
-            assert_eq!(code(&error), expected, "{sql}");
-            assert_eq!(sum(&mut conn, n, 40).await, n + 40, "after {sql}");
-
-            let mut transaction = conn.begin().await.expect("a transaction");
-            let found = sqlx::query(sql).bind(0).execute(&mut *transaction).await;
-            // A deferred constraint is looked at at the end.
-            assert_eq!(found.is_ok(), expected == "23505", "{sql}");
-            if expected != "23505" {
-                let aborted = sqlx::query("SELECT $1").bind(1).execute(&mut *transaction).await.expect_err("aborted");
-                assert_eq!(code(&aborted), "25P02");
-            }
-            transaction.rollback().await.expect("the rollback");
-            assert_eq!(sum(&mut conn, n, 41).await, n + 41, "after {sql} in a transaction");
-        }
-        let error = sqlx::raw_sql("SELECT 1; SELECT 1 / 0; SELECT 2").fetch_all(&mut conn).await.expect_err("zero");
-        assert_eq!(code(&error), "22012");
-        // A statement that fails to be prepared again, and can be prepared when its table is back.
-        let select = "SELECT count(*) FROM there WHERE $1";
-        execute(&mut conn, "CREATE TABLE there ()").await;
-        let count = || sqlx::query_scalar::<_, i64>(select).bind(true);
-        assert_eq!(count().fetch_one(&mut conn).await.expect("a count"), 0);
-        execute(&mut conn, "ALTER TABLE there RENAME TO elsewhere").await;
-        assert_eq!(code(&count().fetch_one(&mut conn).await.expect_err("it is elsewhere")), "42P01");
-        execute(&mut conn, "ALTER TABLE elsewhere RENAME TO there; INSERT INTO there DEFAULT VALUES").await;
-        assert_eq!(count().fetch_one(&mut conn).await.expect("a count"), 1);
-        execute(&mut conn, "DROP TABLE there").await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn transactions_stay_on_their_session() {
-    const CLIENTS: i64 = 40;
-    let database = support::database().await;
-    let mut conn = connect(&database).await;
-    execute(&mut conn, "CREATE TABLE account (id int, amount bigint); INSERT INTO account VALUES (1, 1000), (2, 0)")
-        .await;
-    let mut clients = JoinSet::new();
-    for n in 0..CLIENTS {
-        let options = options(&database);
-        clients.spawn(async move {
-            let mut conn = Pooler::Transaction.connect(&options).await.expect("a connection");
-            for keeps in [true, false] {
-                let mut transaction = conn.begin().await.expect("a transaction");
-                let sql = "UPDATE account SET amount = amount + $2 WHERE id = $1";
-                for (id, amount) in [(1, -n), (2, n)] {
-                    let mut part = transaction.begin().await.expect("a savepoint");
-                    sqlx::query(sql).bind(id).bind(amount).execute(&mut *part).await.expect("a row");
-                    part.commit().await.expect("the release");
-                }
-                let pids = "SELECT pg_backend_pid() + $1 * 0";
-                let pid = sqlx::query_scalar::<_, i32>(pids).bind(0).fetch_one(&mut *transaction).await.expect("a pid");
-                let again = sqlx::query_scalar::<_, i32>(pids).bind(0).fetch_one(&mut *transaction).await;
-                assert_eq!(again.expect("a pid"), pid);
-                if keeps {
-                    transaction.commit().await.expect("the commit");
-                } else {
-                    // Rolled back by the driver with the next statement, of which there is one or none.
-                    drop(transaction);
-                    if n % 2 == 0 {
-                        assert_eq!(sum(&mut conn, 1, 2).await, 3);
-                    }
-                }
-            }
-        });
-    }
-    clients.join_all().await;
-    let amounts: Vec<i64> = sqlx::query_scalar("SELECT amount FROM account WHERE $1 ORDER BY id")
-        .bind(true)
-        .fetch_all(&mut conn)
-        .await
-        .expect("the amounts");
-    let moved = CLIENTS * (CLIENTS - 1) / 2;
-    assert_eq!(amounts, [1000 - moved, moved]);
 }
 
 /// Polls it so often at most, and drops it then; whether it came to an end.
@@ -289,103 +243,6 @@ async fn whatever_is_dropped_on_its_way_the_next_borrower_gets_its_own_answer() 
 }
 
 #[tokio::test]
-async fn whoever_ends_in_the_middle_of_its_questions_leaves_no_answer_to_somebody_else() {
-    let database = support::database().await;
-    // One session: whoever comes next gets it.
-    let pgbouncer = PgBouncer::start(Pooler::Transaction, 1);
-    let options = pgbouncer.options(database.name());
-    let connect = async || Pooler::Transaction.connect(&options).await.expect("a connection");
-    execute(&mut connect().await, "CREATE TABLE copied (i int)").await;
-    let mut conn = connect().await;
-    let mut copy = conn.copy_in_raw("COPY copied FROM STDIN").await.expect("a copy");
-    copy.send(&b"1\n"[..]).await.expect("a line");
-    drop(copy);
-    // The driver does not know that the copy has an end to come, and asks the next thing.
-    let slow = sqlx::raw_sql("SELECT pg_sleep(0.2), 'of somebody else'").execute(&mut conn).await;
-    assert_eq!(code(&slow.expect_err("the end of the copy")), "57014");
-    drop(conn);
-    let mut next = connect().await;
-    for n in 0..3 {
-        assert_eq!(sum(&mut next, 20, n).await, 20 + n);
-    }
-}
-
-#[tokio::test]
-async fn copies_go_through_also_those_that_fail_or_are_given_up() {
-    let database = support::database().await;
-    let mut conn = connect(&database).await;
-    execute(&mut conn, "CREATE TABLE t (i int, s text)").await;
-    let mut expected = 0;
-    for _ in 0..2 {
-        let mut lines = String::new();
-        for n in 0..50_000 {
-            writeln!(lines, "{n}\ta text that is a little longer than the number").expect("a line");
-        }
-        let mut copy = conn.copy_in_raw("COPY t FROM STDIN").await.expect("a copy");
-        copy.send(lines.as_bytes()).await.expect("the lines");
-        assert_eq!(copy.finish().await.expect("the end"), 50_000);
-        expected += 50_000;
-
-        let mut copy = conn.copy_in_raw("COPY t FROM STDIN").await.expect("a copy");
-        copy.send(&b"no number\tx\n"[..]).await.expect("a line");
-        assert_eq!(code(&copy.finish().await.expect_err("no number")), "22P02");
-        // The driver is out of step after that: the connection goes, too.
-        let mut given_up = connect(&database).await;
-        let mut copy = given_up.copy_in_raw("COPY t FROM STDIN").await.expect("a copy");
-        copy.send(&b"1\tx\n"[..]).await.expect("a line");
-        drop(copy);
-        drop(given_up);
-
-        let count = "SELECT count(*) FROM t WHERE $1";
-        let count: i64 = sqlx::query_scalar(count).bind(true).fetch_one(&mut conn).await.expect("a count");
-        assert_eq!(count, expected);
-        let mut length = 0;
-        let mut copy = conn.copy_out_raw("COPY t TO STDOUT").await.expect("a copy");
-        while let Some(chunk) = std::future::poll_fn(|context| copy.as_mut().poll_next(context)).await {
-            length += chunk.expect("a chunk").len();
-        }
-        drop(copy);
-        assert_eq!(length, usize::try_from(expected).expect("a size") / 50_000 * lines.len());
-        assert_eq!(sum(&mut conn, 1, 2).await, 3);
-    }
-}
-
-#[tokio::test]
-async fn what_is_larger_than_any_buffer_goes_through_in_both_directions() {
-    let database = support::database().await;
-    let mut conn = connect(&database).await;
-    for length in [0, 1, 16_383, 16_384, 16_385, 65_536, 20_000_000] {
-        let text = "x".repeat(length);
-        let query = sqlx::query_as::<_, (String, i32)>("SELECT $1 || $2, length($1)");
-        let (both, found) = query.bind(&text).bind("y").fetch_one(&mut conn).await.expect("the texts");
-        assert_eq!((both.len(), usize::try_from(found)), (length + 1, Ok(length)));
-    }
-    // A statement, too.
-    let long = format!("SELECT $1 + {}1", "0 + ".repeat(300)) + &" ".repeat(1_000_000);
-    for n in 0..3 {
-        let found: i32 =
-            sqlx::query_scalar(AssertSqlSafe(long.clone())).bind(n).fetch_one(&mut conn).await.expect("a sum");
-        assert_eq!(found, n + 1);
-    }
-}
-
-#[tokio::test]
-async fn more_statements_than_the_driver_remembers_are_forgotten_and_prepared_again() {
-    let database = support::database().await;
-    let mut conn = connect(&database).await;
-    for _ in 0..2 {
-        for n in 0..250 {
-            let sql = AssertSqlSafe(format!("SELECT $1 + {n}"));
-            let found: i32 = sqlx::query_scalar(sql).bind(1).fetch_one(&mut conn).await.expect("a sum");
-            assert_eq!(found, n + 1);
-        }
-        assert_eq!(conn.cached_statements_size(), 100);
-    }
-    conn.clear_cached_statements().await.expect("an answer");
-    assert_eq!(sum(&mut conn, 1, 2).await, 3);
-}
-
-#[tokio::test]
 async fn rows_are_never_read_by_columns_that_they_no_longer_have() {
     let database = support::database().await;
     let (mut conn, mut other) = (connect(&database).await, connect(&database).await);
@@ -395,8 +252,11 @@ async fn rows_are_never_read_by_columns_that_they_no_longer_have() {
     // Both have eight bytes.
     execute(&mut other, "ALTER TABLE t DROP a; ALTER TABLE t ADD a bigint DEFAULT 2").await;
     let error = read().fetch_one(&mut conn).await.expect_err("the columns have changed");
-    assert!(matches!(error, sqlx::Error::Io(_)), "{error:?}");
-    assert_eq!(sum(&mut connect(&database).await, 1, 2).await, 3);
+    assert_eq!(code(&error), "0A000", "{error:?}");
+    // The pooler's sessions have the statement also for clients that come later: docs/operations.md.
+    pgbouncer().reconnect(database.name()).await;
+    let rows = sqlx::query_as::<_, (Option<time::OffsetDateTime>, i64)>("SELECT * FROM t WHERE $1").bind(true);
+    assert_eq!(rows.fetch_one(&mut connect(&database).await).await.expect("a row").1, 2);
 }
 
 #[tokio::test]
@@ -404,7 +264,7 @@ async fn a_pool_gets_over_a_pooler_that_is_restarted() {
     let database = support::database().await;
     let pgbouncer = PgBouncer::start(Pooler::Transaction, 2);
     let settings = pool::Settings { max_size: 4, deadline: LONG, ..Default::default() };
-    let pool = Pool::new(Options::from(pgbouncer.options(database.name())).pooler(Pooler::Transaction), settings);
+    let pool = Pool::new(options_of(&pgbouncer, &database), settings);
     let mut held = pool.get().await.expect("a connection");
     assert_eq!(sum(&mut held, 1, 2).await, 3);
     let pgbouncer = pgbouncer.restart();
@@ -415,76 +275,6 @@ async fn a_pool_gets_over_a_pooler_that_is_restarted() {
         assert_eq!(sum(&mut pool.get().await.expect("a connection"), n, 2).await, n + 2);
     }
     drop(pgbouncer);
-}
-
-/// The sockets of connections that are on their way, of all tests of this process.
-fn sockets() -> HashSet<String> {
-    let prefix = format!("coderdb-{}-", std::process::id());
-    let names = std::fs::read_dir(std::env::temp_dir()).expect("a directory");
-    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.starts_with(&prefix)).collect()
-}
-
-#[tokio::test]
-async fn a_connection_that_ends_leaves_no_task_and_no_file_behind() {
-    let database = support::database().await;
-    let pgbouncer = PgBouncer::start(Pooler::Transaction, 2);
-    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let none_is_left = async || {
-        let (began, mut left) = (Instant::now(), sockets());
-        while tasks() > 0 || !left.is_empty() {
-            assert!(began.elapsed() < LONG, "{} tasks, {left:?}", tasks());
-            tokio::task::yield_now().await;
-            // Those of other tests go, too, and others come.
-            left = &left & &sockets();
-        }
-    };
-    let options = pgbouncer.options(database.name());
-    let connect = || async { Pooler::Transaction.connect(&options).await.expect("a connection") };
-    let mut connections = Vec::new();
-    for _ in 0..10 {
-        connections.push(connect().await);
-    }
-    assert_eq!(tasks(), 10);
-    // Closed; dropped; dropped in the middle of an answer, and of a transaction.
-    for (n, mut conn) in connections.into_iter().enumerate() {
-        match n % 4 {
-            0 => conn.close().await.expect("a clean end"),
-            1 => {}
-            2 => {
-                let rows = sqlx::query("SELECT repeat('x', $1) FROM generate_series(1, 1000)").bind(10_000);
-                assert!(dropped_after(1, rows.fetch_all(&mut conn)).await.is_none());
-            }
-            _ => drop(conn.begin().await.expect("a transaction")),
-        }
-    }
-    none_is_left().await;
-    // Refused, and given up on its way.
-    let refused = options.clone().username("nobody");
-    Pooler::Transaction.connect(&refused).await.expect_err("no such user");
-    for polls in 1.. {
-        if dropped_after(polls, Pooler::Transaction.connect(&options)).await.is_some() {
-            break;
-        }
-    }
-    none_is_left().await;
-    // The pooler hangs up.
-    let idle = connect().await;
-    drop(pgbouncer);
-    none_is_left().await;
-    drop(idle);
-}
-
-#[tokio::test]
-async fn what_is_not_possible_is_refused_in_words_that_say_what_is() {
-    for mode in [PgSslMode::Allow, PgSslMode::Prefer, PgSslMode::Require, PgSslMode::VerifyCa] {
-        let options = PgConnectOptions::new().host("127.0.0.1").port(1).ssl_mode(mode).password("canary");
-        let error = Pooler::Transaction.connect(&options).await.expect_err("no such mode").to_string();
-        assert!(error.contains("sslmode must be") && !error.contains("canary"), "{error}");
-    }
-    let options = PgConnectOptions::new().host("127.0.0.1").port(1).ssl_mode(PgSslMode::Disable);
-    let error = Pooler::Transaction.connect(&options).await.expect_err("nobody listens");
-    assert!(matches!(&error, sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused), "{error:?}");
 }
 
 #[tokio::test]
@@ -508,9 +298,6 @@ async fn over_tcp_it_is_encrypted_with_whom_the_certificate_names_and_with_nobod
         (&*there, verify.clone(), "NotValidForName"),
         (&*here, format!("sslmode=verify-full&sslrootcert={stranger}"), "InvalidCertificate"),
         (&*here, "sslmode=verify-full".to_owned(), "UnknownIssuer"),
-        (&*here, "sslmode=verify-full&sslrootcert=/nowhere".to_owned(), "/nowhere"),
-        (&*here, format!("{verify}&sslcert={trusted}"), "without a client's certificate"),
-        (&*here, "sslmode=require".to_owned(), "sslmode must be disable or verify-full"),
         (&*here, "sslmode=disable".to_owned(), "SSL required"),
     ] {
         let error = connect(host, &tls).await.expect_err(&tls);

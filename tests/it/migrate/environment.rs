@@ -278,7 +278,7 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_if_nobody_can_be_asked_t
             n += 1;
             clear(&mut observer).await;
             let proxy = Proxy::to(&database);
-            let mut conn = database.pooler().connect(proxy.options()).await.unwrap();
+            let mut conn = proxy.connect_options().connect().await.unwrap();
             let options = Options { second: second.clone(), ..one().options(&database) };
             proxy.cut(Cut::BeforeItsAnswer(n));
             let start = Instant::now();

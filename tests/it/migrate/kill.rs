@@ -82,7 +82,7 @@ impl World {
         let (database, mut observer) = empty().await;
         let proxy = Proxy::to(&database);
         let options = options(&database, migrations);
-        let mut conn = database.pooler().connect(proxy.options()).await.unwrap();
+        let mut conn = proxy.connect_options().connect().await.unwrap();
         proxy.take();
         migrate::up(&mut conn, &options, |_| {}).await.unwrap();
         let round_trips = proxy.take();
@@ -109,14 +109,14 @@ impl World {
         let proxy = Proxy::to(&self.database);
         match blow {
             Blow::Cut(cut) => {
-                let mut conn = self.database.pooler().connect(proxy.options()).await.unwrap();
+                let mut conn = proxy.connect_options().connect().await.unwrap();
                 proxy.cut(cut);
                 let result = migrate::up(&mut conn, &options, |_| {}).await.map(drop);
                 assert!(proxy.was_cut(), "{blow:?}");
                 result
             }
             Blow::Backend(n) => {
-                let mut conn = self.database.pooler().connect(proxy.options()).await.unwrap();
+                let mut conn = proxy.connect_options().connect().await.unwrap();
                 let pid: i32 = ask(&mut conn, "SELECT pg_backend_pid()").await;
                 proxy.hold(Cut::BeforeItIsSent(n));
                 let observer = &mut self.observer;

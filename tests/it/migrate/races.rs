@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use coderdb::{
-    connect,
+    connect::{self, Pooler},
     migrate::{self, Options},
-    pooler::Pooler,
 };
 use tokio::task::JoinSet;
 

@@ -23,11 +23,10 @@ use std::{
 
 use coderdb::{
     authz::{Actor, LoadActors, ReadJobs, ReadOrganizations, ReadQuota, System},
-    connect::Options,
+    connect::{Options, Pooler},
     migrate,
     model::{OrganizationId, UserId},
     pool::{self, Pool},
-    pooler::Pooler,
     postgres::{Server, Settings},
     sqlx::{self, AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions},
     store,
@@ -46,7 +45,7 @@ pub struct Database {
 
 impl Database {
     pub async fn connect(&self) -> PgConnection {
-        self.pooler.connect(&self.options()).await.expect("the test server takes connections")
+        self.connect_options().connect().await.expect("the test server takes connections")
     }
 
     pub fn name(&self) -> &str {
@@ -73,7 +72,12 @@ impl Database {
 
     /// A pool of connections to it.
     pub fn pool(&self, settings: pool::Settings) -> Pool {
-        Pool::new(Options::from(self.options()).pooler(self.pooler), settings)
+        Pool::new(self.connect_options(), settings)
+    }
+
+    /// With what is between the tests and the server.
+    pub fn connect_options(&self) -> Options {
+        Options::from(self.options()).pooler(self.pooler)
     }
 
     /// The same database without a pooler.
@@ -89,7 +93,7 @@ impl Database {
 
     /// A connection that keeps its session.
     pub async fn connect_with_session(&self) -> PgConnection {
-        Pooler::Session.connect(&self.options_with_session()).await.expect("the test server takes connections")
+        Options::from(self.options_with_session()).connect().await.expect("the test server takes connections")
     }
 
     /// A pool of connections that keep their sessions.

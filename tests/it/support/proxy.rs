@@ -6,8 +6,7 @@ use std::{
 };
 
 use coderdb::{
-    connect::Options,
-    pooler::Pooler,
+    connect::{Options, Pooler},
     sqlx::{
         PgConnection,
         postgres::{PgConnectOptions, PgSslMode},
@@ -76,7 +75,7 @@ pub struct Proxied {
 impl Proxied {
     pub async fn connect(database: &Database) -> Self {
         let proxy = Proxy::to(database);
-        let conn = database.pooler().connect(proxy.options()).await.expect("the proxy answers");
+        let conn = proxy.connect_options().connect().await.expect("the proxy answers");
         Self { conn, proxy }
     }
 }
