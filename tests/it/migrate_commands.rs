@@ -105,6 +105,26 @@ async fn what_locks_and_rewrites_a_table_is_found_out_by_running_it() {
 }
 
 #[tokio::test]
+async fn what_only_looks_writes_nothing() {
+    let (database, mut conn) = migrated_to(7).await;
+    for setting in ["log_statement = 'mod'", "log_min_messages = 'log'"] {
+        run(&mut conn, &format!("ALTER DATABASE {} SET {setting}", database.name())).await;
+    }
+    let log = support::server().data_dir().join("log");
+    let writes = || {
+        let log = fs::read_to_string(&log).expect("the server's log");
+        log.lines().filter(|line| line.contains("statement: ")).count()
+    };
+    for args in [["plan"].as_slice(), &["plan", "--locks"], &["status"], &["check"], &["history"]] {
+        let code = if args == ["check"] { 3 } else { 0 };
+        text(&database, args, code);
+        assert_eq!(writes(), 0, "{args:?}");
+    }
+    text(&database, &["up"], 0);
+    assert!(writes() > 0, "the log shows what writes");
+}
+
+#[tokio::test]
 async fn a_check_says_whether_schema_and_program_fit() {
     let newest = newest();
     let before = newest - 1;
