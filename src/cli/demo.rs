@@ -11,6 +11,7 @@ use super::{
     jobs::{Column, job_table},
     migrate,
     output::print,
+    queue::Queue,
     quota::quota_table,
     resolve::OPERATOR,
 };
@@ -83,7 +84,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     .await?
     .rows;
     jobs.sort_by_key(|details| details.job.created_at);
-    print(&format!("{}\n", job_table(&Column::DEFAULT, &jobs, &organization)))?;
+    // The daemons of the demo are online at its own time.
+    let mut queue = Queue::default();
+    queue.look_up(&mut database, organization.id, &jobs, demo::ANCHOR).await?;
+    print(&format!("{}\n", job_table(&Column::DEFAULT, &jobs, &organization, &queue)))?;
 
     let mut usage = Vec::new();
     for name in PEOPLE {

@@ -231,7 +231,7 @@ impl From<watch::Error> for CliError {
         match error {
             watch::Error::Store(error) => error.into(),
             watch::Error::Pool(error) => error.into(),
-            watch::Error::Deadline { .. } => Self::new(UNREACHABLE, error.to_string()),
+            watch::Error::Queue(_) | watch::Error::Deadline { .. } => Self::new(UNREACHABLE, error.to_string()),
         }
     }
 }

@@ -18,13 +18,13 @@ use super::{
     error::{CliError, FAILED, USAGE},
     filter::{self, Filter, Trimmed},
     output::{Array, Format, json_lines, note, print, print_on, printable, rfc_3339},
-    queue::{Daemons, Reasons, reason},
+    queue::{Queue, Reasons},
     resolve::OPERATOR,
     table::{Cell, Cut, Heading, Medium, Table, one_line},
 };
 use crate::{
     authz::ReadJobs,
-    model::{JobDetails, JobId, JobStatus, Organization, PageRequest, QueueState, Tags},
+    model::{JobDetails, JobId, JobStatus, Organization, PageRequest, Tags, WhyWaiting},
     store::jobs,
 };
 
@@ -204,22 +204,15 @@ impl Column {
             Self::WorkspaceBuildTransition => text(details.workspace_build_transition),
             Self::LogsOverflowed => job.logs_overflowed.to_string(),
             Self::Organization => row.organization.name.clone(),
-            Self::Queue if details.queue_state() == QueueState::NoEligibleWorker => {
-                let why = row.daemons.map(|daemons| format!(": {}", reason(details, &daemons.missing(details))));
-                return Cell::colored(place(details) + &why.unwrap_or_default(), AnsiColor::Red);
-            }
-            Self::Queue => place(details),
+            Self::Queue => match row.queue.why(details).filter(WhyWaiting::is_stuck) {
+                Some(why) => {
+                    let why = if row.is_explained { format!(": {why}") } else { String::new() };
+                    return Cell::colored(row.queue.place(details) + &why, AnsiColor::Red);
+                }
+                None => row.queue.place(details),
+            },
         }
         .into()
-    }
-}
-
-/// The place in the queue, where it does not promise too much; empty for a job that does not wait.
-fn place(details: &JobDetails) -> String {
-    match details.queue_state() {
-        QueueState::NotQueued => String::new(),
-        QueueState::Ranked { position, size } => format!("{position}/{size}"),
-        QueueState::NoEligibleWorker => "no eligible daemon".to_owned(),
     }
 }
 
@@ -237,8 +230,9 @@ const fn color(status: JobStatus) -> AnsiColor {
 struct Row<'a> {
     details: &'a JobDetails,
     organization: &'a Organization,
-    /// The daemons, where a queue is explained in its cell.
-    daemons: Option<&'a Daemons>,
+    queue: &'a Queue,
+    /// Whether the cell of the queue says why a job is stuck.
+    is_explained: bool,
     /// The moment from which a person looks back; `None` for exact times.
     now: Option<OffsetDateTime>,
 }
@@ -305,7 +299,7 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
             // The limit keeps the newest; people read them oldest first.
             rows.sort_by_key(|details| (details.job.created_at, details.job.id));
         }
-        printer.daemons.look_up(&mut database, permit.organization(), &rows).await?;
+        printer.queue.look_up(&mut database, permit.organization(), &rows, OffsetDateTime::now_utc()).await?;
         match next {
             Some(next) if printer.page(&rows)? => page = PageRequest::after(next, PAGE),
             Some(_) => break,
@@ -329,7 +323,7 @@ struct Printer {
     format: Format,
     columns: Vec<Column>,
     organization: Organization,
-    daemons: Daemons,
+    queue: Queue,
     reasons: Reasons,
     table: Table,
     array: Array,
@@ -354,7 +348,7 @@ impl Printer {
             format,
             columns,
             organization,
-            daemons: Daemons::default(),
+            queue: Queue::default(),
             reasons: Reasons::default(),
             count: 0,
         }
@@ -364,16 +358,16 @@ impl Printer {
     fn page(&mut self, jobs: &[JobDetails]) -> Result<bool, CliError> {
         let is_first = self.count == 0;
         self.count += jobs.len() as u64;
-        let listed = |job| Listed::new(job, &self.organization, &self.daemons);
+        let listed = |job| Listed::new(job, &self.organization, &self.queue);
         let mut text = String::new();
         match self.format {
             Format::Table | Format::Wide if jobs.is_empty() => {}
             Format::Table | Format::Wide => {
-                let daemons = (self.format == Format::Wide).then_some(&self.daemons);
+                let (queue, is_explained) = (&self.queue, self.format == Format::Wide);
                 let (organization, now) = (&self.organization, self.now);
-                let cells = |details| Row { details, organization, daemons, now }.cells(&self.columns);
+                let cells = |details| Row { details, organization, queue, is_explained, now }.cells(&self.columns);
                 text = self.table.page(jobs.iter().map(cells).collect());
-                self.reasons.count(jobs, &self.daemons);
+                self.reasons.count(jobs, &self.queue);
             }
             Format::Json => text = self.array.push(jobs.iter().map(listed))?,
             Format::Jsonl => text = json_lines(jobs.iter().map(listed))?,
@@ -389,7 +383,8 @@ impl Printer {
             writer.write_record(self.columns.iter().map(|column| column.heading())).map_err(io::Error::from)?;
         }
         for details in jobs {
-            let row = Row { details, organization: &self.organization, daemons: None, now: None };
+            let (organization, queue) = (&self.organization, &self.queue);
+            let row = Row { details, organization, queue, is_explained: false, now: None };
             let cells = row.cells(&self.columns).into_iter().map(|cell| printable(cell.text()));
             writer.write_record(cells).map_err(io::Error::from)?;
         }
@@ -415,13 +410,14 @@ impl Printer {
 }
 
 /// A line per job, the same at any time and on any terminal.
-pub(super) fn job_table(columns: &[Column], jobs: &[JobDetails], organization: &Organization) -> String {
-    let rows = jobs.iter().map(|details| Row { details, organization, daemons: None, now: None }.cells(columns));
+pub(super) fn job_table(columns: &[Column], jobs: &[JobDetails], organization: &Organization, queue: &Queue) -> String {
+    let row = |details| Row { details, organization, queue, is_explained: false, now: None };
+    let rows = jobs.iter().map(|details| row(details).cells(columns));
     Table::new(columns.iter().map(|column| column.titled()), Medium::default()).page(rows.collect())
 }
 
-/// The JSON of a job (domain 10.3), with the name of its organization (domain 11.1), and what its queue numbers mean
-/// (domain 15, decision 10).
+/// The JSON of a job (domain 10.3), with the name of its organization (domain 11.1), and why it waits (domain 15,
+/// decision 10).
 #[derive(Serialize)]
 struct Listed<'a> {
     #[serde(flatten)]
@@ -433,13 +429,13 @@ struct Listed<'a> {
 }
 
 impl<'a> Listed<'a> {
-    fn new(job: &'a JobDetails, organization: &'a Organization, daemons: &Daemons) -> Self {
-        let queue_state = match job.queue_state() {
-            QueueState::NotQueued => "not_queued",
-            QueueState::Ranked { .. } => "ranked",
-            QueueState::NoEligibleWorker => "no_eligible_daemon",
+    fn new(job: &'a JobDetails, organization: &'a Organization, queue: &Queue) -> Self {
+        let why = queue.why(job);
+        let queue_state = why.as_ref().map_or("not_queued", WhyWaiting::as_str);
+        let missing_tags = match why {
+            Some(WhyWaiting::NoDaemonHasTags { missing, .. }) => Some(missing),
+            _ => None,
         };
-        let missing_tags = (job.queue_state() == QueueState::NoEligibleWorker).then(|| daemons.missing(job));
         Self { job, organization_name: &organization.name, queue_state, missing_tags }
     }
 }

@@ -1,4 +1,4 @@
-//! Why a job waits: its place in the queue, or the tags that no daemon has.
+//! Why jobs wait, beside those that are listed.
 
 use std::collections::BTreeMap;
 
@@ -6,52 +6,53 @@ use time::OffsetDateTime;
 
 use super::{error::CliError, output::note, resolve::OPERATOR, table::one_line};
 use crate::{
-    authz::ReadDaemons,
-    model::{Daemon, DaemonFilter, JobDetails, OrganizationId, QueueState, Tags},
-    store::{PgConnection, daemons, jobs::STALE_INTERVAL},
+    authz::{ReadJobs, ReadQueue},
+    model::{JobDetails, OrganizationId, WhyWaiting},
+    store::{
+        PgConnection,
+        jobs::STALE_INTERVAL,
+        queue::{self, View},
+    },
 };
 
-/// The daemons of an organization, looked up when the first job needs them.
+/// The queue, looked up when the first job needs it.
 #[derive(Default)]
-pub(super) struct Daemons(Option<Vec<Daemon>>);
+pub(super) struct Queue(Option<View>);
 
-impl Daemons {
-    /// Looks them up if one of the jobs waits and no daemon can take it. One round trip at most in all.
+impl Queue {
+    /// Looks it up if one of the jobs has not ended. One round trip at most in all.
     pub(super) async fn look_up(
         &mut self,
         conn: &mut PgConnection,
         organization: OrganizationId,
         jobs: &[JobDetails],
+        now: OffsetDateTime,
     ) -> Result<(), CliError> {
-        if self.0.is_none() && jobs.iter().any(|job| job.queue_state() == QueueState::NoEligibleWorker) {
-            let permit = ReadDaemons::check(&OPERATOR, organization)?;
-            let (filter, now) = (DaemonFilter::default(), OffsetDateTime::now_utc());
-            let found = daemons::list(conn, &permit, &filter, now, STALE_INTERVAL).await?;
-            self.0 = Some(found.into_iter().map(|details| details.daemon).collect());
+        if self.0.is_none() && jobs.iter().any(|details| details.job.completed_at.is_none()) {
+            let (whole, read) = (ReadQueue::check(&OPERATOR)?, ReadJobs::check(&OPERATOR, organization)?);
+            self.0 = Some(queue::snapshot(conn, &whole, now, STALE_INTERVAL).await?.of(&read));
         }
         Ok(())
     }
 
-    /// The tags of a job that no daemon with its provisioner has; empty when there is one for each, but none for all.
-    pub(super) fn missing(&self, details: &JobDetails) -> Tags {
-        let daemons = self.0.iter().flatten().filter(|d| d.provisioners.contains(&details.job.provisioner));
-        let daemons: Vec<&Daemon> = daemons.collect();
-        let is_there = |key: &str, value: &str| {
-            daemons.iter().any(|daemon| daemon.tags.0.get(key).is_some_and(|found| found == value))
-        };
-        details.job.tags.0.iter().filter(|(key, value)| !is_there(key, value)).collect()
+    /// Why the job waits; `None` for one that does not.
+    pub(super) fn why(&self, details: &JobDetails) -> Option<WhyWaiting> {
+        self.0.as_ref().and_then(|queue| queue.why(details.job.id))
     }
-}
 
-/// What no daemon is, in words.
-pub(super) fn reason(details: &JobDetails, missing: &Tags) -> String {
-    let tags = &details.job.tags;
-    if !missing.0.is_empty() {
-        format!("no daemon has {missing}")
-    } else if *tags == Tags::untagged() {
-        "no daemon is untagged".to_owned()
-    } else {
-        format!("no daemon has all of {tags}")
+    /// The place in the listing, where it does not promise too much; empty for a job that does not wait.
+    pub(super) fn place(&self, details: &JobDetails) -> String {
+        let place = match details.queue_position {
+            0 => String::new(),
+            position => format!("{position}/{}", details.queue_size),
+        };
+        match self.why(details) {
+            Some(WhyWaiting::DaemonGone) => "daemon gone".to_owned(),
+            Some(WhyWaiting::DaemonSilent { .. }) => "daemon offline".to_owned(),
+            Some(WhyWaiting::AllOffline { .. }) => format!("{place} offline").trim_start().to_owned(),
+            Some(why) if why.is_stuck() => "no eligible daemon".to_owned(),
+            _ => place,
+        }
     }
 }
 
@@ -60,10 +61,10 @@ pub(super) fn reason(details: &JobDetails, missing: &Tags) -> String {
 pub(super) struct Reasons(BTreeMap<String, u64>);
 
 impl Reasons {
-    pub(super) fn count(&mut self, jobs: &[JobDetails], daemons: &Daemons) {
-        for job in jobs.iter().filter(|job| job.queue_state() == QueueState::NoEligibleWorker) {
+    pub(super) fn count(&mut self, jobs: &[JobDetails], queue: &Queue) {
+        for why in jobs.iter().filter_map(|job| queue.why(job)).filter(WhyWaiting::is_stuck) {
             // Tags are what somebody has stored: no line of their own, and not much of one.
-            *self.0.entry(one_line(&reason(job, &daemons.missing(job)))).or_default() += 1;
+            *self.0.entry(one_line(&why.to_string())).or_default() += 1;
         }
     }
 

@@ -198,22 +198,6 @@ impl fmt::Display for JobErrorCode {
     }
 }
 
-/// Why a job has the queue numbers that it has: on the wire, `0/0` says none of this (domain 15, decision 10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueueState {
-    /// It does not wait.
-    NotQueued,
-    /// It waits, and no daemon can take it: none has its tags.
-    NoEligibleWorker,
-    /// It waits, and a daemon will come to it.
-    Ranked {
-        /// Its place, counted from 1.
-        position: i64,
-        /// How many jobs wait in the same queue, this one included.
-        size: i64,
-    },
-}
-
 /// A job with its place among the jobs that the same online daemons can take (domain 5.3).
 ///
 /// There is no worker name here: this is the query that templates and builds call for every page they show.
@@ -225,18 +209,6 @@ pub struct JobWithQueue {
     pub queue_position: i64,
     /// The longest queue over those tag sets, in jobs; 0 when there is none.
     pub queue_size: i64,
-}
-
-impl JobWithQueue {
-    /// What the two numbers mean.
-    #[must_use]
-    pub fn queue_state(&self) -> QueueState {
-        match (self.job.status, self.queue_position) {
-            (JobStatus::Pending, 0) => QueueState::NoEligibleWorker,
-            (JobStatus::Pending, position) => QueueState::Ranked { position, size: self.queue_size },
-            _ => QueueState::NotQueued,
-        }
-    }
 }
 
 /// A job with everything that the listing of an organization shows (domain 5.4).
@@ -271,20 +243,6 @@ pub struct JobDetails {
     pub template_display_name: String,
     /// The path or URL of its icon.
     pub template_icon: String,
-}
-
-impl JobDetails {
-    /// What the two queue numbers and the workers mean together.
-    ///
-    /// A pending job whose error is an empty text stands in no queue here, unlike in [`JobWithQueue`] (domain 5.4).
-    #[must_use]
-    pub fn queue_state(&self) -> QueueState {
-        match (self.queue_position, self.available_workers.is_empty()) {
-            (0, _) => QueueState::NotQueued,
-            (_, true) => QueueState::NoEligibleWorker,
-            (position, false) => QueueState::Ranked { position, size: self.queue_size },
-        }
-    }
 }
 
 /// How a job stands, as far as those who wait for it care.

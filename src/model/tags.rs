@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::ProvisionerType;
@@ -28,22 +29,10 @@ impl Tags {
         [("scope", "organization"), ("owner", "")].into_iter().collect()
     }
 
-    /// Whether a daemon with these tags may take a job with those, as the function `provisioner_tagset_contains` of the
-    /// database decides (domain 3). The provisioner that the job needs is another matter.
-    #[must_use]
-    pub fn serves(&self, job: &Self) -> bool {
-        if *job == Self::untagged() {
-            return self == job;
-        }
-        job.0.iter().all(|(key, value)| self.0.get(key) == Some(value))
-    }
-}
-
-impl Tags {
     /// How many tags a set may have for [`parts`](Self::parts) to list them.
     const MOST_IN_PARTS: usize = 8;
 
-    /// The tags of all jobs that [`serves`](Self::serves) admits, at most 256; `None` when they would be more.
+    /// The tags of all jobs that a daemon with these may take, at most 256; `None` when they would be more.
     pub(crate) fn parts(&self) -> Option<Vec<Self>> {
         if self.0.len() > Self::MOST_IN_PARTS {
             return None;
@@ -60,18 +49,50 @@ impl Tags {
                 .collect();
             parts.extend(with);
         }
-        parts.retain(|part| self.serves(part));
+        parts.retain(|part| *part != Self::untagged() || part == self);
         Some(parts)
     }
 }
 
-impl From<serde_json::Value> for Tags {
-    fn from(stored: serde_json::Value) -> Self {
-        let serde_json::Value::Object(pairs) = stored else {
+/// Whether a daemon with these tags may take a job with those, as stored: what `provisioner_tagset_contains` of the database
+/// answers (domain 3), also for values that are not strings and documents that are not objects.
+#[must_use]
+pub fn tags_serve(daemon: &Value, job: &Value) -> bool {
+    let is_untagged = job.as_object().is_some_and(|pairs| {
+        pairs.len() == 2
+            && pairs.get("scope").is_some_and(|scope| scope == "organization")
+            && pairs.get("owner").is_some_and(|owner| owner == "")
+    });
+    if is_untagged { daemon == job } else { tags_contain(daemon, job) || has_element(daemon, job) }
+}
+
+/// What `@>` says of jsonb, but for the one exception of [`has_element`].
+pub(crate) fn tags_contain(outer: &Value, inner: &Value) -> bool {
+    match (outer, inner) {
+        (Value::Object(outer), Value::Object(inner)) => {
+            inner.iter().all(|(key, inner)| outer.get(key).is_some_and(|outer| tags_contain(outer, inner)))
+        }
+        (Value::Array(outer), Value::Array(inner)) => {
+            inner.iter().all(|inner| outer.iter().any(|outer| tags_contain(outer, inner)))
+        }
+        (Value::Number(outer), Value::Number(inner)) => outer == inner || outer.as_f64() == inner.as_f64(),
+        (outer, inner) => outer == inner,
+    }
+}
+
+/// At the top, an array contains a scalar that is one of its elements.
+fn has_element(outer: &Value, scalar: &Value) -> bool {
+    let is_scalar = !scalar.is_array() && !scalar.is_object();
+    is_scalar && outer.as_array().is_some_and(|elements| elements.iter().any(|element| tags_contain(element, scalar)))
+}
+
+impl From<Value> for Tags {
+    fn from(stored: Value) -> Self {
+        let Value::Object(pairs) = stored else {
             return Self::default();
         };
         let text = |value| match value {
-            serde_json::Value::String(text) => text,
+            Value::String(text) => text,
             other => other.to_string(),
         };
         Self(pairs.into_iter().map(|(key, value)| (key, text(value))).collect())

@@ -147,6 +147,12 @@ impl Timestamp {
     const LATEST: OffsetDateTime = time::macros::datetime!(9999-12-31 23:59:59.999_999 UTC);
     const EARLIEST: OffsetDateTime = time::macros::datetime!(0000-01-01 0:00 UTC);
 
+    /// So many microseconds after the beginning of 2000, which is how the server sends it.
+    pub(crate) fn from_microseconds(microseconds: i64) -> Self {
+        let at = POSTGRES_EPOCH.saturating_add(Duration::microseconds(microseconds));
+        Self(at.clamp(Self::EARLIEST, Self::LATEST))
+    }
+
     /// Whether it may be a moment beyond these years, such as `infinity`, that is read as this one.
     pub(crate) fn stands_for_others(at: OffsetDateTime) -> bool {
         at == Self::EARLIEST || at == Self::LATEST
@@ -169,8 +175,6 @@ impl Encode<'_, Postgres> for Timestamp {
 
 impl Decode<'_, Postgres> for Timestamp {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        let microseconds = i64::from_be_bytes(value.as_bytes()?.try_into()?);
-        let at = POSTGRES_EPOCH.saturating_add(Duration::microseconds(microseconds));
-        Ok(Self(at.clamp(Self::EARLIEST, Self::LATEST)))
+        Ok(Self::from_microseconds(i64::from_be_bytes(value.as_bytes()?.try_into()?)))
     }
 }

@@ -31,6 +31,7 @@ pub mod jobs;
 pub mod licenses;
 pub mod organizations;
 pub mod prebuilds;
+pub mod queue;
 pub mod quota;
 pub mod runner;
 pub mod settings;

@@ -51,7 +51,7 @@ impl From<watch::Error> for BuildError {
         match error {
             watch::Error::Deadline { .. } => Self::TimedOut(error),
             watch::Error::Store(store::Error::NotFound { entity: "provisioner job", .. }) => Self::Job(error),
-            watch::Error::Store(_) | watch::Error::Pool(_) => Self::Build(error),
+            watch::Error::Store(_) | watch::Error::Pool(_) | watch::Error::Queue(_) => Self::Build(error),
         }
     }
 }

@@ -19,7 +19,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
         // The driver listens only through a pool; this one is for one connection, and for this attempt.
         let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
         let pool = pool.acquire_timeout(ECHO).connect_lazy_with(shared.pool.options().preferred().clone());
-        match listen(&shared, &pool, &mut pause).await {
+        let ended = listen(&shared, &pool, &mut pause).await;
+        shared.queue.hears(false);
+        match ended {
             Ok(()) => tracing::info!(name: "watch.listener_silent", "the listening connection is silent, and replaced"),
             Err(error) => tracing::warn!(name: "watch.listener_failed", error = %error, "cannot listen for changes"),
         }
@@ -34,6 +36,7 @@ async fn listen(shared: &Shared, pool: &sqlx::PgPool, pause: &mut Duration) -> R
     listener.listen(store::changes::CHANNEL).await?;
     *pause = Duration::from_millis(50);
     // What was said before is for others to tell: the look comes after the ear is open.
+    shared.queue.hears(true);
     shared.look_at_everything();
     loop {
         let mut heard = timeout(SILENCE, listener.try_recv()).await;
@@ -54,6 +57,7 @@ async fn listen(shared: &Shared, pool: &sqlx::PgPool, pause: &mut Duration) -> R
                 let mut state = shared.state();
                 announcer::changes(notification.payload()).for_each(|change| state.mark(change));
                 drop(state);
+                shared.queue.has_changed();
                 shared.look.notify_one();
             }
             // The connection was lost, and is there again.

@@ -1,4 +1,5 @@
-//! Waiting for jobs: for the end of one, for its log lines, for every change in an organization.
+//! Waiting for jobs: for the end of one, for its log lines, for every change in an organization; and the queue, for those
+//! who ask often.
 //!
 //! However many wait in a process, it listens on one connection, and asks for all of them with one statement. Whoever
 //! changes a job says so with [`Watcher::announce`] after the commit: announcements are gathered, sent together on a
@@ -27,6 +28,7 @@ mod announcer;
 mod build;
 mod follow;
 mod listener;
+mod queue;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -80,6 +82,9 @@ pub enum Error {
     /// There was no connection.
     #[error(transparent)]
     Pool(#[from] pool::Error),
+    /// The queue could not be looked at; all who ask in the same second are told so.
+    #[error(transparent)]
+    Queue(Arc<Self>),
     /// The job did not end in time.
     #[error("the provisioner job {id} is still {} after {waited:?}", status.map_or("unknown", JobStatus::as_str))]
     Deadline {
@@ -109,6 +114,7 @@ struct Shared {
     look: Notify,
     /// There is something to announce.
     send: Notify,
+    queue: queue::Kept,
 }
 
 #[derive(Default)]
@@ -169,6 +175,7 @@ impl Watcher {
             state: Mutex::default(),
             look: Notify::new(),
             send: Notify::new(),
+            queue: queue::Kept::default(),
         });
         let mut tasks = vec![tokio::spawn(look(shared.clone())), tokio::spawn(announcer::run(shared.clone()))];
         if settings.listen && pool.options().get_pooler() == Pooler::Session {
@@ -186,6 +193,7 @@ impl Watcher {
             self.shared.send.notify_one();
         }
         drop(state);
+        self.shared.queue.has_changed();
         self.shared.look.notify_one();
     }
 
@@ -296,6 +304,7 @@ impl Shared {
     /// Notifications may have been missed.
     fn look_at_everything(&self) {
         self.state().mark_all();
+        self.queue.has_changed();
         self.look.notify_one();
     }
 }
@@ -317,13 +326,16 @@ impl State {
     }
 
     /// Tells everybody how these jobs stand; who was asked for and is not among them is not there.
-    fn tell(&mut self, asked: &HashMap<JobId, bool>, found: Vec<JobState>) {
+    ///
+    /// Returns whether one of them stands elsewhere than before.
+    fn tell(&mut self, asked: &HashMap<JobId, bool>, found: Vec<JobState>) -> bool {
+        let mut is_news = false;
         let mut missing: HashSet<&JobId> = asked.keys().collect();
         for state in found {
             missing.remove(&state.id);
             if let Some(sender) = self.jobs.get(&state.id) {
                 let new = Seen::There(state.clone());
-                sender.send_if_modified(|seen| mem::replace(seen, new.clone()) != new);
+                is_news |= sender.send_if_modified(|seen| mem::replace(seen, new.clone()) != new);
             }
             if let Some(organization) = self.organizations.get(&state.organization_id) {
                 let announced = asked.get(&state.id) == Some(&true);
@@ -333,9 +345,10 @@ impl State {
         // Who came while the answer was on its way has been asked for again, and may have come later than the job.
         for id in missing.into_iter().filter(|id| !self.changed.contains_key(id)) {
             if let Some(sender) = self.jobs.get(id) {
-                sender.send_if_modified(|seen| mem::replace(seen, Seen::Missing) != Seen::Missing);
+                is_news |= sender.send_if_modified(|seen| mem::replace(seen, Seen::Missing) != Seen::Missing);
             }
         }
+        is_news
     }
 }
 
@@ -419,6 +432,7 @@ async fn look_at(
         let digest = digests.get(&id).map(String::as_str);
         let active = store::changes::active(connection, &shared.permit, id, digest).await?;
         if let Some(jobs) = active.jobs {
+            shared.queue.has_changed();
             let now: HashMap<_, _> = jobs.into_iter().collect();
             let state = shared.state();
             if let Some(organization) = state.organizations.get(&id) {
@@ -442,7 +456,9 @@ async fn look_at(
     }
     let ids: Vec<_> = asked.keys().copied().collect();
     let found = store::changes::of_jobs(pooled(shared, &mut connection).await?, &shared.permit, &ids).await?;
-    shared.state().tell(asked, found);
+    if shared.state().tell(asked, found) {
+        shared.queue.has_changed();
+    }
     Ok(())
 }
 

@@ -17,8 +17,8 @@ use coderdb::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, FindTemplates,
         InsertJobs, ListQuota, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates,
         ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations,
-        ReadPrebuildsSettings, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System,
-        TemplateRight, UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
+        ReadPrebuildsSettings, ReadQueue, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs,
+        System, TemplateRight, UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
@@ -122,6 +122,7 @@ prebuilds::organizations         site         : reconciler operator
 prebuilds::presets               list         : reconciler operator
 prebuilds::running               list         : reconciler operator
 prebuilds::set_status            thing        : reconciler operator
+queue::snapshot                  site         : watcher reconciler operator
 quota::commit                    thing        : daemon
 quota::list                      list         : owner user-admin auditor @admin @user-admin @auditor operator
 quota::usage                     quota        : owner user-admin auditor @admin @user-admin @auditor self operator
@@ -825,6 +826,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let (permit, preset) = (MaintainPrebuilds::check(who, organization)?, PresetId(thing(11)));
             let outcome = store::prebuilds::set_status(conn, &permit, preset, PrebuildStatus::HardLimited).await?;
             usize::from(outcome == SetOutcome::Changed)
+        }
+        "queue::snapshot" => {
+            let whole = store::queue::snapshot(conn, &ReadQueue::check(who)?, NOW, stale).await?;
+            usize::from(whole.everywhere().why(JobId(u(101))).is_some())
         }
         "quota::commit" => {
             let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;

@@ -9,8 +9,8 @@ use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, ListQuota,
         MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadDaemons, ReadJobLogs, ReadJobs, ReadLicenses,
-        ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System, TemplateRight,
-        UploadFiles, WatchJobs, WriteLicenses,
+        ReadOrganizations, ReadQueue, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System,
+        TemplateRight, UploadFiles, WatchJobs, WriteLicenses,
     },
     model::{
         AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Exclude, Failure,
@@ -136,6 +136,8 @@ prebuilds::backoff               lookback                   span
 prebuilds::cancel_stale_pending  now                        time
 prebuilds::cancel_stale_pending  stale_interval             span
 prebuilds::ensure_organization   now                        time
+queue::snapshot                  now                        time
+queue::snapshot                  stale_interval             span
 quota::commit                    cost                       i64   min=invalid minus=invalid max=invalid
 quota::list                      after                      text
 quota::list                      limit                      u32
@@ -583,6 +585,10 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let (now, stale) = (time("now"), span("stale_interval"));
             store::prebuilds::cancel_stale_pending(conn, &permit, PresetId(u(111)), &ids, now, stale).await.map(drop)
         }
+        "queue::snapshot" => {
+            let permit = ReadQueue::check(&Actor::system(System::Watcher))?;
+            store::queue::snapshot(conn, &permit, time("now"), span("stale_interval")).await.map(drop)
+        }
         "quota::commit" => store::quota::commit(conn, &runs, job, bad.number()).await.map(drop),
         "quota::list" => {
             let after = if is("after") { bad.text() } else { String::new() };
@@ -645,6 +651,8 @@ async fn read_all(conn: &mut PgConnection, owner: &Actor) -> Result<()> {
     }
     let daemons = ReadDaemons::check(owner, organization)?;
     store::daemons::list(conn, &daemons, &DaemonFilter::default(), NOW, stale).await?;
+    let queue = store::queue::snapshot(conn, &ReadQueue::check(&Actor::system(System::Watcher))?, NOW, stale).await?;
+    assert!(!queue.everywhere().by_tags().is_empty());
     store::daemons::eligible(conn, &daemons, &[JobId(u(101))]).await?;
     store::licenses::list(conn, &ReadLicenses::check(owner)?).await?;
     store::builds::latest(conn, &workspaces, WorkspaceId(u(103))).await?;

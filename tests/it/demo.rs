@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use coderdb::{
+    authz::ReadQueue,
     demo::{self, Error, Options, Outcome, Progress, Regime, Scale, Step},
-    model::{JobErrorCode, JobFilter, JobStatus, JobType, OrganizationId, PageRequest, QueueState, UserId},
+    model::{JobDetails, JobErrorCode, JobFilter, JobStatus, JobType, OrganizationId, PageRequest, UserId},
     sqlx::{self, AssertSqlSafe, PgConnection},
     store,
 };
@@ -272,7 +273,11 @@ async fn a_default_listing_shows_every_status_and_every_type() {
     assert_eq!(with_code(JobErrorCode::RequiredTemplateVariables), 1);
     assert_eq!(page.rows.iter().filter(|row| row.job.error.as_deref() == Some("insufficient quota")).count(), 1);
     assert_eq!(page.rows.iter().filter(|row| row.job.logs_overflowed).count(), 1);
-    let stuck: Vec<_> = page.rows.iter().filter(|row| row.queue_state() == QueueState::NoEligibleWorker).collect();
+    let permit = ReadQueue::check(&support::operator()).unwrap();
+    let queue = store::queue::snapshot(&mut conn, &permit, demo::ANCHOR, store::jobs::STALE_INTERVAL).await.unwrap();
+    let queue = queue.of(&support::read_jobs(organization()));
+    let is_stuck = |row: &&JobDetails| queue.why(row.job.id).is_some_and(|why| why.is_stuck());
+    let stuck: Vec<_> = page.rows.iter().filter(is_stuck).collect();
     assert_eq!(stuck.iter().map(|row| row.workspace_name.as_str()).collect::<Vec<_>>(), ["legacy-api"]);
 
     let prebuilds = JobFilter { initiator: Some(UserId::PREBUILDS), ..JobFilter::default() };
@@ -308,8 +313,9 @@ async fn daemons_are_online_at_the_moment_that_the_demo_calls_now() {
     )
     .await
     .unwrap();
-    assert_eq!(jobs[0].queue_state(), QueueState::NoEligibleWorker, "nobody has the tags of aws-linux");
-    assert_eq!(jobs[1].queue_state(), QueueState::Ranked { position: 1, size: 13 }, "people come before prebuilds");
+    let place = |n: usize| (jobs[n].queue_position, jobs[n].queue_size);
+    assert_eq!(place(0), (0, 0), "nobody has the tags of aws-linux");
+    assert_eq!(place(1), (1, 13), "people come before prebuilds");
 }
 
 #[tokio::test]

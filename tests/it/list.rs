@@ -204,16 +204,34 @@ async fn a_queue_says_why_a_job_waits() {
         jobs.into_iter().next().unwrap()
     };
     let job = json("status:pending tag:env=aws");
-    assert_eq!(job["queue_state"], "no_eligible_daemon");
+    assert_eq!(job["queue_state"], "no_daemon_has_tags");
     assert_eq!(job["missing_tags"], serde_json::json!({"env": "aws"}));
+    // The daemons of the demo have been silent since it was made.
+    let on_prem = ["-q", "status:pending tag:env=on-prem", "-c", "queue"];
+    let table = list(&on_prem);
+    assert!(table.stdout.lines().skip(1).all(|line| line.ends_with("/15 offline")), "{}", table.stdout);
+    assert!(table.stderr.contains("matching daemons are offline, last seen at 2026-05-07T"), "{}", table.stderr);
     let job = json("status:pending tag:env=on-prem");
-    assert_eq!((&job["queue_state"], job.get("missing_tags")), (&"ranked".into(), None));
+    assert_eq!((&job["queue_state"], job.get("missing_tags")), (&"all_offline".into(), None));
+    let running = list(&["-q", "status:running", "-c", "queue"]);
+    assert!(running.stdout.lines().skip(1).all(|line| line == "daemon offline"), "{}", running.stdout);
+    assert!(
+        running.stderr.contains("taken by a daemon that is offline, last seen at 2026-05-07T"),
+        "{}",
+        running.stderr
+    );
+    let mut conn = database.connect().await;
+    sqlx::raw_sql("UPDATE provisioner_daemons SET last_seen_at = now()").execute(&mut conn).await.unwrap();
+    let table = list(&on_prem);
+    assert!(table.stdout.lines().skip(1).all(|line| line.ends_with("/15")), "{}", table.stdout);
+    assert_eq!(table.stderr, "");
+    let job = json("status:pending tag:env=on-prem");
+    assert!(["ranked", "all_busy"].contains(&job["queue_state"].as_str().unwrap()), "{job}");
     let job = json("status:succeeded");
     assert_eq!((&job["queue_state"], job.get("missing_tags")), (&"not_queued".into(), None));
     assert_eq!(list(&["-q", "status:running", "-c", "queue"]).stdout.trim(), "QUEUE");
 
     // Each tag has a daemon, but no daemon has both; and nobody takes what has no tags.
-    let mut conn = database.connect().await;
     let sql = "UPDATE provisioner_daemons SET tags = tags || '{\"env\": \"cloud\", \"gpu\": \"false\"}';
                UPDATE provisioner_daemons SET tags = tags || '{\"env\": \"other\", \"gpu\": \"true\"}'
                    WHERE id = (SELECT min(id::text)::uuid FROM provisioner_daemons);

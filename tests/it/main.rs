@@ -40,6 +40,7 @@ mod postgres;
 mod prebuilds;
 mod queries;
 mod queue;
+mod queue_snapshot;
 mod quota_commit;
 mod random_database;
 mod random_states;

@@ -281,12 +281,12 @@ async fn who_waits_is_told_of_the_place_in_the_queue_and_of_the_last_line_of_the
         assert_eq!(text, expected);
         counts.push(count);
     };
-    told("start build pending: no provisioner that can take it is online").await;
+    told("start build pending: the organization has no daemons").await;
     world.rows.run(&format!("SELECT add_job(60); {ONLINE}")).await;
     told("start build pending: place 2 of 2 in the queue").await;
     let before = take(&mut daemon).await;
     assert_eq!(before.id, id(60).into());
-    told("start build pending: place 1 of 1 in the queue").await;
+    told("start build pending: the only matching daemon is busy: place 1 of 1").await;
 
     let job = take(&mut daemon).await;
     let change = Change { job: job.id, organization: job.organization_id };
@@ -624,7 +624,7 @@ async fn the_reference_client_lists_and_calls_the_tools() {
         Some(serde_json::from_str::<Value>(&line).expect("JSON"))
     };
     let told = next().await.expect("what the first call waits for");
-    assert_eq!(told, json!({ "told": [1.0, "start build pending: no provisioner that can take it is online"] }));
+    assert_eq!(told, json!({ "told": [1.0, "start build pending: the organization has no daemons"] }));
     world.daemon(Ending::Succeeds(&["main"])).await;
     let mut sessions = Vec::new();
     while let Some(line) = next().await {

@@ -99,6 +99,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("prebuilds/running.sql", &["Sort Key: w.created_at, w.id"]),
     // Every prebuild that there ever was, which is what the numbers are about.
     ("prebuilds/metrics.sql", &["Sort Key: t.name, t.id, p.name", "using workspace_builds_prebuilds_idx"]),
+    // All that waits and runs, and the fleet, is what the snapshot is about. Without rows, any index is as good for what one
+    // daemon works on.
+    (
+        "queue/snapshot.sql",
+        &[
+            "using provisioner_jobs_acquire_idx on provisioner_jobs",
+            "using provisioner_jobs_running_idx on provisioner_jobs j",
+            "on provisioner_daemons",
+        ],
+    ),
     // A deployment has few groups, and the view of their members reads them all.
     ("quota/commit.sql", &["using groups_name_organization_id_key on groups g"]),
     ("quota/list.sql", &["using groups_name_organization_id_key on groups g"]),

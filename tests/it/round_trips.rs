@@ -84,6 +84,7 @@ prebuilds::organizations         : 1
 prebuilds::presets               : 1
 prebuilds::running               : 1
 prebuilds::set_status            : 1
+queue::snapshot                  : 1
 quota::commit                    : 1
 quota::list                      : 1
 quota::usage                     : 1

@@ -85,7 +85,7 @@ async fn only_the_last_lines_of_the_log_are_shown() {
 type Daemons<'a> = &'a [(&'a str, &'a str, &'a str)];
 
 #[tokio::test]
-async fn a_job_that_nobody_takes_says_which_tags_no_daemon_has() {
+async fn a_job_that_nobody_works_on_says_why() {
     let mut rows = Rows::new().await;
     rows.run(
         "INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
@@ -123,26 +123,71 @@ async fn a_job_that_nobody_takes_says_which_tags_no_daemon_has() {
         r#"{"scope": "organization", "owner": "", "gpu": "true"}"#,
     );
     let both = r#"{"scope": "organization", "owner": "", "env": "aws", "gpu": "true", "dc": "chi"}"#;
-    let cases: [(Daemons<'_>, &str, Option<&str>); 7] = [
-        (&[], aws, Some("no daemon has env=aws owner= scope=organization")),
-        (&[("terraform", aws, "now()")], aws, Some("no daemon has env=aws owner= scope=organization")),
+    let cases: [(Daemons<'_>, &str, Option<&str>); 11] = [
+        (&[], aws, Some("the organization has no daemons")),
+        (&[], "{}", Some("the organization has no daemons")),
+        (&[("terraform", aws, "now()")], aws, Some("the daemons with these tags do not run echo but terraform")),
+        (&[("terraform", aws, "now()")], "{}", Some("the daemons with these tags do not run echo but terraform")),
+        (
+            &[("terraform", aws, "now()"), ("echo", gpu, "now()")],
+            aws,
+            Some("the daemons with these tags do not run echo but terraform"),
+        ),
         (&[("echo", aws, "now()")], untagged, Some("no daemon is untagged")),
-        (&[("echo", aws, "now()"), ("terraform", gpu, "now()")], both, Some("no daemon has dc=chi gpu=true")),
+        (&[("echo", aws, "now()"), ("terraform", gpu, "now()")], both, Some("no daemon has dc=chi")),
         (
             &[("echo", aws, "now()"), ("echo", gpu, "now()")],
             r#"{"env": "aws", "gpu": "true"}"#,
             Some("no daemon has all of env=aws gpu=true"),
         ),
-        (&[("echo", aws, "at_second(0)")], aws, Some("every daemon that can take it is offline")),
+        (
+            &[("echo", aws, "at_second(0)")],
+            aws,
+            Some("the only matching daemon is offline, last seen at 2026-05-07T12:00:00Z"),
+        ),
+        (
+            &[("echo", aws, "NULL"), ("echo", aws, "NULL"), ("terraform", aws, "now()")],
+            "{}",
+            Some("both matching daemons are offline, never seen"),
+        ),
         (&[("echo", aws, "at_second(0)"), ("echo", aws, "now()")], aws, None),
     ];
     for (daemons, job, expected) in cases {
         let (queue, because) = why(&mut rows, daemons, job).await;
         assert_eq!(because.as_deref(), expected, "{daemons:?} {job}");
-        let has_daemon = expected.is_none_or(|because| because.contains("offline"));
-        let place = if has_daemon { "1/1" } else { "no eligible daemon" };
+        let place = match expected {
+            None => "1/1",
+            Some(because) if because.contains("offline") => "1/1 offline",
+            Some(_) => "no eligible daemon",
+        };
         assert_eq!(queue.as_deref(), Some(place), "{daemons:?} {job}");
     }
+
+    // One that is busy with something else; and then the job is taken, and its daemon goes silent, and away.
+    let mut get = rows.database.coderdb();
+    get.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "get", &id(1).to_string()]);
+    let echo = why(&mut rows, &[("echo", aws, "now()")], aws).await;
+    assert_eq!(echo, (Some("1/1".to_owned()), None));
+    let mut shown = async |change: &str| {
+        rows.run(change).await;
+        let shown = run(&mut get).stdout;
+        (fact(&shown, "QUEUE").map(str::to_owned), fact(&shown, "WAITS BECAUSE").map(str::to_owned))
+    };
+    let said = |queue: Option<&str>, because: &str| (queue.map(str::to_owned), Some(because.to_owned()));
+    let busy = "SELECT add_job(9); UPDATE provisioner_jobs SET started_at = now(), worker_id = u(0) WHERE id = u(9)";
+    let expected = said(Some("1/1"), "the only matching daemon is busy: place 1 of 1");
+    assert_eq!(shown(busy).await, expected);
+    let taken = "UPDATE provisioner_jobs SET started_at = now(), worker_id = u(0)";
+    assert_eq!(shown(taken).await, (None, None), "its daemon works on it");
+    let silent = "UPDATE provisioner_daemons SET last_seen_at = at_second(0)";
+    let expected = said(Some("daemon offline"), "taken by a daemon that is offline, last seen at 2026-05-07T12:00:00Z");
+    assert_eq!(shown(silent).await, expected);
+    assert_eq!(
+        shown("DELETE FROM provisioner_daemons").await,
+        said(Some("daemon gone"), "taken by a daemon that is gone")
+    );
+    let canceling = "UPDATE provisioner_jobs SET canceled_at = now()";
+    assert_eq!(shown(canceling).await, said(Some("daemon gone"), "taken by a daemon that is gone"));
 }
 
 // Daemons --------------------------------------------------------------------------------------------------------------

@@ -10,20 +10,19 @@ use super::{
         connect::connect,
         error::CliError,
         output::{Output, print, print_json, printable, rfc_3339},
-        queue::{Daemons, reason},
+        queue::Queue,
         resolve::{OPERATOR, OrganizationArg},
     },
     Listed, job_id,
     logs::log_line,
-    place,
 };
 use crate::{
-    authz::{ReadDaemons, ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
+    authz::{ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
     model::{
-        BuildReason, DaemonFilter, DaemonStatus, JobDetails, JobErrorCode, JobLog, Organization, QueueState, Quota,
-        Transition, UserRef, WorkspaceBuildId,
+        BuildReason, JobDetails, JobErrorCode, JobLog, Organization, Quota, Transition, UserRef, WhyWaiting,
+        WorkspaceBuildId,
     },
-    store::{self, PgConnection, builds, daemons, job_logs, jobs, quota, users, workspaces},
+    store::{self, PgConnection, builds, job_logs, jobs, quota, users, workspaces},
 };
 
 /// Show all that is known of a job: what it does, why it failed, and why it waits
@@ -49,6 +48,8 @@ pub(in crate::cli) struct Args {
 struct Shown<'a> {
     #[serde(flatten)]
     listed: Listed<'a>,
+    #[serde(skip)]
+    place: String,
     initiator_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workspace_build: Option<Build>,
@@ -57,7 +58,7 @@ struct Shown<'a> {
     /// Of the owner, now, where the job failed over it.
     #[serde(skip_serializing_if = "Option::is_none")]
     quota: Option<Quota>,
-    /// Why no daemon takes it.
+    /// Why no daemon takes it now.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_because: Option<String>,
     logs: Vec<JobLog>,
@@ -108,13 +109,15 @@ async fn look<'a>(
     };
     let initiator = UserRef::Id(job.job.initiator_id);
     let initiator = none_if_missing(users::resolve(conn, &ReadUsers::check(&OPERATOR)?, &initiator, None).await)?;
-    let mut daemons = Daemons::default();
-    daemons.look_up(conn, organization.id, std::slice::from_ref(job)).await?;
-    let waits_because = why_it_waits(conn, organization, job, &daemons).await?;
+    let mut queue = Queue::default();
+    queue.look_up(conn, organization.id, std::slice::from_ref(job), OffsetDateTime::now_utc()).await?;
+    // The place says the rest.
+    let says_more = |why: &WhyWaiting| why.is_stuck() || matches!(why, WhyWaiting::AllBusy { .. });
     let mut logs = job_logs::after(conn, &ReadJobLogs::check(&OPERATOR, organization.id)?, job.job.id, 0).await?;
     logs.drain(..logs.len().saturating_sub(lines));
     Ok(Shown {
-        listed: Listed::new(job, organization, &daemons),
+        listed: Listed::new(job, organization, &queue),
+        place: queue.place(job),
         initiator_name: initiator.map(|user| user.username),
         workspace_build: build.map(|build| Build {
             id: build.id,
@@ -124,7 +127,7 @@ async fn look<'a>(
         }),
         workspace_owner_name: workspace.map(|workspace| workspace.owner_name),
         quota,
-        waits_because,
+        waits_because: queue.why(job).filter(says_more).map(|why| why.to_string()),
         logs,
     })
 }
@@ -135,26 +138,6 @@ fn none_if_missing<T>(found: store::Result<T>) -> Result<Option<T>, CliError> {
         Ok(found) => Ok(Some(found)),
         Err(store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Why no daemon takes a job that waits; `None` when one will.
-async fn why_it_waits(
-    conn: &mut PgConnection,
-    organization: &Organization,
-    job: &JobDetails,
-    daemons: &Daemons,
-) -> Result<Option<String>, CliError> {
-    match job.queue_state() {
-        QueueState::NotQueued => Ok(None),
-        QueueState::NoEligibleWorker => Ok(Some(reason(job, &daemons.missing(job)))),
-        QueueState::Ranked { .. } => {
-            let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
-            let able = DaemonFilter { ids: job.available_workers.clone(), ..DaemonFilter::default() };
-            let able = daemons::list(conn, &permit, &able, OffsetDateTime::now_utc(), jobs::STALE_INTERVAL).await?;
-            let is_offline = able.iter().all(|daemon| daemon.status == DaemonStatus::Offline);
-            Ok(is_offline.then(|| "every daemon that can take it is offline".to_owned()))
-        }
     }
 }
 
@@ -187,7 +170,7 @@ impl Shown<'_> {
             ("error", job.error.clone()),
             ("error code", job.error_code.as_ref().map(ToString::to_string)),
             ("quota", quota),
-            ("queue", text(&place(details))),
+            ("queue", text(&self.place)),
             ("waits because", self.waits_because.clone()),
             ("tags", text(&job.tags.to_string())),
             ("organization", Some(organization_name.to_owned())),

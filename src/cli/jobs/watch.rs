@@ -31,8 +31,8 @@ use super::super::{
 use crate::{
     authz::{ReadDaemons, ReadJobs},
     model::{
-        DaemonDetails, DaemonFilter, DaemonStatus, JobDetails, JobFilter, JobStatus, Organization, PageRequest, Tags,
-        TagsCount,
+        DaemonCounts, DaemonDetails, DaemonFilter, DaemonStatus, JobDetails, JobFilter, JobStatus, Organization,
+        PageRequest, TagQueue, Tags, TagsCount,
     },
     pool::{self, Pool},
     search::Query,
@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Not more often than this, however much changes.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(1);
 /// At least so often: nobody says that a daemon has gone silent.
 const AT_LEAST: Duration = Duration::from_secs(5);
 /// More running jobs than a screen has lines.
@@ -58,7 +58,7 @@ pub(in crate::cli) struct Args {
 
 /// What is on the screen.
 struct Seen {
-    queue: Vec<TagsCount>,
+    queue: Vec<TagQueue>,
     running: Vec<JobDetails>,
     daemons: Vec<DaemonDetails>,
     at: OffsetDateTime,
@@ -86,7 +86,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let watcher = Watcher::start(&pool, watch::Settings::default());
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let mut changes = watcher.changes(&read).await;
-    let mut seen = look(&pool, &organization, &query, &filter).await?;
+    let mut seen = look(&pool, &watcher, &organization, &query, &filter).await?;
     let mut signals = Signals::new()?;
     let mut screen = Screen(ratatui::try_init()?);
     let mut events = EventStream::new();
@@ -106,7 +106,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         }
         // All that is said by now is in the next look.
         while let Some(Some(_)) = changes.next().now_or_never() {}
-        let look = look(&pool, &organization, &query, &filter);
+        let look = look(&pool, &watcher, &organization, &query, &filter);
         tokio::pin!(look);
         // A database that does not answer must not keep anybody from leaving.
         let now = loop {
@@ -146,9 +146,16 @@ fn is_quit(event: &Event) -> bool {
 }
 
 /// The names in the query are those of the filter; its ages count back from now.
-async fn look(pool: &Pool, organization: &Organization, query: &Query, filter: &JobFilter) -> Result<Seen, CliError> {
-    let mut conn = pool.get().await?;
+async fn look(
+    pool: &Pool,
+    watcher: &Watcher,
+    organization: &Organization,
+    query: &Query,
+    filter: &JobFilter,
+) -> Result<Seen, CliError> {
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
+    let waiting = watcher.queue(&read).await?.by_tags();
+    let mut conn = pool.get().await?;
     let at = OffsetDateTime::now_utc();
     let (created_after, created_before) = query.created(at);
     let of = |wanted: &[JobStatus]| {
@@ -156,8 +163,13 @@ async fn look(pool: &Pool, organization: &Organization, query: &Query, filter: &
         let status: Vec<_> = wanted.iter().filter(is_wanted).copied().collect();
         (!status.is_empty()).then(|| JobFilter { status, created_after, created_before, ..filter.clone() })
     };
+    let all = JobFilter { status: vec![JobStatus::Pending], ..JobFilter::default() };
     let queue = match of(&[JobStatus::Pending]) {
-        Some(pending) => jobs::count_by_tags(&mut conn, &read, &pending).await?,
+        Some(pending) if pending == all => waiting,
+        Some(pending) => {
+            let counted = jobs::count_by_tags(&mut conn, &read, &pending).await?;
+            counted.into_iter().map(|counted| with_daemons(organization, counted, &waiting)).collect()
+        }
         None => Vec::new(),
     };
     let running = match of(&[JobStatus::Running, JobStatus::Canceling]) {
@@ -168,6 +180,14 @@ async fn look(pool: &Pool, organization: &Organization, query: &Query, filter: &
     let tagged = DaemonFilter { tags: filter.tags.clone(), ..DaemonFilter::default() };
     let daemons = daemons::list(&mut conn, &permit, &tagged, at, jobs::STALE_INTERVAL).await?;
     Ok(Seen { queue, running, daemons, at })
+}
+
+/// The jobs that pass the filter, with the daemons of all that wait with the same tags.
+fn with_daemons(organization: &Organization, counted: TagsCount, waiting: &[TagQueue]) -> TagQueue {
+    let TagsCount { tags, provisioner, jobs, prebuilds, oldest } = counted;
+    let same = |queue: &&TagQueue| queue.tags == tags && queue.provisioner == provisioner;
+    let daemons = waiting.iter().find(same).map_or(DaemonCounts::default(), |queue| queue.daemons);
+    TagQueue { organization_id: organization.id, tags, provisioner, jobs, prebuilds, oldest, daemons }
 }
 
 /// How long ago, in two or three characters.
@@ -216,14 +236,10 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
             Constraint::Length(7),
         ],
         seen.queue.iter().map(|tags| {
-            let able = seen.daemons.iter().filter(|DaemonDetails { daemon, status, .. }| {
-                *status != DaemonStatus::Offline
-                    && daemon.provisioners.contains(&tags.provisioner)
-                    && daemon.tags.serves(&tags.tags)
-            });
-            let able = match able.count() {
-                0 => "none".to_owned(),
-                able => able.to_string(),
+            let able = match (tags.daemons.online(), tags.daemons.offline) {
+                (0, 0) => "none".to_owned(),
+                (0, _) => "offline".to_owned(),
+                (able, _) => able.to_string(),
             };
             [
                 short(&tags.tags),

@@ -2,18 +2,14 @@
 
 use std::{convert::Infallible, future::pending, mem, time::Duration};
 
-use time::OffsetDateTime;
 use tokio::{sync::watch, time::sleep};
 
 use super::{super::resolve::OPERATOR, CHAT_DAEMON};
 use crate::{
     authz::{Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces},
-    model::{
-        JobId, JobLog, JobState, JobStatus, JobWithQueue, OrganizationId, QueueState, Transition, UserId,
-        WorkspaceBuildId,
-    },
+    model::{JobId, JobLog, JobState, JobStatus, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId},
     pool::{self, Pool},
-    store::{self, jobs::STALE_INTERVAL},
+    store,
     watch::{self as watching, Watcher},
 };
 
@@ -96,12 +92,9 @@ impl Progress {
     /// How the build stands, with what can be found out about it at the moment.
     async fn describe(&self, transition: Transition, state: &JobState, log: &mut Log) -> String {
         match state.status {
-            JobStatus::Pending => match self.place(state.id).await {
-                Ok(QueueState::Ranked { position, size }) => {
-                    format!("pending: place {position} of {size} in the queue")
-                }
-                Ok(QueueState::NoEligibleWorker) => "pending: no provisioner that can take it is online".to_owned(),
-                Ok(QueueState::NotQueued) => "pending".to_owned(),
+            JobStatus::Pending => match self.why(state.id).await {
+                Ok(Some(why)) => format!("pending: {why}"),
+                Ok(None) => "pending".to_owned(),
                 Err(error) => {
                     tracing::debug!(name: "mcp.no_place", job = %state.id, error = %error, "no place in the queue");
                     "pending".to_owned()
@@ -120,15 +113,11 @@ impl Progress {
         }
     }
 
-    /// The place of the job in the queue. The chat daemon and members may not read jobs; whoever runs this program may,
-    /// and the build is one that the tools wait for.
-    async fn place(&self, job: JobId) -> Result<QueueState, Unknown> {
+    /// Why the job waits. The chat daemon and members may not read jobs; whoever runs this program may, and the build is
+    /// one that the tools wait for.
+    async fn why(&self, job: JobId) -> Result<Option<WhyWaiting>, Unknown> {
         let permit = ReadJobs::check(&OPERATOR, self.organization)?;
-        let mut connection = self.pool.get().await?;
-        let now = OffsetDateTime::now_utc();
-        let jobs =
-            store::jobs::by_ids_with_queue_position(&mut connection, &permit, &[job], now, STALE_INTERVAL).await?;
-        Ok(jobs.first().map_or(QueueState::NotQueued, JobWithQueue::queue_state))
+        Ok(self.watcher.queue(&permit).await?.why(job))
     }
 
     /// Reads the last line of the build's log, as its owner, unless it is known.
