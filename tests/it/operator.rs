@@ -626,6 +626,14 @@ async fn logs_are_followed_no_longer_than_somebody_reads_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stored_text_has_no_line_of_its_own_on_standard_error() {
     let mut rows = flooded(30).await;
+    rows.run(
+        "DELETE FROM provisioner_daemons;
+         INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
+         VALUES (u(99), at_second(0), u(1), 'another', '', '{}');
+         INSERT INTO provisioner_daemons (id, created_at, name, provisioners, tags, organization_id, key_id)
+         VALUES (u(99), at_second(0), 'another', '{echo}', '{}', u(1), u(99))",
+    )
+    .await;
     let tags =
         |value: &str| format!("UPDATE provisioner_jobs SET tags = jsonb_build_object('t', {value}) WHERE id > u(1000)");
     let list = |rows: &Rows| {
