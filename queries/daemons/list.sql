@@ -1,5 +1,5 @@
 -- The daemons of the organization $1 with their status and jobs (domain 6.3), newest first, at most $5.
--- Of the ids in $2, when there are any; with the tags $3, unless null. A daemon is online when seen at $4 or later.
+-- Of the ids in $2, when there are any; with the tags $3, unless null, and each of the pairs $6. A daemon is online when seen at $4 or later.
 -- An organization has few daemons, found by the unique index: filters that may be unset do no harm to this plan.
 SELECT
     d.id,
@@ -107,5 +107,6 @@ WHERE d.organization_id = $1
         WHEN $3::text::jsonb = '{"scope": "organization", "owner": ""}' THEN d.tags = $3::text::jsonb
         ELSE d.tags @> $3::text::jsonb
     END
+    AND d.tags @> ALL ($6::text[]::jsonb[])
 ORDER BY d.created_at DESC, d.id DESC
 LIMIT $5

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     authz::ReadDaemons,
-    model::{DaemonDetails, DaemonFilter, DaemonJob, Tags},
+    model::{DaemonDetails, DaemonFilter, DaemonJob},
     store::{daemons, jobs::STALE_INTERVAL},
 };
 
@@ -43,20 +43,15 @@ pub(super) struct List {
 }
 
 pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliError> {
-    let mut tags = Tags::default();
-    for (key, value) in args.tags {
-        if tags.0.contains_key(&key) {
+    for (n, (key, _)) in args.tags.iter().enumerate() {
+        if args.tags[..n].iter().any(|(before, _)| before == key) {
             return Err(CliError::new(USAGE, format!("the tag {key} is asked for twice; no daemon has both")));
         }
-        tags.0.insert(key, value);
     }
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
-    let filter = DaemonFilter {
-        tags: (!tags.0.is_empty()).then_some(tags),
-        limit: (args.limit > 0).then_some(args.limit),
-        ..DaemonFilter::default()
-    };
+    let filter =
+        DaemonFilter { has_tags: args.tags, limit: (args.limit > 0).then_some(args.limit), ..DaemonFilter::default() };
     let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
     let daemons = daemons::list(&mut database, &permit, &filter, OffsetDateTime::now_utc(), STALE_INTERVAL).await?;
     match args.output {

@@ -62,6 +62,8 @@ pub struct DaemonFilter {
     pub ids: Vec<DaemonId>,
     /// Only daemons whose tags include all of these. The exact untagged set selects exactly untagged ones (domain 3).
     pub tags: Option<Tags>,
+    /// Only daemons with each of these tags, whatever others they have.
+    pub has_tags: Vec<(String, String)>,
     /// At most so many; `None` for all.
     pub limit: Option<u32>,
 }

@@ -14,6 +14,10 @@ pub struct JobFilter {
     pub ids: Vec<JobId>,
     /// Only jobs whose tags include all of these. The exact untagged set selects exactly untagged jobs (domain 3).
     pub tags: Option<Tags>,
+    /// Only jobs with each of these tags, whatever others they have: a pair more never lets more jobs pass.
+    pub has_tags: Vec<(String, String)>,
+    /// Only untagged jobs, that is with exactly [`Tags::untagged`].
+    pub untagged: bool,
     /// Only jobs that this user asked for; the nil id is no filter (domain 10.1).
     pub initiator: Option<UserId>,
     /// Only jobs whose build does this to its workspace.
@@ -44,6 +48,8 @@ pub struct Exclude {
     pub ids: Vec<JobId>,
     /// Jobs with one of these tags.
     pub tags: Vec<(String, String)>,
+    /// Untagged jobs.
+    pub untagged: bool,
     /// Jobs that one of these users asked for.
     pub initiators: Vec<UserId>,
     /// Jobs whose build does one of these to its workspace.

@@ -67,6 +67,8 @@ pub enum Condition {
     Type(Vec<JobType>),
     /// `tag:env=aws`: one of its tags.
     Tag(String, String),
+    /// `tag:none`: that it is untagged, and only untagged daemons take it.
+    Untagged,
     /// `id:…`.
     Id(Vec<JobId>),
     /// `created:>1h`: when it entered the queue.
@@ -102,7 +104,7 @@ impl Condition {
             Self::Workspace(_) => "workspace",
             Self::Transition(_) => "transition",
             Self::Type(_) => "type",
-            Self::Tag(..) => "tag",
+            Self::Tag(..) | Self::Untagged => "tag",
             Self::Id(_) => "id",
             Self::Created(_) => "created",
             Self::ErrorCode(_) => "error_code",
@@ -126,6 +128,7 @@ impl Query {
         let is_same = |there: &Term| match (&there.condition, &term.condition) {
             (Condition::Created(_), _) => false,
             (Condition::Tag(a, _), Condition::Tag(b, _)) => a == b,
+            (Condition::Tag(..), Condition::Untagged) | (Condition::Untagged, Condition::Tag(..)) => false,
             (a, b) => a.key() == b.key(),
         };
         if !term.negated && self.terms.iter().filter(|there| !there.negated).any(is_same) {

@@ -173,7 +173,10 @@ fn condition(rest: &Rest<'_>, key: &'static str, values: &[Value]) -> Result<Con
             Condition::Id(values.iter().map(id).collect::<Result<Vec<JobId>, _>>()?)
         }
         "tag" => {
-            let (key, value) = Tags::pair(&one()?.text).ok_or_else(|| unreadable(&values[0], "KEY=VALUE"))?;
+            if one()?.text == "none" {
+                return Ok(Condition::Untagged);
+            }
+            let (key, value) = Tags::pair(&one()?.text).ok_or_else(|| unreadable(&values[0], "KEY=VALUE, or none"))?;
             Condition::Tag(key, value)
         }
         "created" => {

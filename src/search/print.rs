@@ -28,6 +28,7 @@ impl Display for Term {
             Condition::Transition(value) => value.fmt(f),
             Condition::Type(values) => several(f, values),
             Condition::Tag(key, value) => quoted(f, &format!("{key}={value}")),
+            Condition::Untagged => f.write_str("none"),
             Condition::Id(values) => several(f, values),
             Condition::Created(value) => value.fmt(f),
             Condition::ErrorCode(values) => several(f, values),

@@ -52,8 +52,9 @@ impl Query {
                 }
                 Condition::Tag(key, value) => match exclude {
                     Some(exclude) => exclude.tags.push((key.clone(), value.clone())),
-                    None => drop(filter.tags.get_or_insert_default().0.insert(key.clone(), value.clone())),
+                    None => filter.has_tags.push((key.clone(), value.clone())),
                 },
+                Condition::Untagged => *exclude.map_or(&mut filter.untagged, |exclude| &mut exclude.untagged) = true,
                 Condition::Transition(value) => match exclude {
                     Some(exclude) => exclude.transitions.push(*value),
                     None => filter.transition = Some(*value),

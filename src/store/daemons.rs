@@ -11,7 +11,7 @@ use crate::{
     authz::{ActAsDaemon, MaintainDaemons, ReadDaemons},
     model::{
         Daemon, DaemonDetails, DaemonFilter, DaemonId, DaemonJob, DaemonStatus, EligibleDaemon, HeartbeatOutcome,
-        JobId, JobStatus, NewDaemon, OrganizationId, ProvisionerKeyId, ProvisionerType,
+        JobId, JobStatus, NewDaemon, OrganizationId, ProvisionerKeyId, ProvisionerType, Tags,
     },
 };
 
@@ -112,7 +112,10 @@ pub async fn list(
     stale_interval: Duration,
 ) -> Result<Vec<DaemonDetails>> {
     filter.tags.as_ref().map_or(Ok(()), |tags| input::tags("tags", tags))?;
+    filter.has_tags.iter().try_for_each(|tag| input::tags("has_tags", &Tags::from_iter([tag.clone()])))?;
     let ids: Vec<_> = filter.ids.iter().map(|id| id.0).collect();
+    let pairs: Vec<String> =
+        filter.has_tags.iter().map(|(key, value)| json(&Tags::from_iter([(key.as_str(), value.as_str())]))).collect();
     let rows = sqlx::query_file_as!(
         DetailsRow,
         "queries/daemons/list.sql",
@@ -120,7 +123,8 @@ pub async fn list(
         &ids,
         filter.tags.as_ref().map(json),
         input::before(now, stale_interval)?,
-        filter.limit.map(i64::from)
+        filter.limit.map(i64::from),
+        &pairs,
     )
     .fetch_all(conn)
     .await
@@ -152,7 +156,7 @@ pub async fn delete_old(conn: &mut PgConnection, _permit: &MaintainDaemons, now:
 }
 
 /// The tags as the text of a JSON object.
-fn json(tags: &crate::model::Tags) -> String {
+fn json(tags: &Tags) -> String {
     serde_json::Value::from_iter(tags.0.clone()).to_string()
 }
 

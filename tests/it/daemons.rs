@@ -360,8 +360,12 @@ async fn a_list_is_newest_first_and_holds_only_what_the_filter_lets_pass() {
         store::daemons::upsert(&mut conn, &act_as(id, 1), &new).await.expect("the daemon");
     }
     let tags = |pairs: &[(&str, &str)]| Some(pairs.iter().copied().collect::<Tags>());
-    let with =
-        |ids: &[u32], tags, limit| DaemonFilter { ids: ids.iter().map(|n| DaemonId(u(*n))).collect(), tags, limit };
+    let with = |ids: &[u32], tags, limit| DaemonFilter {
+        ids: ids.iter().map(|n| DaemonId(u(*n))).collect(),
+        tags,
+        limit,
+        ..DaemonFilter::default()
+    };
     for (filter, expected) in [
         (with(&[], None, None), &[63, 62, 61, 60][..]),
         (with(&[], None, Some(3)), &[63, 62, 61]),

@@ -283,9 +283,9 @@ fn expected_job(row: &JobRow, input: &JobInput) -> Job {
 /// One filter alone, or several at once, with values that some rows have.
 #[expect(clippy::too_many_lines, reason = "one condition per filter")]
 fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<'_>>)]) -> JobFilter {
-    let alone = rng.bool().then(|| rng.usize(..20));
+    let alone = rng.bool().then(|| rng.usize(..23));
     let probability = rng.f64() * 0.7;
-    let on: Vec<bool> = (0..20).map(|n| alone.map_or_else(|| rng.f64() < probability, |alone| alone == n)).collect();
+    let on: Vec<bool> = (0..23).map(|n| alone.map_or_else(|| rng.f64() < probability, |alone| alone == n)).collect();
     let jobs = &model.provisioner_jobs;
     let unknown = rows::uuid(rng);
     let time = |rng: &mut Rng| {
@@ -383,6 +383,12 @@ fn random_filter(rng: &mut Rng, model: &Model, listings: &[(Uuid, Vec<ListedJob<
     if on[19] {
         exclude.error_codes = rng.choose_multiple(codes.iter().cloned(), amount);
     }
+    exclude.untagged = on[20];
+    if on[21] {
+        let tags = [tag("env", "on-prem"), tag("owner", ""), tag("scope", "organization"), tag("n", "1")];
+        filter.has_tags = rng.choose_multiple(tags, amount);
+    }
+    filter.untagged = on[22];
     filter
 }
 

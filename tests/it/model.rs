@@ -223,6 +223,8 @@ branches! {
     StatusDropped = "the status filter dropped a row that all others keep",
     IdsDropped = "the ids filter dropped a row that all others keep",
     TagsDropped = "the tags filter dropped a row that all others keep",
+    HasTagsDropped = "one of several tags dropped a row that all others keep",
+    UntaggedDropped = "the untagged filter dropped a row that all others keep",
     InitiatorDropped = "the initiator filter dropped a row that all others keep",
     TransitionDropped = "the transition filter dropped a row that all others keep",
     TemplateDropped = "the template filter dropped a row that all others keep",
@@ -234,6 +236,7 @@ branches! {
     StatusExcluded = "only its status excluded a row",
     IdsExcluded = "only its id excluded a row",
     TagsExcluded = "only a tag excluded a row",
+    UntaggedExcluded = "only that it is untagged excluded a row",
     InitiatorsExcluded = "only its initiator excluded a row",
     TransitionsExcluded = "only its transition excluded a row",
     TemplatesExcluded = "only its template excluded a row",
@@ -817,11 +820,12 @@ impl Model {
 }
 
 /// What each filter says of a row; the table "Filters (conjunction)" and the documentation of [`JobFilter`].
-fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 20] {
+fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 23] {
     let job = row.job;
     let code = |codes: &[JobErrorCode]| codes.iter().any(|code| job.error_code.as_deref() == Some(code.as_str()));
     let exclude = &filter.exclude;
     let transition = |wanted: &Transition| row.workspace_build_transition.as_deref() == Some(wanted.as_str());
+    let untagged = jsonb_equal(&job.tags, &serde_json::json!({"scope": "organization", "owner": ""}));
     let has_tag = |(key, value): &(String, String)| job.tags.get(key) == Some(&Value::String(value.clone()));
     [
         // "ids | empty or null array | id in list"
@@ -839,6 +843,9 @@ fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 20] {
                 tagset_contains(&job.tags, &Value::Object(pairs.collect()))
             }),
         ),
+        // Terms: each must hold, and several together mean no more than that.
+        (Branch::HasTagsDropped, filter.has_tags.iter().all(has_tag)),
+        (Branch::UntaggedDropped, !filter.untagged || untagged),
         // "initiator_id | zero UUID | equality"
         (
             Branch::InitiatorDropped,
@@ -860,6 +867,7 @@ fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 20] {
         (Branch::StatusExcluded, !exclude.status.iter().any(|status| status.as_str() == job.status())),
         (Branch::IdsExcluded, !exclude.ids.iter().any(|id| id.0 == job.id)),
         (Branch::TagsExcluded, !exclude.tags.iter().any(has_tag)),
+        (Branch::UntaggedExcluded, !(exclude.untagged && untagged)),
         (Branch::InitiatorsExcluded, !exclude.initiators.iter().any(|initiator| initiator.0 == job.initiator_id)),
         (Branch::TransitionsExcluded, !exclude.transitions.iter().any(transition)),
         (Branch::TemplatesExcluded, !exclude.templates.iter().any(|id| row.template_id == Some(id.0))),

@@ -161,6 +161,7 @@ fn condition(rng: &mut Rng) -> Condition {
         5 => Condition::Transition(some(rng, Transition::ALL)[0]),
         6 => Condition::Type(some(rng, JobType::ALL)),
         // A key ends with the first `=`.
+        7 if rng.u8(..4) == 0 => Condition::Untagged,
         7 => Condition::Tag(name(rng).replace('=', "-"), if rng.bool() { name(rng) } else { String::new() }),
         8 => Condition::Id((0..rng.usize(1..4)).map(|_| JobId(id(rng))).collect()),
         9 => Condition::Created(created(rng)),
@@ -370,7 +371,9 @@ async fn names_become_ids_and_every_term_a_condition() {
     let expected = JobFilter {
         status: vec![JobStatus::Failed, JobStatus::Canceled],
         ids: vec![job.into()],
-        tags: Some([("env", "aws"), ("gpu", "true")].into_iter().collect()),
+        tags: None,
+        has_tags: [("env", "aws"), ("gpu", "true")].map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+        untagged: false,
         initiator: Some(alice.into()),
         transition: Some(Transition::Start),
         template: Some(kubernetes.into()),
@@ -451,4 +454,93 @@ async fn a_query_and_its_negation_share_the_jobs_between_them() {
         both.sort();
         assert_eq!(both, all, "{term}");
     }
+}
+
+/// A conjunction is the intersection of its terms, for every pair of terms of the grammar; so adding one never adds a row.
+#[tokio::test]
+async fn search_for_several_terms_finds_what_each_of_them_finds() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let _ = coderdb::demo::load(&mut conn, &coderdb::demo::Options::default(), |_| {}).await.expect("the demo");
+    let terms = [
+        "status:pending,failed",
+        "status:pending",
+        "initiator:prebuilds",
+        "initiator:dave",
+        "organization:coder",
+        "template:docker",
+        "template:kubernetes",
+        "workspace:dave/api",
+        "transition:start",
+        "transition:stop",
+        "type:workspace_build",
+        "type:template_version_import,template_version_dry_run",
+        "tag:owner=",
+        "tag:scope=organization",
+        "tag:env=on-prem",
+        "tag:none",
+        "id:c0de0000-0009-4000-8000-000000000001,c0de0000-0009-4000-8000-000000000031",
+        "created:<2026-05-01",
+        "created:>2026-04-10T00:00:00Z",
+        "error_code:INSUFFICIENT_QUOTA",
+    ];
+    let terms: Vec<String> = terms
+        .iter()
+        .flat_map(|term| [(*term).to_owned(), format!("-{term}")])
+        .filter(|term| {
+            // These have no negation.
+            !term.starts_with("-organization") && !term.starts_with("-created")
+        })
+        .collect();
+    let mut found = async |text: &str| -> std::collections::BTreeSet<JobId> {
+        let query = parsed(text);
+        let now = datetime!(2026-05-07 09:00 UTC);
+        let (organization, filter) = query
+            .resolve(&mut conn, &support::operator(), None, now)
+            .await
+            .unwrap_or_else(|error| panic!("{text}: {error}"));
+        let permit = support::read_jobs(organization.id);
+        let page = store::jobs::ids(&mut conn, &permit, &filter, PageRequest::default()).await.expect("the ids");
+        page.rows.into_iter().collect()
+    };
+    let mut alone = Vec::new();
+    for term in &terms {
+        alone.push(found(term).await);
+    }
+    let mut pairs = 0;
+    for (a, one) in terms.iter().zip(&alone) {
+        for (b, other) in terms.iter().zip(&alone) {
+            let both = format!("{a} {b}");
+            // Some keys may stand once.
+            if both.parse::<Query>().is_err() {
+                continue;
+            }
+            pairs += 1;
+            assert_eq!(found(&both).await, one & other, "{both}");
+        }
+    }
+    assert!(pairs > 1_000, "{pairs}");
+    let three = found("tag:owner= tag:scope=organization status:pending").await;
+    assert_eq!(three, &found("tag:owner= tag:scope=organization").await & &found("status:pending").await);
+}
+
+#[tokio::test]
+async fn daemons_are_found_by_each_of_several_tags() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let _ = coderdb::demo::load(&mut conn, &coderdb::demo::Options::default(), |_| {}).await.expect("the demo");
+    let organization =
+        store::organizations::default(&mut conn, &support::read_organizations()).await.expect("an organization").id;
+    let permit = coderdb::authz::ReadDaemons::check(&support::operator(), organization).expect("an operator");
+    let mut found = async |tags: &[(&str, &str)]| {
+        let has_tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let filter = coderdb::model::DaemonFilter { has_tags, ..coderdb::model::DaemonFilter::default() };
+        let daemons = store::daemons::list(&mut conn, &permit, &filter, NOW, store::jobs::STALE_INTERVAL).await;
+        daemons.expect("the daemons").len()
+    };
+    let all = found(&[]).await;
+    assert!(all > 3);
+    assert_eq!(found(&[("owner", "")]).await, all);
+    assert_eq!(found(&[("owner", ""), ("scope", "organization")]).await, all, "not only the untagged ones");
+    assert_eq!(found(&[("owner", ""), ("nothing", "")]).await, 0);
 }

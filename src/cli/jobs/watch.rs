@@ -177,7 +177,11 @@ async fn look(
         None => Vec::new(),
     };
     let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
-    let tagged = DaemonFilter { tags: filter.tags.clone(), ..DaemonFilter::default() };
+    let tagged = DaemonFilter {
+        tags: filter.untagged.then(Tags::untagged),
+        has_tags: filter.has_tags.clone(),
+        ..DaemonFilter::default()
+    };
     let daemons = daemons::list(&mut conn, &permit, &tagged, at, jobs::STALE_INTERVAL).await?;
     Ok(Seen { queue, running, daemons, at })
 }

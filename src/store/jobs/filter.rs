@@ -13,6 +13,7 @@ use crate::{
 /// That the filter has nothing that the database cannot hold.
 pub(super) fn check(filter: &JobFilter) -> Result<()> {
     filter.tags.as_ref().map_or(Ok(()), |tags| input::tags("tags", tags))?;
+    filter.has_tags.iter().try_for_each(|tag| input::tags("has_tags", &Tags::from_iter([tag.clone()])))?;
     filter.exclude.tags.iter().try_for_each(|tag| input::tags("exclude.tags", &Tags::from_iter([tag.clone()])))?;
     for (field, codes) in [("error_codes", &filter.error_codes), ("exclude.error_codes", &filter.exclude.error_codes)] {
         codes.iter().try_for_each(|code| input::text(field, code.as_str()))?;
@@ -40,6 +41,13 @@ pub(super) fn condition(filter: &JobFilter) -> Condition {
         // Domain 3: the exact untagged set means exactly untagged jobs; all others mean jobs with at least these tags.
         let operator = if *tags == Tags::untagged() { "=" } else { "@>" };
         and(Expr::cust_with_expr(format!("j.tags {operator} $1"), jsonb(tags)));
+    }
+    if !filter.has_tags.is_empty() {
+        // Each by itself: several together must not become the untagged set.
+        and(Expr::cust_with_expr("j.tags @> ALL ($1)", pairs(&filter.has_tags)));
+    }
+    if filter.untagged {
+        and(Expr::cust_with_expr("j.tags = $1", jsonb(&Tags::untagged())));
     }
     if let Some(initiator) = filter.initiator.filter(|id| !id.0.is_nil()) {
         and(job("initiator_id").eq(initiator.0));
@@ -72,7 +80,8 @@ fn exclude(exclude: &Exclude, mut and: impl FnMut(Expr)) {
     };
     let is_any = |column: &str| format!("j.{column} = ANY ($1)");
     let uuids = |ids: Vec<Uuid>| Expr::val(ids);
-    let Exclude { status, ids, tags, initiators, transitions, templates, workspaces, types, error_codes } = exclude;
+    let Exclude { status, ids, tags, untagged, initiators, transitions, templates, workspaces, types, error_codes } =
+        exclude;
     none_of(status.is_empty(), is_any("job_status"), texts(status, "provisioner_job_status[]"));
     none_of(types.is_empty(), is_any("type"), texts(types, "provisioner_job_type[]"));
     none_of(error_codes.is_empty(), is_any("error_code"), texts(error_codes, "text[]"));
@@ -81,9 +90,8 @@ fn exclude(exclude: &Exclude, mut and: impl FnMut(Expr)) {
     none_of(transitions.is_empty(), transition_is_any(), texts(transitions, "workspace_transition[]"));
     none_of(workspaces.is_empty(), workspace_is_any(), uuids(workspaces.iter().map(|id| id.0).collect()));
     none_of(templates.is_empty(), template_is_any(), uuids(templates.iter().map(|id| id.0).collect()));
-    // One condition, however many there are. No tag alone is the untagged set, so containment is the whole rule.
-    let tags: Vec<Value> = tags.iter().map(|(key, value)| Value::from_iter([(key.clone(), value.clone())])).collect();
-    none_of(tags.is_empty(), "j.tags @> ANY ($1)".to_owned(), texts(&tags, "jsonb[]"));
+    none_of(tags.is_empty(), "j.tags @> ANY ($1)".to_owned(), pairs(tags));
+    none_of(!untagged, "j.tags = $1".to_owned(), jsonb(&Tags::untagged()));
 }
 
 /// The build that the input of the job `j` names, as `queries/jobs/list.sql` reads it.
@@ -135,6 +143,12 @@ pub(super) fn any(ids: impl Iterator<Item = Uuid>) -> sea_query::FunctionCall {
 
 fn jsonb(tags: &Tags) -> Expr {
     Expr::val(Value::from_iter(tags.0.clone())).cast_as("jsonb")
+}
+
+/// An array with an object for each pair.
+fn pairs(tags: &[(String, String)]) -> Expr {
+    let tags: Vec<Value> = tags.iter().map(|(key, value)| Value::from_iter([(key.clone(), value.clone())])).collect();
+    texts(&tags, "jsonb[]")
 }
 
 /// An array of the type, given as texts.
