@@ -3,13 +3,13 @@
 -- initiator, $11 the provisioner state (null: that of the build before), $12 and $13 the deadline and its bound,
 -- $14 the tags, $15 now, $16 the input and $17 the trace metadata of the job. The lists of the template must let the user
 -- $18 read it for a start, and the user $19 use it for another version than before (as in templates/get.sql), where that is
--- not null. The number is null when another build took it in the same moment: nothing is written then, nor when the lists
--- do not let.
+-- not null. A start ends the dormancy of the workspace. The number is null when another build took it in the same moment:
+-- nothing is written then, nor when the lists do not let.
 WITH workspace AS (
     SELECT
-        w.id, w.organization_id, w.template_id, tj.provisioner, tj.storage_method, tj.file_id, last.build_number,
-        last.state,
-        needed.action IS NULL OR (needed.who IS NULL OR EXISTS (
+        w.id, w.organization_id, w.template_id, w.dormant_at, w.deleting_at, tj.provisioner, tj.storage_method, tj.file_id,
+        last.build_number, last.state,
+        needed.action IS NULL OR needed.who IS NULL OR EXISTS (
             SELECT 1
             FROM organization_members AS m
             LEFT JOIN group_members AS g ON g.user_id = m.user_id
@@ -18,7 +18,7 @@ WITH workspace AS (
             ]) AS list (actions)
             WHERE m.organization_id = t.organization_id AND m.user_id = needed.who
                 AND (list.actions @> jsonb_build_array(needed.action) OR list.actions @> '["*"]')
-        )) AS allowed
+        ) AS allowed
     FROM workspaces AS w
     INNER JOIN templates AS t ON t.id = w.template_id
     INNER JOIN template_versions AS v
@@ -41,9 +41,8 @@ WITH workspace AS (
         AND ($7::uuid IS NULL OR EXISTS (
             SELECT 1 FROM template_version_presets AS p WHERE p.id = $7 AND p.template_version_id = v.id
         ))
-    -- The check of the foreign key takes this lock, too, but only after the build has its number: whoever deletes the
-    -- workspace holds it and waits for that number.
-    FOR KEY SHARE OF w
+    -- Before the build has its number: whoever deletes the workspace, or makes it dormant, may hold it and wait for that.
+    FOR NO KEY UPDATE OF w
 ),
 
 build AS (
@@ -72,6 +71,15 @@ job AS (
         'workspace_build', $16::jsonb, $14::jsonb, $17::jsonb
     FROM workspace AS w
     CROSS JOIN build
+),
+
+-- What starts is no longer dormant, or it would be deleted while it runs.
+awake AS (
+    UPDATE workspaces AS w
+    SET dormant_at = NULL, deleting_at = NULL, last_used_at = greatest(w.last_used_at, $15)
+    FROM workspace AS locked
+    CROSS JOIN build
+    WHERE w.id = locked.id AND $8::text = 'start' AND num_nonnulls(locked.dormant_at, locked.deleting_at) > 0
 )
 
 SELECT workspace.allowed AS "allowed!", workspace.template_id AS "template_id: TemplateId", build.build_number AS "build_number?"

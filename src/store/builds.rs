@@ -68,7 +68,8 @@ impl From<BuildRow> for WorkspaceBuild {
 /// Creates a build and the job that carries it out, both or neither, and returns the build's number: the next one of
 /// the workspace, from 1, without a gap however many are created at once.
 ///
-/// The job's source and provisioner are those of the template version's own job; its cost is 0 until the quota commit.
+/// The job's source and provisioner are those of the template version's own job; its cost is 0 until the quota commit. A
+/// start ends the dormancy of the workspace: it counts as used, and is not deleted any more.
 /// One round trip, one statement, and one more for every other build that took the number first. Waits for whoever
 /// creates a build of the same workspace, or deletes it.
 ///

@@ -3,13 +3,13 @@
 use coderdb::{
     authz::{Actor, BuildWorkspaces, ProvisionerStates, ReadWorkspaces, RunJobs, System},
     model::{
-        BuildReason, DaemonId, DeadlineOutcome, JobId, NewBuild, OrganizationId, PresetId, TemplateVersionId,
+        BuildReason, DaemonId, DeadlineOutcome, Failure, JobId, NewBuild, OrganizationId, PresetId, TemplateVersionId,
         Transition, WorkspaceBuildId, WorkspaceId,
     },
     store::{self, Error},
 };
-use serde_json::{Map, json};
-use sqlx::PgConnection;
+use serde_json::{Map, Value, json};
+use sqlx::{Connection, PgConnection};
 use time::{OffsetDateTime, macros::datetime};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -244,4 +244,138 @@ async fn builds_of_other_organizations_are_not_found() {
     let workspace = WorkspaceId(u(1));
     assert_eq!(store::builds::latest(&mut conn, &may_read(2), workspace).await.unwrap(), None);
     assert_eq!(store::builds::by_number(&mut conn, &may_read(2), workspace, 1).await.unwrap_err().code(), "not_found");
+}
+
+/// What there is of a workspace.
+async fn workspace(conn: &mut PgConnection) -> Map<String, Value> {
+    let row: Value = sqlx::query_scalar("SELECT to_jsonb(w) FROM workspaces AS w").fetch_one(conn).await.unwrap();
+    row.as_object().unwrap().clone()
+}
+
+/// The columns that are not as before, with what is in them.
+fn changed(before: &Map<String, Value>, after: &Map<String, Value>) -> Value {
+    after.iter().filter(|(column, value)| before[*column] != **value).map(|(c, v)| (c.clone(), v.clone())).collect()
+}
+
+const SCHEDULE: &str = "UPDATE workspaces SET autostart_schedule = 'CRON_TZ=UTC 0 9 * * 1-5', ttl = 3600000000000,
+    next_start_at = at_second(86400), favorite = true, automatic_updates = 'always', last_used_at = at_second(-90)";
+const DORMANT: &str = "UPDATE workspaces SET dormant_at = at_second(-60), deleting_at = at_second(9999)";
+
+#[tokio::test]
+async fn a_start_ends_dormancy_and_no_build_changes_anything_else_of_its_workspace() {
+    let (_database, mut conn) = world().await;
+    let who = support::site_owner(&mut conn).await;
+    let permit = may_build(&who, 1);
+    let ended = json!({ "dormant_at": null, "deleting_at": null, "last_used_at": "2026-05-07T12:00:00+00:00" });
+    sqlx::raw_sql("SET timezone = 'UTC'").execute(&mut conn).await.unwrap();
+    sqlx::raw_sql(SCHEDULE).execute(&mut conn).await.unwrap();
+    for (setup, of_a_start) in [
+        ("SELECT 1", json!({})),
+        (DORMANT, ended.clone()),
+        (
+            "UPDATE workspaces SET deleting_at = at_second(9999)",
+            json!({ "deleting_at": null, "last_used_at": "2026-05-07T12:00:00+00:00" }),
+        ),
+        (
+            "UPDATE workspaces SET dormant_at = at_second(-60), last_used_at = at_second(5)",
+            json!({ "dormant_at": null }),
+        ),
+        (
+            "UPDATE workspaces SET dormant_at = at_second(-60), deleting_at = at_second(-1), owner_id = prebuilds()",
+            ended,
+        ),
+    ] {
+        for transition in [Transition::Start, Transition::Stop, Transition::Delete] {
+            for reason in BuildReason::ALL {
+                let mut tx = conn.begin().await.unwrap();
+                sqlx::raw_sql(setup).execute(&mut *tx).await.unwrap();
+                let before = workspace(&mut tx).await;
+                let new = NewBuild { transition, reason: *reason, ..new(2) };
+                store::builds::create(&mut tx, &permit, &new, NOW).await.unwrap();
+                let after = workspace(&mut tx).await;
+                tx.rollback().await.unwrap();
+                let expected = if transition == Transition::Start { of_a_start.clone() } else { json!({}) };
+                assert_eq!(changed(&before, &after), expected, "{transition} {reason} after {setup}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_build_changes_nothing_of_its_workspace_unless_it_was_deleted() {
+    let (_database, mut conn) = world().await;
+    let daemon =
+        RunJobs::check(&Actor::system(System::ProvisionerDaemon), OrganizationId(u(1)), DaemonId(u(1))).unwrap();
+    sqlx::raw_sql(SCHEDULE).execute(&mut conn).await.unwrap();
+    sqlx::raw_sql("UPDATE provisioner_jobs SET worker_id = u(1), started_at = at_second(1)")
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    for dormancy in ["SELECT 1", DORMANT] {
+        for transition in ["start", "stop", "delete"] {
+            for end in ["succeeds", "fails", "is canceled"] {
+                let mut tx = conn.begin().await.unwrap();
+                sqlx::raw_sql(dormancy).execute(&mut *tx).await.unwrap();
+                sqlx::query("UPDATE workspace_builds SET transition = $1::text::workspace_transition")
+                    .bind(transition)
+                    .execute(&mut *tx)
+                    .await
+                    .unwrap();
+                let before = workspace(&mut tx).await;
+                let ended = if end == "fails" {
+                    let failure = Failure { error: "boom", ..Failure::default() };
+                    store::jobs::fail(&mut tx, &daemon, JobId(u(1)), NOW, failure).await.map(drop)
+                } else {
+                    let cancel = "UPDATE provisioner_jobs SET canceled_at = at_second(2) WHERE $1";
+                    sqlx::query(cancel).bind(end == "is canceled").execute(&mut *tx).await.unwrap();
+                    store::jobs::complete(&mut tx, &daemon, JobId(u(1)), NOW, None).await.map(drop)
+                };
+                ended.unwrap();
+                let after = workspace(&mut tx).await;
+                tx.rollback().await.unwrap();
+                let mut changed = changed(&before, &after);
+                changed.as_object_mut().unwrap().remove("updated_at");
+                let gone =
+                    if transition == "delete" && end == "succeeds" { json!({ "deleted": true }) } else { json!({}) };
+                assert_eq!(changed, gone, "{transition} {end} after {dormancy}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_is_not_created_leaves_a_workspace_dormant() {
+    let (_database, mut conn) = world().await;
+    let who = support::site_owner(&mut conn).await;
+    sqlx::raw_sql(DORMANT).execute(&mut conn).await.unwrap();
+    let before = workspace(&mut conn).await;
+    let start = NewBuild { transition: Transition::Start, ..new(2) };
+    for new in [
+        NewBuild { template_version_id: TemplateVersionId(u(9)), ..start.clone() },
+        NewBuild { preset_id: Some(PresetId(u(9))), ..start.clone() },
+        NewBuild { job_id: JobId(u(1)), ..start.clone() },
+        NewBuild { max_deadline: Some(NOW), ..start },
+    ] {
+        store::builds::create(&mut conn, &may_build(&who, 1), &new, NOW).await.unwrap_err();
+        assert_eq!(workspace(&mut conn).await, before, "{new:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_waits_for_whoever_makes_the_workspace_dormant_and_ends_that() {
+    let (database, mut conn) = world().await;
+    let who = support::site_owner(&mut conn).await;
+    let mut other = database.connect().await;
+    let mut tx = other.begin().await.unwrap();
+    sqlx::raw_sql(DORMANT).execute(&mut *tx).await.unwrap();
+    let (permit, mut mine) = (may_build(&who, 1), database.connect().await);
+    let start = tokio::spawn(async move {
+        let new = NewBuild { transition: Transition::Start, ..new(2) };
+        store::builds::create(&mut mine, &permit, &new, NOW).await.unwrap()
+    });
+    support::settled(&start, &mut conn, 1).await;
+    tx.commit().await.unwrap();
+    assert_eq!(start.await.unwrap(), 2);
+    let after = workspace(&mut conn).await;
+    assert_eq!((&after["dormant_at"], &after["deleting_at"]), (&Value::Null, &Value::Null));
 }

@@ -126,12 +126,12 @@ impl Catalog {
 impl Column {
     fn definition(&self) -> String {
         let Self { name, r#type, default, generated, not_null } = self;
-        let mut definition = format!("\"{name}\" {type}");
-        if let Some(expression) = generated {
-            definition += &format!(" GENERATED ALWAYS AS ({expression}) STORED");
-        } else if let Some(expression) = default {
-            definition += &format!(" DEFAULT {expression}");
-        }
+        let value = match (generated, default) {
+            (Some(expression), _) => format!(" GENERATED ALWAYS AS ({expression}) STORED"),
+            (None, Some(expression)) => format!(" DEFAULT {expression}"),
+            (None, None) => String::new(),
+        };
+        let definition = format!("\"{name}\" {type}{value}");
         if *not_null { definition + " NOT NULL" } else { definition }
     }
 }

@@ -273,8 +273,9 @@ async fn a_member_reads_the_logs_of_own_builds_and_dry_runs_and_nobody_elses() {
     let actors = [
         (rows.user(1, "{}", "{}").await, [true, true, false]),
         (rows.user(2, "{}", "{}").await, [false; 3]),
-        (rows.user(3, "{auditor}", "{}").await, [false; 3]),
+        (rows.user(3, "{auditor}", "{organization-auditor}").await, [false; 3]),
         (rows.user(4, "{}", "{organization-template-admin}").await, [true; 3]),
+        (rows.user(5, "{template-admin}", "{}").await, [false, false, true]),
     ];
     for (actor, reaches) in &actors {
         let permit = ReadJobLogs::check(actor, OrganizationId(id(1))).expect("a member");

@@ -44,7 +44,7 @@ const CASES: &[(&str, [bool; 3])] = &[
     (r#"SELECT everybody('["*"]')"#, [true, true, true]),
     (r#"SELECT everybody('["read"]')"#, [false, true, false]),
     (r#"SELECT everybody('["use"]')"#, [true, false, false]),
-    (r#"SELECT everybody('[]')"#, [false, false, false]),
+    ("SELECT everybody('[]')", [false, false, false]),
     ("SELECT 1", [false, false, false]),
     (r#"SELECT the_group(10, '["read", "use"]')"#, [true, true, true]),
     (r#"SELECT the_group(10, '["*"]')"#, [true, true, true]),

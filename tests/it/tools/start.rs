@@ -285,3 +285,16 @@ async fn bad_arguments_are_named_with_what_is_expected() {
         assert_eq!(error(&call(&world.toolbox(), Tool::StartWorkspace, arguments).await), expected);
     }
 }
+
+#[tokio::test]
+async fn a_dormant_workspace_that_is_started_is_not_deleted_while_it_runs() {
+    let dormant = "SELECT has(5, 'stop', 'succeeded');
+                   UPDATE workspaces SET dormant_at = at_second(0), deleting_at = at_second(9)";
+    let mut world = World::after(dormant).await;
+    let toolbox = world.toolbox();
+    let (reply, _) = world.built(&toolbox, Tool::StartWorkspace, json!({}), Ending::Succeeds(&["main"])).await;
+    assert_eq!(keys(&reply)["started"], true);
+    let stands =
+        "SELECT concat_ws(' ', dormant_at IS NULL, deleting_at IS NULL, last_used_at > at_second(9)) FROM workspaces";
+    assert_eq!(world.one(stands).await, "t t t");
+}
