@@ -170,6 +170,8 @@ impl From<migrate::Error> for CliError {
                 .next("migrate as the role that owns the schema, or give this one what it needs"),
             E::SessionLost | E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
             E::TableLock(_) => Self::caused(TABLE_LOCK, &error).next(again),
+            E::OlderTransactions(_) => Self::caused(TABLE_LOCK, &error)
+                .next("end those transactions, or wait longer with --lock-patience, and run `coderdb migrate up` again"),
             E::Refused(refusal) => {
                 let refused = |code| Self::new(code, error.to_string());
                 match refusal.state.as_str() {

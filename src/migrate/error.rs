@@ -42,6 +42,9 @@ pub enum Error {
     /// A table lock was not to be had. Nothing changed; trying again may help.
     #[error("{0}")]
     TableLock(#[source] Box<NoTableLock>),
+    /// An index could not be built or dropped beside its users, because older transactions did not end. Trying again may help.
+    #[error("{0}")]
+    OlderTransactions(Box<OlderTransactions>),
     /// The server refused a statement of a migration.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -174,6 +177,27 @@ pub struct NoTableLock {
     pub blockers: String,
     /// What the driver said the last time.
     pub source: Option<sqlx::Error>,
+}
+
+/// Transactions that an index waited for, and that did not end.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "{file}: the index {index} has waited for older transactions for {}s{}; {}",
+    waited.as_secs(),
+    behind(blockers),
+    if *is_left { "it is left invalid, and the next run drops it" } else { "nothing changed" }
+)]
+pub struct OlderTransactions {
+    /// The migration's file.
+    pub file: String,
+    /// The index.
+    pub index: String,
+    /// For how long it waited.
+    pub waited: Duration,
+    /// Whose they are, in words; empty where nobody could look.
+    pub blockers: String,
+    /// Whether an invalid index is left, because somebody has its table.
+    pub is_left: bool,
 }
 
 /// A commit without an answer.

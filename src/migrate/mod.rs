@@ -32,7 +32,7 @@ use sqlx::{PgConnection, Row};
 use crate::connect;
 pub use drift::{Drift, Object, Verification, verify};
 use driver::Driver;
-pub use error::{Error, Lost, NoTableLock, Outcome, Refusal};
+pub use error::{Error, Lost, NoTableLock, OlderTransactions, Outcome, Refusal};
 pub use files::Migrations;
 pub use lock::Holder;
 pub use locks::{StatementLocks, locks};
@@ -62,7 +62,8 @@ pub struct Options {
     /// How long one attempt may wait for a table, where that delays nobody for longer than `max_stall`, or where only an
     /// autovacuum is in the way.
     pub lock_timeout: Duration,
-    /// How long to try to get the tables of one migration, before the run gives up.
+    /// How long to try to get the tables of one migration, or to wait for the transactions that are older than an index, before
+    /// the run gives up.
     pub patience: Duration,
     /// How long a statement may run; zero for as long as it takes, whatever the role's default is.
     pub statement_timeout: Duration,
@@ -136,6 +137,8 @@ pub struct Progress {
     pub done: i64,
     /// Of how many; 0 when that is unknown.
     pub total: i64,
+    /// Whom it waits for, in words; empty when it waits for nobody.
+    pub blockers: String,
 }
 
 /// One migration that [`up`] applied.
