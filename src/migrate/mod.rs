@@ -207,7 +207,8 @@ pub async fn up(
     }
     let files: Vec<_> =
         status.pending_up_to(options.target).iter().filter_map(|v| options.migrations.get(*v)).collect();
-    alone(conn, options, &files, &mut on_event, async |conn, on_event| locked(conn, options, on_event).await).await
+    alone(conn, options, &files, &mut on_event, async |conn, pid, on_event| locked(conn, pid, options, on_event).await)
+        .await
 }
 
 /// Does something as the only runner, in a session with the settings that it needs.
@@ -216,7 +217,7 @@ async fn alone<T, E: FnMut(Event<'_>) + Send>(
     options: &Options,
     files: &[&files::File],
     on_event: &mut E,
-    work: impl AsyncFnOnce(&mut PgConnection, &mut E) -> Result<T, Error>,
+    work: impl AsyncFnOnce(&mut PgConnection, i32, &mut E) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut restore = settings::pin(conn).await?;
     let prepared = async {
@@ -226,9 +227,9 @@ async fn alone<T, E: FnMut(Event<'_>) + Send>(
     }
     .await;
     let result = match prepared {
-        Ok(()) => {
+        Ok(pid) => {
             restore.insert_str(0, &lock::release());
-            work(conn, on_event).await
+            work(conn, pid, on_event).await
         }
         Err(error) => Err(error),
     };
@@ -265,12 +266,11 @@ async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
 
 async fn locked(
     conn: &mut PgConnection,
+    pid: i32,
     options: &Options,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<Vec<Applied>, Error> {
-    if !lock::is_held(conn).await? {
-        return Err(Error::SessionLost);
-    }
+    lock::is_held(conn, pid).await?;
     // Again, because another runner may have finished the work while this one waited.
     let status = status_of(conn, &options.migrations).await?.check()?;
     let pending = status.pending_up_to(options.target);
@@ -283,7 +283,7 @@ async fn locked(
         .set_abort_missing(false)
         .set_target(options.target.map_or(Target::Latest, Target::Version));
     runner.set_migration_table_name(history_table::TABLE);
-    let run = Run::new(conn, options, on_event).await?;
+    let run = Run::new(conn, pid, options, on_event).await?;
     let mut driver = Driver::new(run, &options.migrations, pending);
     match runner.run_async(&mut driver).await {
         Ok(_) => Ok(driver.into_applied()),

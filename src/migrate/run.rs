@@ -39,6 +39,8 @@ type OnEvent<'a> = &'a mut (dyn FnMut(Event<'_>) + Send);
 /// The session that migrates.
 pub(super) struct Run<'a> {
     pub(super) conn: &'a mut PgConnection,
+    /// The process of the server that has the runner's lock.
+    pid: i32,
     options: &'a Options,
     on_event: OnEvent<'a>,
     observer: Option<Observer>,
@@ -86,16 +88,16 @@ enum Approach {
 impl<'a> Run<'a> {
     pub(super) async fn new(
         conn: &'a mut PgConnection,
+        pid: i32,
         options: &'a Options,
         on_event: OnEvent<'a>,
     ) -> Result<Self, Error> {
         let restore = settings::restore(conn).await?;
-        let session = "SELECT pg_backend_pid(), setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'";
-        let row = sqlx::raw_sql(session).fetch_one(&mut *conn).await?;
-        let (pid, milliseconds): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let deadlock_timeout = "SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'";
+        let milliseconds: i64 = sqlx::raw_sql(deadlock_timeout).fetch_one(&mut *conn).await?.try_get(0)?;
         let deadlock_timeout = Duration::from_millis(milliseconds.unsigned_abs());
         let observer = Observer::of(pid, options).await;
-        Ok(Self { conn, options, on_event, observer, deadlock_timeout, restore })
+        Ok(Self { conn, pid, options, on_event, observer, deadlock_timeout, restore })
     }
 
     pub(super) fn emit(&mut self, event: Event<'_>) {
@@ -230,26 +232,28 @@ impl<'a> Run<'a> {
         patience: Duration,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
-        let Self { conn, options, observer, restore, .. } = self;
+        let Self { conn, pid, options, observer, restore, .. } = self;
         seen.begin_again();
         let statement_timeout = work.file.statement_timeout.unwrap_or(options.statement_timeout);
-        let opening = begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for);
+        let opening =
+            begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for, &lock::ask(*pid));
         let budget = options.max_stall.filter(|_| !seen.only_autovacuum);
         let open = async {
             let row = sqlx::raw_sql(AssertSqlSafe(opening)).fetch_all(&mut **conn).await?;
             let row = row.last().ok_or(sqlx::Error::RowNotFound)?;
-            Ok::<(bool, String, bool), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+            Ok::<(bool, String, String), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
         };
         let opened = observed(observer, seen, budget, &options.stop, open).await;
-        let (is_locked, transaction, is_own) = match opened {
+        let (is_locked, transaction, held) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 roll_back(conn).await?;
                 return Err(if is_lost(&error) { Failure::Broken(error.into()) } else { Failure::Refused(0, error) });
             }
         };
-        if !is_own {
-            return Err(Failure::Broken(Error::SessionLost));
+        if let Err(error) = lock::held(&held) {
+            roll_back(conn).await?;
+            return Err(Failure::Broken(error));
         }
         if !is_locked {
             roll_back(conn).await?;
@@ -316,9 +320,7 @@ impl<'a> Run<'a> {
                 ..log::New::default()
             };
             if is_concurrent(statement) {
-                if !lock::is_held(self.conn).await? {
-                    return Err(Error::SessionLost);
-                }
+                lock::is_held(self.conn, self.pid).await?;
                 self.concurrently(file, number, statement).await?;
                 if number == statements.len() {
                     return Ok(row.sql() + "; ");
@@ -498,6 +500,7 @@ fn begin(
     budget: Option<Duration>,
     statement_timeout: Duration,
     tables: &[(String, String)],
+    held: &str,
 ) -> String {
     let nowait = if approach == Approach::Probe { " NOWAIT" } else { "" };
     let locks: Vec<_> =
@@ -517,10 +520,9 @@ fn begin(
          BEGIN {locks}PERFORM set_config('coderdb.locked', 'true', true); \
          EXCEPTION WHEN lock_not_available THEN PERFORM set_config('coderdb.locked', 'false', true); \
          WHEN undefined_table THEN PERFORM set_config('coderdb.locked', 'true', true); END; END $coderdb$; \
-         SELECT current_setting('coderdb.locked')::boolean, pg_current_xact_id()::text, {}",
+         SELECT current_setting('coderdb.locked')::boolean, pg_current_xact_id()::text, {held}",
         patience.as_millis().max(1),
-        statement_timeout.as_millis(),
-        lock::IS_HELD
+        statement_timeout.as_millis()
     )
 }
 
