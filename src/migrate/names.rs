@@ -18,7 +18,7 @@ pub(crate) fn is_meant(file: &str) -> bool {
     let is_version = |(version, _): (&str, &str)| !version.is_empty() && version.bytes().all(|c| c.is_ascii_digit());
     let is_named = file.strip_prefix('v').and_then(|name| name.split_once("__")).is_some_and(is_version);
     // What an editor leaves behind is not meant: V0001__a.sql.orig.
-    file.ends_with(".sql") || is_named && !file.contains(".sql")
+    file.rsplit_once('.').is_some_and(|(_, end)| end == "sql") || is_named && !file.contains(".sql")
 }
 
 /// Whether versions of the library that do not know a migration must not run after it.

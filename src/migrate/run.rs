@@ -405,7 +405,7 @@ impl<'a> Run<'a> {
         }
         let is_left = self.clean_up(index, drops).await?;
         if state.is_some_and(|state| ["55P03", "40P01"].contains(&state.as_str())) {
-            return Err(self.no_index(work, index, start.elapsed(), blockers, is_left));
+            return Err(no_index(work, index, start.elapsed(), blockers, is_left));
         }
         Err(refused(work, completed, error))
     }
@@ -435,7 +435,7 @@ impl<'a> Run<'a> {
             let blockers = now.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(", ");
             if start.elapsed() >= self.options.patience {
                 let is_left = matches!(index.find(self.conn).await?, Some((_, false)));
-                return Err(self.no_index(work, index, start.elapsed(), blockers, is_left));
+                return Err(no_index(work, index, start.elapsed(), blockers, is_left));
             }
             if told.is_none_or(|told| told.elapsed() >= TELL) {
                 let progress = Progress { phase: "waiting for older transactions".to_owned(), done, total, blockers };
@@ -455,11 +455,11 @@ impl<'a> Run<'a> {
         self.set(&format!("lock_timeout = {}", self.options.lock_timeout.as_millis().max(1))).await?;
         Ok(run(self.conn, &format!("DROP INDEX CONCURRENTLY {qualified}")).await.is_err())
     }
+}
 
-    fn no_index(&self, work: &Work<'_>, index: &Index, waited: Duration, blockers: String, is_left: bool) -> Error {
-        let (file, index) = (work.file.path.clone(), index.name.clone());
-        Error::OlderTransactions(Box::new(OlderTransactions { file, index, waited, blockers, is_left }))
-    }
+fn no_index(work: &Work<'_>, index: &Index, waited: Duration, blockers: String, is_left: bool) -> Error {
+    let (file, index) = (work.file.path.clone(), index.name.clone());
+    Error::OlderTransactions(Box::new(OlderTransactions { file, index, waited, blockers, is_left }))
 }
 
 /// Who is there before an index is built, or dropped, and would be waited for: the identity of each transaction, and who it is
