@@ -95,7 +95,8 @@ impl<'a> Run<'a> {
         let restore = settings::restore(conn).await?;
         let deadlock_timeout = "SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'";
         let milliseconds: i64 = sqlx::raw_sql(deadlock_timeout).fetch_one(&mut *conn).await?.try_get(0)?;
-        let deadlock_timeout = Duration::from_millis(milliseconds.unsigned_abs());
+        // Who has no time for that does not wait for it.
+        let deadlock_timeout = Duration::from_millis(milliseconds.unsigned_abs()).min(options.patience);
         let observer = Observer::of(pid, options).await;
         Ok(Self { conn, pid, options, on_event, observer, deadlock_timeout, restore })
     }
@@ -386,7 +387,7 @@ impl<'a> Run<'a> {
         let version = work.file.migration.version();
         self.wait_for_older(work, index, drops).await?;
         let left = self.options.patience.saturating_sub(start.elapsed()).max(self.deadlock_timeout + AFTER_DEADLOCK);
-        self.set(&format!("lock_timeout = {}", left.as_millis())).await?;
+        self.set(&format!("lock_timeout = {}", setting(left))).await?;
         let mut blockers = String::new();
         let Self { conn, options, observer, on_event, .. } = self;
         let say = |progress: Progress| {
@@ -452,7 +453,7 @@ impl<'a> Run<'a> {
         if drops {
             return Ok(true);
         }
-        self.set(&format!("lock_timeout = {}", self.options.lock_timeout.as_millis().max(1))).await?;
+        self.set(&format!("lock_timeout = {}", setting(self.options.lock_timeout))).await?;
         Ok(run(self.conn, &format!("DROP INDEX CONCURRENTLY {qualified}")).await.is_err())
     }
 }
@@ -521,7 +522,7 @@ fn begin(
          EXCEPTION WHEN lock_not_available THEN PERFORM set_config('coderdb.locked', 'false', true); \
          WHEN undefined_table THEN PERFORM set_config('coderdb.locked', 'true', true); END; END $coderdb$; \
          SELECT current_setting('coderdb.locked')::boolean, pg_current_xact_id()::text, {held}",
-        patience.as_millis().max(1),
+        setting(patience),
         statement_timeout.as_millis()
     )
 }
@@ -590,6 +591,11 @@ fn is_lost(error: &sqlx::Error) -> bool {
         || sqlstate(error).is_some_and(|state| state.starts_with("57P"))
 }
 
+/// A time-out as the server takes it; 0 would be none.
+fn setting(length: Duration) -> u128 {
+    length.as_millis().clamp(1, i32::MAX as u128)
+}
+
 fn millis(length: Duration) -> u64 {
     length.as_millis().try_into().unwrap_or(u64::MAX)
 }
@@ -638,9 +644,12 @@ impl Index {
         if self.table.is_some() {
             return Ok(self.table.clone());
         }
-        let table =
-            sqlx::query_scalar("SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = to_regclass($1)");
-        Ok(table.persistent(false).bind(&self.name).fetch_optional(conn).await?)
+        let table = format!(
+            "SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = to_regclass({})",
+            log::quote(&self.name)
+        );
+        let table = sqlx::raw_sql(AssertSqlSafe(table)).fetch_optional(conn).await?;
+        Ok(table.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// The index as SQL names it, and whether it is valid. Another table may have one of this name, too.
