@@ -25,8 +25,10 @@ fn main() -> ExitCode {
     let (mut versions, mut embedded) = (BTreeMap::new(), BTreeMap::new());
     for entry in fs::read_dir(&dir).expect("the migrations directory") {
         let file = entry.expect("a directory entry").file_name().into_string().expect("UTF-8");
-        let Some(stem) = file.strip_suffix(".sql") else { continue };
-        let Some((version, name)) = names::parse(stem) else {
+        if !names::is_meant(&file) {
+            continue;
+        }
+        let Some((version, name)) = file.strip_suffix(".sql").and_then(names::parse) else {
             problems.push(format!("{file}: the name is not like {}", names::EXPECTED));
             continue;
         };

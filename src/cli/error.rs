@@ -168,19 +168,24 @@ impl From<migrate::Error> for CliError {
             ),
             E::Rights { .. } => Self::new(UNFIT, error.to_string())
                 .next("migrate as the role that owns the schema, or give this one what it needs"),
-            E::SessionLost | E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
+            E::SessionLost => Self::new(UNFIT, error.to_string()).next("migrate over a direct connection"),
+            E::SessionShared => Self::new(UNFIT, error.to_string()).next("give each run a session of its own"),
+            E::LockReleased => Self::new(UNFIT, error.to_string()).next(
+                "take pg_advisory_unlock_all and DISCARD ALL out of the migration before, and run `coderdb migrate up` again",
+            ),
+            E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
             E::TableLock(_) => Self::caused(TABLE_LOCK, &error).next(again),
+            E::OlderTransactions(_) => Self::caused(TABLE_LOCK, &error)
+                .next("end those transactions, or wait longer with --lock-patience, and run `coderdb migrate up` again"),
             E::Refused(refusal) => {
-                let refused = |code| Self::new(code, error.to_string());
-                match refusal.state.as_str() {
-                    state if is_unfit(state) => refused(UNFIT).next("give the role or the server what is missing, and run `coderdb migrate up` again"),
-                    _ if refusal.rolled_back => {
-                        refused(SQL).next("fix the file and run `coderdb migrate up` again")
-                    }
-                    _ => refused(PARTLY_APPLIED).next(
-                        "fix the statement, leave those before it as they are, and run `coderdb migrate up` again",
-                    ),
-                }
+                let code = if is_unfit(&refusal.state) {
+                    UNFIT
+                } else if refusal.rolled_back {
+                    SQL
+                } else {
+                    PARTLY_APPLIED
+                };
+                Self::new(code, error.to_string()).next(after(refusal))
             }
             E::InvalidIndex { .. } | E::Unprovable { .. } => Self::new(PARTLY_APPLIED, error.to_string()),
             E::Stopped => Self::new(STOPPED, error.to_string()).next(again),
@@ -188,6 +193,31 @@ impl From<migrate::Error> for CliError {
             E::Sql(source) if has_unfit_state(source) => Self::caused(UNFIT, &error),
             _ => Self::caused(SQL, &error),
         }
+    }
+}
+
+/// What to do about a statement that the server refused.
+fn after(refusal: &migrate::Refusal) -> &'static str {
+    match refusal.state.as_str() {
+        state if is_unfit(state) => "give the role or the server what is missing, and run `coderdb migrate up` again",
+        "57014" => {
+            "run `coderdb migrate up` again: its time was over (--statement-timeout), or somebody canceled it \
+             (pg_cancel_backend)"
+        }
+        // A table, type or schema, a function, a column is there.
+        "42P07" | "42710" | "42P06" | "42723" | "42701" if refusal.is_first => {
+            "the database has this schema, or a part of it, and no history. If a dump without rows was restored \
+             (--schema-only): migrate an empty database instead, or restore the rows, too. If it has rows, and only the \
+             history was lost: `coderdb migrate repair mark-applied VERSION --yes` with the last version that was applied, \
+             then `coderdb migrate verify`"
+        }
+        "42P07" | "42710" | "42P06" | "42723" | "42701" => {
+            "something of this name is there that no migration has made: rename or drop it, and run `coderdb migrate up` \
+             again; or, if it is what the migration makes, `coderdb migrate repair mark-applied VERSION --yes`"
+        }
+        _ if refusal.is_embedded => "mend what stands in the way in the database, and run `coderdb migrate up` again",
+        _ if refusal.rolled_back => "fix the file and run `coderdb migrate up` again",
+        _ => "fix the statement, leave those before it as they are, and run `coderdb migrate up` again",
     }
 }
 

@@ -37,11 +37,23 @@ pub enum Error {
         holders: Vec<Holder>,
     },
     /// The session is not the one that took the lock. Migrate over a direct connection.
-    #[error("the session was moved to another server process; migrate over a direct connection, not through a pooler")]
+    #[error("the session was moved to another server process: a pooler lends it per transaction")]
     SessionLost,
+    /// The session has the runner's lock, and did not get it from this run.
+    #[error(
+        "the session has the runner's lock already: another run has the same session, be it from its program or from a pooler \
+         that lends it per transaction"
+    )]
+    SessionShared,
+    /// The session has not the runner's lock any more, and is the one that took it.
+    #[error("the runner's lock was given back while it was needed: something in this session has unlocked it")]
+    LockReleased,
     /// A table lock was not to be had. Nothing changed; trying again may help.
     #[error("{0}")]
     TableLock(#[source] Box<NoTableLock>),
+    /// An index could not be built or dropped beside its users, because older transactions did not end. Trying again may help.
+    #[error("{0}")]
+    OlderTransactions(Box<OlderTransactions>),
     /// The server refused a statement of a migration.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -176,6 +188,27 @@ pub struct NoTableLock {
     pub source: Option<sqlx::Error>,
 }
 
+/// Transactions that an index waited for, and that did not end.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "{file}: the index {index} has waited for older transactions for {}s{}; {}",
+    waited.as_secs(),
+    behind(blockers),
+    if *is_left { "it is left invalid, and the next run drops it" } else { "nothing changed" }
+)]
+pub struct OlderTransactions {
+    /// The migration's file.
+    pub file: String,
+    /// The index.
+    pub index: String,
+    /// For how long it waited.
+    pub waited: Duration,
+    /// Whose they are, in words; empty where nobody could look.
+    pub blockers: String,
+    /// Whether an invalid index is left, because somebody has its table.
+    pub is_left: bool,
+}
+
 /// A commit without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -234,6 +267,10 @@ pub struct Refusal {
     pub statement: Option<(usize, usize)>,
     /// Whether the migration was one transaction, so that nothing of it is left.
     pub rolled_back: bool,
+    /// Whether the file is one of this version of the library, which nobody can change.
+    pub is_embedded: bool,
+    /// Whether it is the first migration of all.
+    pub is_first: bool,
 }
 
 impl Refusal {
@@ -274,13 +311,15 @@ impl Refusal {
             }),
             statement: statement.map(|(number, statements)| (number, statements.len())),
             rolled_back: !file.is_stepwise,
+            is_embedded: file.is_embedded,
+            is_first: file.migration.version() <= 1,
         }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, state, message, detail, hint, at, statement, rolled_back } = self;
+        let Self { file, state, message, detail, hint, at, statement, rolled_back, .. } = self;
         write!(f, "[{state}]: {message}\n  --> {file}")?;
         let margin = at.as_ref().map_or(1, |(line, ..)| line.to_string().len());
         if let Some((line, column, _)) = at {
@@ -373,6 +412,8 @@ mod tests {
             at: Some((3, 5, "  a intt".to_owned())),
             statement: Some((1, 2)),
             rolled_back: true,
+            is_embedded: false,
+            is_first: true,
         };
         let text = concat!(
             "[42704]: type \"intt\" does not exist\n",

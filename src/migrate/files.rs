@@ -33,6 +33,8 @@ pub(super) struct File {
     pub(super) path: String,
     /// Whether it runs statement by statement, because it cannot share a transaction.
     pub(super) is_stepwise: bool,
+    /// Whether it is one of this version of the library.
+    pub(super) is_embedded: bool,
     /// What its header says instead of [`Options::lock_timeout`](super::Options::lock_timeout).
     pub(super) lock_timeout: Option<Duration>,
     /// What its header says instead of [`Options::statement_timeout`](super::Options::statement_timeout).
@@ -51,7 +53,8 @@ impl Migrations {
     pub fn embedded() -> Self {
         let files = embedded::MIGRATIONS.iter().map(|(version, name, checksum, sql)| {
             let path = format!("migrations/V{version:04}__{name}.sql");
-            File::new(*version, (*name).to_owned(), *checksum, Cow::Borrowed(*sql), path)
+            let file = File::new(*version, (*name).to_owned(), *checksum, Cow::Borrowed(*sql), path);
+            File { is_embedded: true, ..file }
         });
         Self { files: files.collect() }
     }
@@ -59,7 +62,8 @@ impl Migrations {
     /// Those of a directory: every file in it that ends in `.sql`. Line ends of any kind have one checksum.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::File`], with the place in the file.
+    /// [`Error::Io`] and [`Error::File`], with the place in the file; also for a directory without migrations, and for a
+    /// file that looks like one and is not named like one.
     pub fn read(directory: &Path) -> Result<Self, Error> {
         let io = |path: &Path| {
             let path = path.display().to_string();
@@ -68,13 +72,14 @@ impl Migrations {
         let mut files: BTreeMap<i64, File> = BTreeMap::new();
         for entry in fs::read_dir(directory).map_err(io(directory))? {
             let path = entry.map_err(io(directory))?.path();
-            if path.extension().is_none_or(|extension| extension != "sql") {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            if !names::is_meant(&file) {
                 continue;
             }
             let shown = path.display().to_string();
             let wrong = |text: &str| Error::File { place: shown.clone(), problem: text.to_owned() };
-            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let Some((version, _)) = names::parse(stem) else {
+            let named = file.strip_suffix(".sql").and_then(|stem| Some((stem, names::parse(stem)?.0)));
+            let Some((stem, version)) = named else {
                 return Err(wrong(&format!("the name is not like {}", names::EXPECTED)));
             };
             let sql = fs::read(&path).map_err(io(&path))?;
@@ -86,6 +91,10 @@ impl Migrations {
             if let Some(other) = files.insert(version, new) {
                 return Err(wrong(&format!("has the version of {}", other.path)));
             }
+        }
+        if files.is_empty() {
+            let problem = format!("no migration is there, that is no file like {}", names::EXPECTED);
+            return Err(Error::File { place: directory.display().to_string(), problem });
         }
         Ok(Self { files: files.into_values().collect() })
     }
@@ -129,6 +138,7 @@ impl File {
             migration: Migration::applied(version, name, OffsetDateTime::UNIX_EPOCH, checksum),
             path,
             is_stepwise: statements::directive(&sql, "no-transaction").is_some(),
+            is_embedded: false,
             lock_timeout: timeout("lock-timeout"),
             statement_timeout: timeout("statement-timeout"),
             sql,

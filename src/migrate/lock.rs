@@ -37,8 +37,8 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Whether this very backend holds the lock: a transaction pooler may have moved the session to another one.
-pub(super) const IS_HELD: &str = "EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted \
+/// Whether this very backend holds the lock.
+const IS_HELD: &str = "EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted \
     AND pid = pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
     AND classid = 6516580 AND objid = 1701995618 AND objsubid = 1)";
 
@@ -50,25 +50,28 @@ const TELL: Duration = Duration::from_secs(3);
 
 /// Polls: a session that blocks in `pg_advisory_lock` holds a snapshot, and the holder's concurrent index would wait
 /// for that snapshot while it waits for the holder.
+///
+/// Returns the process of the server that has it.
 pub(super) async fn acquire(
     conn: &mut PgConnection,
     options: &Options,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
-) -> Result<(), Error> {
+) -> Result<i32, Error> {
     let start = Instant::now();
     let timeout = options.runner_lock_timeout;
     let (mut pause, mut told) = (Duration::from_millis(20), None::<Instant>);
-    loop {
+    let pid = loop {
         if options.stop.is_requested() {
             return Err(Error::Stopped);
         }
         // A session may take it twice. One that has it already is lent to another runner, too.
-        let try_lock = format!("SELECT CASE WHEN {IS_HELD} THEN NULL ELSE pg_try_advisory_lock({KEY}) END");
+        let try_lock =
+            format!("SELECT CASE WHEN {IS_HELD} THEN NULL ELSE pg_try_advisory_lock({KEY}) END, pg_backend_pid()");
         let row = sqlx::raw_sql(AssertSqlSafe(try_lock)).fetch_one(&mut *conn).await?;
         match row.try_get(0)? {
-            Some(true) => break,
+            Some(true) => break row.try_get(1)?,
             Some(false) => {}
-            None => return Err(Error::SessionLost),
+            None => return Err(Error::SessionShared),
         }
         let is_late = start.elapsed() >= timeout;
         if is_late || told.map_or(start.elapsed() >= PAUSE, |told| told.elapsed() >= TELL) {
@@ -84,12 +87,12 @@ pub(super) async fn acquire(
         let jittered = pause * u32::try_from(50 + jitter).unwrap_or(100) / 100;
         options.stop.sleep(jittered.min(timeout.saturating_sub(start.elapsed()))).await;
         pause = (pause * 2).min(PAUSE);
-    }
+    };
     // A killed client's statement would otherwise keep the lock until it ends. Not every platform can do it.
     sqlx::raw_sql("DO $$ BEGIN SET client_connection_check_interval = '1s'; EXCEPTION WHEN OTHERS THEN NULL; END $$")
         .execute(&mut *conn)
         .await?;
-    Ok(())
+    Ok(pid)
 }
 
 /// What gives the lock back.
@@ -97,9 +100,23 @@ pub(super) fn release() -> String {
     format!("SELECT pg_advisory_unlock({KEY}); ")
 }
 
-pub(super) async fn is_held(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let is_held = format!("SELECT {IS_HELD}");
-    sqlx::raw_sql(AssertSqlSafe(is_held)).fetch_one(conn).await?.try_get(0)
+/// Whether the lock is still held, to be asked together with something else; for [`held`].
+pub(super) fn ask(pid: i32) -> String {
+    format!("CASE WHEN pg_backend_pid() <> {pid} THEN 'moved' WHEN {IS_HELD} THEN 'held' ELSE 'released' END")
+}
+
+/// What the answer to that means. A transaction pooler may have moved the session to another process.
+pub(super) fn held(answer: &str) -> Result<(), Error> {
+    match answer {
+        "held" => Ok(()),
+        "moved" => Err(Error::SessionLost),
+        _ => Err(Error::LockReleased),
+    }
+}
+
+pub(super) async fn is_held(conn: &mut PgConnection, pid: i32) -> Result<(), Error> {
+    let ask = format!("SELECT {}", ask(pid));
+    held(sqlx::raw_sql(AssertSqlSafe(ask)).fetch_one(conn).await?.try_get(0)?)
 }
 
 async fn holders(conn: &mut PgConnection) -> Result<Vec<Holder>, sqlx::Error> {

@@ -32,7 +32,7 @@ use sqlx::{PgConnection, Row};
 use crate::connect;
 pub use drift::{Drift, Object, Verification, verify};
 use driver::Driver;
-pub use error::{Error, Lost, NoTableLock, Outcome, Refusal};
+pub use error::{Error, Lost, NoTableLock, OlderTransactions, Outcome, Refusal};
 pub use files::Migrations;
 pub use lock::Holder;
 pub use locks::{StatementLocks, locks};
@@ -62,7 +62,8 @@ pub struct Options {
     /// How long one attempt may wait for a table, where that delays nobody for longer than `max_stall`, or where only an
     /// autovacuum is in the way.
     pub lock_timeout: Duration,
-    /// How long to try to get the tables of one migration, before the run gives up.
+    /// How long to try to get the tables of one migration, or to wait for the transactions that are older than an index, before
+    /// the run gives up.
     pub patience: Duration,
     /// How long a statement may run; zero for as long as it takes, whatever the role's default is.
     pub statement_timeout: Duration,
@@ -136,6 +137,8 @@ pub struct Progress {
     pub done: i64,
     /// Of how many; 0 when that is unknown.
     pub total: i64,
+    /// Whom it waits for, in words; empty when it waits for nobody.
+    pub blockers: String,
 }
 
 /// One migration that [`up`] applied.
@@ -204,7 +207,8 @@ pub async fn up(
     }
     let files: Vec<_> =
         status.pending_up_to(options.target).iter().filter_map(|v| options.migrations.get(*v)).collect();
-    alone(conn, options, &files, &mut on_event, async |conn, on_event| locked(conn, options, on_event).await).await
+    alone(conn, options, &files, &mut on_event, async |conn, pid, on_event| locked(conn, pid, options, on_event).await)
+        .await
 }
 
 /// Does something as the only runner, in a session with the settings that it needs.
@@ -213,7 +217,7 @@ async fn alone<T, E: FnMut(Event<'_>) + Send>(
     options: &Options,
     files: &[&files::File],
     on_event: &mut E,
-    work: impl AsyncFnOnce(&mut PgConnection, &mut E) -> Result<T, Error>,
+    work: impl AsyncFnOnce(&mut PgConnection, i32, &mut E) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut restore = settings::pin(conn).await?;
     let prepared = async {
@@ -223,9 +227,9 @@ async fn alone<T, E: FnMut(Event<'_>) + Send>(
     }
     .await;
     let result = match prepared {
-        Ok(()) => {
+        Ok(pid) => {
             restore.insert_str(0, &lock::release());
-            work(conn, on_event).await
+            work(conn, pid, on_event).await
         }
         Err(error) => Err(error),
     };
@@ -262,12 +266,11 @@ async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
 
 async fn locked(
     conn: &mut PgConnection,
+    pid: i32,
     options: &Options,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<Vec<Applied>, Error> {
-    if !lock::is_held(conn).await? {
-        return Err(Error::SessionLost);
-    }
+    lock::is_held(conn, pid).await?;
     // Again, because another runner may have finished the work while this one waited.
     let status = status_of(conn, &options.migrations).await?.check()?;
     let pending = status.pending_up_to(options.target);
@@ -280,7 +283,7 @@ async fn locked(
         .set_abort_missing(false)
         .set_target(options.target.map_or(Target::Latest, Target::Version));
     runner.set_migration_table_name(history_table::TABLE);
-    let run = Run::new(conn, options, on_event).await?;
+    let run = Run::new(conn, pid, options, on_event).await?;
     let mut driver = Driver::new(run, &options.migrations, pending);
     match runner.run_async(&mut driver).await {
         Ok(_) => Ok(driver.into_applied()),

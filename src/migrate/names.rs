@@ -12,6 +12,15 @@ pub(crate) fn parse(stem: &str) -> Option<(i64, &str)> {
     Some((version, name))
 }
 
+/// Whether a file is meant to be a migration, also one that is named wrongly: in capitals, or without `.sql`.
+pub(crate) fn is_meant(file: &str) -> bool {
+    let file = file.to_ascii_lowercase();
+    let is_version = |(version, _): (&str, &str)| !version.is_empty() && version.bytes().all(|c| c.is_ascii_digit());
+    let is_named = file.strip_prefix('v').and_then(|name| name.split_once("__")).is_some_and(is_version);
+    // What an editor leaves behind is not meant: V0001__a.sql.orig.
+    file.rsplit_once('.').is_some_and(|(_, end)| end == "sql") || is_named && !file.contains(".sql")
+}
+
 /// Whether versions of the library that do not know a migration must not run after it.
 pub(crate) fn is_breaking(name: &str) -> bool {
     name.starts_with("breaking_")

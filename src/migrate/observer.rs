@@ -15,7 +15,7 @@ const MARGIN: Duration = Duration::from_millis(60);
 
 /// Whether a session is an autovacuum. What it is, the server hides from a role that may not see it; that it belongs to no
 /// role, it does not hide, and no other process without one holds tables.
-const AUTOVACUUM: &str = "coalesce(a.backend_type = 'autovacuum worker', a.usesysid IS NULL)";
+pub(super) const AUTOVACUUM: &str = "coalesce(a.backend_type = 'autovacuum worker', a.usesysid IS NULL)";
 
 /// A session in words, with what the server shows this role of it.
 pub(super) const SESSION: &str = "format('pid %s (%s)', a.pid, CASE \
@@ -157,8 +157,9 @@ impl Observer {
         }
     }
 
-    /// How far the index is that the backend builds.
+    /// How far the index is that the backend builds, or whom it waits for.
     async fn progress(&mut self) -> Result<Option<Progress>, sqlx::Error> {
+        let look = self.look().await?;
         let progress = format!(
             "SELECT phase, CASE WHEN blocks_total > 0 THEN blocks_done ELSE lockers_done END, \
              CASE WHEN blocks_total > 0 THEN blocks_total ELSE lockers_total END \
@@ -166,10 +167,17 @@ impl Observer {
             self.pid
         );
         let row = sqlx::raw_sql(AssertSqlSafe(progress)).fetch_optional(&mut self.conn).await?;
-        row.map(|row| {
-            Ok(Progress { phase: row.try_get(0)?, done: row.try_get::<i64, _>(1)?, total: row.try_get::<i64, _>(2)? })
+        let blockers = look.blockers.unwrap_or_default();
+        Ok(match row {
+            Some(row) => {
+                Some(Progress { phase: row.try_get(0)?, done: row.try_get(1)?, total: row.try_get(2)?, blockers })
+            }
+            // Whoever drops one shows no progress.
+            None if look.waits => {
+                Some(Progress { phase: "waiting for older transactions".to_owned(), done: 0, total: 0, blockers })
+            }
+            None => None,
         })
-        .transpose()
     }
 }
 

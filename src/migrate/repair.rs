@@ -106,7 +106,7 @@ async fn repair(
     options: &Options,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<String>, Error>,
 ) -> Result<Vec<String>, Error> {
-    super::alone(conn, options, &[], &mut |_: super::Event<'_>| {}, async |conn, _| {
+    super::alone(conn, options, &[], &mut |_: super::Event<'_>| {}, async |conn, _, _| {
         history_table::prepare(conn).await?;
         work(conn).await
     })

@@ -7,11 +7,11 @@ use refinery::Migration;
 use sqlx::{AssertSqlSafe, Connection as _, Either, PgConnection, Row, postgres::PgDatabaseError};
 
 use super::{
-    Applied, Error, Event, Lost, NoTableLock, Options, Outcome, Refusal,
+    Applied, Error, Event, Lost, NoTableLock, OlderTransactions, Options, Outcome, Progress, Refusal,
     files::File,
     history_table::sqlstate,
     lock, log,
-    observer::{GaveWay, Observer, Seen, observed, progressing},
+    observer::{AUTOVACUUM, GaveWay, Observer, PREPARED, SESSION, Seen, observed, progressing},
     settings,
     statements::Statement,
 };
@@ -26,7 +26,10 @@ const PROBES: u32 = 100;
 const FIRST: Duration = Duration::from_millis(100);
 
 /// An attempt that waits for so long after `deadlock_timeout` makes an autovacuum step aside.
-const AUTOVACUUM: Duration = Duration::from_millis(200);
+const AFTER_DEADLOCK: Duration = Duration::from_millis(200);
+
+/// From one word about whom it waits for to the next.
+const TELL: Duration = Duration::from_secs(1);
 
 /// How long to find out what became of a commit.
 const OUTCOME: Duration = Duration::from_secs(30);
@@ -36,6 +39,8 @@ type OnEvent<'a> = &'a mut (dyn FnMut(Event<'_>) + Send);
 /// The session that migrates.
 pub(super) struct Run<'a> {
     pub(super) conn: &'a mut PgConnection,
+    /// The process of the server that has the runner's lock.
+    pid: i32,
     options: &'a Options,
     on_event: OnEvent<'a>,
     observer: Option<Observer>,
@@ -83,16 +88,17 @@ enum Approach {
 impl<'a> Run<'a> {
     pub(super) async fn new(
         conn: &'a mut PgConnection,
+        pid: i32,
         options: &'a Options,
         on_event: OnEvent<'a>,
     ) -> Result<Self, Error> {
         let restore = settings::restore(conn).await?;
-        let session = "SELECT pg_backend_pid(), setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'";
-        let row = sqlx::raw_sql(session).fetch_one(&mut *conn).await?;
-        let (pid, milliseconds): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let deadlock_timeout = Duration::from_millis(milliseconds.unsigned_abs());
+        let deadlock_timeout = "SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'";
+        let milliseconds: i64 = sqlx::raw_sql(deadlock_timeout).fetch_one(&mut *conn).await?.try_get(0)?;
+        // Who has no time for that does not wait for it.
+        let deadlock_timeout = Duration::from_millis(milliseconds.unsigned_abs()).min(options.patience);
         let observer = Observer::of(pid, options).await;
-        Ok(Self { conn, options, on_event, observer, deadlock_timeout, restore })
+        Ok(Self { conn, pid, options, on_event, observer, deadlock_timeout, restore })
     }
 
     pub(super) fn emit(&mut self, event: Event<'_>) {
@@ -201,7 +207,7 @@ impl<'a> Run<'a> {
     fn patience(&self, file: &File, seen: &Seen) -> Duration {
         let longest = file.lock_timeout.unwrap_or(self.options.lock_timeout);
         if seen.only_autovacuum {
-            return longest.max(self.deadlock_timeout + AUTOVACUUM);
+            return longest.max(self.deadlock_timeout + AFTER_DEADLOCK);
         }
         let patience = self.options.max_stall.map_or(longest, |budget| budget.min(longest));
         let is_first = seen.waited_for.is_empty() && self.observer.is_some();
@@ -227,26 +233,28 @@ impl<'a> Run<'a> {
         patience: Duration,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
-        let Self { conn, options, observer, restore, .. } = self;
+        let Self { conn, pid, options, observer, restore, .. } = self;
         seen.begin_again();
         let statement_timeout = work.file.statement_timeout.unwrap_or(options.statement_timeout);
-        let opening = begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for);
+        let opening =
+            begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for, &lock::ask(*pid));
         let budget = options.max_stall.filter(|_| !seen.only_autovacuum);
         let open = async {
             let row = sqlx::raw_sql(AssertSqlSafe(opening)).fetch_all(&mut **conn).await?;
             let row = row.last().ok_or(sqlx::Error::RowNotFound)?;
-            Ok::<(bool, String, bool), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+            Ok::<(bool, String, String), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
         };
         let opened = observed(observer, seen, budget, &options.stop, open).await;
-        let (is_locked, transaction, is_own) = match opened {
+        let (is_locked, transaction, held) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 roll_back(conn).await?;
                 return Err(if is_lost(&error) { Failure::Broken(error.into()) } else { Failure::Refused(0, error) });
             }
         };
-        if !is_own {
-            return Err(Failure::Broken(Error::SessionLost));
+        if let Err(error) = lock::held(&held) {
+            roll_back(conn).await?;
+            return Err(Failure::Broken(error));
         }
         if !is_locked {
             roll_back(conn).await?;
@@ -313,9 +321,7 @@ impl<'a> Run<'a> {
                 ..log::New::default()
             };
             if is_concurrent(statement) {
-                if !lock::is_held(self.conn).await? {
-                    return Err(Error::SessionLost);
-                }
+                lock::is_held(self.conn, self.pid).await?;
                 self.concurrently(file, number, statement).await?;
                 if number == statements.len() {
                     return Ok(row.sql() + "; ");
@@ -339,13 +345,18 @@ impl<'a> Run<'a> {
             let statement = Some(number);
             return Err(Error::Unprovable { file: file.path.clone(), statement });
         };
-        // A build waits for older transactions by taking locks: a time-out would only leave an invalid index.
         let timeout = file.statement_timeout.unwrap_or(self.options.statement_timeout).as_millis();
-        let limits = format!("SET lock_timeout = 0; SET statement_timeout = {timeout}");
-        sqlx::raw_sql(AssertSqlSafe(limits)).execute(&mut *self.conn).await?;
+        self.set(&format!("statement_timeout = {timeout}")).await?;
         let built = self.index(&work, &index).await;
-        sqlx::raw_sql(AssertSqlSafe(self.restore.clone())).execute(&mut *self.conn).await?;
-        built
+        let restored = sqlx::raw_sql(AssertSqlSafe(self.restore.clone())).execute(&mut *self.conn).await;
+        built?;
+        restored?;
+        Ok(())
+    }
+
+    async fn set(&mut self, setting: &str) -> Result<(), Error> {
+        sqlx::raw_sql(AssertSqlSafe(format!("SET {setting}"))).execute(&mut *self.conn).await?;
+        Ok(())
     }
 
     async fn index(&mut self, work: &Work<'_>, index: &Index) -> Result<(), Error> {
@@ -354,13 +365,13 @@ impl<'a> Run<'a> {
             (None, None) | (Some((_, true)), Some(_)) => true,
             (Some((qualified, false)), Some(_)) => {
                 // What a killed or failed build leaves behind; the name is taken, and nothing uses it.
-                self.alone(work, &format!("DROP INDEX CONCURRENTLY {qualified}")).await?;
+                self.alone(work, index, &format!("DROP INDEX CONCURRENTLY {qualified}"), true).await?;
                 false
             }
             _ => false,
         };
         if !is_done {
-            self.alone(work, work.sql).await?;
+            self.alone(work, index, work.sql, index.table.is_none()).await?;
         }
         match (index.find(self.conn).await?, &index.table) {
             (Some((_, true)), Some(_)) | (None, None) => Ok(()),
@@ -368,19 +379,118 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs a statement that wants no transaction around it, and says how far it is.
-    async fn alone(&mut self, work: &Work<'_>, sql: &str) -> Result<(), Error> {
+    /// Runs a statement that wants no transaction around it, and says how far it is. It waits for every transaction that
+    /// was there before it, and is not to wait for ever: neither before it begins nor, by `lock_timeout`, for those that
+    /// came meanwhile.
+    async fn alone(&mut self, work: &Work<'_>, index: &Index, sql: &str, drops: bool) -> Result<(), Error> {
+        let start = Instant::now();
         let version = work.file.migration.version();
+        self.wait_for_older(work, index, drops).await?;
+        let left = self.options.patience.saturating_sub(start.elapsed()).max(self.deadlock_timeout + AFTER_DEADLOCK);
+        self.set(&format!("lock_timeout = {}", setting(left))).await?;
+        let mut blockers = String::new();
         let Self { conn, options, observer, on_event, .. } = self;
-        let say = |progress| on_event(Event::Building { version, progress: &progress });
-        let ran = progressing(observer, &options.stop, say, run(conn, sql)).await;
-        ran.map_err(|(completed, error)| {
-            if sqlstate(&error) == Some("57014") && options.stop.is_requested() {
-                return Error::Stopped;
-            }
-            refused(work, completed, error)
-        })
+        let say = |progress: Progress| {
+            blockers.clone_from(&progress.blockers);
+            on_event(Event::Building { version, progress: &progress });
+        };
+        let Err((completed, error)) = progressing(observer, &options.stop, say, run(conn, sql)).await else {
+            return Ok(());
+        };
+        let state = sqlstate(&error).map(str::to_owned);
+        if state.as_deref() == Some("57014") && self.options.stop.is_requested() {
+            return Err(Error::Stopped);
+        }
+        if is_lost(&error) {
+            return Err(refused(work, completed, error));
+        }
+        let is_left = self.clean_up(index, drops).await?;
+        if state.is_some_and(|state| ["55P03", "40P01"].contains(&state.as_str())) {
+            return Err(no_index(work, index, start.elapsed(), blockers, is_left));
+        }
+        Err(refused(work, completed, error))
     }
+
+    /// Waits for the transactions that are there now, as the statement would, but with nothing begun: a build that is
+    /// given up leaves an invalid index, and that cannot be dropped as long as somebody has the table.
+    async fn wait_for_older(&mut self, work: &Work<'_>, index: &Index, drops: bool) -> Result<(), Error> {
+        let Some(table) = index.table(self.conn).await? else { return Ok(()) };
+        let older = older(&table, drops);
+        let (start, mut told) = (Instant::now(), None::<Instant>);
+        let mut waited_for = None::<Vec<String>>;
+        loop {
+            if self.options.stop.is_requested() {
+                return Err(Error::Stopped);
+            }
+            let rows = sqlx::raw_sql(AssertSqlSafe(older.as_str())).fetch_all(&mut *self.conn).await?;
+            let now = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+            let mut now = now.collect::<Result<Vec<(String, String)>, sqlx::Error>>()?;
+            // Who came since then may be one of many, of whom there always is one.
+            let first = waited_for.get_or_insert_with(|| now.iter().map(|(id, _)| id.clone()).collect());
+            now.retain(|(id, _)| first.contains(id));
+            if now.is_empty() {
+                return Ok(());
+            }
+            let total = i64::try_from(first.len()).unwrap_or(i64::MAX);
+            let done = total - i64::try_from(now.len()).unwrap_or(i64::MAX);
+            let blockers = now.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(", ");
+            if start.elapsed() >= self.options.patience {
+                let is_left = matches!(index.find(self.conn).await?, Some((_, false)));
+                return Err(no_index(work, index, start.elapsed(), blockers, is_left));
+            }
+            if told.is_none_or(|told| told.elapsed() >= TELL) {
+                let progress = Progress { phase: "waiting for older transactions".to_owned(), done, total, blockers };
+                self.emit(Event::Building { version: work.file.migration.version(), progress: &progress });
+                told = Some(Instant::now());
+            }
+            self.options.stop.sleep(PROBE).await;
+        }
+    }
+
+    /// Drops what a build that was given up has left, unless somebody has the table. Says whether it is still there.
+    async fn clean_up(&mut self, index: &Index, drops: bool) -> Result<bool, Error> {
+        let Some((qualified, false)) = index.find(self.conn).await? else { return Ok(false) };
+        if drops {
+            return Ok(true);
+        }
+        self.set(&format!("lock_timeout = {}", setting(self.options.lock_timeout))).await?;
+        Ok(run(self.conn, &format!("DROP INDEX CONCURRENTLY {qualified}")).await.is_err())
+    }
+}
+
+fn no_index(work: &Work<'_>, index: &Index, waited: Duration, blockers: String, is_left: bool) -> Error {
+    let (file, index) = (work.file.path.clone(), index.name.clone());
+    Error::OlderTransactions(Box::new(OlderTransactions { file, index, waited, blockers, is_left }))
+}
+
+/// Who is there before an index is built, or dropped, and would be waited for: the identity of each transaction, and who it is
+/// in words.
+fn older(table: &str, drops: bool) -> String {
+    let (modes, snapshots) = if drops {
+        ("true", "false")
+    } else {
+        // Autovacuum steps aside, and builds of other indexes do not count.
+        (
+            "h.mode NOT IN ('AccessShareLock', 'RowShareLock')",
+            "a.backend_xmin IS NOT NULL AND a.pid NOT IN (SELECT pid FROM pg_stat_progress_create_index \
+             UNION ALL SELECT pid FROM pg_stat_progress_vacuum)",
+        )
+    };
+    let table = log::quote(table);
+    let has_table = format!(
+        "SELECT FROM pg_locks AS h WHERE h.virtualtransaction = l.virtualtransaction AND h.pid IS NOT DISTINCT FROM l.pid \
+         AND h.granted AND h.relation = to_regclass({table}) AND h.database = d.oid AND {modes}"
+    );
+    format!(
+        "SELECT l.virtualtransaction, {SESSION} FROM pg_stat_activity AS a \
+         INNER JOIN pg_database AS d ON d.oid = a.datid AND d.datname = current_database() \
+         INNER JOIN pg_locks AS l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.granted \
+         WHERE a.pid <> pg_backend_pid() AND NOT {AUTOVACUUM} AND ({snapshots} OR EXISTS ({has_table})) \
+         UNION ALL SELECT l.virtualtransaction, {PREPARED} FROM pg_prepared_xacts AS p \
+         INNER JOIN pg_database AS d ON d.datname = p.database AND d.datname = current_database() \
+         INNER JOIN pg_locks AS l ON l.transactionid = p.transaction AND l.locktype = 'transactionid' AND l.pid IS NULL \
+         WHERE EXISTS ({has_table})"
+    )
 }
 
 /// Opens the transaction, gets at the tables, and says whether it has them, which transaction it is, and whether the
@@ -391,6 +501,7 @@ fn begin(
     budget: Option<Duration>,
     statement_timeout: Duration,
     tables: &[(String, String)],
+    held: &str,
 ) -> String {
     let nowait = if approach == Approach::Probe { " NOWAIT" } else { "" };
     let locks: Vec<_> =
@@ -410,10 +521,9 @@ fn begin(
          BEGIN {locks}PERFORM set_config('coderdb.locked', 'true', true); \
          EXCEPTION WHEN lock_not_available THEN PERFORM set_config('coderdb.locked', 'false', true); \
          WHEN undefined_table THEN PERFORM set_config('coderdb.locked', 'true', true); END; END $coderdb$; \
-         SELECT current_setting('coderdb.locked')::boolean, pg_current_xact_id()::text, {}",
-        patience.as_millis().max(1),
-        statement_timeout.as_millis(),
-        lock::IS_HELD
+         SELECT current_setting('coderdb.locked')::boolean, pg_current_xact_id()::text, {held}",
+        setting(patience),
+        statement_timeout.as_millis()
     )
 }
 
@@ -481,6 +591,11 @@ fn is_lost(error: &sqlx::Error) -> bool {
         || sqlstate(error).is_some_and(|state| state.starts_with("57P"))
 }
 
+/// A time-out as the server takes it; 0 would be none.
+fn setting(length: Duration) -> u128 {
+    length.as_millis().clamp(1, i32::MAX as u128)
+}
+
 fn millis(length: Duration) -> u64 {
     length.as_millis().try_into().unwrap_or(u64::MAX)
 }
@@ -529,9 +644,12 @@ impl Index {
         if self.table.is_some() {
             return Ok(self.table.clone());
         }
-        let table =
-            sqlx::query_scalar("SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = to_regclass($1)");
-        Ok(table.persistent(false).bind(&self.name).fetch_optional(conn).await?)
+        let table = format!(
+            "SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = to_regclass({})",
+            log::quote(&self.name)
+        );
+        let table = sqlx::raw_sql(AssertSqlSafe(table)).fetch_optional(conn).await?;
+        Ok(table.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// The index as SQL names it, and whether it is valid. Another table may have one of this name, too.

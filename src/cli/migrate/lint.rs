@@ -13,7 +13,10 @@ use super::super::{
     error::{CliError, LINT, USAGE},
     output::{Output, print, print_json, printable},
 };
-use crate::migrate::lint::{Finding, Source, lint, sources};
+use crate::migrate::{
+    lint::{Finding, Source, lint, sources},
+    names,
+};
 
 /// The version of the JSON, raised when a key changes its meaning or goes.
 const FORMAT: u32 = 1;
@@ -87,7 +90,7 @@ pub(super) fn sql_files(directory: &Path) -> Result<Vec<PathBuf>, CliError> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| unreadable(directory, &error))?.path();
-        if path.extension().is_some_and(|extension| extension == "sql") {
+        if path.file_name().is_some_and(|name| names::is_meant(&name.to_string_lossy())) {
             paths.push(path);
         }
     }

@@ -37,7 +37,7 @@ pub(in crate::cli) struct Args {
     /// How long one attempt may wait for a table where only an autovacuum is in the way, or where there is no `--max-stall`
     #[arg(long, value_name = "DURATION", env = "CODERDB_LOCK_TIMEOUT", default_value = "2s", value_parser = length)]
     lock_timeout: Duration,
-    /// How long to try to get the tables of one migration
+    /// How long to try to get the tables of one migration, and to wait for transactions that are older than an index
     #[arg(long, value_name = "DURATION", env = "CODERDB_LOCK_PATIENCE", default_value = "60s", value_parser = length)]
     lock_patience: Duration,
     /// How long a statement may run; 0 for as long as it takes
@@ -126,8 +126,10 @@ pub(in crate::cli) async fn up(database: &mut Database, mut options: Options) ->
             note(&format!("V{version:04}: no table lock in attempt {attempt}{behind}; trying again"));
         }
         Event::Building { version, progress } => {
-            let migrate::Progress { phase, done, total } = progress;
-            note(&format!("V{version:04}: {phase}, {done} of {total}"));
+            let migrate::Progress { phase, done, total, blockers } = progress;
+            let of = if *total > 0 { format!(", {done} of {total}") } else { String::new() };
+            let behind = if blockers.is_empty() { String::new() } else { format!(", behind {blockers}") };
+            note(&format!("V{version:04}: {phase}{of}{behind}"));
         }
     };
     if is_pooled()? && !migrate::status_of(database, &options.migrations).await?.is_current() {

@@ -229,6 +229,50 @@ async fn ten_thousand_migrations_are_listed() {
 }
 
 #[test]
-fn files_that_are_not_there_are_an_error() {
+fn a_directory_without_migrations_is_an_error_and_so_is_what_would_be_skipped_in_silence() {
     assert!(matches!(Migrations::read("/nowhere".as_ref()), Err(Error::Io { .. })));
+    let said = |files: &[&str]| {
+        let directory = tempfile::tempdir().unwrap();
+        for file in files {
+            std::fs::write(directory.path().join(file), "SELECT 1").unwrap();
+        }
+        // `lint` sees the same files.
+        let lint = support::run(support::coderdb().args(["migrate", "lint"]).arg(directory.path())).code;
+        (Migrations::read(directory.path()).map(|found| found.iter().count()).map_err(|error| error.to_string()), lint)
+    };
+    for files in
+        [&[][..], &["README.md"], &["V0001__one.sql.orig", ".V0001__one.sql.swp", "V0001__one.sql~", "Version__1"]]
+    {
+        let (found, lint) = said(files);
+        assert!(found.as_ref().is_err_and(|said| said.contains("no migration is there")), "{files:?}: {found:?}");
+        assert_eq!(lint, 2, "{files:?}");
+    }
+    for file in [
+        "V0001__init.SQL",
+        "V1__init.SQL",
+        "V1__init.sql",
+        "v0001__init.sql",
+        "V0002__two",
+        "v2__two.psql",
+        "init.Sql",
+        "U0001__one.sql",
+    ] {
+        let (found, lint) = said(&["V0001__one.sql", file]);
+        assert!(
+            found.as_ref().is_err_and(|said| said.contains(&format!("{file}: the name is not like"))),
+            "{file}: {found:?}"
+        );
+        assert_eq!(lint, 15, "{file}");
+    }
+    assert_eq!(said(&["V0001__one.sql", "V0002__two.sql.orig", "README.md"]).0, Ok(1));
+}
+
+#[tokio::test]
+async fn an_empty_directory_is_no_success_of_any_command() {
+    let (database, _conn) = empty().await;
+    let directory = tempfile::tempdir().unwrap();
+    for command in ["up", "check", "status", "plan"] {
+        let mut command_line = database.coderdb();
+        fails(command_line.args(["migrate", command, "--from"]).arg(directory.path()), 2, &["no migration is there"]);
+    }
 }

@@ -1,7 +1,9 @@
 //! What a person reads when the server refuses a statement: where it stands in which file, and what is left of it.
 
-use super::{Set, empty};
-use crate::support;
+use coderdb::migrate::{self, Error};
+
+use super::{Set, ask, empty, run, until};
+use crate::support::{self, fails};
 
 /// What is said of a file that fails as the second migration, without the directory of the test.
 async fn said(sql: &str) -> String {
@@ -182,4 +184,100 @@ exit 10
 ",
     )
     .await;
+}
+
+/// What is said about the next step, when the program applies what it has itself.
+async fn next(database: &support::Database, before: &str, args: &[&str]) -> (i32, String) {
+    let mut conn = database.connect().await;
+    run(&mut conn, before).await;
+    let outcome = support::run(database.coderdb().args(["migrate", "up"]).args(args));
+    let next = outcome.stderr.lines().find(|line| line.starts_with("next:")).unwrap_or_default();
+    (outcome.code, next.to_owned())
+}
+
+#[tokio::test]
+async fn nobody_is_told_to_fix_a_file_that_he_does_not_have() {
+    let foreign_code = "INSERT INTO organizations (id, name, description, created_at, updated_at, display_name)
+        VALUES (gen_random_uuid(), 'o', '', now(), now(), '');
+        INSERT INTO provisioner_jobs
+            (id, created_at, updated_at, organization_id, initiator_id, provisioner, storage_method, type, input, file_id,
+             error_code)
+        SELECT gen_random_uuid(), now(), now(), id, id, 'echo', 'file', 'workspace_build', '{}', id, 'OUT_OF_DISK'
+        FROM organizations";
+    let (database, _conn) = empty().await;
+    assert_eq!(support::run(database.coderdb().args(["migrate", "up", "--target", "3"])).code, 0);
+    let (code, next) = next(&database, foreign_code, &[]).await;
+    assert_eq!(code, 10);
+    assert!(next.contains("mend what stands in the way in the database"), "{next}");
+}
+
+#[tokio::test]
+async fn a_canceled_statement_is_no_fault_of_a_file() {
+    for (directive, code) in [("", 10), ("-- coderdb: no-transaction\n", 11)] {
+        let set = Set::of(&[("V0001__slow", &format!("{directive}SELECT pg_sleep(60);"))]);
+        let (database, mut conn) = empty().await;
+        let said =
+            "next:  run `coderdb migrate up` again: its time was over (--statement-timeout), or somebody canceled it";
+        fails(set.up(&database).args(["--statement-timeout", "50ms"]), code, &["[57014]", said]);
+        let mut program = set.spawn(database.url(), &[]);
+        let sleeps = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        until(&mut conn, &format!("SELECT count(*) = 1 {sleeps}")).await;
+        run(&mut conn, &format!("SELECT pg_cancel_backend(pid) {sleeps}")).await;
+        assert_eq!(program.ends().await, code, "{}", program.said);
+        assert!(program.said.contains(said), "{}", program.said);
+    }
+}
+
+#[tokio::test]
+async fn what_is_there_already_is_explained() {
+    // As after `pg_dump --schema-only`: the tables, the history and the log, without their rows.
+    let database = support::database().await.directly();
+    let without_rows = "DELETE FROM coderdb.refinery_schema_history; DELETE FROM coderdb.migration_log";
+    let (code, said) = next(&database, without_rows, &[]).await;
+    assert_eq!(code, 10);
+    for part in ["--schema-only", "migrate an empty database", "repair mark-applied VERSION", "migrate verify"] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    // What is advised helps.
+    let newest = migrate::newest().to_string();
+    assert_eq!(support::run(database.coderdb().args(["migrate", "repair", "mark-applied", &newest, "--yes"])).code, 0);
+    for command in ["up", "check", "verify"] {
+        assert_eq!(support::run(database.coderdb().args(["migrate", command])).code, 0, "{command}");
+    }
+    // Without the schema coderdb, as `pg_dump --schema public` makes it.
+    let (code, said) = next(&database, "DROP SCHEMA coderdb CASCADE", &[]).await;
+    assert!(code == 10 && said.contains("and no history"), "{code} {said}");
+
+    // Something of the same name, in the middle.
+    for sql in [
+        "CREATE TABLE two ()",
+        "CREATE TYPE two AS ENUM ('a')",
+        "ALTER TABLE one ADD COLUMN a integer",
+        "CREATE INDEX one_b ON one (b)",
+    ] {
+        let (database, mut conn) = empty().await;
+        let set = Set::of(&[("V0001__one", "CREATE TABLE one (b integer)")]);
+        assert_eq!(support::run(&mut set.up(&database)).code, 0);
+        run(&mut conn, sql).await;
+        set.write("V0002__two", sql);
+        fails(&mut set.up(&database), 10, &["already exists", "that no migration has made: rename or drop it"]);
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_is_named_only_where_there_is_one() {
+    let (database, mut conn) = empty().await;
+    let unlocks = ("V0001__unlocks", "SELECT pg_advisory_unlock_all()");
+    let outcome = support::run(&mut Set::of(&[unlocks, ("V0002__two", "CREATE TABLE two ()")]).up(&database));
+    assert_eq!(outcome.code, 14, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the runner's lock was given back while it was needed"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("pooler"), "{}", outcome.stderr);
+    assert!(ask::<bool>(&mut conn, "SELECT to_regclass('two') IS NULL").await);
+    // A session that has the lock by itself.
+    let (_database, mut conn) = empty().await;
+    run(&mut conn, "SELECT pg_advisory_lock(x'636f6465726462'::bigint)").await;
+    let error = migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.unwrap_err();
+    assert!(matches!(error, Error::SessionShared), "{error:?}");
+    // It was not taken from it.
+    assert!(ask::<bool>(&mut conn, "SELECT pg_advisory_unlock(x'636f6465726462'::bigint)").await);
 }

@@ -242,11 +242,16 @@ async fn killed_in_the_middle_of_a_concurrent_index_it_heals_what_is_left_invali
                           INSERT INTO things VALUES ('a')";
             let set = Set::of(&[("V0001__things", things)]);
             assert_eq!(support::run(&mut set.up(&database)).code, 0);
+            set.write("V0002__index", &format!("-- coderdb: no-transaction\n{sql};"));
+            let proxy = Proxy::to(&database);
+            proxy.only_the_next();
+            proxy.hold_before("INDEX CONCURRENTLY");
+            let mut program = set.spawn(proxy.url(), &[]);
+            proxy.held().await;
+            // Whom it has seen by now, it waits for with nothing begun.
             let mut reader = database.connect().await;
             run(&mut reader, "BEGIN; INSERT INTO things VALUES ('b')").await;
-            set.write("V0002__index", &format!("-- coderdb: no-transaction\n{sql};"));
-
-            let mut program = set.spawn(database.url(), &[]);
+            proxy.release(false);
             let waits = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
                          AND cardinality(pg_blocking_pids(pid)) > 0";
             until(&mut observer, &format!("SELECT count(*) = 1 {waits}")).await;

@@ -13,7 +13,11 @@ use super::{
     environment::{drop_role, role, url_as, with_url},
     run, until,
 };
-use crate::support::{self, streaming::Streaming};
+use crate::support::{
+    self, fails,
+    proxy::Proxy,
+    streaming::{Node, Streaming},
+};
 
 #[tokio::test]
 async fn a_table_that_is_never_free_is_given_up_and_whoever_has_it_idle_in_a_transaction_is_named() {
@@ -168,7 +172,7 @@ async fn a_prepared_transaction_in_the_way_is_named() {
 }
 
 #[tokio::test]
-async fn a_session_that_works_as_another_role_is_observed_and_gives_way() {
+async fn a_session_that_works_as_another_role_is_canceled_in_time() {
     // The role that owns the tables may not see or cancel what the role that has logged in does.
     let (database, mut conn, owner, _) = least("").await;
     let login = role(&mut conn, &database, "login", &format!("IN ROLE {owner}")).await;
@@ -177,23 +181,142 @@ async fn a_session_that_works_as_another_role_is_observed_and_gives_way() {
     let from = set.path().to_str().unwrap();
     let url = url_as(&database, &login);
     assert_eq!(support::run(&mut with_url(&url, &["up", "--from", from])).code, 0);
-    set.write("V0002__two", "ALTER TABLE one ADD COLUMN b integer");
-    let mut reader = database.connect().await;
-    let table: String = ask(&mut reader, "SELECT oid::regclass::text FROM pg_class WHERE relname = 'one'").await;
-    run(&mut reader, &format!("BEGIN; LOCK TABLE {table} IN ACCESS SHARE MODE")).await;
-    let mut up = with_url(&url, &["up", "--from", from, "--lock-patience", "2s", "--max-stall", "200ms"]);
-    up.env("CODERDB_LOG", "json");
-    let running = tokio::task::spawn_blocking(move || support::run(&mut up));
-    // Others queue behind it again and again.
-    while !running.is_finished() {
-        run(&mut conn, &format!("SELECT FROM {table}")).await;
-    }
-    let outcome = running.await.unwrap();
-    assert_eq!(outcome.code, 6, "{}", outcome.stderr);
-    assert!(!outcome.stderr.contains("observer_lost") && !outcome.stderr.contains("no_observer"), "{}", outcome.stderr);
-    run(&mut reader, "COMMIT").await;
+    set.write("V0002__two", "SELECT pg_sleep(60)");
+    let mut program = set.spawn(&url, &["--grace", "0s"]);
+    let sleeps = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    until(&mut conn, &format!("SELECT count(*) = 1 {sleeps}")).await;
+    program.signal("TERM");
+    assert_eq!(program.ends().await, 143, "{}", program.said);
+    // Not left behind, to end when the server misses its client.
+    assert_eq!(ask::<i64>(&mut conn, &format!("SELECT count(*) {sleeps}")).await, 0);
     run(&mut conn, &format!("DROP OWNED BY {login}; DROP ROLE {login}")).await;
     drop_least(&database, &mut conn, &owner).await;
+}
+
+/// A table with an index, and a migration that builds another one, or drops that.
+async fn indexed(sql: &str) -> (Set, Node, PgConnection) {
+    let server = Streaming::start(0, "DROP SCHEMA public, coderdb CASCADE; CREATE SCHEMA public").await.primary;
+    let mut conn = server.connect().await;
+    let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer); CREATE INDEX there ON one (a)")]);
+    let options = Options { migrations: set.migrations(), ..Options::default() };
+    migrate::up(&mut conn, &options, |_| {}).await.unwrap();
+    set.write("V0002__index", &format!("-- coderdb: no-transaction\n{sql}"));
+    (set, server, conn)
+}
+
+const INVALID: &str = "SELECT count(*) FROM pg_index WHERE NOT (indisvalid AND indisready AND indislive)";
+
+#[tokio::test]
+async fn an_index_waits_for_older_transactions_as_long_as_it_has_patience_and_names_them() {
+    for sql in ["CREATE INDEX CONCURRENTLY made ON one (a)", "DROP INDEX CONCURRENTLY there"] {
+        let (set, server, mut conn) = indexed(sql).await;
+        let dump = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM one";
+        let mut held_up = vec![
+            (dump, "COMMIT", "(client backend 'somebody', idle in transaction for "),
+            ("BEGIN; INSERT INTO one VALUES (1)", "COMMIT", "(client backend 'somebody', idle in transaction for "),
+            (
+                "BEGIN; INSERT INTO one VALUES (1); PREPARE TRANSACTION 'left'",
+                "ROLLBACK PREPARED 'left'",
+                "the prepared transaction 'left' of the role postgres",
+            ),
+        ];
+        if sql.starts_with("CREATE") {
+            held_up.push(("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1", "COMMIT", "(client backend 'somebody', "));
+        }
+        for (begin, end, who) in held_up {
+            let mut other = server.connect().await;
+            run(&mut other, &format!("SET application_name = 'somebody'; {begin}")).await;
+            let second = Some(connect::Options::from(server.options()));
+            for second in [second, None] {
+                let patience = Duration::from_millis(300);
+                let options = Options { migrations: set.migrations(), second, patience, ..Options::default() };
+                let mut said = String::new();
+                let error = migrate::up(&mut conn, &options, |event| {
+                    if let Event::Building { progress, .. } = event {
+                        said = format!("{progress:?}");
+                    }
+                })
+                .await
+                .unwrap_err();
+                let Error::OlderTransactions(older) = &error else { panic!("{begin}: {error:?}") };
+                assert!(older.blockers.contains(who) && !older.is_left, "{begin}: {error}");
+                assert!(said.contains("waiting for older transactions") && said.contains(who), "{begin}: {said}");
+                assert_eq!(ask::<i64>(&mut conn, INVALID).await, 0, "{begin}");
+            }
+            run(&mut other, end).await;
+        }
+        // Who has read the table, and looks at nothing now, is in nobody's way.
+        let mut reader = server.connect().await;
+        if sql.starts_with("CREATE") {
+            run(&mut reader, "BEGIN; SELECT FROM one").await;
+        }
+        let options = Options { migrations: set.migrations(), ..Options::default() };
+        assert_eq!(migrate::up(&mut conn, &options, |_| {}).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_met_a_transaction_on_its_way_is_given_up_and_what_is_left_of_it_is_dropped_or_named() {
+    for sql in ["CREATE INDEX CONCURRENTLY made ON one (a)", "DROP INDEX CONCURRENTLY there"] {
+        for (begin, is_left) in
+            [("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1", false), ("BEGIN; INSERT INTO one VALUES (1)", true)]
+        {
+            if sql.starts_with("DROP") && !is_left {
+                continue;
+            }
+            let what = format!("{sql}: {begin}");
+            let (database, mut conn) = empty().await;
+            let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer); CREATE INDEX there ON one (a)")]);
+            assert_eq!(support::run(&mut set.up(&database)).code, 0);
+            set.write("V0002__index", &format!("-- coderdb: no-transaction\n{sql};"));
+            let proxy = Proxy::to(&database);
+            proxy.only_the_next();
+            proxy.hold_before("INDEX CONCURRENTLY");
+            let mut program = set.spawn(proxy.url(), &["--lock-patience", "1500ms", "--lock-timeout", "300ms"]);
+            proxy.held().await;
+            let mut other = database.connect().await;
+            run(&mut other, &format!("SET application_name = 'somebody'; {begin}")).await;
+            proxy.release(false);
+            program.says("behind pid ").await;
+            assert_eq!(program.ends().await, 6, "{what}: {}", program.said);
+            let left = if is_left { "it is left invalid, and the next run drops it" } else { "nothing changed" };
+            for part in ["has waited for older transactions for 1s, behind pid ", "'somebody'", left, "--lock-patience"]
+            {
+                assert!(program.said.contains(part), "{what}: {part:?} is not in {}", program.said);
+            }
+            assert_eq!(ask::<i64>(&mut conn, INVALID).await, i64::from(is_left), "{what}");
+            // As long as it is there, it is not built anew, either.
+            let mut again = set.up(&database);
+            fails(
+                again.args(["--lock-patience", "100ms"]),
+                6,
+                &["has waited for older transactions", "'somebody'", left],
+            );
+            run(&mut other, "COMMIT").await;
+            assert_eq!(support::run(&mut set.up(&database)).code, 0);
+            assert_eq!(ask::<i64>(&mut conn, INVALID).await, 0, "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_index_names_whose_snapshot_it_waits_for_whatever_the_role_may_see() {
+    let (database, mut conn, role, url) = least("").await;
+    let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
+    let from = set.path().to_str().unwrap();
+    assert_eq!(support::run(&mut with_url(&url, &["up", "--from", from])).code, 0);
+    set.write("V0002__index", "-- coderdb: no-transaction\nCREATE INDEX CONCURRENTLY one_a ON one (a)");
+    let mut other = database.connect().await;
+    run(&mut other, "SET application_name = 'a dump'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await;
+    let pid: i32 = ask(&mut other, "SELECT pg_backend_pid()").await;
+    let who = format!("behind pid {pid} ('a dump' of the role postgres, whose state is hidden from {role})");
+    let mut up = with_url(&url, &["up", "--from", from, "--lock-patience", "1s"]);
+    fails(&mut up, 6, &["waiting for older transactions, 0 of 1", &who, "nothing changed"]);
+    let there = "SELECT count(*) FROM pg_class WHERE relname = 'one_a'";
+    assert_eq!(ask::<i64>(&mut conn, there).await, 0);
+    run(&mut other, "COMMIT").await;
+    assert_eq!(support::run(&mut up).code, 0);
+    drop_least(&database, &mut conn, &role).await;
 }
 
 #[tokio::test]
@@ -217,8 +340,8 @@ async fn a_repair_leaves_an_index_alone_that_somebody_else_builds() {
             .await
     );
     run(&mut conn, &format!("INSERT INTO {role}.one VALUES (2), (2)")).await;
-    let fails = format!("CREATE UNIQUE INDEX CONCURRENTLY one_b ON {role}.one (a)");
-    sqlx::raw_sql(AssertSqlSafe(fails)).execute(&mut conn).await.unwrap_err();
+    let twice = format!("CREATE UNIQUE INDEX CONCURRENTLY one_b ON {role}.one (a)");
+    sqlx::raw_sql(AssertSqlSafe(twice)).execute(&mut conn).await.unwrap_err();
     assert_eq!(repair().stdout, "one_b\n");
     drop_least(&database, &mut conn, &role).await;
 }

@@ -13,7 +13,7 @@ use super::{
     kill::{stepwise, transactional},
     list, run, until,
 };
-use crate::support::{self, Database, pgbouncer::PgBouncer, states::number_from_env};
+use crate::support::{self, Database, pgbouncer::PgBouncer, proxy::Proxy, states::number_from_env};
 
 const RUNNERS: usize = 16;
 
@@ -216,9 +216,14 @@ async fn runners_that_wait_while_an_index_is_built_beside_its_users_are_in_nobod
     let set = Set::of(&[("V0001__things", "CREATE TABLE things (id integer)")]);
     assert_eq!(support::run(&mut set.up(&database)).code, 0);
     set.write("V0002__index", "-- coderdb: no-transaction\nCREATE INDEX CONCURRENTLY things_id_idx ON things (id);");
+    let proxy = Proxy::to(&database);
+    proxy.only_the_next();
+    proxy.hold_before("INDEX CONCURRENTLY");
+    let mut holder = set.spawn(proxy.url(), &[]);
+    proxy.held().await;
     let mut writer = database.connect().await;
     run(&mut writer, "BEGIN; INSERT INTO things VALUES (1)").await;
-    let mut holder = set.spawn(database.url(), &[]);
+    proxy.release(false);
     let builds = "SELECT count(*) = 1 FROM pg_stat_progress_create_index WHERE datname = current_database()";
     until(&mut conn, builds).await;
     let mut waiters: Vec<_> = (0..RUNNERS).map(|_| set.spawn(database.url(), &[])).collect();

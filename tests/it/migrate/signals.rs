@@ -3,7 +3,7 @@
 use coderdb::sqlx::PgConnection;
 
 use super::{Program, Set, ask, empty, run, until};
-use crate::support::{self, Database};
+use crate::support::{self, Database, proxy::Proxy};
 
 const SIGNALS: [(&str, i32); 2] = [("TERM", 143), ("INT", 130)];
 
@@ -168,16 +168,26 @@ async fn it_cancels_the_build_of_an_index_and_the_next_run_builds_it() {
                                  CREATE INDEX CONCURRENTLY things_one_idx ON things (one);",
         );
         let (database, mut conn, _holder) = world(&set, "SELECT 1").await;
+        let proxy = Proxy::to(&database);
+        proxy.only_the_next();
+        proxy.hold_before("INDEX CONCURRENTLY");
+        let mut program = set.spawn(proxy.url(), &["--grace", "0s"]);
+        proxy.held().await;
         // A snapshot that is older than the index: it holds up nothing but the end of the build.
         let mut reader = database.connect().await;
         run(&mut reader, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class").await;
-        let mut program = set.spawn(database.url(), &["--grace", "0s"]);
+        proxy.release(false);
         let waits = "SELECT count(*) = 1 FROM pg_stat_progress_create_index \
                      WHERE datname = current_database() AND phase = 'waiting for old snapshots'";
         until(&mut conn, waits).await;
         program.signal(signal);
         assert_eq!(program.ends().await, code, "{signal}: {}", program.said);
         assert_eq!(versions(&mut conn).await, at(1, "id one"));
+        // With nothing begun, it waits for the same.
+        let mut program = set.spawn(database.url(), &[]);
+        program.says("waiting for older transactions, 0 of 1, behind pid ").await;
+        program.signal(signal);
+        assert_eq!(program.ends().await, code, "{signal}: {}", program.said);
         run(&mut reader, "COMMIT").await;
         assert_eq!(support::run(&mut set.up(&database)).code, 0);
         assert_eq!(versions(&mut conn).await, at(3, "id one two"));

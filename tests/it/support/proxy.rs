@@ -39,6 +39,8 @@ struct Wire {
     asked: usize,
     answered: usize,
     cut: Option<Cut>,
+    /// What the message says that is held.
+    text: Option<&'static str>,
     was_cut: bool,
     is_black_hole: bool,
     /// Whether a cut waits for the test.
@@ -144,6 +146,13 @@ impl Proxy {
         *wire = Wire { cut: Some(cut), holds: true, counted: wire.counted, ..Wire::default() };
     }
 
+    /// Holds the connection before the first message that says this.
+    pub fn hold_before(&self, text: &'static str) {
+        self.held.send_replace(Held::NotYet);
+        let mut wire = self.wire();
+        *wire = Wire { text: Some(text), holds: true, counted: wire.counted, ..Wire::default() };
+    }
+
     /// Until it is stopped there.
     pub async fn held(&self) {
         // The sender is there as long as this is.
@@ -214,7 +223,9 @@ async fn ask(
             let holds = {
                 let mut wire = wire.lock().expect("the wire");
                 wire.asked += 1;
-                let is_here = wire.cut == Some(Cut::BeforeItIsSent(wire.asked));
+                let says = |text: &str| batch.windows(text.len()).any(|window| window == text.as_bytes());
+                let is_here =
+                    wire.cut == Some(Cut::BeforeItIsSent(wire.asked)) || wire.text.take_if(|text| says(text)).is_some();
                 wire.was_cut |= is_here;
                 is_here.then_some(wire.holds)
             };
