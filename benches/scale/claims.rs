@@ -282,7 +282,7 @@ pub async fn measure(server: &Server, scale: Scale) -> Vec<Table> {
         server.drop(&queue.database).await;
     }
     let mut claims = Table::new(format!("{TITLE}, {scale}"), Ratios::TimesAsFast, rows);
-    claims.below = format!("One job arrives for each that is taken. The best index: `{INDEX}`.\n");
+    claims.below = format!("One job arrives for each that is taken. The best index: `{INDEX}`.");
     vec![
         claims,
         Table::new(format!("Claims in a row, {scale}"), Ratios::TimesAsFast, in_rows),

@@ -1,7 +1,6 @@
 //! What was measured, as tables that docs/performance.md takes as they are, and which goals it meets.
 
 use coderdb::demo::{Regime, Scale};
-use comfy_table::{Table as Markdown, presets};
 use serde_json::{Value, json};
 
 use super::server::quantile;
@@ -112,7 +111,7 @@ fn print(title: &str, notes: &str, ratios: Ratios, rows: &[&Row], below: &str) {
         Ratios::TimesAsFast => format!("times as fast as {side}"),
         Ratios::TimesTheFirst => format!("{side} ÷ {with}"),
     }));
-    let mut table = markdown(header);
+    let mut lines = vec![header];
     for row in rows {
         let mut cells = vec![if is_one_unit { row.name.clone() } else { format!("{}, {}", row.name, row.unit) }];
         cells.extend((!notes.is_empty()).then(|| row.note.clone()));
@@ -123,15 +122,21 @@ fn print(title: &str, notes: &str, ratios: Ratios, rows: &[&Row], below: &str) {
                 Ratios::TimesTheFirst => row.quotient(side, with),
             })
         }));
-        table.add_row(cells);
+        lines.push(cells);
     }
-    println!("### {title}\n\n{table}\n{below}");
+    print_lines(title, &lines, below);
 }
 
-fn markdown(header: impl IntoIterator<Item = String>) -> Markdown {
-    let mut table = Markdown::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
-    table
+/// The first line is the header.
+fn print_lines(title: &str, lines: &[Vec<String>], below: &str) {
+    println!("### {title}\n");
+    for (n, cells) in lines.iter().enumerate() {
+        println!("| {} |", cells.join(" | "));
+        if n == 0 {
+            println!("|{}", " --- |".repeat(cells.len()));
+        }
+    }
+    println!("{}{below}\n", if below.is_empty() { "" } else { "\n" });
 }
 
 /// Three digits or more, whatever the size; nothing of what was not measured.
@@ -207,16 +212,11 @@ impl Report {
             let of = |group: fn(&str) -> bool| rows.iter().filter(|row| group(&row.name)).collect::<Vec<_>>();
             let indexes: Vec<_> =
                 super::reads::INDEXES.iter().enumerate().map(|(n, index)| format!("{}. `{index}`", n + 1)).collect();
-            let below = format!("\nThe best indexes:\n\n{}\n", indexes.join("\n"));
+            let below = format!("The best indexes:\n\n{}", indexes.join("\n"));
             let print_reads = |title, notes, rows: Vec<&Row>, below| {
                 print(&format!("{title}, {scale}"), notes, Ratios::TimesAsFast, &rows, below);
             };
-            print_reads(
-                "Listings",
-                "access path; best index",
-                of(|name| name.starts_with("list") || name.starts_with("page")),
-                &below,
-            );
+            print_reads("Listings", "access path; best index", of(|name| name.starts_with("list")), &below);
             print_reads(
                 "Places in the queue",
                 "best index",
@@ -227,22 +227,22 @@ impl Report {
             self.print_sizes();
         }
         self.tables.iter().for_each(Table::print);
-        let mut table = markdown(["goal", "wanted", "measured", "met"].map(str::to_owned));
+        let mut lines = vec![["goal", "wanted", "measured", "met"].map(str::to_owned).to_vec()];
         for goal in self.goals() {
             let met = match goal.is_met {
                 _ if goal.measured.is_nan() => "not measured",
                 true => "yes",
                 false => "**no**",
             };
-            table.add_row([goal.what, goal.wanted, shown(goal.measured), met.to_owned()]);
+            lines.push(vec![goal.what, goal.wanted, shown(goal.measured), met.to_owned()]);
         }
-        println!("### Goals\n\n{table}\n");
+        print_lines("Goals", &lines, "");
     }
 
     fn print_sizes(&self) {
         let mut header = vec![format!("{LAYER}, ms; in brackets, times as fast as {PLAIN}")];
         header.extend(self.reads.iter().map(|(scale, _)| scale.to_string()));
-        let mut table = markdown(header);
+        let mut lines = vec![header];
         let names = self.reads.last().map_or(&[][..], |(_, rows)| rows).iter().map(|row| &row.name);
         for name in names {
             let mut cells = vec![name.clone()];
@@ -252,9 +252,9 @@ impl Report {
                 let faster = if faster.is_nan() { String::new() } else { format!(" ({})", shown(faster)) };
                 shown(row.median(LAYER)) + &faster
             }));
-            table.add_row(cells);
+            lines.push(cells);
         }
-        println!("### Sizes and queues\n\n{table}\n");
+        print_lines("Sizes and queues", &lines, "");
     }
 
     pub fn goals(&self) -> Vec<Goal> {
@@ -285,21 +285,20 @@ impl Report {
             goals.push(Goal::at_most(format!("{name}, {many_sets}"), vacuumed, " ms", self.of(name, many_sets)));
         }
         let rows = || self.reads.last().into_iter().flat_map(|(_, rows)| rows);
-        let worst = |group: &str| {
-            let rows = rows().filter(|row| row.name.starts_with(group));
-            let medians = rows.map(|row| (row.name.as_str(), row.median(LAYER)));
-            medians.max_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or(("none", f64::NAN))
-        };
-        let (name, time) = worst("list");
+        let lists = rows().filter(|row| row.name.starts_with("list"));
+        let lists = lists.map(|row| (row.name.as_str(), row.median(LAYER)));
+        let (name, time) = lists.max_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or(("none", f64::NAN));
         goals.push(Goal::at_most(format!("any listing, worst: {name}"), 100.0, " ms", time));
-        let (name, time) = worst("page");
-        goals.push(Goal::at_most(format!("any page ÷ page one, worst: {name}"), 1.2, "", time / read("list", LAYER)));
+        let [first, later @ ..] = super::states::PAGES;
+        let page = |page| self.row("50 jobs").map_or(f64::NAN, |row| quantile(&row.quotient(page, first), 500));
+        goals.push(Goal::at_most("any page ÷ page one", 1.2, "", later.map(page).into_iter().fold(f64::NAN, f64::max)));
         let ordinary = self.read("quota, ordinary owner");
         let look_ups = ordinary.map_or(f64::NAN, |row| quantile(&row.quotient(LAYER, super::reads::FLOOR), 500));
         goals.push(Goal::at_most("quota, ordinary owner ÷ one row by primary key", 2.0, "", look_ups));
         for name in ["quota, heavy owner", "quota, prebuilds"] {
-            let each = read(name, LAYER) * 1e3 / self.read(name).map_or(f64::NAN, |row| row.things);
-            goals.push(Goal::at_most(format!("{name}, per workspace"), 5.0, " µs", each));
+            let more = (read(name, LAYER) - read("quota, ordinary owner", LAYER)) * 1e3;
+            let each = more / self.read(name).map_or(f64::NAN, |row| row.things);
+            goals.push(Goal::at_most(format!("{name}, per workspace more"), 5.0, " µs", each));
         }
     }
 

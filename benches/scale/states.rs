@@ -3,7 +3,7 @@
 
 use coderdb::{
     demo::{self, Scale},
-    model::{JobId, OrganizationId},
+    model::{JobFilter, JobId, OrganizationId},
     sqlx::{self, PgConnection},
 };
 
@@ -14,6 +14,8 @@ use super::{
 };
 
 pub const SIDES: [&str; 3] = ["vacuumed", "just rewritten", "5,000 more tag sets"];
+
+pub const PAGES: [&str; 3] = ["page one", "in the middle", "the last"];
 
 /// 5,000 people wait for daemons of their own, and 50 of them have one.
 pub async fn crowd(conn: &mut PgConnection, organization: OrganizationId) {
@@ -35,6 +37,17 @@ pub async fn crowd(conn: &mut PgConnection, organization: OrganizationId) {
     );
     run(conn, &sql).await;
     run(conn, "VACUUM (ANALYZE) provisioner_jobs").await;
+}
+
+pub async fn pages(server: &Server, scale: Scale) -> Table {
+    let layer = server.database(Schema::Whole, scale).await;
+    let mut pages = vec![Caller::layer(server, &layer, PAGES[0]).await];
+    for (name, skipped) in PAGES[1..].iter().zip(["count(*) / 2", "count(*) - 51"]) {
+        pages.push(Caller::page(server, &layer, name, skipped).await);
+    }
+    let work = Work::new("50 jobs", vec![Read::List(JobFilter::default())]);
+    let rows = vec![reads::time(&mut pages, &work).await];
+    Table::new(format!("Pages of a walk, {scale}"), Ratios::TimesTheFirst, rows)
 }
 
 pub async fn measure(server: &Server, scale: Scale) -> Table {
@@ -75,7 +88,7 @@ pub async fn measure(server: &Server, scale: Scale) -> Table {
     server.drop(&crowded).await;
     let mut table = Table::new(format!("After changes, {scale}"), Ratios::TimesTheFirst, rows);
     "Just rewritten: by `VACUUM FULL`, after which no page is known to be visible to all. 5,000 more tag sets: as many \
-     jobs wait, each with tags of its own, and 50 daemons can take one each.\n"
+     jobs wait, each with tags of its own, and 50 daemons can take one each."
         .clone_into(&mut table.below);
     table
 }

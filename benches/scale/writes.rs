@@ -119,7 +119,7 @@ impl<'a> Writer<'a> {
         self.server.drop(&core).await;
         let mut table = Table::new(format!("A job's life, {}", self.scale), Ratios::TimesTheFirst, rows.into());
         "Each step a durable commit: inserted, its build inserted, acquired, three signs of life, its cost recorded, completed. \
-         `full_page_writes` is off.\n"
+         `full_page_writes` is off."
             .clone_into(&mut table.below);
         table
     }
@@ -419,7 +419,7 @@ pub async fn measure(server: &Server, scale: Scale) -> Vec<Table> {
     rows.extend(pooled(server, &server.database(Schema::Whole, scale).await).await);
     let mut others = Table::new(format!("Other calls, {scale}"), Ratios::TimesAsFast, rows);
     "The other way is: for logs, one insert per line; for quota, SERIALIZABLE with retries; over the pool, pgbench with the \
-     identical statement.\n"
+     identical statement."
         .clone_into(&mut others.below);
     vec![lives, others]
 }
