@@ -1,11 +1,11 @@
 //! What the layer is compared with: the same answers from plain SQL, written down as the rules read, without a thought
-//! for speed. It runs on the base schema, which has none of the later indexes and triggers.
+//! for speed. It runs on the base schema, which has none of the later indexes.
 
 use coderdb::{
     demo,
     model::{
-        DaemonId, Job, JobDetails, JobFilter, JobId, JobInput, JobWithQueue, OrganizationId, Quota, Tags,
-        TemplateVersionId, Transition, UserId, WorkspaceBuildId,
+        DaemonId, Job, JobDetails, JobFilter, JobId, JobInput, JobWithQueue, OrganizationId, Quota, Tags, Transition,
+        UserId,
     },
     sqlx::{self, PgConnection, Row as _, postgres::PgRow},
     store::jobs::STALE_INTERVAL,

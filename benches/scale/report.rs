@@ -1,43 +1,148 @@
-//! Tables of what was measured, and which goals it meets.
+//! What was measured, as tables that docs/performance.md takes as they are, and which goals it meets.
 
 use coderdb::demo::{Regime, Scale};
-use comfy_table::{Table, presets};
+use serde_json::{Value, json};
 
-use super::{
-    Reads,
-    reads::{Times, median},
-    writes::Pair,
-};
+use super::server::quantile;
 
-pub struct Report {
-    pub reads: Vec<Reads>,
-    /// At the greatest size, in both regimes.
-    pub writes: Vec<(Scale, Vec<Pair>)>,
+/// Who is compared, as far as both schemas can do it.
+pub const SIDES: [&str; 3] = ["plain SQL", "plain SQL, best index", "coderdb"];
+pub const PLAIN: &str = SIDES[0];
+pub const LAYER: &str = SIDES[2];
+
+/// One thing that several sides did in turn.
+pub struct Row {
+    pub name: String,
+    pub note: String,
+    /// How many things one call is about, where that matters.
+    pub things: f64,
+    /// What the values are: less is better, unless they are so many per second.
+    pub unit: &'static str,
+    /// The values of each side, one per round.
+    pub sides: Vec<(&'static str, Vec<f64>)>,
 }
 
-/// What was wanted of a number, and what it is.
-pub struct Goal {
-    pub what: String,
-    pub wanted: String,
-    pub measured: f64,
-    pub is_met: bool,
+impl Row {
+    pub fn new(name: impl Into<String>, unit: &'static str, sides: &[&'static str]) -> Self {
+        let sides = sides.iter().map(|side| (*side, Vec::new())).collect();
+        Self { name: name.into(), note: String::new(), things: 1.0, unit, sides }
+    }
+
+    /// Of one round, in the order of the sides.
+    pub fn push(&mut self, values: impl IntoIterator<Item = f64>) {
+        self.sides.iter_mut().zip(values).for_each(|((_, all), value)| all.push(value));
+    }
+
+    fn values(&self, side: &str) -> &[f64] {
+        self.sides.iter().find(|(name, _)| *name == side).map_or(&[], |(_, values)| values)
+    }
+
+    pub fn median(&self, side: &str) -> f64 {
+        quantile(self.values(side), 500)
+    }
+
+    /// Per round.
+    pub fn quotient(&self, side: &str, of: &str) -> Vec<f64> {
+        self.values(side).iter().zip(self.values(of)).map(|(side, of)| side / of).collect()
+    }
+
+    /// How many times as fast as another side one side is, per round.
+    pub fn times_as_fast(&self, side: &str, other: &str) -> Vec<f64> {
+        if self.unit.ends_with("/s") { self.quotient(side, other) } else { self.quotient(other, side) }
+    }
+
+    pub fn json(&self) -> Value {
+        let sides: Value = self.sides.iter().map(|(side, values)| ((*side).to_owned(), json!(values))).collect();
+        json!({ "name": self.name, "note": self.note, "unit": self.unit, "sides": sides })
+    }
 }
 
-/// What is compared with plain SQL, and what grows with the data.
-const LISTS: &str = "list";
-const LIMIT_OF_A_STORM: f64 = 1.2;
-
-fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::MAX, f64::min)
+/// Which ratios a table has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ratios {
+    /// How many times as fast as each other side the last one is.
+    TimesAsFast,
+    /// How many times what the first side has each later one has.
+    TimesTheFirst,
 }
 
-fn greatest(values: &[f64]) -> f64 {
-    values.iter().copied().fold(0.0, f64::max)
+/// The answer to one question.
+pub struct Table {
+    pub title: String,
+    /// What the notes of the rows are, where they have some.
+    pub notes: &'static str,
+    pub ratios: Ratios,
+    pub rows: Vec<Row>,
+    pub below: String,
 }
 
-/// Three digits or more, whatever the size.
+impl Table {
+    pub fn new(title: impl Into<String>, ratios: Ratios, rows: Vec<Row>) -> Self {
+        Self { title: title.into(), notes: "", ratios, rows, below: String::new() }
+    }
+
+    fn print(&self) {
+        let refs: Vec<_> = self.rows.iter().collect();
+        print(&self.title, self.notes, self.ratios, &refs, &self.below);
+    }
+
+    pub fn json(&self) -> Value {
+        json!({ "title": self.title, "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>() })
+    }
+}
+
+fn print(title: &str, notes: &str, ratios: Ratios, rows: &[&Row], below: &str) {
+    let Some(widest) = rows.iter().max_by_key(|row| row.sides.len()) else { return };
+    let sides: Vec<_> = widest.sides.iter().map(|(side, _)| *side).collect();
+    let is_one_unit = rows.iter().all(|row| row.unit == widest.unit);
+    let (compared, with): (Vec<_>, _) = match ratios {
+        Ratios::TimesAsFast => (
+            sides[..sides.len() - 1].iter().filter(|side| **side != super::reads::FLOOR).collect(),
+            sides[sides.len() - 1],
+        ),
+        Ratios::TimesTheFirst => (sides[1..].iter().collect(), sides[0]),
+    };
+    let mut header = vec![String::new()];
+    header.extend((!notes.is_empty()).then(|| notes.to_owned()));
+    header.extend(
+        sides.iter().map(|side| if is_one_unit { format!("{side}, {}", widest.unit) } else { (*side).to_owned() }),
+    );
+    header.extend(compared.iter().map(|side| match ratios {
+        Ratios::TimesAsFast => format!("times as fast as {side}"),
+        Ratios::TimesTheFirst => format!("{side} ÷ {with}"),
+    }));
+    let mut lines = vec![header];
+    for row in rows {
+        let mut cells = vec![if is_one_unit { row.name.clone() } else { format!("{}, {}", row.name, row.unit) }];
+        cells.extend((!notes.is_empty()).then(|| row.note.clone()));
+        cells.extend(sides.iter().map(|side| shown(row.median(side))));
+        cells.extend(compared.iter().map(|side| {
+            with_spread(&match ratios {
+                Ratios::TimesAsFast => row.times_as_fast(with, side),
+                Ratios::TimesTheFirst => row.quotient(side, with),
+            })
+        }));
+        lines.push(cells);
+    }
+    print_lines(title, &lines, below);
+}
+
+/// The first line is the header.
+fn print_lines(title: &str, lines: &[Vec<String>], below: &str) {
+    println!("### {title}\n");
+    for (n, cells) in lines.iter().enumerate() {
+        println!("| {} |", cells.join(" | "));
+        if n == 0 {
+            println!("|{}", " --- |".repeat(cells.len()));
+        }
+    }
+    println!("{}{below}\n", if below.is_empty() { "" } else { "\n" });
+}
+
+/// Three digits or more, whatever the size; nothing of what was not measured.
 pub fn shown(value: f64) -> String {
     let decimals = match value {
+        _ if value.is_nan() => return String::new(),
         _ if value >= 100.0 => 0,
         _ if value >= 10.0 => 1,
         _ if value >= 1.0 => 2,
@@ -57,220 +162,207 @@ pub fn shown(value: f64) -> String {
 }
 
 fn with_spread(values: &[f64]) -> String {
-    format!("{} ({}–{})", shown(median(values)), shown(least(values)), shown(greatest(values)))
+    if values.is_empty() {
+        return String::new();
+    }
+    format!("{} ({}–{})", shown(quantile(values, 500)), shown(quantile(values, 0)), shown(quantile(values, 1_000)))
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
-    table
+/// What was wanted of a number, and what it is.
+pub struct Goal {
+    what: String,
+    wanted: String,
+    measured: f64,
+    is_met: bool,
+}
+
+impl Goal {
+    fn at_least(what: impl Into<String>, wanted: f64, unit: &str, measured: f64) -> Self {
+        Self { what: what.into(), wanted: format!("≥ {wanted}{unit}"), measured, is_met: measured >= wanted }
+    }
+
+    fn at_most(what: impl Into<String>, wanted: f64, unit: &str, measured: f64) -> Self {
+        Self { what: what.into(), wanted: format!("≤ {wanted}{unit}"), measured, is_met: measured <= wanted }
+    }
+
+    pub fn json(&self) -> Value {
+        json!({ "what": self.what, "wanted": self.wanted, "measured": self.measured, "met": self.is_met })
+    }
+}
+
+pub struct Report {
+    pub reads: Vec<(Scale, Vec<Row>)>,
+    /// Everything else, at the greatest size.
+    pub tables: Vec<Table>,
 }
 
 impl Report {
-    fn of(&self, jobs: u64, regime: Regime, name: &str) -> Option<&Times> {
-        let reads = self.reads.iter().find(|reads| reads.scale == Scale { jobs, regime })?;
-        reads.times.iter().find(|(of, _)| *of == name).map(|(_, times)| times)
+    /// Of the greatest size in a storm.
+    pub fn read(&self, name: &str) -> Option<&Row> {
+        let (_, rows) = self.reads.last().filter(|(scale, _)| scale.regime == Regime::Storm)?;
+        rows.iter().find(|row| row.name == name)
     }
 
-    fn sizes(&self) -> Option<(u64, u64)> {
-        Some((self.reads.first()?.scale.jobs, self.reads.last()?.scale.jobs))
-    }
-
-    /// Of the greatest size.
-    pub fn largest(&self, regime: Regime, name: &str) -> Option<&Times> {
-        self.of(self.sizes()?.1, regime, name)
-    }
-
-    fn names(&self) -> Vec<&'static str> {
-        self.reads.first().map_or_else(Vec::new, |reads| reads.times.iter().map(|(name, _)| *name).collect())
-    }
-
-    pub fn pair(&self, regime: Regime, name: &str) -> Option<&Pair> {
-        let (_, pairs) = self.writes.iter().find(|(scale, _)| scale.regime == regime)?;
-        pairs.iter().find(|pair| pair.name == name)
+    pub fn row(&self, name: &str) -> Option<&Row> {
+        self.tables.iter().flat_map(|table| &table.rows).find(|row| row.name == name)
     }
 
     pub fn print(&self) {
-        for reads in &self.reads {
-            let mut table = table([
-                "reads",
-                "plain SQL, ms",
-                "coderdb, ms",
-                "times as fast",
-                "÷ 50 newest",
-                "÷ primary key",
-                "÷ SELECT 1",
-            ]);
-            for (name, times) in &reads.times {
-                let is_compared = !times.plain.is_empty();
-                table.add_row([
-                    (*name).to_owned(),
-                    if is_compared { shown(median(&times.plain)) } else { String::new() },
-                    shown(median(&times.layer)),
-                    if is_compared { with_spread(&times.ratios()) } else { String::new() },
-                    shown(median(&times.floors(&times.newest))),
-                    shown(median(&times.floors(&times.primary_key))),
-                    shown(median(&times.floors(&times.select_one))),
-                ]);
-            }
-            let floor = |floor: fn(&Times) -> &Vec<f64>| {
-                let all: Vec<f64> = reads.times.iter().flat_map(|(_, times)| floor(times).clone()).collect();
-                shown(median(&all))
+        if let Some((scale, rows)) = self.reads.last() {
+            let of = |group: fn(&str) -> bool| rows.iter().filter(|row| group(&row.name)).collect::<Vec<_>>();
+            let indexes: Vec<_> =
+                super::reads::INDEXES.iter().enumerate().map(|(n, index)| format!("{}. `{index}`", n + 1)).collect();
+            let below = format!("The best indexes:\n\n{}", indexes.join("\n"));
+            let print_reads = |title, notes, rows: Vec<&Row>, below| {
+                print(&format!("{title}, {scale}"), notes, Ratios::TimesAsFast, &rows, below);
             };
-            println!(
-                "### {}\n\n{table}\n\nFloors: {} ms for the 50 newest jobs by index, {} ms for one by primary key, {} ms for `SELECT 1`.\n",
-                reads.scale,
-                floor(|times| &times.newest),
-                floor(|times| &times.primary_key),
-                floor(|times| &times.select_one)
+            print_reads("Listings", "access path; best index", of(|name| name.starts_with("list")), &below);
+            print_reads(
+                "Places in the queue",
+                "best index",
+                of(|name| name.starts_with("by ids") || name.starts_with("get")),
+                "",
             );
+            print_reads("Quota", "best index", of(|name| name.starts_with("quota")), "");
+            self.print_sizes();
         }
-        if let Some((small, large)) = self.sizes() {
-            let mut table = table(["growth, coderdb", "calm", "storm", "storm ÷ calm"]);
-            for name in self.names() {
-                let ratio = |one: Option<&Times>, other: Option<&Times>| {
-                    one.zip(other)
-                        .map_or_else(String::new, |(one, other)| shown(median(&one.layer) / median(&other.layer)))
-                };
-                let growth = |regime| ratio(self.of(large, regime, name), self.of(small, regime, name));
-                let storm = ratio(self.of(large, Regime::Storm, name), self.of(large, Regime::Calm, name));
-                table.add_row([name.to_owned(), growth(Regime::Calm), growth(Regime::Storm), storm]);
-            }
-            println!("### From {small} to {large} jobs\n\n{table}\n");
+        self.tables.iter().for_each(Table::print);
+        let mut lines = vec![["goal", "wanted", "measured", "met"].map(str::to_owned).to_vec()];
+        for goal in self.goals() {
+            let met = match goal.is_met {
+                _ if goal.measured.is_nan() => "not measured",
+                true => "yes",
+                false => "**no**",
+            };
+            lines.push(vec![goal.what, goal.wanted, shown(goal.measured), met.to_owned()]);
         }
-        for (scale, pairs) in &self.writes {
-            let mut table = table(["writes", "of", "first", "second", "unit", "times as fast"]);
-            for pair in pairs {
-                let [(first, firsts), (second, seconds)] = &pair.ways;
-                table.add_row([
-                    pair.name.clone(),
-                    format!("{first}, {second}"),
-                    shown(median(firsts)),
-                    shown(median(seconds)),
-                    pair.unit.to_owned(),
-                    with_spread(&pair.speedups()),
-                ]);
-            }
-            println!("### Writes, {scale}\n\n{table}\n");
+        print_lines("Goals", &lines, "");
+    }
+
+    fn print_sizes(&self) {
+        let mut header = vec![format!("{LAYER}, ms; in brackets, times as fast as {PLAIN}")];
+        header.extend(self.reads.iter().map(|(scale, _)| scale.to_string()));
+        let mut lines = vec![header];
+        let names = self.reads.last().map_or(&[][..], |(_, rows)| rows).iter().map(|row| &row.name);
+        for name in names {
+            let mut cells = vec![name.clone()];
+            cells.extend(self.reads.iter().map(|(_, rows)| {
+                let Some(row) = rows.iter().find(|row| row.name == *name) else { return String::new() };
+                let faster = quantile(&row.times_as_fast(LAYER, PLAIN), 500);
+                let faster = if faster.is_nan() { String::new() } else { format!(" ({})", shown(faster)) };
+                shown(row.median(LAYER)) + &faster
+            }));
+            lines.push(cells);
         }
+        print_lines("Sizes and queues", &lines, "");
     }
 
     pub fn goals(&self) -> Vec<Goal> {
         let mut goals = Vec::new();
-        if self.sizes().is_some() {
-            self.read_goals(&mut goals);
-        }
-        if !self.writes.is_empty() {
-            self.write_goals(&mut goals);
-        }
+        self.read_goals(&mut goals);
+        self.claim_goals(&mut goals);
+        self.other_goals(&mut goals);
         goals
     }
 
+    fn of(&self, name: &str, side: &str) -> f64 {
+        self.row(name).map_or(f64::NAN, |row| row.median(side))
+    }
+
     fn read_goals(&self, goals: &mut Vec<Goal>) {
-        let (small, large) = self.sizes().expect("there are reads");
-        let names = self.names();
-        let lists = || names.iter().copied().filter(|name| name.starts_with(LISTS));
-        let both = [Regime::Calm, Regime::Storm];
-        let layer = |jobs, regime, name| self.of(jobs, regime, name).map_or(f64::NAN, |times| median(&times.layer));
-        let ratio = |jobs, regime, name| self.of(jobs, regime, name).map_or(f64::NAN, |times| median(&times.ratios()));
-
-        for regime in both {
-            let name = if regime == Regime::Calm { "calm" } else { "storm" };
-            goals.push(at_least(format!("list, {name}, ÷ plain SQL"), 4_000.0, ratio(large, regime, "list")));
+        let read = |name: &str, side: &str| self.read(name).map_or(f64::NAN, |row| row.median(side));
+        for (name, vacuumed, rewritten) in
+            [("list", 8.0, 45.0), ("by ids, 1 pending", 10.0, 20.0), ("by ids, 50 pending", 20.0, 50.0)]
+        {
+            goals.push(Goal::at_most(name, vacuumed, " ms", read(name, LAYER)));
+            let [_, just_rewritten, many_sets] = super::states::SIDES;
+            goals.push(Goal::at_most(
+                format!("{name}, {just_rewritten}"),
+                rewritten,
+                " ms",
+                self.of(name, just_rewritten),
+            ));
+            goals.push(Goal::at_most(format!("{name}, {many_sets}"), vacuumed, " ms", self.of(name, many_sets)));
         }
-        let floors = worst(lists().flat_map(|name| {
-            both.map(|regime| {
-                let times = self.of(large, regime, name);
-                (name, times.map_or(f64::NAN, |times| median(&times.floors(&times.newest))))
-            })
-        }));
-        goals.push(at_most(format!("list, worst filter ({}), ÷ 50 newest", floors.0), 8.0, floors.1));
-        let slower = worst(self.reads.iter().flat_map(|reads| {
-            let compared = reads.times.iter().filter(|(_, times)| !times.plain.is_empty());
-            compared.map(|(name, times)| (*name, 1.0 / median(&times.ratios())))
-        }));
-        goals.push(at_most(format!("any read at any size, worst ({}), × plain SQL", slower.0), 1.0, slower.1));
-        let storm =
-            worst(lists().map(|name| (name, layer(large, Regime::Storm, name) / layer(large, Regime::Calm, name))));
-        goals.push(at_most(format!("list, storm ÷ calm, worst filter ({})", storm.0), LIMIT_OF_A_STORM, storm.1));
-        for (name, wanted) in [("by ids, 1 pending", 4_000.0), ("by ids, 50 pending", 500.0)] {
-            goals.push(at_least(format!("{name}, storm, ÷ plain SQL"), wanted, ratio(large, Regime::Storm, name)));
-        }
-        let quotas = || names.iter().copied().filter(|name| name.starts_with("quota"));
-        let floors = worst(quotas().flat_map(|name| {
-            both.map(|regime| {
-                let times = self.of(large, regime, name);
-                (name, times.map_or(f64::NAN, |times| median(&times.floors(&times.primary_key))))
-            })
-        }));
-        goals.push(at_most(format!("quota, worst ({}), ÷ primary key", floors.0), 2.0, floors.1));
-        let pages =
-            worst(
-                names.iter().copied().filter(|name| name.starts_with("page")).flat_map(|name| {
-                    both.map(|regime| (name, layer(large, regime, name) / layer(large, regime, "list")))
-                }),
-            );
-        goals.push(at_most(format!("any page ÷ page one, worst ({})", pages.0), 1.2, pages.1));
-        if small < large {
-            let growth =
-                worst(names.iter().copied().flat_map(|name| {
-                    both.map(|regime| (name, layer(large, regime, name) / layer(small, regime, name)))
-                }));
-            goals.push(at_most(format!("growth of any read, worst ({})", growth.0), 1.3, growth.1));
+        let rows = || self.reads.last().into_iter().flat_map(|(_, rows)| rows);
+        let lists = rows().filter(|row| row.name.starts_with("list"));
+        let lists = lists.map(|row| (row.name.as_str(), row.median(LAYER)));
+        let (name, time) = lists.max_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or(("none", f64::NAN));
+        goals.push(Goal::at_most(format!("any listing, worst: {name}"), 100.0, " ms", time));
+        let [first, later @ ..] = super::states::PAGES;
+        let page = |page| self.row("50 jobs").map_or(f64::NAN, |row| quantile(&row.quotient(page, first), 500));
+        goals.push(Goal::at_most("any page ÷ page one", 1.2, "", later.map(page).into_iter().fold(f64::NAN, f64::max)));
+        let ordinary = self.read("quota, ordinary owner");
+        let look_ups = ordinary.map_or(f64::NAN, |row| quantile(&row.quotient(LAYER, super::reads::FLOOR), 500));
+        goals.push(Goal::at_most("quota, ordinary owner ÷ one row by primary key", 2.0, "", look_ups));
+        for name in ["quota, heavy owner", "quota, prebuilds"] {
+            let more = (read(name, LAYER) - read("quota, ordinary owner", LAYER)) * 1e3;
+            let each = more / self.read(name).map_or(f64::NAN, |row| row.things);
+            goals.push(Goal::at_most(format!("{name}, per workspace more"), 5.0, " µs", each));
         }
     }
 
-    fn write_goals(&self, goals: &mut Vec<Goal>) {
-        let speedup = |name: &str| self.pair(Regime::Storm, name).map_or(f64::NAN, |pair| median(&pair.speedups()));
-        let second = |regime, name: &str| self.pair(regime, name).map_or(f64::NAN, |pair| median(&pair.ways[1].1));
-        let one = "acquire, 1 client";
-        goals.push(at_least(format!("{one}, storm, ÷ plain SQL"), 80.0, speedup(one)));
-        goals.push(at_least("acquire ÷ pgbench, rate".into(), 0.9, speedup("acquire, identical statement")));
-        let flat = second(Regime::Calm, one) / second(Regime::Storm, one);
-        goals.push(at_most("acquire, calm ÷ storm, rate".into(), LIMIT_OF_A_STORM, flat));
-        let last = second(Regime::Storm, "acquire, tags of the last job only") * second(Regime::Storm, one) / 1e3;
-        goals.push(at_most("acquire, last job only ÷ any job, time".into(), LIMIT_OF_A_STORM, last));
-        goals.push(at_least(
-            "acquire, while nothing can be cleaned up ÷ otherwise, rate".into(),
-            0.9,
-            speedup("acquire, while nothing can be cleaned up"),
+    fn claim_goals(&self, goals: &mut Vec<Goal>) {
+        goals.push(Goal::at_least("claims, 1 client", 2_000.0, "/s", self.of("in a row, 1 client", LAYER)));
+        goals.push(Goal::at_least("claims, 8 clients", 3_500.0, "/s", self.of("in a row, 8 clients", LAYER)));
+        let claims = self.tables.iter().find(|table| table.title.starts_with(super::claims::TITLE));
+        let rows = || claims.into_iter().flat_map(|table| &table.rows);
+        let waiting = || rows().filter(|row| row.name.ends_with("waiting")).map(|row| row.median(LAYER));
+        let (least, most) = (waiting().fold(f64::NAN, f64::min), waiting().fold(f64::NAN, f64::max));
+        goals.push(Goal::at_most("claims, fastest ÷ slowest length of the queue, rate", 1.2, "", most / least));
+        for row in rows().filter(|row| !row.name.ends_with("waiting")) {
+            goals.push(Goal::at_least(format!("claims, {}", row.name), 2_000.0, "/s", row.median(LAYER)));
+        }
+        let slowest = rows().map(|row| quantile(&row.times_as_fast(LAYER, PLAIN), 500)).fold(f64::NAN, f64::min);
+        goals.push(Goal::at_least("claims, least ÷ plain SQL, rate", 1.0, "", slowest));
+        goals.push(Goal::at_least("claims of the library ÷ pgbench, rate", 0.9, "", self.faster("a claim")));
+    }
+
+    /// How many times as fast as the first side the last one is.
+    fn faster(&self, name: &str) -> f64 {
+        self.row(name).map_or(f64::NAN, |row| quantile(&row.times_as_fast(LAYER, row.sides[0].0), 500))
+    }
+
+    fn other_goals(&self, goals: &mut Vec<Goal>) {
+        let life = |name: &str| {
+            let [plain, core, _] = super::writes::SCHEMAS;
+            self.row(name).map_or(f64::NAN, |row| quantile(&row.quotient(core, plain), 500))
+        };
+        let core = "indexes of listing, places, claims and reaper";
+        goals.push(Goal::at_most(
+            format!("log of a life, {core} ÷ plain schema"),
+            1.3,
+            "",
+            life(super::writes::LIFE_LOG),
         ));
-        for life in ["insert and complete a job", "insert and complete a job, commits not awaited"] {
-            goals.push(at_most(format!("{life} ÷ plain schema, time"), 1.3, 1.0 / speedup(life)));
-        }
-        for lines in ["log append, 200 lines", "log append, 200 lines, single inserts in one transaction"] {
-            goals.push(at_least(format!("{lines} ÷ single inserts"), 8.0, speedup(lines)));
-        }
-        let commits = "quota commits of one owner, 64 clients";
-        goals.push(at_least(format!("{commits}, ÷ SERIALIZABLE with retries"), 4.0, speedup(commits)));
+        goals.push(Goal::at_most(
+            format!("processor time of a life, {core} ÷ plain schema"),
+            1.15,
+            "",
+            life(super::writes::LIFE_PROCESSOR),
+        ));
+        goals.push(Goal::at_most(
+            "snapshot of the queue, on the server",
+            40.0,
+            " ms",
+            self.of("snapshot of the queue, on the server", LAYER),
+        ));
+        goals.push(Goal::at_most("a place out of a snapshot", 1.0, " µs", self.of("a place out of a snapshot", LAYER)));
+        goals.push(Goal::at_least(
+            "log append, 200 lines ÷ single inserts",
+            8.0,
+            "",
+            self.faster("log append, 200 lines"),
+        ));
+        goals.push(Goal::at_least(
+            "quota commits of one owner ÷ SERIALIZABLE with retries, rate",
+            4.0,
+            "",
+            self.faster(super::writes::COMMITS),
+        ));
         for call in ["quota::usage", "organizations::get"] {
-            let pair = format!("{call} over the pool, identical statement");
-            goals.push(at_most(format!("{call} over the pool ÷ pgbench, time"), 1.25, 1.0 / speedup(&pair)));
+            let time = 1.0 / self.faster(&format!("{call} over the pool"));
+            goals.push(Goal::at_most(format!("{call} over the pool ÷ pgbench, time"), 1.25, "", time));
         }
     }
-}
-
-fn worst<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> (&'a str, f64) {
-    values.max_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or(("none", f64::NAN))
-}
-
-fn at_least(what: String, wanted: f64, measured: f64) -> Goal {
-    Goal { what, wanted: format!("≥ {}", goal(wanted)), measured, is_met: measured >= wanted }
-}
-
-fn at_most(what: String, wanted: f64, measured: f64) -> Goal {
-    Goal { what, wanted: format!("≤ {}", goal(wanted)), measured, is_met: measured <= wanted }
-}
-
-fn goal(wanted: f64) -> String {
-    if wanted >= 100.0 { shown(wanted) } else { wanted.to_string() }
-}
-
-pub fn print_goals(goals: &[Goal]) {
-    let mut table = table(["goal", "wanted", "measured", "met"]);
-    for goal in goals {
-        let met = if goal.is_met { "yes" } else { "**no**" };
-        table.add_row([goal.what.clone(), goal.wanted.clone(), shown(goal.measured), met.to_owned()]);
-    }
-    println!("### Goals\n\n{table}");
 }

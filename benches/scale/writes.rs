@@ -1,130 +1,76 @@
-//! What is written, on copies of the databases that are thrown away: claims, whole lives of jobs, logs, quota commits.
-//! Commits are durable, where nothing else is said.
+//! What is written beside claims, on copies of the databases that are thrown away: whole lives of jobs, logs, quota
+//! commits; and calls over the pool. Commits are durable.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use coderdb::{
-    authz::{Actor, ReadOrganizations, ReadQuota, RunJobs, System},
-    demo,
-    model::{
-        ByWorker, Capabilities, DaemonId, JobId, LogLevel, LogSource, NewJobLog, OrganizationId, ProvisionerType, Tags,
-        UserId,
-    },
+    authz::{Actor, ReadOrganizations, ReadQuota, System},
+    demo::{self, Scale},
+    model::{ByWorker, JobId, LogLevel, LogSource, NewJobLog, OrganizationId, Tags, UserId},
     pool::{self, Pool},
     sqlx::{self, Connection, PgConnection},
     store::{self, quota::CommitOutcome},
 };
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    PAIRS, plain,
-    support::{Server, run},
+    PAIRS,
+    claims::{DAEMON, permit},
+    reads,
+    report::{LAYER, Ratios, Row, Table},
+    server::{Schema, Server, indexes, run},
 };
 
-const DAEMON: DaemonId = DaemonId(Uuid::from_u128(0xbe7c_0000_0000_4000_8000_0000_0000_0001));
+/// What a job's life is measured on.
+pub const SCHEMAS: [&str; 3] =
+    ["plain schema", "with the indexes of listing, places, claims and reaper", "with all indexes"];
+/// Lives per turn.
+const LIVES: usize = 300;
+pub const LIFE_LOG: &str = "log of a life";
+pub const LIFE_PROCESSOR: &str = "processor time of a life";
 /// How many clients commit quota for one owner.
 const COMMITTERS: u32 = 64;
-/// Claims of a daemon that can take few jobs, per turn.
-const RARE_CALLS: u32 = 10;
 const COMMITTING: Duration = Duration::from_secs(1);
+pub const COMMITS: &str = "quota commits of one owner, 64 clients";
 
-/// Two ways to do something, in turn.
-pub struct Pair {
-    pub name: String,
-    pub unit: &'static str,
-    /// The names of both, and their values, one per round.
-    pub ways: [(&'static str, Vec<f64>); 2],
-    /// Whether more is better, such as claims per second.
-    pub is_rate: bool,
+pub fn per_second(count: usize, began: Instant) -> f64 {
+    f64::from(u32::try_from(count).expect("few")) / began.elapsed().as_secs_f64()
 }
 
-impl Pair {
-    fn new(name: impl Into<String>, unit: &'static str, ways: [&'static str; 2]) -> Self {
-        Self { name: name.into(), unit, ways: ways.map(|name| (name, Vec::new())), is_rate: unit.ends_with("/s") }
-    }
-
-    fn push(&mut self, first: f64, second: f64) {
-        self.ways[0].1.push(first);
-        self.ways[1].1.push(second);
-    }
-
-    /// How many times as fast as the first way the second one is, per round.
-    pub fn speedups(&self) -> Vec<f64> {
-        let [(_, first), (_, second)] = &self.ways;
-        let speedup = |(first, second): (&f64, &f64)| if self.is_rate { second / first } else { first / second };
-        first.iter().zip(second).map(speedup).collect()
-    }
-
-    pub fn json(&self) -> Value {
-        let [(one, ones), (other, others)] = &self.ways;
-        json!({ "name": self.name, "unit": self.unit, "first": one, "second": other, "firsts": ones, "seconds": others })
-    }
+/// Milliseconds.
+pub fn per_call(count: usize, began: Instant) -> f64 {
+    1e3 / per_second(count, began)
 }
+
+type Workspace = (Uuid, Uuid, Uuid, i32);
 
 /// Copies of both databases of one scale.
 pub struct Writer<'a> {
     server: &'a Server,
+    scale: Scale,
     plain: String,
     layer: String,
     organization: OrganizationId,
-    /// The tags of some daemons of the organization, and how many jobs wait for them.
     tags: Tags,
-    waiting: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Plain,
-    Layer,
-}
-
-fn permit(organization: OrganizationId) -> RunJobs {
-    RunJobs::check(&Actor::system(System::ProvisionerDaemon), organization, DAEMON).expect("a daemon")
-}
-
-async fn claim(conn: &mut PgConnection, side: Side, organization: OrganizationId, tags: &Tags) -> Option<JobId> {
-    let job = match side {
-        Side::Plain => plain::acquire(conn, organization, DAEMON, tags).await,
-        Side::Layer => {
-            let daemon = Capabilities { provisioners: &[ProvisionerType::Terraform], tags };
-            store::jobs::acquire(conn, &permit(organization), daemon, demo::ANCHOR).await.expect("a job, or none")
-        }
-    };
-    job.map(|job| job.id)
-}
-
-/// Claimed jobs wait again.
-async fn release(conn: &mut PgConnection) {
-    let sql = format!("UPDATE provisioner_jobs SET started_at = NULL, worker_id = NULL WHERE worker_id = '{DAEMON}'");
-    run(conn, &sql).await;
-}
-
-fn per_second(count: usize, began: Instant) -> f64 {
-    f64::from(u32::try_from(count).expect("few")) / began.elapsed().as_secs_f64()
-}
-
-fn per_call(count: usize, began: Instant) -> f64 {
-    1e3 / per_second(count, began)
 }
 
 impl<'a> Writer<'a> {
-    pub async fn new(server: &'a Server, plain: &str, layer: &str) -> Self {
-        let (plain, layer) = (server.copy(plain, "writes_plain").await, server.copy(layer, "writes_layer").await);
+    pub async fn new(server: &'a Server, scale: Scale) -> Self {
+        let plain = server.copy(&server.database(Schema::Plain, scale).await, "writes_plain").await;
+        let layer = server.copy(&server.database(Schema::Whole, scale).await, "writes_layer").await;
         let mut conn = server.connect(&layer).await;
-        let waiting = "SELECT d.organization_id, d.tags, (
-                           SELECT count(*) FROM provisioner_jobs AS j
-                           WHERE j.job_status = 'pending' AND j.organization_id = d.organization_id AND j.tags = d.tags
-                       )
-                       FROM provisioner_daemons AS d
-                       INNER JOIN organizations AS o ON o.id = d.organization_id AND o.name = 'engineering'
-                       WHERE d.tags ? 'env'
-                       ORDER BY d.id LIMIT 1";
-        let (organization, tags, waiting): (OrganizationId, Value, i64) =
-            sqlx::query_as(waiting).fetch_one(&mut conn).await.expect("a daemon");
-        let waiting = usize::try_from(waiting).expect("few");
-        Self { server, plain, layer, organization, tags: tags.into(), waiting }
+        let organization = reads::organization(&mut conn).await;
+        let tags: Value =
+            sqlx::query_scalar("SELECT tags FROM provisioner_daemons WHERE tags ? 'env' ORDER BY id LIMIT 1")
+                .fetch_one(&mut conn)
+                .await
+                .expect("a daemon");
+        Self { server, scale, plain, layer, organization, tags: tags.into() }
     }
 
     pub async fn end(self) {
@@ -132,216 +78,82 @@ impl<'a> Writer<'a> {
         self.server.drop(&self.layer).await;
     }
 
-    async fn connect(&self, side: Side) -> PgConnection {
-        self.server.connect(if side == Side::Plain { &self.plain } else { &self.layer }).await
-    }
-
     async fn both(&self) -> [PgConnection; 2] {
-        [self.connect(Side::Plain).await, self.connect(Side::Layer).await]
+        [self.server.connect(&self.plain).await, self.server.connect(&self.layer).await]
     }
 
-    /// Claims by so many clients; both sides take the same jobs in the same order.
-    pub async fn acquire(&self, clients: usize) -> Pair {
-        let name = if clients == 1 { "acquire, 1 client".to_owned() } else { format!("acquire, {clients} clients") };
-        let mut pair = Pair::new(name, "claims/s", ["plain SQL", "coderdb"]);
-        let mut sides = Vec::new();
-        for side in [Side::Plain, Side::Layer] {
-            let mut conns = Vec::new();
-            for _ in 0..clients {
-                conns.push(self.connect(side).await);
-            }
-            sides.push((side, conns));
+    /// The same plain statements on each schema, in turn: what its indexes cost.
+    pub async fn lives(&self) -> Table {
+        let core = self.server.copy(&self.layer, "writes_core").await;
+        let mut conns = Vec::new();
+        for database in [&self.plain, &core, &self.layer] {
+            let mut conn = self.server.connect(database).await;
+            let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await.expect("a process");
+            let workspaces = self.workspaces(&mut conn).await;
+            conns.push((conn, pid, workspaces));
         }
-        let mut same = Vec::new();
-        for (side, conns) in &mut sides {
-            let mut taken = Vec::new();
-            for _ in 0..10.min(self.waiting / 2) {
-                taken.push(claim(&mut conns[0], *side, self.organization, &self.tags).await);
-            }
-            same.push(taken);
-            release(&mut conns[0]).await;
+        for index in indexes().iter().filter(|index| !is_core(index)) {
+            run(&mut conns[1].0, &format!("DROP INDEX {index}")).await;
         }
-        assert!(same[0] == same[1] && same[0][0].is_some(), "acquire: not the same jobs");
-        for _ in 0..PAIRS {
-            let mut rates = Vec::new();
-            for (side, conns) in &mut sides {
-                let all = if *side == Side::Plain { 16 + 3 * clients } else { 100 * clients.min(4) };
-                let each = (all.min(self.waiting / 2) / clients).max(1);
-                let began = Instant::now();
-                let taken = join_all(conns.iter_mut().map(async |conn| {
-                    for _ in 0..each {
-                        claim(conn, *side, self.organization, &self.tags).await.expect("enough jobs");
-                    }
-                }));
-                taken.await;
-                rates.push(per_second(each * clients, began));
-                release(&mut conns[0]).await;
-            }
-            pair.push(rates[0], rates[1]);
-        }
-        pair
-    }
-
-    /// A daemon that can take only the job at the end of the queue, and one that can take none.
-    pub async fn acquire_rare(&self) -> [Pair; 2] {
-        let mut pairs = ["acquire, tags of the last job only", "acquire, tags of no job"]
-            .map(|name| Pair::new(name, "ms", ["plain SQL", "coderdb"]));
-        let tags =
-            |value| -> Tags { [("scope", "organization"), ("owner", ""), ("bench", value)].into_iter().collect() };
-        let mut conns = self.both().await;
-        for conn in &mut conns {
-            let last = format!(
-                "INSERT INTO provisioner_jobs (id, created_at, updated_at, organization_id, initiator_id, provisioner,
-                     storage_method, type, input, file_id, tags)
-                 SELECT gen_random_uuid(), now(), now(), '{}', '{}', 'terraform', 'file', 'template_version_dry_run', '{{}}',
-                     gen_random_uuid(), '{{\"scope\": \"organization\", \"owner\": \"\", \"bench\": \"last\"}}'",
-                self.organization,
-                UserId::PREBUILDS,
-            );
-            run(conn, &last).await;
+        // Images of whole pages tell how long ago the last checkpoint was.
+        self.write_full_pages(false).await;
+        let units = [("a life", "ms"), (LIFE_LOG, "bytes"), (LIFE_PROCESSOR, "ms")];
+        let mut rows = units.map(|(name, unit)| Row::new(name, unit, &SCHEMAS));
+        for (conn, _, workspaces) in &mut conns {
+            self.live(conn, workspaces, 100).await;
         }
         for _ in 0..PAIRS {
-            for (pair, (value, found)) in pairs.iter_mut().zip([("last", true), ("nothing", false)]) {
-                let mut times = Vec::new();
-                for (side, conn) in [Side::Plain, Side::Layer].into_iter().zip(&mut conns) {
-                    let mut time = Duration::ZERO;
-                    for _ in 0..RARE_CALLS {
-                        let began = Instant::now();
-                        let job = claim(conn, side, self.organization, &tags(value)).await;
-                        time += began.elapsed();
-                        assert_eq!(job.is_some(), found, "acquire: not the same jobs");
-                        if found {
-                            release(conn).await;
-                        }
-                    }
-                    times.push(time.as_secs_f64() * 1e3 / f64::from(RARE_CALLS));
-                }
-                pair.push(times[0], times[1]);
+            let mut values = [const { Vec::new() }; 3];
+            for (conn, pid, workspaces) in &mut conns {
+                let (log, processor, began) = (position(conn).await, processor_of(*pid), Instant::now());
+                self.live(conn, workspaces, LIVES).await;
+                let count = f64::from(u32::try_from(LIVES).expect("few"));
+                values[0].push(per_call(LIVES, began));
+                values[2].push((processor_of(*pid) - processor) / count);
+                values[1].push((position(conn).await - log) / count);
             }
+            rows.iter_mut().zip(values).for_each(|(row, values)| row.push(values));
         }
-        for conn in &mut conns {
-            run(conn, "DELETE FROM provisioner_jobs WHERE tags ->> 'bench' = 'last'").await;
-        }
-        pairs
+        self.write_full_pages(true).await;
+        drop(conns);
+        self.server.drop(&core).await;
+        let mut table = Table::new(format!("A job's life, {}", self.scale), Ratios::TimesTheFirst, rows.into());
+        "Each step a durable commit: inserted, its build inserted, acquired, three signs of life, its cost recorded, completed. \
+         `full_page_writes` is off."
+            .clone_into(&mut table.below);
+        table
     }
 
-    /// Both over a new connection, which has to plan.
-    pub async fn acquire_and_pgbench(&self) -> Pair {
-        let mut pair = Pair::new("acquire, identical statement", "ms", ["pgbench", "coderdb"]);
-        let calls = 400.min(self.waiting / 2);
-        let mut keeper = self.connect(Side::Layer).await;
-        let call = async |conn: &mut PgConnection| {
-            claim(conn, Side::Layer, self.organization, &self.tags).await.expect("enough jobs");
-        };
-        let statement = self.server.statement(&mut keeper, call).await;
-        release(&mut keeper).await;
-        for _ in 0..PAIRS {
-            let theirs = self.server.pgbench(&self.layer, &statement, calls);
-            release(&mut keeper).await;
-            let mut conn = self.connect(Side::Layer).await;
-            let began = Instant::now();
-            for _ in 0..calls {
-                call(&mut conn).await;
-            }
-            pair.push(theirs, per_call(calls, began));
-            release(&mut keeper).await;
-        }
-        pair
-    }
-
-    /// Many claims in a row, and the same while an idle transaction keeps everything from being cleaned up.
-    pub async fn acquire_pinned(&self) -> Pair {
-        let mut pair = Pair::new("acquire, while nothing can be cleaned up", "claims/s", ["otherwise", "then"]);
-        let claims = 3_000.min(self.waiting * 9 / 10);
-        let mut conn = self.connect(Side::Layer).await;
-        for _ in 0..PAIRS {
-            let mut rates = Vec::new();
-            for is_pinned in [false, true] {
-                // Both begin with the same clean tables.
-                run(&mut conn, "VACUUM (INDEX_CLEANUP ON) provisioner_jobs").await;
-                run(&mut conn, "VACUUM").await;
-                let mut idle = self.connect(Side::Layer).await;
-                if is_pinned {
-                    run(&mut idle, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await;
-                }
-                let began = Instant::now();
-                for _ in 0..claims {
-                    claim(&mut conn, Side::Layer, self.organization, &self.tags).await.expect("enough jobs");
-                }
-                rates.push(per_second(claims, began));
-                idle.close().await.expect("a clean end");
-                release(&mut conn).await;
-            }
-            pair.push(rates[0], rates[1]);
-        }
-        pair
-    }
-
-    /// The same plain statements on both schemas: what all indexes and triggers cost together. Durable, and not; and the
-    /// log that both write.
-    pub async fn lives(&self) -> Vec<Pair> {
-        let mut conns = self.both().await;
-        let mut pairs = Vec::new();
-        for (name, commit) in
-            [("insert and complete a job", "on"), ("insert and complete a job, commits not awaited", "off")]
+    async fn write_full_pages(&self, on: bool) {
+        let mut conn = self.server.connect("postgres").await;
+        run(&mut conn, &format!("ALTER SYSTEM SET full_page_writes = {on}")).await;
+        run(&mut conn, "SELECT pg_reload_conf()").await;
+        let wanted = if on { "on" } else { "off" };
+        // A new session has what the server has read; the checkpointer, which was told by then, applies it.
+        while sqlx::query_scalar::<_, String>("SHOW full_page_writes").fetch_one(&mut conn).await.expect("it") != wanted
         {
-            let mut pair = Pair::new(name, "ms", ["plain schema", "coderdb"]);
-            for conn in &mut conns {
-                run(conn, &format!("SET synchronous_commit = {commit}")).await;
-                self.live(conn, 100).await;
-            }
-            for _ in 0..PAIRS {
-                let mut times = Vec::new();
-                for conn in &mut conns {
-                    let began = Instant::now();
-                    self.live(conn, 100).await;
-                    times.push(per_call(100, began));
-                }
-                pair.push(times[0], times[1]);
-            }
-            pairs.push(pair);
+            conn = self.server.connect("postgres").await;
         }
-        // Images of whole pages depend on when the last checkpoint was.
-        let mut pair = Pair::new("insert and complete a job, log written", "bytes", ["plain schema", "coderdb"]);
-        let set = async |conn: &mut PgConnection, value: &str| {
-            run(conn, &format!("ALTER SYSTEM SET full_page_writes = {value}")).await;
-            run(conn, "SELECT pg_reload_conf()").await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        };
-        set(&mut conns[0], "off").await;
-        for _ in 0..PAIRS {
-            let mut bytes = Vec::new();
-            for conn in &mut conns {
-                let position = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8";
-                let before: f64 = sqlx::query_scalar(position).fetch_one(&mut *conn).await.expect("a position");
-                self.live(conn, 100).await;
-                let after: f64 = sqlx::query_scalar(position).fetch_one(&mut *conn).await.expect("a position");
-                bytes.push((after - before) / 100.0);
-            }
-            pair.push(bytes[0], bytes[1]);
-        }
-        set(&mut conns[0], "on").await;
-        pairs.push(pair);
-        pairs
+        run(&mut conn, "CHECKPOINT").await;
     }
 
-    /// So many lives of jobs that build workspaces, each step a transaction of its own.
-    async fn live(&self, conn: &mut PgConnection, lives: usize) {
+    /// Some workspaces, with their template's version, owner, and newest build.
+    async fn workspaces(&self, conn: &mut PgConnection) -> Vec<Workspace> {
         let chosen = "SELECT w.id, t.active_version_id, w.owner_id, coalesce((
                           SELECT max(build_number) FROM workspace_builds AS b WHERE b.workspace_id = w.id
                       ), 0)
                       FROM workspaces AS w INNER JOIN templates AS t ON t.id = w.template_id
                       WHERE w.organization_id = $1 AND w.deleted = false AND w.owner_id <> $2
                       ORDER BY md5(w.id::text) LIMIT 50";
-        let mut chosen: Vec<(Uuid, Uuid, Uuid, i32)> = sqlx::query_as(chosen)
-            .bind(self.organization)
-            .bind(UserId::PREBUILDS)
-            .fetch_all(&mut *conn)
-            .await
-            .expect("workspaces");
-        let count = chosen.len();
+        let chosen = sqlx::query_as(chosen).bind(self.organization).bind(UserId::PREBUILDS);
+        chosen.fetch_all(conn).await.expect("workspaces")
+    }
+
+    /// So many lives of jobs that build these workspaces, each step a transaction of its own.
+    async fn live(&self, conn: &mut PgConnection, workspaces: &mut [Workspace], lives: usize) {
+        const SIGN_OF_LIFE: &str = "UPDATE provisioner_jobs SET updated_at = now() WHERE id = $1";
         for n in 0..lives {
-            let (workspace, version, owner, number) = &mut chosen[n % count];
+            let (workspace, version, owner, number) = &mut workspaces[n % workspaces.len()];
             *number += 1;
             let (job, build) = (Uuid::from_u128(fastrand::u128(..)), Uuid::from_u128(fastrand::u128(..)));
             let steps = [
@@ -372,6 +184,9 @@ impl<'a> Writer<'a> {
                 )
                 .bind(job)
                 .bind(DAEMON),
+                sqlx::query(SIGN_OF_LIFE).bind(job),
+                sqlx::query(SIGN_OF_LIFE).bind(job),
+                sqlx::query(SIGN_OF_LIFE).bind(job),
                 sqlx::query("UPDATE workspace_builds SET daily_cost = 10 WHERE id = $1").bind(build),
                 sqlx::query("UPDATE provisioner_jobs SET completed_at = now(), updated_at = now() WHERE id = $1").bind(job),
             ];
@@ -382,12 +197,9 @@ impl<'a> Writer<'a> {
     }
 
     /// 200 lines at once, and each by itself.
-    pub async fn logs(&self) -> [Pair; 2] {
-        let single = ["single inserts", "coderdb"];
-        let mut pairs = [
-            Pair::new("log append, 200 lines", "ms", single),
-            Pair::new("log append, 200 lines, single inserts in one transaction", "ms", single),
-        ];
+    pub async fn logs(&self) -> Vec<Row> {
+        let mut rows = ["log append, 200 lines", "log append, 200 lines, the others in one transaction"]
+            .map(|name| Row::new(name, "ms", &["other way", LAYER]));
         let mut conns = self.both().await;
         let jobs: Vec<Uuid> = (0..=PAIRS).map(|_| Uuid::from_u128(fastrand::u128(..))).collect();
         for conn in &mut conns {
@@ -433,24 +245,20 @@ impl<'a> Writer<'a> {
                 assert!(matches!(appended, Ok(ByWorker::Done(_))));
             }
             // The first round prepares the statements.
-            for (pair, (single, ours)) in pairs.iter_mut().zip(times).filter(|_| n > 0) {
-                pair.push(single, ours);
+            for (row, (single, ours)) in rows.iter_mut().zip(times).filter(|_| n > 0) {
+                row.push([single, ours]);
             }
         }
-        pairs
+        rows.into()
     }
 
     /// One owner, as many builds as clients, each committing again and again.
-    pub async fn quota_commits(&self) -> Pair {
-        let mut pair = Pair::new(
-            format!("quota commits of one owner, {COMMITTERS} clients"),
-            "commits/s",
-            ["SERIALIZABLE with retries", "coderdb"],
-        );
+    pub async fn quota_commits(&self) -> Row {
+        let mut row = Row::new(COMMITS, "commits/s", &["other way", LAYER]);
         let jobs: Vec<Uuid> = (0..COMMITTERS).map(|n| Uuid::from_u128(0xc0_0000 + u128::from(n))).collect();
         let mut sides = Vec::new();
-        for side in [Side::Plain, Side::Layer] {
-            let mut conn = self.connect(side).await;
+        for database in [&self.plain, &self.layer] {
+            let mut conn = self.server.connect(database).await;
             let rows = format!(
                 "INSERT INTO users (id, email, username, hashed_password, created_at, updated_at, status, rbac_roles)
                  VALUES ('{DAEMON}', 'bench@example.com', 'bench', '', now(), now(), 'active', '{{}}');
@@ -479,19 +287,19 @@ impl<'a> Writer<'a> {
             run(&mut conn, &rows).await;
             let mut conns = Vec::new();
             for _ in 0..COMMITTERS {
-                conns.push(self.connect(side).await);
+                conns.push(self.server.connect(database).await);
             }
-            sides.push((side, conns));
+            sides.push((*database == self.plain, conns));
         }
         for _ in 0..PAIRS {
             let mut rates = Vec::new();
-            for (side, conns) in &mut sides {
+            for (is_plain, conns) in &mut sides {
                 let began = Instant::now();
                 let commits = join_all(conns.iter_mut().zip(&jobs).map(async |(conn, job)| {
                     let mut commits = 0;
                     while began.elapsed() < COMMITTING {
                         let cost = 1 + commits % 10;
-                        if *side == Side::Plain {
+                        if *is_plain {
                             while commit(conn, self.organization, *job, cost).await.is_err() {}
                         } else {
                             let permit = permit(self.organization);
@@ -504,10 +312,27 @@ impl<'a> Writer<'a> {
                 }));
                 rates.push(per_second(commits.await.into_iter().sum(), began));
             }
-            pair.push(rates[0], rates[1]);
+            row.push(rates);
         }
-        pair
+        row
     }
+}
+
+/// Whether the listing, places, claims or the reaper need it.
+fn is_core(index: &str) -> bool {
+    index.starts_with("provisioner_jobs_") && index != "provisioner_jobs_organization_id_initiator_id_idx"
+}
+
+/// How much log was written up to now.
+async fn position(conn: &mut PgConnection) -> f64 {
+    let position = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8";
+    sqlx::query_scalar(position).fetch_one(conn).await.expect("a position")
+}
+
+/// How long a process has been on a processor, in milliseconds.
+fn processor_of(pid: i32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the process");
+    stat.split(' ').next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).expect("a time") / 1e6
 }
 
 /// Domain 8.4 in the transaction that it describes; an error is a lost race.
@@ -543,7 +368,7 @@ async fn commit(
 }
 
 /// A call over the pool, and the statement that it sends in pgbench. On the database itself: nothing is written.
-pub async fn pooled(server: &Server, database: &str) -> Vec<Pair> {
+async fn pooled(server: &Server, database: &str) -> Vec<Row> {
     const CALLS: usize = 2_000;
     let actor = Actor::system(System::Operator);
     let mut conn = server.connect(database).await;
@@ -560,28 +385,41 @@ pub async fn pooled(server: &Server, database: &str) -> Vec<Pair> {
     let get = async |conn: &mut PgConnection| {
         drop(store::organizations::get(conn, &ReadOrganizations::of(&actor), organization).await.expect("it"));
     };
-    let mut pairs = Vec::new();
-    let mut pair = Pair::new("quota::usage over the pool, identical statement", "ms", ["pgbench", "coderdb"]);
+    let mut row = Row::new("quota::usage over the pool", "ms", &["other way", LAYER]);
     let statement = server.statement(&mut conn, usage).await;
     for _ in 0..PAIRS {
-        let theirs = server.pgbench(database, &statement, CALLS);
+        let theirs = server.pgbench(database, "", &statement, 1, CALLS);
         let began = Instant::now();
         for _ in 0..CALLS {
             usage(&mut pool.get().await.expect("a connection")).await;
         }
-        pair.push(theirs, per_call(CALLS, began));
+        row.push([1e3 / theirs.per_second, per_call(CALLS, began)]);
     }
-    pairs.push(pair);
-    let mut pair = Pair::new("organizations::get over the pool, identical statement", "ms", ["pgbench", "coderdb"]);
+    let mut rows = vec![row];
+    let mut row = Row::new("organizations::get over the pool", "ms", &["other way", LAYER]);
     let statement = server.statement(&mut conn, get).await;
     for _ in 0..PAIRS {
-        let theirs = server.pgbench(database, &statement, CALLS);
+        let theirs = server.pgbench(database, "", &statement, 1, CALLS);
         let began = Instant::now();
         for _ in 0..CALLS {
             get(&mut pool.get().await.expect("a connection")).await;
         }
-        pair.push(theirs, per_call(CALLS, began));
+        row.push([1e3 / theirs.per_second, per_call(CALLS, began)]);
     }
-    pairs.push(pair);
-    pairs
+    rows.push(row);
+    rows
+}
+
+pub async fn measure(server: &Server, scale: Scale) -> Vec<Table> {
+    let writer = Writer::new(server, scale).await;
+    let lives = writer.lives().await;
+    let mut rows = writer.logs().await;
+    rows.push(writer.quota_commits().await);
+    writer.end().await;
+    rows.extend(pooled(server, &server.database(Schema::Whole, scale).await).await);
+    let mut others = Table::new(format!("Other calls, {scale}"), Ratios::TimesAsFast, rows);
+    "The other way is: for logs, one insert per line; for quota, SERIALIZABLE with retries; over the pool, pgbench with the \
+     identical statement."
+        .clone_into(&mut others.below);
+    vec![lives, others]
 }

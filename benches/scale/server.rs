@@ -23,8 +23,8 @@ use coderdb::{
 };
 use serde_json::{Value, json};
 
-/// The schema without the indexes and triggers of this project: the last migration that only Coder's own has.
-const PLAIN: i64 = 7;
+/// The last version that is no index of this project: the plain schema.
+const PLAIN: u32 = 7;
 
 /// What makes the numbers comparable between runs. `jit` is as the server has it.
 const SETTINGS: [&str; 9] = [
@@ -44,16 +44,23 @@ const SETTINGS: [&str; 9] = [
 pub enum Schema {
     /// All migrations.
     Whole,
-    /// The base migrations: none of the indexes and triggers that came after.
-    #[allow(dead_code, reason = "not every benchmark compares")]
+    /// None of the indexes of this project.
     Plain,
 }
 
 /// A statement for pgbench, whose parameters have names: `p1` for the first.
-#[allow(dead_code, reason = "not every benchmark compares")]
 pub struct Statement {
     sql: String,
     values: Vec<(String, String)>,
+}
+
+/// How fast pgbench was.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Of the statement, on average, its commit included.
+    pub milliseconds: f64,
+    /// Of all clients, connecting not included.
+    pub per_second: f64,
 }
 
 /// The server runs below a shell that stops it when this process is gone, however it goes.
@@ -128,25 +135,40 @@ impl Server {
         PgConnection::connect_with(&self.options(database)).await.expect("a connection")
     }
 
-    /// Milliseconds per call of a statement in pgbench, prepared, over one connection.
-    #[allow(dead_code, reason = "not every benchmark compares")]
-    pub fn pgbench(&self, database: &str, statement: &Statement, calls: usize) -> f64 {
+    /// So many clients of pgbench, and calls of each; the statement is prepared, and comes after others that are not timed.
+    pub fn pgbench(&self, database: &str, before: &str, statement: &Statement, clients: usize, calls: usize) -> Pace {
         let script = self.socket.path().join("script.sql");
-        fs::write(&script, format!("{};\n", statement.sql)).expect("the script");
+        fs::write(&script, format!("{before}\n{};\n", statement.sql)).expect("the script");
         let mut command = Command::new(self.programs.join("pgbench"));
-        command.args(["-n", "-M", "prepared", "-t", &calls.to_string(), "-f"]).arg(script);
+        command.args([
+            "-n",
+            "-r",
+            "-M",
+            "prepared",
+            "-j",
+            "2",
+            "-c",
+            &clients.to_string(),
+            "-t",
+            &calls.to_string(),
+            "-f",
+        ]);
+        command.arg(script);
         for (number, value) in &statement.values {
             command.args(["-D", &format!("p{number}={value}")]);
         }
         command.arg("-h").arg(self.socket.path()).args(["-p", "5432", "-U", "postgres", database]);
         let output = command.output().expect("pgbench");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let average = text.split("latency average = ").nth(1).and_then(|rest| rest.split(' ').next());
-        average.and_then(|ms| ms.parse().ok()).unwrap_or_else(|| panic!("{output:?}"))
+        let text = String::from_utf8_lossy(&output.stdout);
+        let pace = || {
+            let (tps, statements) = text.split_once("tps = ")?.1.split_once("statement latencies")?;
+            let milliseconds = statements.trim_end().lines().last()?.split_whitespace().next()?.parse().ok()?;
+            Some(Pace { milliseconds, per_second: tps.split(' ').next()?.parse().ok()? })
+        };
+        pace().filter(|_| output.status.success()).unwrap_or_else(|| panic!("{output:?}"))
     }
 
     /// The statement that a call sends: the server says what it ran.
-    #[allow(dead_code, reason = "not every benchmark compares")]
     pub async fn statement(&self, conn: &mut PgConnection, call: impl AsyncFnOnce(&mut PgConnection)) -> Statement {
         let before = fs::metadata(&self.log).map_or(0, |log| log.len());
         run(conn, "SET log_statement = 'all'; SET log_parameter_max_length = -1").await;
@@ -200,7 +222,11 @@ impl Server {
         if schema == Schema::Plain {
             let whole = Box::pin(self.database(Schema::Whole, scale)).await;
             self.copy(&whole, &part).await;
-            self.make_plain(&part).await;
+            let mut conn = self.connect(&part).await;
+            for index in indexes() {
+                run(&mut conn, &format!("DROP INDEX {index}")).await;
+            }
+            conn.close().await.expect("a clean end");
         } else {
             run(&mut conn, &format!("CREATE DATABASE {part}")).await;
             let mut loading = self.connect(&part).await;
@@ -215,37 +241,6 @@ impl Server {
         run(&mut conn, "CHECKPOINT").await;
         eprintln!("{scale}, {schema_name} schema: made in {:.0} s", began.elapsed().as_secs_f64());
         name
-    }
-
-    /// Takes away the triggers, indexes and tables that a database of the base migrations has not.
-    async fn make_plain(&self, database: &str) {
-        let objects =
-            "SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass) FROM pg_trigger WHERE NOT tgisinternal
-                       UNION ALL
-                       SELECT format('DROP INDEX %s', indexrelid::regclass) FROM pg_index
-                       WHERE indrelid IN (SELECT relid FROM pg_stat_user_tables)
-                           AND NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conindid = indexrelid)
-                       UNION ALL
-                       SELECT format('DROP TABLE %s CASCADE', relid::regclass) FROM pg_stat_user_tables";
-        let mut conn = self.connect("postgres").await;
-        run(&mut conn, "DROP DATABASE IF EXISTS base WITH (FORCE)").await;
-        run(&mut conn, "CREATE DATABASE base").await;
-        let mut base = self.connect("base").await;
-        let options = migrate::Options { target: Some(PLAIN), ..migrate::Options::default() };
-        migrate::up(&mut base, &options, |_| {}).await.expect("the migrations");
-        let there: Vec<String> = sqlx::query_scalar(objects).fetch_all(&mut base).await.expect("the objects");
-        base.close().await.expect("a clean end");
-        let mut conn = self.connect(database).await;
-        let all: Vec<String> = sqlx::query_scalar(objects).fetch_all(&mut conn).await.expect("the objects");
-        assert!(there.iter().all(|drop| all.contains(drop)), "the base schema has what the whole one has not");
-        let mut later: Vec<_> = all.into_iter().filter(|drop| !there.contains(drop)).collect();
-        // Tables last: with one go its indexes.
-        later.sort_by_key(|drop| drop.starts_with("DROP TABLE"));
-        assert!(!later.is_empty(), "the schemas are the same");
-        for drop in later {
-            run(&mut conn, &drop).await;
-        }
-        conn.close().await.expect("a clean end");
     }
 
     /// A copy of a database, for writing.
@@ -292,6 +287,34 @@ impl Drop for Server {
         }
         let _ = self.keeper.wait();
     }
+}
+
+/// The names of this project's indexes. Later versions than [`PLAIN`] have nothing else.
+pub fn indexes() -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut files: Vec<_> =
+        fs::read_dir(directory).expect("the migrations").map(|it| it.expect("a file").path()).collect();
+    files.sort();
+    let mut names = Vec::new();
+    for file in files {
+        let version =
+            file.file_name().and_then(|name| name.to_str()?.strip_prefix('V')?.split_once("__")?.0.parse().ok());
+        if version.is_none_or(|version: u32| version <= PLAIN) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a migration");
+        let sql: Vec<_> = text.lines().filter(|line| !line.starts_with("--")).collect();
+        for statement in sql.join("\n").split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+            let index =
+                statement.strip_prefix("CREATE INDEX CONCURRENTLY ").and_then(|index| index.split_whitespace().next());
+            names.push(
+                index
+                    .unwrap_or_else(|| panic!("no index, which the plain schema cannot do without: {statement}"))
+                    .to_owned(),
+            );
+        }
+    }
+    names
 }
 
 /// What the databases are made of.
