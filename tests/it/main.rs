@@ -55,6 +55,7 @@ mod story;
 mod subjects;
 mod support;
 mod terminal;
+mod tls;
 mod tools;
 mod watch;
 mod workspaces;
