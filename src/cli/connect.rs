@@ -48,6 +48,7 @@ impl Database {
     pub(super) async fn close(self) {
         // The work is done and answered; a server that is gone by now changes nothing.
         let _ = self.connection.close().await;
+        self.options.passed_on().await;
         drop(self.server);
     }
 }

@@ -18,13 +18,16 @@
 //! ```
 
 mod error;
+mod host;
 mod parameters;
 mod password_file;
 mod pooler;
+mod tls;
 
 use std::{
     collections::VecDeque,
     fmt::{self, Write as _},
+    fs,
     path::Path,
     str::FromStr,
     sync::{
@@ -40,12 +43,15 @@ use sqlx::{
     PgConnection, Row as _,
     postgres::{PgConnectOptions, PgSslMode},
 };
+use tokio::sync::watch;
 
 pub use error::Error;
 use error::invalid;
+use host::Host;
 pub use parameters::configured;
 use parameters::{Parameters, Value, read};
 pub use pooler::{Pooler, UnknownPooler};
+use tls::Encryption;
 
 /// How long an attempt to reach one host may take, unless `connect_timeout` says something else.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,13 +64,15 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Where and how to connect. A clone shares the knowledge of which host was the right one.
 #[derive(Clone)]
 pub struct Options {
-    hosts: Vec<PgConnectOptions>,
+    hosts: Vec<Host>,
     /// The host that was the right one last time.
     last: Arc<AtomicUsize>,
     target: Target,
     timeout: Duration,
     session: Session,
     pooler: Pooler,
+    /// The tasks of encrypted connections have receivers of this.
+    tasks: Arc<watch::Sender<()>>,
 }
 
 /// What is set for the session after it has begun, in milliseconds or seconds as the server counts them.
@@ -160,10 +168,6 @@ impl Options {
             let find = |text: &str| Target::ALL.into_iter().find(|target| target.as_str() == text);
             read(value, "target_session_attrs", format!("one of {words}"), find)
         };
-        if let Some(mode) = parameters.get("sslmode") {
-            let modes = "disable, allow, prefer, require, verify-ca or verify-full";
-            read(mode, "sslmode", modes, |text| text.parse::<PgSslMode>().ok())?;
-        }
         Ok(Self {
             hosts: hosts(parameters)?,
             last: Arc::default(),
@@ -171,14 +175,14 @@ impl Options {
             timeout: parameters.get("connect_timeout").map_or(Ok(CONNECT_TIMEOUT), seconds)?,
             session: Session::default(),
             pooler: Pooler::default(),
+            tasks: Arc::default(),
         })
     }
 
     /// What the server shows as the name of the program, 63 bytes at most: `coderdb` if nothing is said.
     #[must_use]
-    pub fn application_name(mut self, name: &str) -> Self {
-        self.hosts = self.hosts.into_iter().map(|host| host.application_name(name)).collect();
-        self
+    pub fn application_name(self, name: &str) -> Self {
+        self.map_hosts(|options| options.application_name(name))
     }
 
     /// How long one statement may take; the server cancels it with SQLSTATE 57014.
@@ -241,15 +245,32 @@ impl Options {
 
     /// Logs no statements, also not slow ones.
     #[must_use]
-    pub fn disable_statement_logging(mut self) -> Self {
-        self.hosts = self.hosts.into_iter().map(sqlx::ConnectOptions::disable_statement_logging).collect();
+    pub fn disable_statement_logging(self) -> Self {
+        self.map_hosts(sqlx::ConnectOptions::disable_statement_logging)
+    }
+
+    fn map_hosts(mut self, change: impl Fn(PgConnectOptions) -> PgConnectOptions) -> Self {
+        for host in &mut self.hosts {
+            host.options = change(host.options.clone());
+        }
         self
     }
 
-    /// The host that was the right one last time, for what connects by itself: the listening connection.
+    /// Connects to the host that was the right one last time, for what connects by itself: the listening connection.
     #[cfg(feature = "watch")]
-    pub(crate) fn preferred(&self) -> &PgConnectOptions {
-        &self.hosts[self.last.load(Ordering::Relaxed) % self.hosts.len()]
+    pub(crate) async fn connect_by<T, F>(&self, by: impl Fn(PgConnectOptions) -> F) -> sqlx::Result<T>
+    where
+        F: Future<Output = sqlx::Result<T>>,
+    {
+        let host = &self.hosts[self.last.load(Ordering::Relaxed) % self.hosts.len()];
+        let connected = tokio::time::timeout(self.timeout, host.connect_by(&self.tasks, by)).await;
+        connected.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+    }
+
+    /// Waits until the encrypted connections that were closed have passed on everything; not long, if others are left.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn passed_on(&self) {
+        let _ = tokio::time::timeout(Duration::from_millis(100), self.tasks.closed()).await;
     }
 
     /// Connects: to the host that was the right one last time, and to the others when that one fails, is not the right
@@ -304,10 +325,11 @@ impl Options {
         }
     }
 
-    async fn connect_to(&self, host: &PgConnectOptions) -> Result<PgConnection, Error> {
+    async fn connect_to(&self, host: &Host) -> Result<PgConnection, Error> {
         let failed = |source| Error::Failed { place: place(host), source };
         let attempt = async {
-            let mut connection = <PgConnection as sqlx::Connection>::connect_with(host).await.map_err(failed)?;
+            let by = |options| async move { <PgConnection as sqlx::Connection>::connect_with(&options).await };
+            let mut connection = host.connect_by(&self.tasks, by).await.map_err(failed)?;
             let (settings, is_pooled) = (self.session.statements(), self.pooler == Pooler::Transaction);
             if self.target == Target::Any && settings.is_empty() && !is_pooled {
                 return Ok(connection);
@@ -367,17 +389,20 @@ impl FromStr for Options {
     }
 }
 
-/// What the caller has read elsewhere.
+/// What the caller has read elsewhere. The files of certificates cannot be read out of it: encrypted connections trust the
+/// authorities of the operating system, and have no certificate of their own. A URL can name them.
 impl From<PgConnectOptions> for Options {
     fn from(options: PgConnectOptions) -> Self {
+        let name = options.get_host().trim_matches(['[', ']']).to_owned();
+        let encryption = Encryption { mode: options.get_ssl_mode(), name, roots: None, identity: None };
         Self {
-            // Poolers refuse the parameter that is left out here, and servers since version 12 do not need it.
-            hosts: vec![options.extra_float_digits(None)],
+            hosts: vec![Host::new(options, encryption)],
             last: Arc::default(),
             target: Target::Any,
             timeout: CONNECT_TIMEOUT,
             session: Session::default(),
             pooler: Pooler::default(),
+            tasks: Arc::default(),
         }
     }
 }
@@ -402,8 +427,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// The driver's options for each host.
-fn hosts(parameters: &Parameters) -> Result<Vec<PgConnectOptions>, Error> {
+/// Each host, and how to connect to it.
+fn hosts(parameters: &Parameters) -> Result<Vec<Host>, Error> {
     let (names, addresses, ports) = (parameters.list("host"), parameters.list("hostaddr"), parameters.list("port"));
     let count = names.len().max(addresses.len()).max(1);
     let port = |index: usize| -> Result<u16, Error> {
@@ -426,9 +451,45 @@ fn hosts(parameters: &Parameters) -> Result<Vec<PgConnectOptions>, Error> {
             let (address, name) = (at(&addresses, index), at(&names, index));
             let host = address.clone().or_else(|| name.clone()).unwrap_or_else(|| default_host(port));
             let name = name.or(address).unwrap_or_else(|| host.clone());
-            driver_options(parameters, &host, &name, port)
+            let options = driver_options(parameters, &host, &name, port)?;
+            Ok(Host::new(options, encryption(parameters, &host, name)?))
         })
         .collect()
+}
+
+/// What is asked for of the way to this host, whose name is not that of a socket's directory.
+fn encryption(parameters: &Parameters, host: &str, name: String) -> Result<Encryption, Error> {
+    let modes = "disable, allow, prefer, require, verify-ca or verify-full";
+    let mode = |value| read(value, "sslmode", modes, |text| text.parse::<PgSslMode>().ok());
+    let mode = parameters.get("sslmode").map(mode).transpose()?;
+    let roots = parameters.get("sslrootcert");
+    let mode = match (mode, roots) {
+        (None | Some(PgSslMode::VerifyFull), Some(roots)) if roots.text == "system" => PgSslMode::VerifyFull,
+        (Some(_), Some(roots)) if roots.text == "system" => {
+            return Err(invalid(&roots.origin, "has sslrootcert=system, and sslmode is weaker than verify-full"));
+        }
+        // As with libpq: who says which authority to trust does not want to be encrypted to anybody.
+        (Some(PgSslMode::Require), Some(_)) => PgSslMode::VerifyCa,
+        (mode, _) => mode.unwrap_or_default(),
+    };
+    let is_plain = host.starts_with('/') || matches!(mode, PgSslMode::Disable);
+    let file = |keyword: &str| match parameters.get(keyword) {
+        Some(value) if !is_plain && value.text != "system" => match fs::File::open(&value.text) {
+            Ok(_) => Ok(Some(value.text.clone().into())),
+            Err(error) => Err(value.wrong(keyword, format!("names {}, which cannot be read: {error}", value.text))),
+        },
+        _ => Ok(None),
+    };
+    let identity = match (file("sslcert")?, file("sslkey")?) {
+        (Some(certificate), Some(key)) => Some([certificate, key]),
+        (None, None) => None,
+        (certificate, _) => {
+            let (one, other) = if certificate.is_some() { ("sslcert", "sslkey") } else { ("sslkey", "sslcert") };
+            let value = parameters.get(one).expect("the file that was found");
+            return Err(value.wrong(one, format!("needs {other}, too")));
+        }
+    };
+    Ok(Encryption { mode, name, roots: file("sslrootcert")?, identity })
 }
 
 /// Where servers have their sockets, if nothing is said.
@@ -465,31 +526,16 @@ fn driver_options(parameters: &Parameters, host: &str, name: &str, port: u16) ->
         add(keyword, text);
     }
     add("application_name", parameters.text("application_name").unwrap_or("coderdb"));
-    match parameters.text("sslmode").map(str::trim) {
-        // As with libpq: nothing is encrypted on a socket, whatever is asked for, and the server would refuse to.
-        _ if host.starts_with('/') => add("sslmode", "disable"),
-        // As with libpq: who says which authority to trust does not want to be encrypted to anybody.
-        Some("require") if parameters.get("sslrootcert").is_some() => add("sslmode", "verify-ca"),
-        Some(mode) => add("sslmode", mode),
-        None => {}
-    }
-    for keyword in ["sslrootcert", "sslcert", "sslkey"] {
-        if let Some(value) = parameters.get(keyword) {
-            add(keyword, value.text.trim());
-        }
-    }
     // The driver reads the variable itself.
     if let Some(options) = parameters.get("options").filter(|options| options.origin != "PGOPTIONS") {
         add("options", &options.text);
     }
-    PgConnectOptions::from_str(&url)
-        // Poolers refuse it; servers since version 12 send the shortest digits that are exact without it.
-        .map(|options| options.extra_float_digits(None))
-        .map_err(|source| Error::Failed { place: format!("port {port} of {host}"), source })
+    PgConnectOptions::from_str(&url).map_err(|source| Error::Failed { place: format!("port {port} of {host}"), source })
 }
 
-/// The host, port and database of the options, and nothing secret.
-fn place(options: &PgConnectOptions) -> String {
+/// The host, port and database, and nothing secret.
+fn place(host: &Host) -> String {
+    let options = &host.options;
     let at = match options.get_socket() {
         Some(socket) => socket.display().to_string(),
         None => format!("{}:{}", options.get_host(), options.get_port()),

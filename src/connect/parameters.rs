@@ -58,6 +58,14 @@ pub(super) struct Value {
     pub origin: String,
 }
 
+impl Value {
+    /// An error that says where it stands.
+    pub fn wrong(&self, keyword: &str, problem: String) -> Error {
+        let problem = if self.origin.starts_with("PG") { problem } else { format!("has a {keyword} that {problem}") };
+        invalid(&self.origin, problem)
+    }
+}
+
 /// Values by keyword; the first source that has one wins.
 #[derive(Default)]
 pub(super) struct Parameters(BTreeMap<&'static str, Value>);
@@ -257,6 +265,5 @@ pub(super) fn read<T>(
     expected: impl Display,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, Error> {
-    let what = if value.origin.starts_with("PG") { String::new() } else { format!("has a {keyword} that ") };
-    parse(value.text.trim()).ok_or_else(|| invalid(&value.origin, format!("{what}is not {expected}")))
+    parse(value.text.trim()).ok_or_else(|| value.wrong(keyword, format!("is not {expected}")))
 }

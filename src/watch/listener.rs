@@ -16,10 +16,7 @@ const ECHO: Duration = Duration::from_secs(5);
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut pause = Duration::from_millis(50);
     loop {
-        // The driver listens only through a pool; this one is for one connection, and for this attempt.
-        let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
-        let pool = pool.acquire_timeout(ECHO).connect_lazy_with(shared.pool.options().preferred().clone());
-        let ended = listen(&shared, &pool, &mut pause).await;
+        let ended = listen(&shared, &mut pause).await;
         shared.queue.hears(false);
         match ended {
             Ok(()) => tracing::info!(name: "watch.listener_silent", "the listening connection is silent, and replaced"),
@@ -31,8 +28,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Hears what others say, until the connection fails, or is silent when it should not be.
-async fn listen(shared: &Shared, pool: &sqlx::PgPool, pause: &mut Duration) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+async fn listen(shared: &Shared, pause: &mut Duration) -> Result<(), sqlx::Error> {
+    // The driver listens only through a pool; this one is for one connection.
+    let connect = |options| async move {
+        let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        PgListener::connect_with(&pool.acquire_timeout(ECHO).connect_lazy_with(options)).await
+    };
+    let mut listener = shared.pool.options().connect_by(connect).await?;
+    // Where it was lost, it is looked for anew, as the pool does.
+    listener.eager_reconnect(false);
     listener.listen(store::changes::CHANNEL).await?;
     *pause = Duration::from_millis(50);
     // What was said before is for others to tell: the look comes after the ear is open.
@@ -60,8 +64,7 @@ async fn listen(shared: &Shared, pool: &sqlx::PgPool, pause: &mut Duration) -> R
                 shared.queue.has_changed();
                 shared.look.notify_one();
             }
-            // The connection was lost, and is there again.
-            None => shared.look_at_everything(),
+            None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
         }
     }
 }

@@ -12,7 +12,7 @@ use coderdb::{
 };
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::support::{self, Database, fails, run, streaming::Streaming};
+use crate::support::{self, Database, fails, run};
 
 async fn setting(conn: &mut PgConnection, name: &str) -> String {
     sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(conn).await.expect("a setting")
@@ -346,60 +346,4 @@ async fn secrets_are_read_from_the_files_that_variables_name() {
     fails(command().env("DATABASE_URL", &url).env("DATABASE_URL_FILE", &whole), 2, &[both]);
     let nowhere = "PGPASSWORD_FILE names /nowhere, which cannot be read";
     fails(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", "/nowhere"), 2, &[nowhere]);
-}
-
-/// Who signs certificates, as a file; and a certificate with its key for this address.
-pub fn certificates(directory: &std::path::Path, address: &str) -> (String, String, String) {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().expect("a key");
-    let signed = authority.self_signed(&key).expect("a certificate");
-    let file = directory.join(format!("{address}.crt"));
-    fs::write(&file, signed.pem()).expect("the file");
-    let of_server = KeyPair::generate().expect("a key");
-    let server = CertificateParams::new(vec![address.to_owned()]).expect("an address");
-    let server = server.signed_by(&of_server, &Issuer::new(authority, key)).expect("a certificate");
-    (file.display().to_string(), server.pem(), of_server.serialize_pem())
-}
-
-#[tokio::test]
-async fn verify_full_takes_no_server_that_cannot_prove_its_name() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let pid = std::process::id();
-    // Addresses of this machine that no other run of the tests has.
-    let [here, there] = [1, 2].map(|n| format!("127.{}.{}.{n}", pid >> 8 & 0xff, pid & 0xff));
-    let (trusted, certificate, key) = certificates(directory.path(), &here);
-    let (stranger, ..) = certificates(directory.path(), &there);
-    let mut server = Streaming::start(0, "").await.primary;
-    server.serve_tls(&[&here, &there], &certificate, &key);
-    server.end("INT");
-    server.restart().await;
-    let connect = async |host: &str, tls: String| {
-        let options: Options = format!("postgres://postgres@{host}/postgres?{tls}").parse().expect("a URL");
-        options.connect().await
-    };
-    let is_encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    for (host, tls) in [
-        (&here, format!("sslmode=verify-full&sslrootcert={trusted}")),
-        (&there, format!("sslmode=verify-ca&sslrootcert={trusted}")),
-        (&there, format!("sslmode=require&sslrootcert={trusted}")),
-        (&there, "sslmode=prefer".to_owned()),
-    ] {
-        let mut conn = connect(host, tls.clone()).await.unwrap_or_else(|error| panic!("{host} {tls}: {error:?}"));
-        assert!(sqlx::query_scalar::<_, bool>(is_encrypted).fetch_one(&mut conn).await.expect("an answer"), "{tls}");
-    }
-    for (host, tls, says) in [
-        (&there, format!("sslmode=verify-full&sslrootcert={trusted}"), "not valid for name"),
-        (&here, format!("sslmode=verify-full&sslrootcert={stranger}"), "certificate"),
-        (&here, format!("sslmode=require&sslrootcert={stranger}"), "certificate"),
-        (&here, "sslmode=verify-full".to_owned(), "certificate"),
-        (&here, "sslmode=disable".to_owned(), "no encryption"),
-    ] {
-        let error = connect(host, tls.clone()).await.expect_err("not to be trusted");
-        assert!(!error.is_passing(), "{tls}: {error:?}");
-        let mut coderdb = support::coderdb();
-        coderdb.env("DATABASE_URL", format!("postgres://postgres@{host}/postgres?{tls}")).args(["migrate", "status"]);
-        fails(&mut coderdb, 2, &[says]);
-    }
 }

@@ -58,6 +58,7 @@ mod show;
 mod story;
 mod support;
 mod terminal;
+mod tls;
 mod tools;
 mod watch;
 mod worker_messages;

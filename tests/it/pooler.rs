@@ -12,7 +12,6 @@ use coderdb::{
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
-    connect::certificates,
     jobs::{Rows, id},
     support::{
         self, Database, fails,
@@ -275,34 +274,6 @@ async fn a_pool_gets_over_a_pooler_that_is_restarted() {
         assert_eq!(sum(&mut pool.get().await.expect("a connection"), n, 2).await, n + 2);
     }
     drop(pgbouncer);
-}
-
-#[tokio::test]
-async fn over_tcp_it_is_encrypted_with_whom_the_certificate_names_and_with_nobody_else() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let pid = std::process::id();
-    // Addresses of this machine that no other run of the tests has.
-    let [here, there] = [3, 4].map(|n| format!("127.{}.{}.{n}", pid >> 8 & 0xff, pid & 0xff));
-    let (trusted, certificate, key) = certificates(directory.path(), &here);
-    let (stranger, ..) = certificates(directory.path(), "stranger.example");
-    let _pgbouncer = PgBouncer::start_with_tls(&format!("{here},{there}"), &certificate, &key);
-    let database = support::empty_database().await;
-    let connect = async |host: &str, tls: &str| {
-        let url = format!("postgres://postgres@{host}/{}?{tls}", database.name());
-        url.parse::<Options>().expect("a URL").pooler(Pooler::Transaction).connect().await
-    };
-    let verify = format!("sslmode=verify-full&sslrootcert={trusted}");
-    let mut conn = connect(&here, &verify).await.expect("a connection");
-    assert_eq!(sum(&mut conn, 1, 2).await, 3);
-    for (host, tls, says) in [
-        (&*there, verify.clone(), "NotValidForName"),
-        (&*here, format!("sslmode=verify-full&sslrootcert={stranger}"), "InvalidCertificate"),
-        (&*here, "sslmode=verify-full".to_owned(), "UnknownIssuer"),
-        (&*here, "sslmode=disable".to_owned(), "SSL required"),
-    ] {
-        let error = connect(host, &tls).await.expect_err(&tls);
-        assert!(format!("{error:?}").contains(says), "{tls}: {error:?}");
-    }
 }
 
 #[tokio::test]

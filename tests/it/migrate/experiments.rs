@@ -4,8 +4,8 @@ use coderdb::migrate::State;
 
 use super::{Program, Set, ask, empty, run, until};
 use crate::{
-    connect::certificates,
     support::{self, fails, streaming::Streaming},
+    tls::{addresses, certificates},
 };
 
 #[tokio::test]
@@ -168,9 +168,7 @@ async fn e12_a_unique_index_that_failed_is_built_once_the_rows_are_mended() {
 #[tokio::test]
 async fn e13_it_migrates_a_server_that_proves_its_name_and_no_other() {
     let directory = tempfile::tempdir().unwrap();
-    let pid = std::process::id();
-    // Addresses of this machine that no other test has.
-    let [here, there] = [3, 4].map(|n| format!("127.{}.{}.{n}", pid >> 8 & 0xff, pid & 0xff));
+    let [here, there] = addresses();
     let (trusted, certificate, key) = certificates(directory.path(), &here);
     let mut server = Streaming::start(0, "DROP SCHEMA public, coderdb CASCADE; CREATE SCHEMA public").await.primary;
     server.serve_tls(&[&here, &there], &certificate, &key);

@@ -84,21 +84,30 @@ impl Node {
 
     /// Lets it take encrypted connections, and no others, at these addresses of this machine from its next start on.
     pub fn serve_tls(&self, addresses: &[&str], certificate: &str, key: &str) {
-        let (uid, gid) = server_user();
-        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
-            let path = self.data.join(name);
-            fs::write(&path, text).expect("the file");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
-            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).expect("its owner");
-        }
-        let add = |file: &str, text: &str| {
-            let path = self.data.join(file);
-            // Of the rules, the first one that fits counts.
-            fs::write(&path, text.to_owned() + &fs::read_to_string(&path).expect("the settings"))
-                .expect("the settings");
-        };
-        add("postgresql.auto.conf", &format!("listen_addresses = '{}'\nssl = on\n", addresses.join(",")));
-        add("pg_hba.conf", "hostnossl all all all reject\nhostssl all all all trust\n");
+        self.place("server.crt", certificate);
+        self.place("server.key", key);
+        self.prepend("postgresql.auto.conf", &format!("listen_addresses = '{}'\nssl = on\n", addresses.join(",")));
+        self.prepend("pg_hba.conf", "hostnossl all all all reject\nhostssl all all all trust\n");
+    }
+
+    /// A file of its own.
+    pub fn place(&self, name: &str, text: &str) {
+        let (path, (uid, gid)) = (self.data.join(name), server_user());
+        fs::write(&path, text).expect("the file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid)).expect("its owner");
+    }
+
+    /// Puts this in front of what stands in the file: of the rules of `pg_hba.conf`, the first one that fits counts.
+    pub fn prepend(&self, file: &str, text: &str) {
+        let path = self.data.join(file);
+        let before = fs::read_to_string(&path).expect("the settings");
+        fs::write(&path, text.to_owned() + &before).expect("the settings");
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.data.with_extension("log")).expect("a log")
     }
 
     /// Its socket.
