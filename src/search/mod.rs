@@ -126,9 +126,10 @@ impl Query {
     /// Several tags, several bounds on the time, and several negations make sense.
     pub fn push(&mut self, term: Term) -> Result<(), Problem> {
         let is_same = |there: &Term| match (&there.condition, &term.condition) {
-            (Condition::Created(_), _) => false,
+            (Condition::Created(_), _)
+            | (Condition::Tag(..), Condition::Untagged)
+            | (Condition::Untagged, Condition::Tag(..)) => false,
             (Condition::Tag(a, _), Condition::Tag(b, _)) => a == b,
-            (Condition::Tag(..), Condition::Untagged) | (Condition::Untagged, Condition::Tag(..)) => false,
             (a, b) => a.key() == b.key(),
         };
         if !term.negated && self.terms.iter().filter(|there| !there.negated).any(is_same) {

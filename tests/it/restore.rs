@@ -17,7 +17,7 @@ use crate::support::{self, CODERDB, Database, coderdb, run};
 
 /// A server of its own, of the version that is installed, with the demo.
 struct Source {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     server: Child,
     url: String,
 }
@@ -34,12 +34,12 @@ impl Source {
         let url = url.trim().to_owned();
         let demo = run(coderdb().arg("demo").env("DATABASE_URL", &url));
         assert_eq!(demo.code, 0, "{}", demo.stderr);
-        Self { _dir: dir, server, url }
+        Self { dir, server, url }
     }
 
     /// The database as a dump in this form, in a file of that directory.
     fn dump(&self, form: &str, options: &[&str]) -> std::path::PathBuf {
-        let file = self._dir.path().join(form);
+        let file = self.dir.path().join(form);
         let dump = Command::new("pg_dump").args(options).arg("-f").arg(&file).arg(&self.url).output();
         let dump = dump.expect("pg_dump, which comes with the server");
         assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
