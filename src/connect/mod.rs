@@ -134,7 +134,11 @@ impl Options {
     /// [`Error::Invalid`] for anything that is there and cannot be understood.
     pub fn from_environment() -> Result<Option<Self>, Error> {
         if configured().is_none() {
-            return Ok(None);
+            // Somebody meant to configure a database: no other one may take its place.
+            return match parameters::variable("DATABASE_URL_FILE")? {
+                Some(_) => Err(invalid("DATABASE_URL_FILE", "is set and empty: name a file, or unset it")),
+                None => Ok(None),
+            };
         }
         let url = parameters::secret("DATABASE_URL")?.filter(|url| !url.is_empty());
         let options = Self::read(url.as_deref(), "DATABASE_URL")?;
@@ -157,11 +161,10 @@ impl Options {
 
     fn from_parameters(parameters: &Parameters) -> Result<Self, Error> {
         let seconds = |value: &Value| {
-            read(value, "connect_timeout", "a number of seconds", |text| text.parse().ok()).map(|seconds| match seconds
-            {
-                0 => Duration::MAX,
-                seconds => Duration::from_secs(seconds),
-            })
+            let seconds = read(value, "connect_timeout", "a number of seconds", |text| text.parse::<i64>().ok())?;
+            // As with libpq: 0 and less are for ever.
+            let some = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+            Ok(some.map_or(Duration::MAX, Duration::from_secs))
         };
         let target = |value: &Value| {
             let words = Target::ALL.map(Target::as_str).join(", ");
@@ -505,9 +508,13 @@ fn default_host(port: u16) -> String {
 /// Through the driver's own parser: for some settings there is no other way in. The name is that of the password file.
 fn driver_options(parameters: &Parameters, host: &str, name: &str, port: u16) -> Result<PgConnectOptions, Error> {
     let port = port.to_string();
-    let user = parameters
-        .text("user")
-        .map_or_else(|| PgConnectOptions::new_without_pgpass().get_username().to_owned(), str::to_owned);
+    // As with libpq: that of the operating system.
+    let user = match parameters.text("user") {
+        Some(user) => user.to_owned(),
+        None => whoami::username().map_err(|error| {
+            invalid("PGUSER", format!("is not set, and the operating system has no name for this process: {error}"))
+        })?,
+    };
     let database = parameters.text("dbname").unwrap_or(&user);
     // libpq looks for these under this name, and for other sockets under their directory.
     let name = if SOCKETS.contains(&name) { "localhost" } else { name };

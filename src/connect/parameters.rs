@@ -37,20 +37,43 @@ const KEYWORDS: &[(&str, &str)] = &[
 /// Those that say where a database is or how to enter it, and not just how to talk to it.
 const NOT_A_PLACE: &[&str] = &["PGAPPNAME", "PGCONNECT_TIMEOUT", "PGTARGETSESSIONATTRS"];
 
-/// libpq's variables for protection that there is not here.
-const PROTECTION: &[&str] = &[
-    "PGCHANNELBINDING",
-    "PGGSSENCMODE",
-    "PGREQUIREAUTH",
-    "PGREQUIREPEER",
-    "PGREQUIRESSL",
-    "PGSSLCRL",
-    "PGSSLCRLDIR",
-    "PGSSLMINPROTOCOLVERSION",
+/// libpq's other keywords: with the variables of those that protect, and with the values that ask for nothing that is
+/// missing here (`*` for any).
+const OTHERS: &[(&str, &str, &[&str])] = &[
+    ("channel_binding", "PGCHANNELBINDING", &["disable", "prefer"]),
+    ("client_encoding", "", &["utf8", "utf-8", "unicode", "auto"]),
+    ("fallback_application_name", "", &["*"]),
+    ("gssdelegation", "", &["0"]),
+    ("gssencmode", "PGGSSENCMODE", &["disable", "prefer"]),
+    ("gsslib", "", &["*"]),
+    ("keepalives", "", &["0"]),
+    ("keepalives_count", "", &[]),
+    ("keepalives_idle", "", &[]),
+    ("keepalives_interval", "", &[]),
+    ("krbsrvname", "", &["*"]),
+    ("load_balance_hosts", "", &["disable"]),
+    ("max_protocol_version", "", &["3.0", "3.2", "latest"]),
+    ("min_protocol_version", "PGMINPROTOCOLVERSION", &["3.0"]),
+    ("replication", "", &["0", "false", "off", "no"]),
+    ("require_auth", "PGREQUIREAUTH", &[]),
+    ("requirepeer", "PGREQUIREPEER", &[]),
+    ("requiressl", "PGREQUIRESSL", &["0"]),
+    ("ssl_max_protocol_version", "", &["TLSv1.3"]),
+    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", &["TLSv1", "TLSv1.1", "TLSv1.2"]),
+    ("sslcertmode", "", &["allow"]),
+    ("sslcompression", "", &["0"]),
+    ("sslcrl", "PGSSLCRL", &[]),
+    ("sslcrldir", "PGSSLCRLDIR", &[]),
+    ("sslnegotiation", "", &["postgres"]),
+    ("sslpassword", "", &[]),
+    ("sslsni", "", &["1"]),
+    ("tcp_user_timeout", "", &["0"]),
 ];
 
-/// What they may say: that none is asked for, or what holds anyway.
-const NO_PROTECTION: &[&str] = &["", "0", "disable", "prefer", "TLSv1", "TLSv1.1", "TLSv1.2"];
+/// Whether it asks for nothing that is missing here. An empty value says nothing.
+fn is_harmless(value: &str, harmless: &[&str]) -> bool {
+    value.is_empty() || harmless.iter().any(|one| *one == "*" || one.eq_ignore_ascii_case(value))
+}
 
 /// A value, and where it stands.
 pub(super) struct Value {
@@ -86,10 +109,20 @@ impl Parameters {
 
     /// Keeps what a source says of a keyword, unless one before it has. An empty value says nothing.
     fn add(&mut self, keyword: &str, text: String, origin: &str) -> Result<(), Error> {
+        if let Some((_, _, harmless)) = OTHERS.iter().find(|(known, ..)| *known == keyword) {
+            // Not its value: one of them is a password.
+            let problem = match harmless {
+                [] => format!("has a {keyword}, which is not supported"),
+                some => format!(
+                    "has a {keyword} that asks for what is not supported: leave it out, or write {}",
+                    some.join(" or ")
+                ),
+            };
+            return if is_harmless(&text, harmless) { Ok(()) } else { Err(invalid(origin, problem)) };
+        }
         let Some((keyword, _)) = KEYWORDS.iter().find(|(known, _)| *known == keyword) else {
-            // Not its name: what follows a question mark in a password that is not encoded looks like one.
             let known = KEYWORDS.iter().map(|(keyword, _)| *keyword).collect::<Vec<_>>().join(", ");
-            return Err(invalid(origin, format!("has a parameter that is not supported; use {known}")));
+            return Err(invalid(origin, format!("has the parameter {keyword:?}, which is not supported; use {known}")));
         };
         if text.contains('\0') {
             return Err(invalid(origin, format!("has a NUL character in {keyword}")));
@@ -145,6 +178,7 @@ impl Parameters {
             ("port", &ports),
             ("dbname", path.strip_prefix('/').unwrap_or(path)),
         ];
+        let has_at = query.contains('@');
         let query = query.split('&').filter(|pair| !pair.is_empty());
         let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         // In a URL, the last one wins.
@@ -154,6 +188,12 @@ impl Parameters {
             };
             // As the driver has spelt them.
             let keyword = if keyword.starts_with("ssl-") { keyword.replace('-', "") } else { keyword.to_owned() };
+            let is_known = KEYWORDS.iter().any(|(known, _)| *known == keyword)
+                || OTHERS.iter().any(|(known, ..)| *known == keyword);
+            // It may be a part of a password, and is not shown then.
+            if has_at && !is_known {
+                return wrong("has an @ after a ?: write ? as %3F in a password, and @ as %40 in a parameter");
+            }
             self.add(&keyword, text.into_owned(), origin)?;
         }
         Ok(())
@@ -201,14 +241,15 @@ impl Parameters {
             Some(file) => Some(PathBuf::from(file)),
             None => env::home_dir().map(|home| home.join(".pg_service.conf")),
         };
-        let system = env::var_os("PGSYSCONFDIR").map_or_else(|| "/etc/postgresql-common".into(), PathBuf::from);
+        let system = env::var_os("PGSYSCONFDIR").filter(|directory| !directory.is_empty());
+        let system = system.map_or_else(|| "/etc/postgresql-common".into(), PathBuf::from);
         user.into_iter().chain([system.join("pg_service.conf")]).collect()
     }
 
     /// What libpq's variables say of all keywords.
     pub fn add_environment(&mut self) -> Result<(), Error> {
-        for name in PROTECTION {
-            if variable(name)?.is_some_and(|value| !NO_PROTECTION.contains(&value.as_str())) {
+        for (_, name, harmless) in OTHERS.iter().filter(|(_, name, _)| !name.is_empty()) {
+            if variable(name)?.is_some_and(|value| !is_harmless(&value, harmless)) {
                 return Err(invalid(name, "asks for a protection that is not supported"));
             }
         }
@@ -252,7 +293,10 @@ pub(super) fn secret(name: &str) -> Result<Option<String>, Error> {
         (Some(_), Some(_)) => Err(invalid(&of_file, format!("is set, and so is {name}: unset one of them"))),
         (value, None) => Ok(value),
         (None, Some(file)) => match fs::read_to_string(&file) {
-            Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned())),
+            Ok(text) => match text.trim_end_matches(['\n', '\r']) {
+                "" => Err(invalid(&of_file, format!("names {file}, which is empty"))),
+                text => Ok(Some(text.to_owned())),
+            },
             Err(error) => Err(invalid(&of_file, format!("names {file}, which cannot be read: {error}"))),
         },
     }

@@ -13,7 +13,10 @@ use deadpool::managed::{self, Object, RecycleError, RecycleResult};
 use sqlx::{Connection as _, PgConnection};
 
 use super::{Settings, Shared};
-use crate::connect::{self, Options};
+use crate::{
+    connect::{self, Options},
+    store,
+};
 
 /// How long a server that could not be reached is left alone, by all callers together.
 pub(super) const RETRY: Duration = Duration::from_millis(50);
@@ -34,6 +37,8 @@ pub(super) struct Pooled {
     unsettled: bool,
     /// How many connections had broken when this one was last used.
     broken: u64,
+    /// How often a statement had been outdated when this one was opened.
+    outdated: u64,
     /// How far its server had replayed, timeline and position, when it was last asked.
     #[cfg(feature = "replica")]
     replayed: Option<(u32, u64)>,
@@ -154,16 +159,17 @@ impl managed::Manager for Manager {
             // Said by whoever gives up before there is an answer.
             none => *none = Some(Failure { why: format!("no answer yet from {}", self.options), until: None }),
         }
+        let outdated = store::outdated();
         match self.options.connect().await {
             Ok(connection) => {
                 *self.failure() = None;
                 self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);
-                let broken = self.shared.broken.load(Ordering::Relaxed);
                 Ok(Pooled {
                     connection,
                     used: Instant::now(),
                     unsettled: false,
-                    broken,
+                    broken: self.shared.broken.load(Ordering::Relaxed),
+                    outdated,
                     #[cfg(feature = "replica")]
                     replayed: None,
                 })
@@ -179,7 +185,7 @@ impl managed::Manager for Manager {
 
     async fn recycle(&self, pooled: &mut Pooled, metrics: &managed::Metrics) -> RecycleResult<NotOpened> {
         let counters = &self.shared.counters;
-        let fit = if metrics.age() > self.settings.max_lifetime {
+        let fit = if metrics.age() > self.settings.max_lifetime || pooled.outdated != store::outdated() {
             false
         } else {
             let is_doubtful = pooled.unsettled

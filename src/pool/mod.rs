@@ -38,7 +38,7 @@ use std::{
 
 use deadpool::managed;
 
-use crate::connect::Options;
+use crate::{connect::Options, store};
 pub use connection::Connection;
 use connection::{Manager, NotOpened, RETRY};
 pub use error::{Error, Holder};
@@ -69,6 +69,12 @@ impl Default for Settings {
             max_lifetime: Duration::from_mins(30),
         }
     }
+}
+
+/// Tells of an error of a statement of your own; the operations of this library tell of theirs. Where the schema has changed
+/// below what a connection has prepared, no connection that was opened before is lent again, in any pool of this process.
+pub fn tell(error: &sqlx::Error) {
+    store::note_outdated(error);
 }
 
 /// The pool. A clone is the same pool.

@@ -1,6 +1,11 @@
 //! What can go wrong between a caller and the database.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use sqlx::postgres::PgDatabaseError;
 
 use crate::authz::Denied;
 
@@ -103,6 +108,7 @@ impl Error {
 
     /// Sorts what the driver says of the query with this name.
     pub(crate) fn from_sqlx(query: &'static str, error: sqlx::Error) -> Self {
+        note_outdated(&error);
         let state =
             error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
         match (error, state.as_deref()) {
@@ -116,6 +122,37 @@ impl Error {
             (error, Some("57P01" | "57P02" | "57P03" | "53300")) => Self::Unavailable(error),
             (source, _) => Self::Sql { query, source },
         }
+    }
+}
+
+/// How often a connection's prepared statements were found not to fit any more, in this process.
+static OUTDATED: AtomicU64 = AtomicU64::new(0);
+
+/// See [`note_outdated`].
+#[cfg(feature = "pool")]
+pub(crate) fn outdated() -> u64 {
+    OUTDATED.load(Ordering::Relaxed)
+}
+
+/// Notes an error that says that what its connection has prepared, or knows of types, is that of another schema: on the
+/// same connection it would come again. So pools replace all connections that were opened before.
+pub(crate) fn note_outdated(error: &sqlx::Error) {
+    let Some(error) = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) else {
+        return;
+    };
+    let is_outdated = match error.code() {
+        // Its columns have other types than those that the client was told. The message is translated.
+        "0A000" => error.routine() == Some("RevalidateCachedQuery"),
+        // Types were dropped and made anew. This message is not translated.
+        "XX000" => error.message().starts_with("cache lookup failed for type "),
+        // The server has forgotten it: DISCARD, DEALLOCATE, or a pooler.
+        "26000" => true,
+        _ => false,
+    };
+    if is_outdated {
+        OUTDATED.fetch_add(1, Ordering::Relaxed);
+        let (sqlstate, reason) = (error.code(), error.message());
+        tracing::warn!(name: "store.statement_outdated", sqlstate, reason, "the schema has changed below a prepared statement");
     }
 }
 

@@ -42,6 +42,8 @@ pub mod workspaces;
 
 pub(crate) use codec::{StoredInput, StoredJson, Timestamp};
 pub use error::Error;
+#[cfg(feature = "pool")]
+pub(crate) use error::{note_outdated, outdated};
 
 /// The connection that every operation takes.
 pub use sqlx::PgConnection;

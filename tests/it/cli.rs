@@ -248,7 +248,7 @@ async fn the_demo_does_not_migrate_a_database_with_rows_of_others() {
 fn a_misspelt_parameter_of_the_url_does_not_turn_off_encryption_in_silence() {
     let mut coderdb = support::coderdb();
     coderdb.env("DATABASE_URL", "postgres://u@127.0.0.1:1/db?sslmod=verify-full").args(["migrate", "status"]);
-    fails(&mut coderdb, 2, &["parameter that is not supported", "sslmode"]);
+    fails(&mut coderdb, 2, &["the parameter \"sslmod\", which is not supported", "sslmode"]);
 }
 
 #[tokio::test]

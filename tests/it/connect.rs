@@ -201,8 +201,17 @@ fn what_a_url_cannot_mean_is_said_without_what_may_be_a_secret() {
         ("postgres://u:1/s3cret@h/db", "%2F"),
         ("postgres://u:1,2/s3cret@h/db", "%2F"),
         ("postgres://u:1#s3cret@h/db", "%23"),
-        ("postgres://u:1?s3cret@h/db", "not supported; use host, "),
-        ("postgres://u@h/db?s3cret=1", "not supported"),
+        ("postgres://u:1?s3cret@h/db", "%3F"),
+        ("postgres://u:1?s3cret=1@h/db", "%3F"),
+        ("postgres://u:1?host=s3cret@h&s3cret=1/db", "%3F"),
+        ("postgres://u@h/db?sslmod=s3cret", "the parameter \"sslmod\", which is not supported; use host, "),
+        ("postgres://u@h/db?sslpassword=s3cret", "has a sslpassword, which is not supported"),
+        (
+            "postgres://u@h/db?channel_binding=require",
+            "a channel_binding that asks for what is not supported: leave it out, or write disable or prefer",
+        ),
+        ("postgres://u@h/db?client_encoding=latin1", "a client_encoding that"),
+        ("postgres://u@h/db?keepalives_idle=30", "has a keepalives_idle, which is not supported"),
         ("postgres://u@h/db?password=s3cret%00", "NUL character in password"),
         ("postgres://u:%ff@h/db", "UTF-8"),
         ("postgres://u@h/db?sslmode=verify_full", "sslmode that is not disable, allow"),
@@ -217,6 +226,88 @@ fn what_a_url_cannot_mean_is_said_without_what_may_be_a_secret() {
         assert!(error.to_string().starts_with("the URL ") && error.to_string().contains(problem), "{url}: {error}");
         assert!(!shown.contains("s3cret"), "{shown}");
     }
+}
+
+#[test]
+fn a_parameter_that_asks_for_nothing_more_is_accepted_wherever_it_stands() {
+    for harmless in [
+        "channel_binding=prefer",
+        "channel_binding=disable",
+        "client_encoding=utf8",
+        "client_encoding=UTF8",
+        "client_encoding=auto",
+        "fallback_application_name=psql",
+        "gssencmode=disable",
+        "gssencmode=prefer",
+        "keepalives=0",
+        "krbsrvname=postgres",
+        "load_balance_hosts=disable",
+        "max_protocol_version=latest",
+        "require_auth=",
+        "ssl_min_protocol_version=TLSv1.2",
+        "sslcertmode=allow",
+        "sslcompression=0",
+        "sslnegotiation=postgres",
+        "sslsni=1",
+        "connect_timeout=-1",
+    ] {
+        let url = format!("postgres://u@h/db?{harmless}&port=7");
+        assert_eq!(url.parse::<Options>().expect(harmless).to_string(), "database \"db\" at h:7");
+        let (mut coderdb, _directory) =
+            with_service(&format!("[production]\n{harmless}\nhost=127.0.0.1\nport=1\nuser=u\n"));
+        fails(&mut coderdb, 4, &["127.0.0.1:1"]);
+    }
+}
+
+#[tokio::test]
+async fn without_a_user_it_is_that_of_the_operating_system_and_empty_variables_are_absent() {
+    let database = support::empty_database().await;
+    let id = std::process::Command::new("id").arg("-un").output().expect("a name").stdout;
+    let user = String::from_utf8(id).expect("a name").trim_end().to_owned();
+    let role = format!("DO $$ BEGIN CREATE ROLE {user:?} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(role)).execute(&mut database.connect().await).await.expect("a role");
+    let url = format!("postgres:///{}?host={}", database.name(), socket());
+    let mut conn = url.parse::<Options>().expect("a URL").connect().await.expect("a connection");
+    let found: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(&mut conn).await.expect("a name");
+    assert_eq!(found, user);
+    let mut coderdb = support::coderdb();
+    coderdb.env("DATABASE_URL", &url).args(["migrate", "status"]);
+    for variable in [
+        "PGAPPNAME",
+        "PGCHANNELBINDING",
+        "PGCONNECT_TIMEOUT",
+        "PGDATABASE",
+        "PGGSSENCMODE",
+        "PGHOST",
+        "PGHOSTADDR",
+        "PGOPTIONS",
+        "PGPASSFILE",
+        "PGPASSWORD",
+        "PGPASSWORD_FILE",
+        "PGPORT",
+        "PGREQUIREAUTH",
+        "PGREQUIREPEER",
+        "PGREQUIRESSL",
+        "PGSERVICE",
+        "PGSERVICEFILE",
+        "PGSSLCERT",
+        "PGSSLCRL",
+        "PGSSLKEY",
+        "PGSSLMINPROTOCOLVERSION",
+        "PGSSLMODE",
+        "PGSSLROOTCERT",
+        "PGTARGETSESSIONATTRS",
+        "PGUSER",
+    ] {
+        coderdb.env(variable, "");
+    }
+    let ran = run(&mut coderdb);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    // Not the file of that name in whatever directory it runs in.
+    let (mut coderdb, directory) = with_service("[other]\n");
+    fs::write(directory.path().join("pg_service.conf"), "[production]\nhost=/nowhere\n").expect("the file");
+    coderdb.current_dir(&directory).env("PGSYSCONFDIR", "");
+    fails(&mut coderdb, 2, &["names the service \"production\", which is not in "]);
 }
 
 #[test]
@@ -252,7 +343,7 @@ async fn a_service_file_says_what_the_url_leaves_out_and_variables_what_both_do(
     );
     for (line, problem) in [
         ("hots=x", "line 2 of "),
-        ("hots=x", "a parameter that is not supported"),
+        ("hots=x", "the parameter \"hots\", which is not supported"),
         ("port=x", "has a port that is not a port"),
         ("service=other", "a service inside of a service"),
         ("s3cret", "is not keyword=value"),
@@ -344,6 +435,15 @@ async fn secrets_are_read_from_the_files_that_variables_name() {
     fails(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", &wrong), 2, &["refused the connection"]);
     let both = "DATABASE_URL_FILE is set, and so is DATABASE_URL";
     fails(command().env("DATABASE_URL", &url).env("DATABASE_URL_FILE", &whole), 2, &[both]);
+    let empty = file("empty", "\n");
+    let is_empty = format!("_FILE names {}, which is empty", empty.display());
+    fails(command().env("DATABASE_URL_FILE", &empty), 2, &["DATABASE_URL", &is_empty]);
+    fails(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", &empty), 2, &["PGPASSWORD", &is_empty]);
+    fails(command().env("DATABASE_URL_FILE", ""), 2, &["DATABASE_URL_FILE is set and empty"]);
+    assert_eq!(
+        run(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", &password).env("DATABASE_URL_FILE", "")).code,
+        0
+    );
     let nowhere = "PGPASSWORD_FILE names /nowhere, which cannot be read";
     fails(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", "/nowhere"), 2, &[nowhere]);
 }

@@ -34,7 +34,7 @@ fn modules_depend_on_each_other_in_one_direction_only() {
         ("migrate", &["connect"]),
         ("postgres", &[]),
         ("connect", &[]),
-        ("pool", &["connect"]),
+        ("pool", &["connect", "store"]),
         ("replica", &["authz", "connect", "pool", "store"]),
         ("watch", &["authz", "connect", "model", "pool", "store"]),
         ("tools", &["authz", "model", "pool", "store", "watch"]),

@@ -3,14 +3,18 @@
 use std::{
     future::poll_fn,
     pin::pin,
+    sync::{Arc, Mutex},
     task::Poll,
     time::{Duration, Instant},
 };
 
 use coderdb::{
     connect::{Options, Pooler},
-    pool::{Error, Pool, Settings},
+    migrate,
+    model::{JobFilter, PageRequest},
+    pool::{self, Error, Pool, Settings},
     sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions},
+    store, uuid,
 };
 use tokio::task::JoinSet;
 
@@ -374,6 +378,100 @@ async fn connections_are_checked_after_an_idle_while_and_replaced_when_they_are_
     }
     let metrics = pool.metrics();
     assert_eq!((metrics.checked, metrics.opened, metrics.replaced), (0, 3, 2));
+}
+
+/// Runs this test in a process of its own, whose pools nobody else uses; false in that process.
+fn runs_alone(test: &str) -> bool {
+    const ALONE: &str = "CODERDB_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return false;
+    }
+    let mut alone = std::process::Command::new(std::env::current_exe().expect("this program"));
+    let output = alone.args(["--exact", test]).env(ALONE, "1").output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    true
+}
+
+/// What the library logs until the guard is dropped, on this thread.
+fn logged() -> (tracing::subscriber::DefaultGuard, Arc<Mutex<Vec<u8>>>) {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("the log").write(text)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    (tracing::subscriber::set_default(subscriber), log.0)
+}
+
+/// Does both on each connection that there is: an operation of the library, and a statement of the service's own.
+async fn list_and_own(pool: &Pool) -> Result<(), String> {
+    #[derive(sqlx::Type)]
+    #[sqlx(type_name = "mood", rename_all = "lowercase")]
+    enum Mood {
+        Good,
+    }
+    let (permit, page) = (support::read_jobs(uuid::Uuid::nil()), PageRequest::first(10));
+    let held = [pool.get().await.expect("one"), pool.get().await.expect("the other")];
+    for mut connection in held {
+        let listed = store::jobs::list(&mut connection, &permit, &JobFilter::default(), page).await;
+        listed.map_err(|error| format!("{error:?}"))?;
+        for own in ["SELECT n FROM own WHERE $1 <> 'bad'", "SELECT $1::text"] {
+            let own = sqlx::query(own).bind(Mood::Good).execute(&mut *connection).await;
+            own.inspect_err(pool::tell).map_err(|error| format!("{error:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_whose_statements_no_longer_fit_are_replaced_at_the_first_error() {
+    if runs_alone("pool::connections_whose_statements_no_longer_fit_are_replaced_at_the_first_error") {
+        return;
+    }
+    // PgBouncer has such statements on its own sessions: docs/operations.md.
+    let database = support::database().await.directly();
+    let pool = database.pool(settings(2));
+    let mut admin = database.connect().await;
+    let own = "CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TABLE own (n int)";
+    sqlx::raw_sql(own).execute(&mut admin).await.expect("what is the service's own");
+    list_and_own(&pool).await.expect("nothing has changed");
+    for (change, code) in [
+        // As after `pg_restore --clean`: all tables and types have other numbers.
+        ("DROP SCHEMA public CASCADE; CREATE SCHEMA public; DROP SCHEMA IF EXISTS coderdb CASCADE", "0A000"),
+        ("ALTER TABLE own ALTER n TYPE bigint", "0A000"),
+        ("DROP TYPE mood; CREATE TYPE mood AS ENUM ('good', 'bad')", "XX000"),
+        ("", "26000"),
+    ] {
+        let (_guard, log) = logged();
+        if change.is_empty() {
+            let mut connection = pool.get().await.expect("a connection");
+            sqlx::raw_sql("DEALLOCATE ALL").execute(&mut *connection).await.expect("an answer");
+        } else {
+            sqlx::raw_sql(change).execute(&mut admin).await.expect("the change");
+        }
+        if change.starts_with("DROP SCHEMA") {
+            migrate::up(&mut admin, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+            sqlx::raw_sql(own).execute(&mut admin).await.expect("what is the service's own");
+        }
+        let before = pool.metrics();
+        let error = list_and_own(&pool).await.expect_err("it is not what was prepared");
+        assert!(error.contains(&format!("code: \"{code}\"")), "{change}: {error}");
+        for _ in 0..3 {
+            list_and_own(&pool).await.expect("new connections");
+        }
+        let after = pool.metrics();
+        assert_eq!((after.opened - before.opened, after.replaced - before.replaced), (2, 2), "{change}");
+        let log = String::from_utf8(log.lock().expect("the log").clone()).expect("a text");
+        assert_eq!(log.matches("the schema has changed below a prepared statement").count(), 1, "{change}: {log}");
+    }
 }
 
 #[tokio::test]
