@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod authz;
+#[cfg(feature = "watch")]
+pub mod cancel;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

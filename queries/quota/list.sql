@@ -1,5 +1,5 @@
 -- What the members of the organization $1 consume and may consume there (domain 7.1), in credits, in the order of their
--- names in lower case: at most $3 of those behind the name $2.
+-- names in lower case: at most $3 of those behind the name $2, all if null.
 SELECT
     u.id,
     u.username,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     authz::{ListQuota, ReadQuota},
-    model::{Organization, Quota, User, UserQuota, UserRef},
+    model::{Organization, Page, PageRequest, Quota, User, UserQuota, UserRef},
     store::quota,
 };
 
@@ -75,26 +75,29 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
         args.over.is_none_or(|percent| consumed > 0 && is_over(percent))
     };
     let mut table = listing(&["user", "credits consumed", "budget"]);
-    let (mut array, mut after, mut is_any) = (Array::default(), String::new(), false);
+    let (mut array, mut page, mut is_any, mut is_shown) = (Array::default(), PageRequest::first(PAGE), false, false);
     loop {
-        let mut members = quota::list(&mut database, &permit, &after, PAGE).await?;
-        let next = members.last().filter(|_| members.len() == PAGE as usize).map(|member| member.username.clone());
-        members.retain(is_over);
+        let Page { rows: mut members, next } = quota::list(&mut database, &permit, page).await?;
         is_any |= !members.is_empty();
+        members.retain(is_over);
+        is_shown |= !members.is_empty();
         let is_read = print_on(&match args.output {
             Output::Json => array.push(&members)?,
             Output::Table if members.is_empty() => String::new(),
             Output::Table => table.page(members.iter().map(cells).collect()),
         })?;
         match next {
-            Some(next) if is_read => after = next,
+            Some(next) if is_read => page = PageRequest::after(next, PAGE),
             _ => break,
         }
     }
     match args.output {
         Output::Json => print(array.end())?,
-        Output::Table if !is_any => note("No members found"),
-        Output::Table => {}
+        Output::Table => match args.over {
+            _ if is_shown => {}
+            Some(percent) if is_any => note(&format!("No member consumes {percent}% of the budget or more")),
+            _ => note("No members found"),
+        },
     }
     database.close().await;
     Ok(ExitCode::SUCCESS)

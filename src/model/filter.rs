@@ -64,16 +64,22 @@ pub struct Exclude {
     pub error_codes: Vec<JobErrorCode>,
 }
 
-/// Which part of a listing: how many rows, and after which.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PageRequest {
+/// Which part of a listing: how many rows, and after which. Each listing has a cursor of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRequest<C = Cursor> {
     /// At most so many rows; `None` for all. Zero rows are what they say: an empty page, and no next one.
     pub limit: Option<u32>,
     /// Only rows that come after this place; `None` from the beginning.
-    pub after: Option<Cursor>,
+    pub after: Option<C>,
 }
 
-impl PageRequest {
+impl<C> Default for PageRequest<C> {
+    fn default() -> Self {
+        Self { limit: None, after: None }
+    }
+}
+
+impl<C> PageRequest<C> {
     /// The first `limit` rows.
     #[must_use]
     pub const fn first(limit: u32) -> Self {
@@ -82,7 +88,7 @@ impl PageRequest {
 
     /// The next `limit` rows after a place.
     #[must_use]
-    pub const fn after(cursor: Cursor, limit: u32) -> Self {
+    pub fn after(cursor: C, limit: u32) -> Self {
         Self { limit: Some(limit), after: Some(cursor) }
     }
 }
@@ -98,9 +104,20 @@ pub struct Cursor {
 
 /// Some rows of a listing.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Page<T> {
+pub struct Page<T, C = Cursor> {
     /// The rows, in the order of the listing.
     pub rows: Vec<T>,
     /// Where the next page begins; `None` when this is the last one.
-    pub next: Option<Cursor>,
+    pub next: Option<C>,
+}
+
+impl<T, C> Page<T, C> {
+    /// The page out of its rows and the one behind them, by which it is known that there are more.
+    pub(crate) fn of(mut rows: Vec<T>, limit: Option<u32>, cursor: impl FnOnce(&T) -> C) -> Self {
+        let next = limit.filter(|limit| rows.len() > *limit as usize).and_then(|limit| {
+            rows.truncate(limit as usize);
+            rows.last().map(cursor)
+        });
+        Self { rows, next }
+    }
 }

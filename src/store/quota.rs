@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use super::{Error, Result, input, transaction};
 use crate::{
     authz::{ListQuota, ReadQuota, RunJobs},
-    model::{JobId, Quota, UserQuota},
+    model::{JobId, Page, PageRequest, Quota, UserQuota},
 };
 
 /// What became of a quota commit.
@@ -69,18 +69,26 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
 }
 
 /// What the members of the organization consume there and may consume, as [`usage`] says of each, in the order of their
-/// names in lower case: at most `limit` of those behind the name `after`, which is empty at first. One round trip, one
-/// snapshot, no locks.
+/// names in lower case. The cursor is the name of the last member of the page before. One round trip, one snapshot, no
+/// locks.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a name with NUL characters.
 #[tracing::instrument(name = "db.quota.list", skip_all)]
-pub async fn list(conn: &mut PgConnection, permit: &ListQuota, after: &str, limit: u32) -> Result<Vec<UserQuota>> {
-    input::text("after", after)?;
-    sqlx::query_file_as!(UserQuota, "queries/quota/list.sql", permit.organization().0, after, i64::from(limit))
+pub async fn list(
+    conn: &mut PgConnection,
+    permit: &ListQuota,
+    page: PageRequest<String>,
+) -> Result<Page<UserQuota, String>> {
+    let after = page.after.unwrap_or_default();
+    input::text("after", &after)?;
+    // One more than asked for: is there a next page?
+    let limit = page.limit.map(|limit| i64::from(limit) + 1);
+    let rows = sqlx::query_file_as!(UserQuota, "queries/quota/list.sql", permit.organization().0, after, limit)
         .fetch_all(conn)
         .await
-        .map_err(|e| Error::from_sqlx("quota/list", e))
+        .map_err(|e| Error::from_sqlx("quota/list", e))?;
+    Ok(Page::of(rows, page.limit, |last| last.username.clone()))
 }
 
 #[derive(FromRow)]

@@ -101,6 +101,7 @@ jobs::list                       list         : owner @admin @template-admin @jo
 jobs::reap                       site         : reaper
 jobs::reap_candidates            site         : reaper
 jobs::update                     thing        : daemon
+jobs::would_cancel_batch         owned        : owner @admin member operator
 licenses::delete                 site         : owner operator
 licenses::get                    site         : owner entitlements operator
 licenses::insert                 site         : owner operator
@@ -655,9 +656,12 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let outcome = store::jobs::cancel(conn, &CancelJobs::check(who, organization)?, job, None, NOW).await?;
             usize::from(matches!(outcome, CancelOutcome::Canceled(canceled) if canceled.id == job))
         }
-        "jobs::cancel_batch" => {
+        "jobs::cancel_batch" | "jobs::would_cancel_batch" => {
             let permit = CancelJobs::check(who, organization)?;
-            let outcomes = store::jobs::cancel_batch(conn, &permit, &[job], None, NOW).await?;
+            let outcomes = match operation {
+                "jobs::cancel_batch" => store::jobs::cancel_batch(conn, &permit, &[job], None, NOW).await?,
+                _ => store::jobs::would_cancel_batch(conn, &permit, &[job], None).await?,
+            };
             // Left out is what a cancel of one does not find.
             let missing = || Error::NotFound { entity: "provisioner job", key: job.to_string() };
             usize::from(matches!(outcomes.get(&job).ok_or_else(missing)?, CancelOutcome::Canceled(_)))
@@ -836,9 +840,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(matches!(outcome, CommitOutcome::Accepted(_)))
         }
         "quota::list" => {
-            let members = store::quota::list(conn, &ListQuota::check(who, organization)?, "", 100).await?;
+            let members =
+                store::quota::list(conn, &ListQuota::check(who, organization)?, PageRequest::first(100)).await?;
             // The others are there to ask.
-            members.iter().filter(|member| member.id.0 == u(at.organization)).count()
+            members.rows.iter().filter(|member| member.id.0 == u(at.organization)).count()
         }
         "quota::usage" => {
             let quota = store::quota::usage(conn, &ReadQuota::check(who, user, organization)?).await?;

@@ -139,8 +139,8 @@ prebuilds::ensure_organization   now                        time
 queue::snapshot                  now                        time
 queue::snapshot                  stale_interval             span
 quota::commit                    cost                       i64   min=invalid minus=invalid max=invalid
-quota::list                      after                      text
-quota::list                      limit                      u32
+quota::list                      page.after                 text
+quota::list                      page.limit                 u32
 runner::commit_quota             daily_costs                i32   min=invalid minus=invalid
 runner::commit_quota             now                        time
 templates::by_name               name                       text  empty=not_found long=not_found wide=not_found
@@ -591,9 +591,10 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
         }
         "quota::commit" => store::quota::commit(conn, &runs, job, bad.number()).await.map(drop),
         "quota::list" => {
-            let after = if is("after") { bad.text() } else { String::new() };
-            let limit = if is("limit") { bad.number() } else { 10 };
-            store::quota::list(conn, &ListQuota::check(owner, organization)?, &after, limit).await.map(drop)
+            let after = is("page.after").then(|| bad.text());
+            let limit = is("page.limit").then(|| bad.number());
+            let page = PageRequest { limit, after };
+            store::quota::list(conn, &ListQuota::check(owner, organization)?, page).await.map(drop)
         }
         "runner::commit_quota" => {
             let costs = if is("daily_costs") { vec![bad.number(), bad.number()] } else { vec![0, 1] };
@@ -718,8 +719,9 @@ fn arguments(signature: &str, models: &str) -> Vec<(String, String)> {
     };
     let mut found = Vec::new();
     for (name, kind) in pairs(&signature.replace(", ", ",\n")) {
-        let plain = kind.trim_start_matches('&').trim_start_matches('[').trim_end_matches(']').replace("<'_>", "");
-        let fields = ["{", "<'a> {"].iter().find_map(|end| {
+        let plain = kind.trim_start_matches('&').trim_start_matches('[').trim_end_matches(']');
+        let plain = plain.replace("<'_>", "").replace("<String>", "");
+        let fields = ["{", "<'a> {", "<C = Cursor> {"].iter().find_map(|end| {
             let (_, rest) =
                 models.split_once(&format!("pub struct {plain}{}{end}", if *end == "{" { " " } else { "" }))?;
             rest.split_once("\n}").map(|(fields, _)| pairs(fields))

@@ -36,13 +36,17 @@ fn modules_depend_on_each_other_in_one_direction_only() {
         ("connect", &[]),
         ("pool", &["connect", "store"]),
         ("replica", &["authz", "connect", "pool", "store"]),
+        ("cancel", &["authz", "model", "store", "watch"]),
         ("watch", &["authz", "connect", "model", "pool", "store"]),
         ("tools", &["authz", "model", "pool", "store", "watch"]),
         ("demo", &["store"]),
         ("search", &["authz", "model", "store"]),
         (
             "cli",
-            &["authz", "connect", "demo", "migrate", "model", "pool", "postgres", "search", "store", "tools", "watch"],
+            &[
+                "authz", "cancel", "connect", "demo", "migrate", "model", "pool", "postgres", "search", "store",
+                "tools", "watch",
+            ],
         ),
     ];
     let modules = allowed.iter().map(|(module, _)| *module);

@@ -566,6 +566,14 @@ async fn a_cancel_obeys_the_rules_in_their_order_in_every_state() {
     assert_eq!(seen.len(), 5, "{seen:?}");
 }
 
+/// Where each job lies, and who has locked it last.
+const VERSIONS: &str = "SELECT concat_ws(' ', ctid, xmax) FROM provisioner_jobs ORDER BY id";
+
+/// Whether a job lies where it lay, whoever has locked it since.
+fn written_as(old: &str, new: &str) -> bool {
+    old.split(' ').next() == new.split(' ').next()
+}
+
 #[tokio::test]
 async fn a_batch_decides_on_each_job_as_a_cancel_of_one_does_and_leaves_out_what_is_not_there() {
     let mut rows = Rows::new().await;
@@ -586,9 +594,27 @@ async fn a_batch_decides_on_each_job_as_a_cancel_of_one_does_and_leaves_out_what
         let elsewhere = store::jobs::cancel_batch(&mut rows.conn, &cancels_all(2), &asked, expected, later).await;
         assert_eq!(elsewhere.expect("an answer"), HashMap::new());
         assert_eq!(rows.everything().await, before);
+        let versions = rows.all(VERSIONS).await;
+        let would = store::jobs::would_cancel_batch(&mut rows.conn, &cancels_all(1), &asked, expected).await;
+        let kinds = |outcomes: &HashMap<JobId, CancelOutcome>| -> BTreeMap<JobId, _> {
+            outcomes.iter().map(|(job, outcome)| (*job, std::mem::discriminant(outcome))).collect()
+        };
+        let would = would.expect("an answer");
+        assert_eq!(kinds(&would), kinds(&one_by_one), "{expected:?}");
+        for outcome in would.values() {
+            if let CancelOutcome::Canceled(job) | CancelOutcome::Canceling(job) = outcome {
+                assert_eq!((job.canceled_at, job.completed_at), (None, None), "as it is");
+            }
+        }
+        assert_eq!(rows.all(VERSIONS).await, versions, "neither written nor locked");
         let batch = store::jobs::cancel_batch(&mut rows.conn, &cancels_all(1), &asked, expected, later).await;
         assert_eq!(batch.expect("an answer"), one_by_one, "{expected:?}");
         assert_eq!(rows.everything().await, after, "{expected:?}");
+        let written =
+            rows.all(VERSIONS).await.into_iter().filter(|version| !versions.iter().any(|old| written_as(old, version)));
+        let canceled =
+            one_by_one.values().filter(|it| matches!(it, CancelOutcome::Canceled(_) | CancelOutcome::Canceling(_)));
+        assert_eq!(written.count(), canceled.count(), "what is refused is not written");
         rows.run("ROLLBACK").await;
     }
 }

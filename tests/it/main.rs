@@ -4,6 +4,7 @@ mod agents;
 mod authz;
 mod bad_input;
 mod builds;
+mod cancel;
 mod chats;
 mod cli;
 mod coder_catalog;

@@ -640,6 +640,13 @@ async fn a_stored_text_has_no_line_of_its_own_on_standard_error() {
         let mut command = coderdb(rows);
         block_in_place(|| run(command.args(["provisioner", "jobs", "list", "-q", "status:pending"]))).stderr
     };
+    rows.run(
+        "INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
+         VALUES (u(1), at_second(0), u(1), 'key', '', '{}');
+         INSERT INTO provisioner_daemons (id, created_at, name, provisioners, tags, last_seen_at, organization_id, key_id)
+         VALUES (u(7), at_second(0), 'daemon', '{echo}', '{\"a\": \"b\"}', now(), u(1), u(1))",
+    )
+    .await;
     rows.run(&tags("E'x\\nnext:  rm -rf /' || repeat('y', 100000)")).await;
     let told = list(&rows);
     assert_eq!(told.lines().count(), 1, "{told}");

@@ -63,6 +63,7 @@ jobs::list                       : 1
 jobs::reap                       : 1
 jobs::reap_candidates            : 1
 jobs::update                     : 1
+jobs::would_cancel_batch         : 1
 licenses::delete                 : 1
 licenses::get                    : 1
 licenses::insert                 : 1

@@ -1,7 +1,6 @@
 //! `coderdb provisioner jobs cancel`.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     fs,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
@@ -9,7 +8,6 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::super::{
@@ -23,14 +21,11 @@ use super::super::{
 };
 use super::job_id;
 use crate::{
-    authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
-    model::{CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Organization, PageRequest},
+    authz::{CancelJobs, ReadJobs},
+    cancel::{self, Outcome, Plan, Report, Run, tally},
+    model::{ExpectedStatus, JobId, JobStatus, JobType, Organization},
     store::{self, jobs},
-    watch::{self, Change},
 };
-
-/// So many at once: their locks hold up a daemon that wants one of them for a few milliseconds.
-const BATCH: usize = 500;
 
 /// Ask for jobs to be canceled: named ones, or those that the same filters choose as with `list`
 ///
@@ -66,99 +61,6 @@ pub(in crate::cli) struct Args {
     output: Output,
 }
 
-/// What became of a job, or would.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Outcome {
-    WouldBeCanceled,
-    Canceled,
-    Canceling,
-    AlreadyCanceled,
-    AlreadyFinished,
-    NotInExpectedState,
-    NotAllowed,
-    NotFound,
-    /// The answer was lost: it is canceled, or not.
-    Unknown,
-    NotTried,
-}
-
-impl Outcome {
-    const fn words(self) -> &'static str {
-        match self {
-            Self::WouldBeCanceled => "would be canceled",
-            Self::Canceled => "canceled",
-            Self::Canceling => "canceling",
-            Self::AlreadyCanceled => "already canceled",
-            Self::AlreadyFinished => "already finished",
-            Self::NotInExpectedState => "not in the expected state",
-            Self::NotAllowed => "not allowed",
-            Self::NotFound => "not found",
-            Self::Unknown => "unknown",
-            Self::NotTried => "not tried",
-        }
-    }
-
-    /// Whether the job is as whoever named it wanted it.
-    const fn is_as_wanted(self) -> bool {
-        matches!(self, Self::WouldBeCanceled | Self::Canceled | Self::Canceling | Self::AlreadyCanceled)
-    }
-}
-
-/// What is reported of a job.
-#[derive(Debug, Serialize)]
-struct Report {
-    id: JobId,
-    outcome: Outcome,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    job_type: Option<JobType>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<JobStatus>,
-}
-
-impl Report {
-    const fn without_job(id: JobId, outcome: Outcome) -> Self {
-        Self { id, outcome, job_type: None, status: None }
-    }
-
-    fn of(id: JobId, outcome: CancelOutcome) -> Self {
-        let (outcome, job) = match outcome {
-            CancelOutcome::Canceled(job) => (Outcome::Canceled, job),
-            CancelOutcome::Canceling(job) => (Outcome::Canceling, job),
-            CancelOutcome::AlreadyFinished(job) => (finished(&job), job),
-            CancelOutcome::AlreadyCanceled(job) => (Outcome::AlreadyCanceled, job),
-            CancelOutcome::NotInExpectedState(job) => (Outcome::NotInExpectedState, job),
-            CancelOutcome::NotAllowed => return Self::without_job(id, Outcome::NotAllowed),
-        };
-        Self { id, outcome, job_type: Some(job.job_type), status: Some(job.status) }
-    }
-
-    /// What a request would come to now. The operator is allowed everything.
-    fn foreseen(job: &Job, expected: Option<ExpectedStatus>) -> Self {
-        let outcome = if job.completed_at.is_some() {
-            finished(job)
-        } else if job.canceled_at.is_some() {
-            Outcome::AlreadyCanceled
-        } else if expected.is_some_and(|expected| expected.as_str() != job.status.as_str()) {
-            Outcome::NotInExpectedState
-        } else {
-            Outcome::WouldBeCanceled
-        };
-        Self { id: job.id, outcome, job_type: Some(job.job_type), status: Some(job.status) }
-    }
-}
-
-/// One that has ended as canceled is as whoever wants to cancel it wants it.
-fn finished(job: &Job) -> Outcome {
-    if job.status == JobStatus::Canceled { Outcome::AlreadyCanceled } else { Outcome::AlreadyFinished }
-}
-
-/// Jobs that are to be canceled if they have the expected status.
-struct Group {
-    expected: Option<ExpectedStatus>,
-    ids: Vec<JobId>,
-}
-
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     // Whoever reads ids in a loop has the next ones on standard input: they are not for us.
     let from_input = args.named.iter().any(|id| id == "-");
@@ -190,21 +92,23 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     if let (true, Some([id])) = (is_one, named.as_deref()) {
         return one(database, &organization, *id, args.expect_status).await.map_err(wrapped);
     }
-    let groups = match named {
-        Some(ids) => vec![Group { expected: args.expect_status, ids }],
-        None => chosen(&mut database, &organization, filter, args.expect_status).await?,
+    let plan = if let Some(ids) = named {
+        Plan::named(ids, args.expect_status)
+    } else {
+        let read = ReadJobs::check(&OPERATOR, organization.id)?;
+        Plan::chosen(&mut database, &read, &filter, args.expect_status).await?
     };
-    let total = groups.iter().map(|group| group.ids.len()).sum();
     if args.dry_run {
-        let reports = foresee(&mut database, &organization, &groups).await?;
+        let permit = CancelJobs::check(&OPERATOR, organization.id)?;
+        let reports = cancel::foresee(&mut database, &permit, &plan).await?;
         report(&reports, args.output)?;
         database.close().await;
         return Ok(exit_code(is_named, &reports));
     }
-    if !args.yes && total > 1 && !is_confirmed(total, &groups, &organization)? {
+    if !args.yes && plan.len() > 1 && !is_confirmed(&plan, &organization)? {
         return Err(CliError::new(FAILED, "nothing was canceled"));
     }
-    let (reports, ended) = cancel(&mut database, &organization, &groups, total).await?;
+    let (reports, ended) = cancel(&mut database, &organization, &plan).await?;
     report(&reports, args.output)?;
     end(database, ended, exit_code(is_named, &reports)).await
 }
@@ -243,7 +147,7 @@ async fn one(
         JobType::TemplateVersionDryRun => ("template version dry run", '.'),
     };
     print(&format!("Canceling {what} job {id}...\n"))?;
-    let (reports, ended) = cancel(&mut database, organization, &[Group { expected, ids: vec![id] }], 1).await?;
+    let (reports, ended) = cancel(&mut database, organization, &Plan::named(vec![id], expected)).await?;
     let Some(report) = reports.first() else { return Err(missing()) };
     let refused = match (report.outcome, report.status) {
         (Outcome::Canceled | Outcome::Canceling | Outcome::WouldBeCanceled, _) => {
@@ -289,91 +193,14 @@ fn ids_of_input() -> Result<Vec<JobId>, CliError> {
     Ok(ids(text.split_whitespace())?.unwrap_or_default())
 }
 
-/// The jobs that pass the filter, newest first: daemons take the oldest meanwhile.
-///
-/// A status that the filter asks for is expected, too: what has another one by then has left the set.
-async fn chosen(
-    database: &mut Database,
-    organization: &Organization,
-    filter: JobFilter,
-    expected: Option<ExpectedStatus>,
-) -> Result<Vec<Group>, CliError> {
-    let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let mut groups = Vec::new();
-    for (status, expected) in by_status(&filter, expected) {
-        let filter = JobFilter { status, ..filter.clone() };
-        let ids = jobs::ids(database, &read, &filter, PageRequest::default()).await?.rows;
-        groups.push(Group { expected, ids });
-    }
-    Ok(groups)
-}
-
-/// The statuses of the jobs that are looked for, each once, and which status they must still have.
-fn by_status(filter: &JobFilter, expected: Option<ExpectedStatus>) -> Vec<(Vec<JobStatus>, Option<ExpectedStatus>)> {
-    let is_named = !filter.status.is_empty();
-    let passes = |status: JobStatus| {
-        let is_asked = match expected {
-            _ if is_named => filter.status.contains(&status),
-            Some(expected) => status == as_status(expected),
-            None => as_expected(status).is_some(),
-        };
-        is_asked && !filter.exclude.status.contains(&status)
-    };
-    let passing: Vec<_> = JobStatus::ALL.iter().copied().filter(|status| passes(*status)).collect();
-    // An empty list of statuses would ask for any.
-    if passing.is_empty() {
-        return Vec::new();
-    }
-    // One that goes from the one to the other meanwhile is still meant.
-    let is_any_open = passing.len() == ExpectedStatus::ALL.len() && passing.iter().all(|it| as_expected(*it).is_some());
-    if expected.is_some() || is_any_open {
-        return vec![(passing, expected)];
-    }
-    passing.into_iter().map(|status| (vec![status], as_expected(status))).collect()
-}
-
-const fn as_status(expected: ExpectedStatus) -> JobStatus {
-    match expected {
-        ExpectedStatus::Pending => JobStatus::Pending,
-        ExpectedStatus::Running => JobStatus::Running,
-    }
-}
-
-fn as_expected(status: JobStatus) -> Option<ExpectedStatus> {
-    ExpectedStatus::ALL.iter().copied().find(|expected| as_status(*expected) == status)
-}
-
-/// What would become of the jobs.
-async fn foresee(
-    database: &mut Database,
-    organization: &Organization,
-    groups: &[Group],
-) -> Result<Vec<Report>, CliError> {
-    let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let mut reports = Vec::new();
-    for group in groups {
-        for ids in group.ids.chunks(BATCH) {
-            let jobs = jobs::by_ids(database, &read, ids).await?;
-            let mut foreseen: BTreeMap<_, _> =
-                jobs.iter().map(|job| (job.id, Report::foreseen(job, group.expected))).collect();
-            reports.extend(
-                ids.iter().map(|id| foreseen.remove(id).unwrap_or_else(|| Report::without_job(*id, Outcome::NotFound))),
-            );
-        }
-    }
-    Ok(reports)
-}
-
 /// Asks the person at the terminal, wherever input and output go; yes where there is none, as for a script.
-fn is_confirmed(total: usize, groups: &[Group], organization: &Organization) -> io::Result<bool> {
+fn is_confirmed(plan: &Plan, organization: &Organization) -> io::Result<bool> {
     let is_attended = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
     let terminal = || fs::File::options().read(true).write(true).open("/dev/tty").ok();
     let Some(mut terminal) = is_attended.then(terminal).flatten() else { return Ok(true) };
-    let statuses: Vec<_> =
-        groups.iter().filter(|group| !group.ids.is_empty()).filter_map(|group| group.expected).collect();
-    let statuses = statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" or ");
+    let statuses = plan.expected().map(ExpectedStatus::as_str).collect::<Vec<_>>().join(" or ");
     let space = if statuses.is_empty() { "" } else { " " };
-    let question = format!("Cancel {total} {statuses}{space}provisioner jobs of {}? [y/N] ", organization.name);
+    let question = format!("Cancel {} {statuses}{space}provisioner jobs of {}? [y/N] ", plan.len(), organization.name);
     terminal.write_all(one_line(&question).as_bytes())?;
     let mut answer = String::new();
     io::BufReader::new(terminal).read_line(&mut answer)?;
@@ -386,83 +213,48 @@ enum Ended {
     BySignal(EndedBy),
 }
 
-/// Cancels the jobs batch by batch. What was not tried, or whose answer was lost, is reported as that.
+/// Cancels the jobs batch by batch, until an error or a signal.
 async fn cancel(
     database: &mut Database,
     organization: &Organization,
-    groups: &[Group],
-    total: usize,
+    plan: &Plan,
 ) -> Result<(Vec<Report>, Option<Ended>), CliError> {
     let permit = CancelJobs::check(&OPERATOR, organization.id)?;
     let mut signals = Signals::new()?;
-    let bar = ProgressBar::new(total as u64);
+    let bar = ProgressBar::new(plan.len() as u64);
     let style = ProgressStyle::with_template("canceling jobs {wide_bar} {human_pos}/{human_len}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let (mut reports, mut ended) = (Vec::with_capacity(total), None);
-    for (expected, ids) in groups.iter().flat_map(|group| group.ids.chunks(BATCH).map(|ids| (group.expected, ids))) {
-        if ended.is_some() {
-            reports.extend(ids.iter().map(|id| Report::without_job(*id, Outcome::NotTried)));
-            continue;
-        }
-        let mut signaled = None;
+    let mut run = Run::new(plan);
+    let mut signaled = None;
+    let ended = loop {
         let answer = {
-            let batch = jobs::cancel_batch(database, &permit, ids, expected, OffsetDateTime::now_utc());
+            let batch = run.next(database, &permit, OffsetDateTime::now_utc());
             tokio::pin!(batch);
             loop {
                 tokio::select! {
                     biased;
-                    answer = &mut batch => break Some(answer),
+                    answer = &mut batch => break answer,
                     // The first one waits for the batch; the second one for nothing.
                     signal = signals.next() => if signaled.replace(signal).is_some() { break None },
                 }
             }
         };
-        ended = signaled.map(Ended::BySignal);
-        match answer {
-            Some(Ok(mut outcomes)) => {
-                let before = reports.len();
-                reports.extend(ids.iter().map(|id| match outcomes.remove(id) {
-                    Some(outcome) => Report::of(*id, outcome),
-                    None => Report::without_job(*id, Outcome::NotFound),
-                }));
-                let done = |report: &&Report| matches!(report.outcome, Outcome::Canceled | Outcome::Canceling);
-                let changed: Vec<_> = reports[before..].iter().filter(done).map(|report| report.id).collect();
-                tell(database, organization, &changed).await?;
-                bar.inc(ids.len() as u64);
-            }
-            Some(Err(error)) => {
-                // Whatever else fails a statement takes back what it did.
-                let lost = matches!(error, store::Error::Unavailable(_));
-                let outcome = if lost { Outcome::Unknown } else { Outcome::NotTried };
-                reports.extend(ids.iter().map(|id| Report::without_job(*id, outcome)));
-                ended = Some(Ended::By(error));
-            }
-            None => reports.extend(ids.iter().map(|id| Report::without_job(*id, Outcome::Unknown))),
+        match (answer, signaled) {
+            (Some(Err(error)), _) => break Some(Ended::By(error)),
+            (_, Some(signal)) => break Some(Ended::BySignal(signal)),
+            (None, None) => break None,
+            (Some(Ok(jobs)), None) => bar.inc(jobs as u64),
         }
-    }
+    };
     bar.finish_and_clear();
-    Ok((reports, ended))
-}
-
-/// Tells those who watch these jobs; where that fails, they look for themselves.
-async fn tell(database: &mut Database, organization: &Organization, ids: &[JobId]) -> Result<(), CliError> {
-    let permit = WatchJobs::check(&Actor::system(System::Watcher))?;
-    let changes: Vec<_> = ids.iter().map(|id| Change { job: *id, organization: organization.id }).collect();
-    if !changes.is_empty() {
-        let _ = watch::announce(database, &permit, &changes).await;
-    }
-    Ok(())
+    Ok((run.into_reports(), ended))
 }
 
 /// A line per job, and how many there are of each outcome, also when nothing can be printed.
 fn report(reports: &[Report], output: Output) -> Result<(), CliError> {
     let printed = print_report(reports, output);
-    let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
-    for report in reports {
-        *counts.entry(report.outcome).or_default() += 1;
-    }
     let mut text = String::new();
-    for (outcome, count) in counts {
+    for (outcome, count) in tally(reports) {
         let separator = if text.is_empty() { "" } else { ", " };
         let _ = write!(text, "{separator}{count} {}", outcome.words());
     }

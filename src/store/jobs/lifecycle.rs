@@ -354,12 +354,34 @@ pub async fn cancel_batch(
     now: OffsetDateTime,
 ) -> Result<HashMap<JobId, CancelOutcome>> {
     let now = input::time("now", now)?;
+    decide(conn, permit, ids, expected, Some(now)).await
+}
+
+/// What [`cancel_batch`] would answer now, with the jobs as they are. One round trip; locks and writes nothing.
+#[tracing::instrument(name = "db.jobs.would_cancel_batch", skip_all)]
+pub async fn would_cancel_batch(
+    conn: &mut PgConnection,
+    permit: &CancelJobs,
+    ids: &[JobId],
+    expected: Option<ExpectedStatus>,
+) -> Result<HashMap<JobId, CancelOutcome>> {
+    decide(conn, permit, ids, expected, None).await
+}
+
+/// Without a time, nothing is written.
+async fn decide(
+    conn: &mut PgConnection,
+    permit: &CancelJobs,
+    ids: &[JobId],
+    expected: Option<ExpectedStatus>,
+    now: Option<Timestamp>,
+) -> Result<HashMap<JobId, CancelOutcome>> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query_file_as!(
         DecidedRow,
         "queries/jobs/cancel_batch.sql",
         &ids,
-        now,
+        now as _,
         expected.map(ExpectedStatus::as_str),
         permit.organization().0,
         permit.owner().map(|owner| owner.0),

@@ -53,18 +53,14 @@ pub async fn list(
     check(filter, page)?;
     let (ids, values) = page_of_ids(permit.organization(), filter, page).build_sqlx(PostgresQueryBuilder);
     let sql = LIST.replacen(IDS, &format!("ARRAY({ids})"), 1);
-    let mut rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
+    let rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("jobs/list", e))?
         .into_iter()
         .map(JobDetails::from)
         .collect();
-    let next = page.limit.filter(|limit| rows.len() > *limit as usize).and_then(|limit| {
-        rows.truncate(limit as usize);
-        rows.last().map(|last| Cursor { created_at: last.job.created_at, id: last.job.id })
-    });
-    Ok(Page { rows, next })
+    Ok(Page::of(rows, page.limit, |last| Cursor { created_at: last.job.created_at, id: last.job.id }))
 }
 
 /// The ids of the jobs of the organization that pass the filter, in the order of [`list`], for those who do something
@@ -82,15 +78,12 @@ pub async fn ids(
         "SELECT j.id, j.created_at FROM provisioner_jobs AS j WHERE j.id = ANY (ARRAY({ids})) \
          ORDER BY j.created_at DESC, j.id DESC"
     );
-    let mut rows: Vec<(JobId, Timestamp)> = sqlx::query_as_with(AssertSqlSafe(sql), values)
+    let rows: Vec<(JobId, Timestamp)> = sqlx::query_as_with(AssertSqlSafe(sql), values)
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("jobs/ids", e))?;
-    let next = page.limit.filter(|limit| rows.len() > *limit as usize).and_then(|limit| {
-        rows.truncate(limit as usize);
-        rows.last().map(|(id, created_at)| Cursor { created_at: created_at.0, id: *id })
-    });
-    Ok(Page { rows: rows.into_iter().map(|(id, _)| id).collect(), next })
+    let page = Page::of(rows, page.limit, |(id, created_at)| Cursor { created_at: created_at.0, id: *id });
+    Ok(Page { rows: page.rows.into_iter().map(|(id, _)| id).collect(), next: page.next })
 }
 
 /// How many of the jobs of the organization that pass the filter have which tags and provisioner, the most first. One round trip, one
