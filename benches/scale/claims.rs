@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     PAIRS, plain, reads,
-    report::{LAYER, Ratios, Row, SIDES, Table},
+    report::{LAYER, Ratios, Row, SIDES, Table, label, waiting as with_waiting},
     server::{Pace, Schema, Server, Statement, run},
     states::crowd,
 };
@@ -36,11 +36,6 @@ const ROW_PAIRS: usize = 3;
 
 pub fn permit(organization: OrganizationId) -> RunJobs {
     RunJobs::check(&Actor::system(System::ProvisionerDaemon), organization, DAEMON).expect("a daemon")
-}
-
-/// The name of the claims while so many jobs wait.
-pub fn waiting(jobs: u64) -> String {
-    format!("{jobs} waiting")
 }
 
 /// A queue of one side.
@@ -171,7 +166,7 @@ async fn in_a_row(server: &Server, queues: &mut [Queue], tags: &Tags, waiting: u
     for queue in &mut *queues {
         let statement = queue.statement(server, tags).await;
         let trial = server.pgbench(&queue.database, "", &statement, 1, 20);
-        let most = if trial.milliseconds > 5.0 { 40 } else { 4_000 };
+        let most = if trial.milliseconds > 5.0 { 40 } else { 1_500 + 300 * clients };
         queue.arrive(tags, 21).await;
         turns.push((statement, most.min(waiting * 9 / 10) / clients));
     }
@@ -257,9 +252,9 @@ pub async fn measure(server: &Server, scale: Scale) -> Vec<Table> {
 
     let mut rows = Vec::new();
     for (jobs, sides) in &mut queues {
-        rows.push(pace(server, &self::waiting(*jobs), sides, &tags, true).await);
+        rows.push(pace(server, &with_waiting(*jobs), sides, &tags, true).await);
     }
-    rows.push(pace(server, &self::waiting(longest), &mut all, &tags, true).await);
+    rows.push(pace(server, &with_waiting(longest), &mut all, &tags, true).await);
     let bench = |value| Tags::from_iter([("scope", "organization"), ("owner", ""), ("bench", value)]);
     rows.push(pace(server, "tags of the last job only", &mut all, &bench("last"), true).await);
     rows.push(pace(server, "tags of no job", &mut all, &bench("nothing"), false).await);
@@ -281,12 +276,12 @@ pub async fn measure(server: &Server, scale: Scale) -> Vec<Table> {
         drop(queue.conn);
         server.drop(&queue.database).await;
     }
-    let mut claims = Table::new(format!("{TITLE}, {scale}"), Ratios::TimesAsFast, rows);
+    let mut claims = Table::new(format!("{TITLE}, {}", label(scale)), Ratios::TimesAsFast, rows);
     claims.below = format!("One job arrives for each that is taken. The best index: `{INDEX}`.");
     vec![
         claims,
-        Table::new(format!("Claims in a row, {scale}"), Ratios::TimesAsFast, in_rows),
-        Table::new(format!("A claim of the library, {scale}"), Ratios::TimesAsFast, library),
-        Table::new(format!("Claims beside an old snapshot, {scale}"), Ratios::TimesTheFirst, pinned),
+        Table::new(format!("Claims in a row, {}", label(scale)), Ratios::TimesAsFast, in_rows),
+        Table::new(format!("A claim of the library, {}", label(scale)), Ratios::TimesAsFast, library),
+        Table::new(format!("Claims beside an old snapshot, {}", label(scale)), Ratios::TimesTheFirst, pinned),
     ]
 }

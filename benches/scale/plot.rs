@@ -6,10 +6,7 @@ use svg::{
     node::element::{Group, Line, Rectangle, Style, Text},
 };
 
-use super::{
-    claims,
-    report::{Report, SIDES, shown},
-};
+use super::report::{Report, SIDES, label, shown, waiting};
 
 const READS: [(&str, &str); 8] = [
     ("list", "list, no filter"),
@@ -70,12 +67,11 @@ pub fn plot(report: &Report, scale: Scale) -> Option<String> {
         let row = report.read(name)?;
         bars.push((label, SIDES.map(|side| row.median(side))));
     }
-    let claims = report.row(&claims::waiting(scale.pending()))?;
+    let claims = report.row(&waiting(scale.pending()))?;
     bars.push(("claim a job", SIDES.map(|side| 1e3 / claims.median(side))));
 
-    let counts = [scale.jobs, scale.pending()].map(|count| u32::try_from(count).map_or(f64::NAN, f64::from));
     let bottom = (0..bars.len()).fold(TOP, |y, _| y + ROW);
-    let title = format!("{} jobs, {} of them waiting: milliseconds per call", shown(counts[0]), shown(counts[1]));
+    let title = format!("{}: milliseconds per call", label(scale));
     let mut document = Document::new()
         .set("viewBox", (0.0, 0.0, WIDTH, bottom + 36.0))
         .set("role", "img")

@@ -149,16 +149,26 @@ pub fn shown(value: f64) -> String {
         _ => 3,
     };
     let text = format!("{value:.decimals$}");
-    let (whole, rest) =
-        text.split_once('.').map_or((text.as_str(), String::new()), |(whole, rest)| (whole, format!(".{rest}")));
+    text.split_once('.').map_or_else(|| grouped(&text), |(whole, rest)| format!("{}.{rest}", grouped(whole)))
+}
+
+fn grouped(whole: &str) -> String {
     let mut grouped = String::new();
     for (n, digit) in whole.chars().enumerate() {
-        if n > 0 && (whole.len() - n) % 3 == 0 {
+        if n > 0 && (whole.len() - n).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
     }
-    grouped + &rest
+    grouped
+}
+
+pub fn waiting(jobs: u64) -> String {
+    format!("{} waiting", grouped(&jobs.to_string()))
+}
+
+pub fn label(scale: Scale) -> String {
+    format!("{} jobs, {}", grouped(&scale.jobs.to_string()), waiting(scale.pending()))
 }
 
 fn with_spread(values: &[f64]) -> String {
@@ -214,7 +224,7 @@ impl Report {
                 super::reads::INDEXES.iter().enumerate().map(|(n, index)| format!("{}. `{index}`", n + 1)).collect();
             let below = format!("The best indexes:\n\n{}", indexes.join("\n"));
             let print_reads = |title, notes, rows: Vec<&Row>, below| {
-                print(&format!("{title}, {scale}"), notes, Ratios::TimesAsFast, &rows, below);
+                print(&format!("{title}, {}", label(*scale)), notes, Ratios::TimesAsFast, &rows, below);
             };
             print_reads("Listings", "access path; best index", of(|name| name.starts_with("list")), &below);
             print_reads(
@@ -241,7 +251,7 @@ impl Report {
 
     fn print_sizes(&self) {
         let mut header = vec![format!("{LAYER}, ms; in brackets, times as fast as {PLAIN}")];
-        header.extend(self.reads.iter().map(|(scale, _)| scale.to_string()));
+        header.extend(self.reads.iter().map(|(scale, _)| label(*scale)));
         let mut lines = vec![header];
         let names = self.reads.last().map_or(&[][..], |(_, rows)| rows).iter().map(|row| &row.name);
         for name in names {

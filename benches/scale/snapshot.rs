@@ -12,7 +12,7 @@ use coderdb::{
 
 use super::{
     PAIRS,
-    report::{LAYER, Ratios, Row, Table},
+    report::{LAYER, Ratios, Row, Table, label},
     server::{Schema, Server},
     writes::per_call,
 };
@@ -51,5 +51,5 @@ pub async fn measure(server: &Server, scale: Scale) -> Table {
         }
         rows[2].push([per_call(waiting.len() * 2, began) * 1e3]);
     }
-    Table::new(format!("A snapshot of the queue, {scale}"), Ratios::TimesAsFast, rows.into())
+    Table::new(format!("A snapshot of the queue, {}", label(scale)), Ratios::TimesAsFast, rows.into())
 }

@@ -9,7 +9,7 @@ use coderdb::{
 
 use super::{
     reads::{self, Caller, Read, Work},
-    report::{Ratios, Table},
+    report::{Ratios, Table, label},
     server::{Schema, Server, run},
 };
 
@@ -47,7 +47,7 @@ pub async fn pages(server: &Server, scale: Scale) -> Table {
     }
     let work = Work::new("50 jobs", vec![Read::List(JobFilter::default())]);
     let rows = vec![reads::time(&mut pages, &work).await];
-    Table::new(format!("Pages of a walk, {scale}"), Ratios::TimesTheFirst, rows)
+    Table::new(format!("Pages of a walk, {}", label(scale)), Ratios::TimesTheFirst, rows)
 }
 
 pub async fn measure(server: &Server, scale: Scale) -> Table {
@@ -86,7 +86,7 @@ pub async fn measure(server: &Server, scale: Scale) -> Table {
     drop((sides, conn));
     server.drop(&rewritten).await;
     server.drop(&crowded).await;
-    let mut table = Table::new(format!("After changes, {scale}"), Ratios::TimesTheFirst, rows);
+    let mut table = Table::new(format!("After changes, {}", label(scale)), Ratios::TimesTheFirst, rows);
     "Just rewritten: by `VACUUM FULL`, after which no page is known to be visible to all. 5,000 more tag sets: as many \
      jobs wait, each with tags of its own, and 50 daemons can take one each."
         .clone_into(&mut table.below);

@@ -22,7 +22,7 @@ use super::{
     PAIRS,
     claims::{DAEMON, permit},
     reads,
-    report::{LAYER, Ratios, Row, Table},
+    report::{LAYER, Ratios, Row, Table, label},
     server::{Schema, Server, indexes, run},
 };
 
@@ -117,7 +117,7 @@ impl<'a> Writer<'a> {
         self.write_full_pages(true).await;
         drop(conns);
         self.server.drop(&core).await;
-        let mut table = Table::new(format!("A job's life, {}", self.scale), Ratios::TimesTheFirst, rows.into());
+        let mut table = Table::new(format!("A job's life, {}", label(self.scale)), Ratios::TimesTheFirst, rows.into());
         "Each step a durable commit: inserted, its build inserted, acquired, three signs of life, its cost recorded, completed. \
          `full_page_writes` is off."
             .clone_into(&mut table.below);
@@ -417,7 +417,7 @@ pub async fn measure(server: &Server, scale: Scale) -> Vec<Table> {
     rows.push(writer.quota_commits().await);
     writer.end().await;
     rows.extend(pooled(server, &server.database(Schema::Whole, scale).await).await);
-    let mut others = Table::new(format!("Other calls, {scale}"), Ratios::TimesAsFast, rows);
+    let mut others = Table::new(format!("Other calls, {}", label(scale)), Ratios::TimesAsFast, rows);
     "The other way is: for logs, one insert per line; for quota, SERIALIZABLE with retries; over the pool, pgbench with the \
      identical statement."
         .clone_into(&mut others.below);
