@@ -163,10 +163,9 @@ async fn commit_build_quota(conn: &mut PgConnection, daemon: &Actor, costs: &[i3
     authz::serializable(conn).await?;
     match commit_quota(conn, &permit, JobId(u(101)), Transition::Start, costs, NOW).await? {
         QuotaStep::Failed { error, .. } => Err(error),
-        QuotaStep::Skipped => Ok(0),
+        // Ended: asked again, after the job has failed.
+        QuotaStep::Skipped | QuotaStep::JobEnded => Ok(0),
         QuotaStep::Committed(_) | QuotaStep::OverQuota { .. } => Ok(1),
-        // Asked again, after the job has failed.
-        QuotaStep::JobEnded => Ok(0),
     }
 }
 

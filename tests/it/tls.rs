@@ -211,7 +211,7 @@ async fn a_certificate_that_signs_itself_is_trusted_where_it_is_given_as_root() 
     ] {
         let [here, there] = addresses();
         let names = if has_names { vec![here.clone()] } else { Vec::new() };
-        let (certificate, key) = self_signed(is_ca.clone(), &names, &here);
+        let (certificate, key) = self_signed(is_ca, &names, &here);
         let _server = serve(&[here.clone(), there.clone()], &certificate, &key, "").await;
         let pinned = file(directory.path(), "pinned.crt", &certificate);
         // Of the same names, with another key.
@@ -357,7 +357,11 @@ async fn everything_goes_through_as_it_is_in_both_directions() {
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await.expect("a pid");
     server.run(&[&format!("SELECT pg_terminate_backend({pid}, 10000)")]).await;
     let error = sqlx::query("SELECT 1").execute(&mut conn).await.expect_err("it was ended");
-    assert_eq!(error.as_database_error().and_then(|error| error.code()).as_deref(), Some("57P01"), "{error:?}");
+    assert_eq!(
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(),
+        Some("57P01"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
