@@ -55,6 +55,7 @@ changes::announce                texts                      text  wide=invalid
 daemons::delete_old              now                        time
 daemons::heartbeat               now                        time
 daemons::list                    filter.tags                tags
+daemons::list                    filter.has_tags            tags
 daemons::list                    filter.limit               u32
 daemons::list                    now                        time
 daemons::list                    stale_interval             span
@@ -88,6 +89,7 @@ jobs::cancel_batch               now                        time
 jobs::complete                   now                        time
 jobs::complete                   provisioner_state          bytes
 jobs::count_by_tags              filter.tags                tags
+jobs::count_by_tags              filter.has_tags            tags
 jobs::count_by_tags              filter.created_after       time
 jobs::count_by_tags              filter.created_before      time
 jobs::count_by_tags              filter.error_codes         text
@@ -103,6 +105,7 @@ jobs::insert                     job.options                json
 jobs::insert                     job.tags                   tags
 jobs::insert                     job.trace_metadata         json
 jobs::ids                        filter.tags                tags
+jobs::ids                        filter.has_tags            tags
 jobs::ids                        filter.created_after       time
 jobs::ids                        filter.created_before      time
 jobs::ids                        filter.error_codes         text
@@ -111,6 +114,7 @@ jobs::ids                        filter.exclude.error_codes text
 jobs::ids                        page.limit                 u32
 jobs::ids                        page.after                 time  bc=ok
 jobs::list                       filter.tags                tags
+jobs::list                       filter.has_tags            tags
 jobs::list                       filter.created_after       time
 jobs::list                       filter.created_before      time
 jobs::list                       filter.error_codes         text
@@ -407,6 +411,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let filter = DaemonFilter {
                 tags: is("filter.tags").then(|| bad.tags()),
                 limit: is("filter.limit").then(|| bad.number()),
+                has_tags: if is("filter.has_tags") { bad.tags().0.into_iter().collect() } else { Vec::new() },
                 ..DaemonFilter::default()
             };
             let permit = ReadDaemons::check(owner, organization)?;
@@ -510,6 +515,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
         "jobs::count_by_tags" | "jobs::ids" | "jobs::list" => {
             let filter = JobFilter {
                 tags: is("filter.tags").then(|| bad.tags()),
+                has_tags: if is("filter.has_tags") { bad.tags().0.into_iter().collect() } else { Vec::new() },
                 created_after: is("filter.created_after").then(|| bad.time()),
                 created_before: is("filter.created_before").then(|| bad.time()),
                 error_codes: if is("filter.error_codes") { vec![bad.text().into()] } else { Vec::new() },
