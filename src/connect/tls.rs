@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -51,7 +52,12 @@ impl Encryption {
         mut stream: TcpStream,
         config: ClientConfig,
     ) -> io::Result<Option<TlsStream<TcpStream>>> {
-        let name = ServerName::try_from(self.name.clone()).map_err(|error| unusable("host", &self.name, error))?;
+        let name = match ServerName::try_from(self.name.clone()) {
+            Ok(name) => name,
+            Err(error) if self.verifies() => return Err(unusable("host", &self.name, error)),
+            // Such as an address with a zone. Nobody looks at it.
+            Err(_) => IpAddr::from([0; 4]).into(),
+        };
         stream.write_all(&SSL_REQUEST).await?;
         // One byte and no more: what came after it without encryption would count as said by the server.
         match stream.read_u8().await? {
@@ -59,6 +65,10 @@ impl Encryption {
             b'N' => Ok(None),
             _ => Err(io::Error::other("the server does not answer whether it encrypts")),
         }
+    }
+
+    fn verifies(&self) -> bool {
+        matches!(self.mode, PgSslMode::VerifyCa | PgSslMode::VerifyFull)
     }
 
     /// Reads the files, which may have been renewed since the last time.
@@ -83,7 +93,7 @@ impl Encryption {
 
     fn verifier(&self, provider: &Arc<CryptoProvider>) -> io::Result<Verifier> {
         let schemes = provider.signature_verification_algorithms.supported_schemes();
-        if !matches!(self.mode, PgSslMode::VerifyCa | PgSslMode::VerifyFull) {
+        if !self.verifies() {
             return Ok(Verifier { authorities: None, pinned: Vec::new(), has_names: false, schemes });
         }
         let (trusted, pinned) = match &self.roots {

@@ -87,20 +87,17 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.holders().remove(&self.ticket);
         let Some(mut object) = self.object.take() else { return };
-        // Without a transaction to roll back, what is left to send is the end of a COPY that was dropped. The driver expects
-        // no answer to it, but one comes, and a pooler may give it to somebody else: the connection ends before.
         let has_to_send = object.connection.should_flush();
-        let ends_copy = has_to_send && !object.connection.is_in_transaction();
         // The driver knows whether it has something to send or an answer to come. What it has to send, say the rollback
         // of a transaction that was dropped, is on its way now, and not only when the connection is used again.
         let flushed = pin!(object.connection.flush()).poll(&mut Context::from_waker(Waker::noop()));
         match flushed {
-            Poll::Ready(Ok(())) if !ends_copy => {
-                object.unsettled = has_to_send || object.connection.is_in_transaction();
-            }
+            Poll::Ready(Ok(())) if !has_to_send => object.unsettled = object.connection.is_in_transaction(),
             Poll::Pending => object.unsettled = true,
-            Poll::Ready(ended) => {
-                if ended.is_err() {
+            Poll::Ready(sent) => {
+                // What is sent without waiting for an answer is the end of a COPY that was dropped, or a rollback that was
+                // answered at once. An answer comes to the first as well, and a pooler may give it to somebody else.
+                if sent.is_err() {
                     self.shared.broken.fetch_add(1, Ordering::Relaxed);
                 }
                 self.shared.counters.replaced.fetch_add(1, Ordering::Relaxed);

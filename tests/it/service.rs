@@ -30,10 +30,9 @@ async fn a_service_builds_while_its_own_database_url_points_elsewhere_and_lists_
     assert!(cargo().args(build).status().unwrap().success());
     let program = PathBuf::from(support::CODERDB).with_file_name("coderdb-example-service");
 
-    // The service connects by the driver alone, which a pooler refuses for a parameter that it does not know.
-    let database = support::database().await.directly();
+    let database = support::database().await;
     support::run(database.coderdb().arg("demo"));
-    let output = Command::new(program).env("DATABASE_URL", database.url()).output().unwrap();
+    let output = Command::new(program).envs(database.environment()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("\"status\": \"pending\""), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("\"credits_consumed\":"), "{text}");

@@ -357,11 +357,8 @@ async fn everything_goes_through_as_it_is_in_both_directions() {
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await.expect("a pid");
     server.run(&[&format!("SELECT pg_terminate_backend({pid}, 10000)")]).await;
     let error = sqlx::query("SELECT 1").execute(&mut conn).await.expect_err("it was ended");
-    assert_eq!(
-        error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(),
-        Some("57P01"),
-        "{error:?}"
-    );
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    assert_eq!(code.as_deref(), Some("57P01"), "{error:?}");
 }
 
 #[tokio::test]

@@ -2,18 +2,19 @@
 //!
 //! Prints what waits in the default organization, and what the first of those who wait consumes and may consume.
 
-use std::{env, error::Error};
+use std::error::Error;
 
 use coderdb::{
     authz::{Actor, ReadJobs, ReadOrganizations, ReadQuota, System},
+    connect::Options,
     model::{JobFilter, JobStatus, PageRequest},
-    sqlx::{Connection, PgConnection},
+    sqlx::Connection,
     store,
 };
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut conn = PgConnection::connect(&env::var("DATABASE_URL")?).await?;
+    let mut conn = Options::from_environment()?.ok_or("set DATABASE_URL")?.connect().await?;
     let actor = Actor::system(System::Operator);
     let organization = store::organizations::default(&mut conn, &ReadOrganizations::of(&actor)).await?;
     let pending = JobFilter { status: vec![JobStatus::Pending], ..JobFilter::default() };
