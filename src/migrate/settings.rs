@@ -12,6 +12,8 @@ const ALWAYS: &[(&str, &str)] = &[
     ("row_security", "on"),
     ("restrict_nonsystem_relation_kind", ""),
     ("transaction_timeout", "0"),
+    // What the server has to say of each statement fills the wire of a session that nobody reads for a while.
+    ("client_min_messages", "notice"),
 ];
 
 /// In the sessions that migrate, and beside them; whoever only looks is bound by the time-outs that he has.

@@ -18,7 +18,7 @@ async fn unusual(conn: &mut PgConnection) -> [Vec<(String, String)>; 2] {
     let settings = "
         SELECT name, CASE
             WHEN vartype = 'bool' THEN ARRAY[CASE setting WHEN 'on' THEN 'off' ELSE 'on' END]
-            WHEN vartype = 'enum' THEN (SELECT array_agg(v) FROM unnest(enumvals) AS v WHERE v <> setting)
+            WHEN vartype = 'enum' THEN ARRAY(SELECT v FROM unnest(enumvals) AS v WHERE v <> setting)
             -- Long enough for a statement, too short for whoever waits; a limit that somebody means is respected.
             WHEN name IN ('statement_timeout', 'lock_timeout') THEN ARRAY['60s', '600s']
             WHEN unit = 'ms' THEN ARRAY['200ms', max_val || unit]
