@@ -1,5 +1,7 @@
 //! What was measured, as tables that docs/performance.md takes as they are, and which goals it meets.
 
+use std::env;
+
 use coderdb::demo::{Regime, Scale};
 use serde_json::{Value, json};
 
@@ -69,8 +71,6 @@ pub enum Ratios {
 /// The answer to one question.
 pub struct Table {
     pub title: String,
-    /// What the notes of the rows are, where they have some.
-    pub notes: &'static str,
     pub ratios: Ratios,
     pub rows: Vec<Row>,
     pub below: String,
@@ -78,12 +78,12 @@ pub struct Table {
 
 impl Table {
     pub fn new(title: impl Into<String>, ratios: Ratios, rows: Vec<Row>) -> Self {
-        Self { title: title.into(), notes: "", ratios, rows, below: String::new() }
+        Self { title: title.into(), ratios, rows, below: String::new() }
     }
 
     fn print(&self) {
         let refs: Vec<_> = self.rows.iter().collect();
-        print(&self.title, self.notes, self.ratios, &refs, &self.below);
+        print(&self.title, "", self.ratios, &refs, &self.below);
     }
 
     pub fn json(&self) -> Value {
@@ -129,7 +129,8 @@ fn print(title: &str, notes: &str, ratios: Ratios, rows: &[&Row], below: &str) {
 
 /// The first line is the header.
 fn print_lines(title: &str, lines: &[Vec<String>], below: &str) {
-    println!("### {title}\n");
+    let arguments: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    println!("## {title}\n\n`cargo bench --bench scale -- {}`\n", arguments.join(" "));
     for (n, cells) in lines.iter().enumerate() {
         println!("| {} |", cells.join(" | "));
         if n == 0 {
@@ -340,10 +341,10 @@ impl Report {
         };
         let core = "indexes of listing, places, claims and reaper";
         goals.push(Goal::at_most(
-            format!("log of a life, {core} ÷ plain schema"),
+            format!("WAL of a life, {core} ÷ plain schema"),
             1.3,
             "",
-            life(super::writes::LIFE_LOG),
+            life(super::writes::LIFE_WAL),
         ));
         goals.push(Goal::at_most(
             format!("processor time of a life, {core} ÷ plain schema"),

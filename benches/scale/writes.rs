@@ -31,7 +31,7 @@ pub const SCHEMAS: [&str; 3] =
     ["plain schema", "with the indexes of listing, places, claims and reaper", "with all indexes"];
 /// Lives per turn.
 const LIVES: usize = 300;
-pub const LIFE_LOG: &str = "log of a life";
+pub const LIFE_WAL: &str = "WAL of a life";
 pub const LIFE_PROCESSOR: &str = "processor time of a life";
 /// How many clients commit quota for one owner.
 const COMMITTERS: u32 = 64;
@@ -97,7 +97,7 @@ impl<'a> Writer<'a> {
         }
         // Images of whole pages tell how long ago the last checkpoint was.
         self.write_full_pages(false).await;
-        let units = [("a life", "ms"), (LIFE_LOG, "bytes"), (LIFE_PROCESSOR, "ms")];
+        let units = [("a life", "ms"), (LIFE_WAL, "bytes"), (LIFE_PROCESSOR, "ms")];
         let mut rows = units.map(|(name, unit)| Row::new(name, unit, &SCHEMAS));
         for (conn, _, workspaces) in &mut conns {
             self.live(conn, workspaces, 100).await;
@@ -105,12 +105,12 @@ impl<'a> Writer<'a> {
         for _ in 0..PAIRS {
             let mut values = [const { Vec::new() }; 3];
             for (conn, pid, workspaces) in &mut conns {
-                let (log, processor, began) = (position(conn).await, processor_of(*pid), Instant::now());
+                let (wal, processor, began) = (position(conn).await, processor_of(*pid), Instant::now());
                 self.live(conn, workspaces, LIVES).await;
                 let count = f64::from(u32::try_from(LIVES).expect("few"));
                 values[0].push(per_call(LIVES, began));
                 values[2].push((processor_of(*pid) - processor) / count);
-                values[1].push((position(conn).await - log) / count);
+                values[1].push((position(conn).await - wal) / count);
             }
             rows.iter_mut().zip(values).for_each(|(row, values)| row.push(values));
         }
@@ -323,7 +323,7 @@ fn is_core(index: &str) -> bool {
     index.starts_with("provisioner_jobs_") && index != "provisioner_jobs_organization_id_initiator_id_idx"
 }
 
-/// How much log was written up to now.
+/// How much WAL was written up to now.
 async fn position(conn: &mut PgConnection) -> f64 {
     let position = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8";
     sqlx::query_scalar(position).fetch_one(conn).await.expect("a position")
