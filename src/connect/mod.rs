@@ -339,7 +339,9 @@ impl Options {
             }
             let begin = if is_pooled { "BEGIN;" } else { "" };
             let ask = "SELECT pg_is_in_recovery()::text, current_setting('transaction_read_only')";
-            let ask = sqlx::AssertSqlSafe(format!("{begin}{settings}{ask}"));
+            // A standby answers no other isolation level, and the role's may be another.
+            let level = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;";
+            let ask = sqlx::AssertSqlSafe(format!("{begin}{level}{settings}{ask}"));
             let row = sqlx::raw_sql(ask).fetch_one(&mut connection).await.map_err(failed)?;
             let is_on = |column, on| row.try_get::<&str, _>(column).map(|value| value == on).map_err(failed);
             let fits = self.target.fits(is_on(0, "true")?, is_on(1, "on")?);

@@ -121,8 +121,11 @@ async fn whatever_setting_a_role_has_everything_reads_on_a_standby() {
     let mut looker = <PgConnection as sqlx::Connection>::connect_with(&looker).await.unwrap();
     super::until(&mut looker, &replayed).await;
     for args in [&["status", "--exit-code"][..], &["check"], &["plan"], &["verify"], &["history"], &["up"]] {
-        let outcome = support::run(&mut with_url(&url(standby), args));
-        assert_eq!(outcome.code, 0, "{args:?}: {}{}", outcome.stdout, outcome.stderr);
+        for target in ["any", "standby"] {
+            let url = format!("{}&target_session_attrs={target}", url(standby));
+            let outcome = support::run(&mut with_url(&url, args));
+            assert_eq!(outcome.code, 0, "{args:?}: {}{}", outcome.stdout, outcome.stderr);
+        }
     }
 }
 
