@@ -131,7 +131,8 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Resul
 /// These jobs of the organization with their place in the queue, oldest first; ids without one are left out
 /// (domain 5.3).
 ///
-/// A daemon counts when it was seen within `stale_interval` before `now`, usually [`STALE_INTERVAL`]. One round trip,
+/// A daemon counts when it was seen within `stale_interval` before `now`, usually
+/// [`STALE_INTERVAL`](super::STALE_INTERVAL). One round trip,
 /// one snapshot, no locks; costs a few look-ups per job, per tag set that an online daemon has and per tag set that it
 /// covers, however many jobs wait.
 #[tracing::instrument(name = "db.jobs.by_ids_with_queue_position", skip_all)]
