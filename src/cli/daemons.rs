@@ -42,7 +42,7 @@ pub(super) struct List {
     output: Output,
 }
 
-pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliError> {
+pub(super) async fn list(args: List) -> Result<ExitCode, CliError> {
     for (n, (key, _)) in args.tags.iter().enumerate() {
         if args.tags[..n].iter().any(|(before, _)| before == key) {
             return Err(CliError::new(USAGE, format!("the tag {key} is asked for twice; no daemon has both")));
@@ -58,7 +58,17 @@ pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliErr
         Output::Json => print_json(&daemons.iter().map(as_json).collect::<Vec<_>>())?,
         Output::Table if daemons.is_empty() => note("No provisioner daemons found"),
         Output::Table => print(&table(
-            &["name", "status", "last seen at", "version", "key name", "current job", "previous job", "tags"],
+            &[
+                "name",
+                "status",
+                "provisioners",
+                "last seen at",
+                "version",
+                "key name",
+                "current job",
+                "previous job",
+                "tags",
+            ],
             daemons.iter().map(row),
         ))?,
     }
@@ -66,7 +76,7 @@ pub(super) async fn run(Command::List(args): Command) -> Result<ExitCode, CliErr
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(details: &DaemonDetails) -> [String; 8] {
+fn row(details: &DaemonDetails) -> [String; 9] {
     let DaemonDetails { daemon, status, key_name, current_job, previous_job } = details;
     let job = |job: &Option<DaemonJob>| {
         job.as_ref().map_or_else(String::new, |job| format!("{} {} {}", job.id, job.status, job.template_name))
@@ -74,6 +84,7 @@ fn row(details: &DaemonDetails) -> [String; 8] {
     [
         daemon.name.clone(),
         status.to_string(),
+        daemon.provisioners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         daemon.last_seen_at.map(rfc_3339).unwrap_or_default(),
         daemon.version.clone(),
         key_name.clone(),

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     authz::ReadJobs,
-    model::{JobDetails, JobId, JobStatus, Organization, PageRequest, Tags, WhyWaiting},
+    model::{JobDetails, JobId, JobStatus, Organization, PageRequest, ProvisionerType, Tags, WhyWaiting},
     store::jobs,
 };
 
@@ -62,7 +62,7 @@ pub(super) struct List {
     output: Format,
 }
 
-/// The columns, in the order of domain 11.1.
+/// The columns, in the order of domain 11.1, and then others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Column {
     #[value(name = "id")]
@@ -127,14 +127,17 @@ pub(super) enum Column {
     Organization,
     #[value(name = "queue")]
     Queue,
+    #[value(name = "provisioner")]
+    Provisioner,
 }
 
 impl Column {
     /// What is shown on a wide screen when nobody chooses.
-    const WIDE: [Self; 14] = [
+    const WIDE: [Self; 15] = [
         Self::CreatedAt,
         Self::Id,
         Self::Type,
+        Self::Provisioner,
         Self::TemplateDisplayName,
         Self::WorkspaceName,
         Self::WorkspaceBuildTransition,
@@ -191,6 +194,7 @@ impl Column {
             Self::TemplateVersionId => text(job.input.template_version_id),
             Self::WorkspaceBuildId => text(job.input.workspace_build_id),
             Self::Type => job.job_type.to_string(),
+            Self::Provisioner => job.provisioner.to_string(),
             Self::AvailableWorkers => {
                 details.available_workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
             }
@@ -423,6 +427,7 @@ struct Listed<'a> {
     #[serde(flatten)]
     job: &'a JobDetails,
     organization_name: &'a str,
+    provisioner: ProvisionerType,
     queue_state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     missing_tags: Option<Tags>,
@@ -436,7 +441,8 @@ impl<'a> Listed<'a> {
             Some(WhyWaiting::NoDaemonHasTags { missing, .. }) => Some(missing),
             _ => None,
         };
-        Self { job, organization_name: &organization.name, queue_state, missing_tags }
+        let (organization_name, provisioner) = (&organization.name, job.job.provisioner);
+        Self { job, organization_name, provisioner, queue_state, missing_tags }
     }
 }
 

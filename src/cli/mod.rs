@@ -81,6 +81,9 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Provisioner {
+    /// List the daemons that take jobs, as `daemons list` does
+    #[command(visible_alias = "ls", after_help = "Example:\n  coderdb provisioner list")]
+    List(daemons::List),
     /// The jobs of an organization
     #[command(subcommand, visible_alias = "job")]
     #[command(after_help = "Example:\n  coderdb provisioner jobs list --search 'status:pending created:>1h'")]
@@ -138,7 +141,9 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
-            Command::Provisioner(Provisioner::Daemons(command)) => daemons::run(command).await,
+            Command::Provisioner(Provisioner::Daemons(daemons::Command::List(args)) | Provisioner::List(args)) => {
+                daemons::list(args).await
+            }
             Command::Licenses(command) => licenses::run(command).await,
             Command::Prebuilds(command) => prebuilds::run(command).await,
             Command::Quota(command) => quota::run(command).await,

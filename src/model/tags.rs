@@ -17,10 +17,23 @@ use super::ProvisionerType;
 pub struct Tags(pub BTreeMap<String, String>);
 
 impl Tags {
-    /// `KEY=VALUE` as a person writes one tag: the key is what stands before the first `=`.
+    /// `KEY=VALUE` as a person writes one tag: the key is what stands before the first `=`. In a key, `\=` stands for `=`,
+    /// and `\\` for a backslash.
     pub(crate) fn pair(text: &str) -> Option<(String, String)> {
-        let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty())?;
-        Some((key.to_owned(), value.to_owned()))
+        let (mut key, mut rest) = (String::new(), text.chars());
+        while let Some(c) = rest.next() {
+            match c {
+                '=' => return (!key.is_empty()).then(|| (key, rest.as_str().to_owned())),
+                '\\' if rest.as_str().starts_with(['=', '\\']) => key.extend(rest.next()),
+                c => key.push(c),
+            }
+        }
+        None
+    }
+
+    /// One tag as [`pair`](Self::pair) reads it.
+    pub(crate) fn written(key: &str, value: &str) -> String {
+        format!("{}={value}", key.replace('\\', r"\\").replace('=', r"\="))
     }
 
     /// The tags of a job that only daemons with exactly these take (domain 3).

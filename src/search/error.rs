@@ -61,10 +61,12 @@ pub enum Problem {
         expected: &'static str,
     },
     /// More than one value, where a job can have only one.
-    #[error("{key} takes one value; quote a value with a comma in it")]
+    #[error("{key} takes one value; {instead}")]
     SeveralValues {
         /// The key.
         key: &'static str,
+        /// What to do instead.
+        instead: &'static str,
     },
     /// The same was asked for before.
     #[error("{key} is asked for twice; {instead}")]

@@ -151,7 +151,15 @@ fn term(rest: &mut Rest<'_>) -> Result<Term, ParseError> {
 fn condition(rest: &Rest<'_>, key: &'static str, values: &[Value]) -> Result<Condition, ParseError> {
     let one = || match values {
         [value] => Ok(value),
-        [_, second, ..] => Err(rest.error(second.at, Problem::SeveralValues { key })),
+        [_, second, ..] => {
+            let instead = match key {
+                "transition" => "for two of the three, exclude the third, as in type:workspace_build -transition:start",
+                "created" => "give a term for each end, as in created:>1h created:<1d",
+                "tag" => "give a term for each tag, and quote a comma that belongs to one",
+                _ => "search once for each, and quote a comma that belongs to a name",
+            };
+            Err(rest.error(second.at, Problem::SeveralValues { key, instead }))
+        }
         [] => Err(rest.error(rest.at, Problem::NoValue { key })),
     };
     let unreadable = |value: &Value, expected| {

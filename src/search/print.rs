@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::{Condition, Query, Term};
-use crate::model::{NameOrId, UserRef};
+use crate::model::{NameOrId, Tags, UserRef};
 
 impl Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +27,7 @@ impl Display for Term {
             Condition::Workspace(named) => name_or_id(f, named),
             Condition::Transition(value) => value.fmt(f),
             Condition::Type(values) => several(f, values),
-            Condition::Tag(key, value) => quoted(f, &format!("{key}={value}")),
+            Condition::Tag(key, value) => quoted(f, &Tags::written(key, value)),
             Condition::Untagged => f.write_str("none"),
             Condition::Id(values) => several(f, values),
             Condition::Created(value) => value.fmt(f),

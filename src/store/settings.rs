@@ -1,5 +1,6 @@
 //! Settings of the site (domain 4.12).
 
+use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
 use super::{Error, Result};
@@ -14,33 +15,46 @@ use crate::{
 /// [`Error::Corrupt`] when the stored text is not such settings.
 #[tracing::instrument(name = "db.settings.prebuilds", skip_all)]
 pub async fn prebuilds(conn: &mut PgConnection, _permit: &ReadPrebuildsSettings) -> Result<PrebuildsSettings> {
-    let stored = sqlx::query_file_scalar!("queries/settings/prebuilds.sql")
-        .fetch_one(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("settings/prebuilds", e))?;
-    serde_json::from_str(&stored).map_err(|e| Error::Corrupt {
+    serde_json::from_str(&stored(conn).await?).map_err(|e| Error::Corrupt {
         query: "settings/prebuilds",
         column: "value".to_owned(),
         source: e.into(),
     })
 }
 
-/// Stores the settings of prebuilt workspaces, and says whether they changed (domain 7.6, 10.8); what cannot be read
-/// is replaced. One round trip; of callers that make the same change at once, one changes it.
+async fn stored(conn: &mut PgConnection) -> Result<String> {
+    sqlx::query_file_scalar!("queries/settings/prebuilds.sql")
+        .fetch_one(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("settings/prebuilds", e))
+}
+
+/// Stores the settings of prebuilt workspaces, and says whether they changed (domain 7.6, 10.8). Settings that this version
+/// does not know stay; what cannot be read is replaced. One round trip, one more when they change, and again when somebody
+/// else changes them meanwhile; of callers that make the same change at once, one changes it.
 #[tracing::instrument(name = "db.settings.set_prebuilds", skip_all)]
 pub async fn set_prebuilds(
     conn: &mut PgConnection,
     _permit: &WritePrebuildsSettings,
     settings: PrebuildsSettings,
 ) -> Result<SetOutcome> {
-    let done = sqlx::query_file!("queries/settings/set_prebuilds.sql", settings.reconciliation_paused)
-        .execute(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("settings/set_prebuilds", e))?;
-    Ok(match done.rows_affected() {
-        0 => SetOutcome::Unchanged,
-        _ => SetOutcome::Changed,
-    })
+    loop {
+        let before = stored(conn).await?;
+        let known: Option<Map<String, Value>> = serde_json::from_str(&before).ok();
+        let is_so = serde_json::from_str::<PrebuildsSettings>(&before).is_ok_and(|before| before == settings);
+        if is_so && known.is_some() {
+            return Ok(SetOutcome::Unchanged);
+        }
+        let mut all = known.unwrap_or_default();
+        all.insert("reconciliation_paused".to_owned(), settings.reconciliation_paused.into());
+        let done = sqlx::query_file!("queries/settings/set_prebuilds.sql", Value::Object(all).to_string(), before)
+            .execute(&mut *conn)
+            .await
+            .map_err(|e| Error::from_sqlx("settings/set_prebuilds", e))?;
+        if done.rows_affected() > 0 {
+            return Ok(SetOutcome::Changed);
+        }
+    }
 }
 
 /// How long a workspace that a chat created lives, as it was stored: a duration such as `8h`, or an empty text or zero

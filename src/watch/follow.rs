@@ -1,6 +1,11 @@
 //! Log lines as they are written.
 
-use tokio::sync::watch;
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
 
 use super::{Error, Seen, Watcher};
 use crate::{
@@ -9,12 +14,23 @@ use crate::{
     store,
 };
 
+/// So long after a line a line with a lower id may still come: ids are given before the commit.
+const UNSETTLED: Duration = Duration::from_secs(10);
+
 /// The log lines of one job, from [`Watcher::follow`].
 pub struct LogFollower {
     watcher: Watcher,
     permit: ReadJobLogs,
     id: JobId,
-    after: i64,
+    /// Only lines with higher ids are asked for at all.
+    begin: i64,
+    /// No line with a lower id is expected any more, but when the job has ended.
+    settled: i64,
+    /// The highest id at the end of each look, and when that was, while it is not settled.
+    unsettled: VecDeque<(Instant, i64)>,
+    /// The ids of all lines that were told.
+    told: HashSet<i64>,
+    newest: i64,
     seen: watch::Receiver<Seen>,
     is_over: bool,
 }
@@ -23,12 +39,24 @@ impl Watcher {
     /// Follows the logs of the job from the id `after` on; 0 for all of them (domain 10.5).
     #[must_use]
     pub fn follow(&self, permit: ReadJobLogs, id: JobId, after: i64) -> LogFollower {
-        LogFollower { watcher: self.clone(), permit, id, after, seen: self.register(id), is_over: false }
+        LogFollower {
+            watcher: self.clone(),
+            permit,
+            id,
+            begin: after,
+            settled: after,
+            unsettled: VecDeque::new(),
+            told: HashSet::new(),
+            newest: after,
+            seen: self.register(id),
+            is_over: false,
+        }
     }
 }
 
 impl LogFollower {
-    /// The next lines, oldest first, as soon as there are some; `None` after the last line of a completed job. One round
+    /// The next lines, oldest first, as soon as there are some; `None` after the last line of a completed job. A line that
+    /// was committed after one with a higher id comes with the next ones, at the latest when the job has ended. One round
     /// trip each time. Nothing is lost when it is dropped in between.
     ///
     /// # Errors
@@ -40,12 +68,14 @@ impl LogFollower {
                 Seen::There(state) => (state.last_log_id, state.status.is_final()),
                 Seen::NotYet | Seen::Missing => (Some(i64::MAX), false),
             };
-            if is_over || last > Some(self.after) {
+            if is_over || last > Some(self.newest) {
+                let after = if is_over { self.begin } else { self.settled };
                 let mut connection = self.watcher.shared.pool.get().await?;
-                let lines = store::job_logs::after(&mut connection, &self.permit, self.id, self.after).await?;
+                let mut lines = store::job_logs::after(&mut connection, &self.permit, self.id, after).await?;
+                lines.retain(|line| self.told.insert(line.id));
                 self.is_over = is_over;
-                if let Some(line) = lines.last() {
-                    self.after = line.id;
+                self.settle(&lines);
+                if !lines.is_empty() {
                     return Ok(Some(lines));
                 }
                 continue;
@@ -55,5 +85,16 @@ impl LogFollower {
             }
         }
         Ok(None)
+    }
+
+    fn settle(&mut self, lines: &[JobLog]) {
+        let now = Instant::now();
+        if let Some(line) = lines.last().filter(|line| line.id > self.newest) {
+            self.newest = line.id;
+            self.unsettled.push_back((now, line.id));
+        }
+        while let Some((_, id)) = self.unsettled.pop_front_if(|(at, _)| now - *at > UNSETTLED) {
+            self.settled = id;
+        }
     }
 }

@@ -570,3 +570,17 @@ async fn of_two_loads_at_once_one_finds_the_others() {
     assert!(loads.contains(&Outcome::AlreadyLoaded { scale: None }), "{loads:?}");
     assert!(!database.url().is_empty());
 }
+
+#[tokio::test]
+async fn the_demo_loads_and_is_shown_whatever_the_encoding_of_the_database() {
+    for encoding in ["LATIN1", "EUC_JP", "SQL_ASCII", "WIN1252"] {
+        let database = support::empty_database_in(encoding).await;
+        let done = support::run(database.coderdb().arg("demo"));
+        assert_eq!(done.code, 0, "{encoding}: {}", done.stderr);
+        assert!(done.stdout.contains("Loaded 42 jobs"), "{encoding}: {}", done.stdout);
+        let failed = "c0de0000-0009-4000-8000-000000000023";
+        let shown = support::run(database.coderdb().args(["provisioner", "jobs", "get", failed, "--lines", "3"]));
+        assert_eq!(shown.code, 0, "{encoding}: {}", shown.stderr);
+        assert!(shown.stdout.contains("Commit quota  Credits consumed ?   "), "{encoding}: {}", shown.stdout);
+    }
+}

@@ -496,6 +496,13 @@ async fn what_cannot_be_served_is_said_before_anything_is() {
         fails(&mut mcp(&["--chat", &chat, "--owner", owner]), 2, &[&text, "leave --owner out"]);
     }
     let serve = ["mcp", "--chat", &chat];
+    for (change, said) in [("status = 'suspended'", "suspended"), ("status = 'active', deleted = true", "deleted")] {
+        let mut conn = database.connect().await;
+        let change = format!("UPDATE users SET {change} WHERE id = u(1)");
+        coderdb::sqlx::raw_sql(coderdb::sqlx::AssertSqlSafe(change)).execute(&mut conn).await.expect("the change");
+        let text = format!("error: user1, who owns the chat {chat}, is {said}");
+        fails(&mut mcp(&["--chat", &chat]), 1, &[&text, "activate the user, or use another chat"]);
+    }
     fails(support::coderdb().args(serve), 2, &["no database is configured", "DATABASE_URL"]);
     let elsewhere = "postgres://nobody:s3cret@127.0.0.1:1/db";
     fails(support::coderdb().env("DATABASE_URL", elsewhere).args(serve), 4, &["cannot reach"]);

@@ -77,14 +77,14 @@ async fn statuses(rows: &mut Rows) -> Vec<String> {
 async fn one_job_is_canceled_in_the_words_of_its_kind_and_refused_in_those_of_its_state() {
     let mut rows = flooded(4).await;
     let job = |n: u128| id(n).to_string();
-    for (n, words) in [
-        (1001, "workspace build"),
-        (1004, "template version import"),
-        (1, "workspace build"),
-        (2, "template version dry run"),
+    for (n, words, end) in [
+        (1001, "workspace build", "canceled"),
+        (1004, "template version import", "canceled"),
+        (1, "workspace build", "cancel requested"),
+        (2, "template version dry run", "cancel requested"),
     ] {
         let done = cancel(&rows, &[&job(n)]);
-        let said = format!("Canceling {words} job {}...\nJob canceled\n", job(n));
+        let said = format!("Canceling {words} job {}...\nJob {end}\n", job(n));
         assert_eq!((done.code, done.stdout, done.stderr), (0, said, String::new()));
     }
     assert_eq!(

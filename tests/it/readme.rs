@@ -73,3 +73,19 @@ async fn what_the_documents_show_works_on_the_demo() {
         assert_eq!(done.code, 0, "{line}: {}", done.stderr);
     }
 }
+
+#[tokio::test]
+async fn the_chat_in_the_readme_is_in_the_demo_and_its_owner_is_that_of_the_chat() {
+    let database = support::database().await.with_sessions();
+    assert_eq!(run(database.coderdb().arg("demo")).code, 0);
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("the README");
+    let json = readme.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
+    let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    let args = json["mcpServers"]["workspace"]["args"].as_array().expect("arguments");
+    let args: Vec<&str> = args.iter().map(|arg| arg.as_str().expect("a text")).collect();
+    let served = run(database.coderdb().args(&args).write_stdin(""));
+    assert_eq!(served.code, 0, "{}", served.stderr);
+    assert!(served.stderr.starts_with("serving the tools of the chat"), "{}", served.stderr);
+    let help = run(database.coderdb().args(["mcp", "--help"])).stdout;
+    assert!(help.contains(&args.join(" ")), "{help}");
+}

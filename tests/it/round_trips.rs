@@ -91,7 +91,7 @@ quota::list                      : 1
 quota::usage                     : 1
 settings::chat_workspace_ttl     : 1
 settings::prebuilds              : 1
-settings::set_prebuilds          : 1
+settings::set_prebuilds          : 2
 templates::by_name               : 1
 templates::find                  : 1
 templates::get                   : 1
@@ -106,7 +106,7 @@ workspaces::get                  : 1
 workspaces::get_with_lock        : 1
 runner::commit_quota             : 2
 runner::commit_quota over budget : 3
-transaction::retry               : 1
+transaction::retry               : 2
 ";
 
 /// Where the table of authz does one thing more: the commit that is rejected, and a look at the new workspace.

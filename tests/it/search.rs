@@ -160,9 +160,8 @@ fn condition(rng: &mut Rng) -> Condition {
         4 => Condition::Workspace(if rng.bool() { NameOrId::Id(id(rng).into()) } else { NameOrId::Name(name(rng)) }),
         5 => Condition::Transition(some(rng, Transition::ALL)[0]),
         6 => Condition::Type(some(rng, JobType::ALL)),
-        // A key ends with the first `=`.
         7 if rng.u8(..4) == 0 => Condition::Untagged,
-        7 => Condition::Tag(name(rng).replace('=', "-"), if rng.bool() { name(rng) } else { String::new() }),
+        7 => Condition::Tag(name(rng), if rng.bool() { name(rng) } else { String::new() }),
         8 => Condition::Id((0..rng.usize(1..4)).map(|_| JobId(id(rng))).collect()),
         9 => Condition::Created(created(rng)),
         _ => {
@@ -253,7 +252,23 @@ fn what_is_wrong_is_named_with_its_place_and_what_was_probably_meant() {
         ("status: pending", "character 8: status has no value; write status:VALUE, without spaces"),
         ("status:pending,", "character 16: status has no value"),
         ("template:\"\"", "character 10: template has no value"),
-        ("initiator:alice,bob", "character 17: initiator takes one value; quote a value with a comma in it"),
+        (
+            "initiator:alice,bob",
+            "character 17: initiator takes one value; search once for each, and quote a comma that belongs to a name",
+        ),
+        (
+            "transition:delete,stop",
+            "character 19: transition takes one value; for two of the three, exclude the third, as in type:workspace_build \
+             -transition:start",
+        ),
+        (
+            "created:>1h,<1d",
+            "character 13: created takes one value; give a term for each end, as in created:>1h created:<1d",
+        ),
+        (
+            "tag:a=b,c=d",
+            "character 9: tag takes one value; give a term for each tag, and quote a comma that belongs to one",
+        ),
         ("status:pending status:running", "character 16: status is asked for twice; name alternatives behind one key"),
         ("type:workspace_build type:workspace_build", "character 22: type is asked for twice; name alternatives"),
         ("tag:a=1 tag:a=2", "character 9: tag is asked for twice; search once for each"),

@@ -85,6 +85,26 @@ async fn what_another_writer_spelled_differently_is_not_a_change() {
 }
 
 #[tokio::test]
+async fn settings_that_this_version_does_not_know_stay() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    for (before, after) in [
+        (r#"{"reconciliation_paused": false, "limit": 3}"#, r#"{"limit":3,"reconciliation_paused":true}"#),
+        (
+            r#"{"a": {"reconciliation_paused": true}}"#,
+            r#"{"a":{"reconciliation_paused":true},"reconciliation_paused":true}"#,
+        ),
+        (r#"{"reconciliation_paused": "no", "z": [1, null]}"#, r#"{"reconciliation_paused":true,"z":[1,null]}"#),
+    ] {
+        store_text(&mut conn, "prebuilds_settings", before).await;
+        assert_eq!(set(&mut conn, PAUSED).await, SetOutcome::Changed, "{before}");
+        assert_eq!(stored(&mut conn).await.as_deref(), Some(after));
+        assert_eq!(set(&mut conn, PAUSED).await, SetOutcome::Unchanged);
+        assert_eq!(stored(&mut conn).await.as_deref(), Some(after));
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_says_so_and_is_replaced() {
     let database = support::database().await;
     let mut conn = database.connect().await;

@@ -71,13 +71,80 @@ async fn only_the_last_lines_of_the_log_are_shown() {
          SELECT u(1), at_second(n), 'provisioner', 'info', 'Stage', 'line ' || n FROM generate_series(1, 30) AS n",
     )
     .await;
-    for (args, lines) in [(&[][..], 21..=30), (&["--logs", "2"], 29..=30), (&["--logs", "99"], 1..=30)] {
+    for (args, lines) in [
+        (&[][..], 21..31),
+        (&["--lines", "2"], 29..31),
+        (&["-n", "1"], 30..31),
+        (&["--logs", "99"], 1..31),
+        (&["--lines", "0"], 31..31),
+    ] {
         let mut command = rows.database.coderdb();
         command.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "get", &id(1).to_string()]).args(args);
         let shown = run(&mut command).stdout;
         let found: Vec<_> =
             shown.lines().filter_map(|line| line.split_once("line ")).map(|(_, n)| n.to_owned()).collect();
         assert_eq!(found, lines.map(|n| n.to_string()).collect::<Vec<_>>(), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_is_shown_a_part_of_what_is_too_long_and_a_machine_all_of_it() {
+    let mut rows = Rows::new().await;
+    rows.run(
+        "UPDATE provisioner_jobs SET completed_at = at_second(1), started_at = at_second(0),
+            error = repeat('é', 100000) || E'\nthe reason',
+            tags = jsonb_build_object('long', repeat('x', 100000))",
+    )
+    .await;
+    let mut command = rows.database.coderdb();
+    command.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "get", &id(1).to_string()]);
+    let shown = run(&mut command).stdout;
+    assert!(shown.len() < 20_000, "{}", shown.len());
+    assert!(shown.contains("(191820 bytes before this are left out; -o json has all)"), "{}", &shown[..500]);
+    assert!(shown.contains("éé\n               the reason\n"), "{shown}");
+    assert!(shown.contains("x … and 91813 bytes more; -o json has all\n"), "{shown}");
+    let json: Value = serde_json::from_str(&run(command.args(["-o", "json"])).stdout).expect("JSON");
+    assert_eq!(json["error"].as_str().map(str::len), Some(200_011));
+    assert_eq!(json["tags"]["long"].as_str().map(str::len), Some(100_000));
+    // What is short is whole.
+    rows.run("UPDATE provisioner_jobs SET error = repeat('e', 8192)").await;
+    let mut command = rows.database.coderdb();
+    command.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "get", &id(1).to_string()]);
+    assert_eq!(fact(&run(&mut command).stdout, "ERROR"), Some("e".repeat(8_192).as_str()));
+}
+
+#[tokio::test]
+async fn the_provisioner_is_shown_wherever_a_job_or_a_daemon_is() {
+    let database = demo().await;
+    let shown = get(&database, 31, &[]).stdout;
+    assert_eq!(fact(&shown, "PROVISIONER"), Some("terraform"), "{shown}");
+    let json: Value = serde_json::from_str(&get(&database, 31, &["-o", "json"]).stdout).expect("JSON");
+    assert_eq!(json["provisioner"], "terraform");
+    let list = |args: &[&str]| run(database.coderdb().args(["provisioner", "jobs", "list"]).args(args)).stdout;
+    let column = list(&["-c", "provisioner"]);
+    assert!(column.starts_with("PROVISIONER\n") && column.lines().skip(1).all(|line| line == "terraform"), "{column}");
+    assert!(list(&["-o", "wide"]).lines().next().is_some_and(|line| line.contains("  PROVISIONER  ")));
+    let daemons = run(database.coderdb().args(["provisioner", "daemons", "list"])).stdout;
+    let heading = daemons.lines().next().expect("a heading").find("PROVISIONERS").expect("a column");
+    assert!(daemons.lines().skip(1).all(|line| line[heading..].starts_with("terraform")), "{daemons}");
+}
+
+#[tokio::test]
+async fn a_tag_whose_key_has_an_equals_sign_or_a_backslash_is_found() {
+    let mut rows = Rows::new().await;
+    rows.run(
+        r#"SELECT add_job(n) FROM generate_series(2, 4) AS n;
+         UPDATE provisioner_jobs SET tags = '{"a=b": "c=d"}' WHERE id = u(1);
+         UPDATE provisioner_jobs SET tags = '{"a": "b=c=d"}' WHERE id = u(2);
+         UPDATE provisioner_jobs SET tags = '{"a\\": "b, c"}' WHERE id = u(3)"#,
+    )
+    .await;
+    for (tag, n) in [(r"a\=b=c=d", 1), ("a=b=c=d", 2), (r"a\\=b, c", 3)] {
+        for args in [["--tag", tag], ["-q", &format!("tag:\"{}\"", tag.replace('\\', r"\\"))]] {
+            let mut list = rows.database.coderdb();
+            list.env("CODER_ORGANIZATION", "org1").args(["provisioner", "jobs", "list", "-o", "name"]).args(args);
+            assert_eq!(run(&mut list).stdout, format!("{}\n", id(n)), "{args:?}");
+        }
     }
 }
 
@@ -214,6 +281,15 @@ async fn daemons_are_listed_with_what_they_work_on() {
         2,
         &["the tag env is asked for twice; no daemon has both"],
     );
+    // The name that it has elsewhere.
+    for args in [&["-o", "json"][..], &["--tag", "env=on-prem"], &["--limit", "1"]] {
+        let elsewhere = ["provisioner", "list"].iter().chain(args);
+        assert_eq!(
+            run(database.coderdb().args(elsewhere)).stdout,
+            run(database.coderdb().args(list).args(args)).stdout
+        );
+    }
+    assert_eq!(run(database.coderdb().args(["provisioners", "ls"])).stdout, table);
     let one = run(database.coderdb().args(list).args(["--limit", "1", "-o", "json"])).stdout;
     assert_eq!(serde_json::from_str::<Vec<Value>>(&one).expect("JSON"), json[..1]);
     let none = run(database.coderdb().args(list).args(["--tag", "no=such"]));
@@ -226,7 +302,7 @@ async fn daemons_are_listed_with_what_they_work_on() {
 async fn the_quota_of_all_members_is_what_is_shown_of_each_in_pages_of_any_size() {
     let mut rows = Rows::new().await;
     rows.run(
-        "SELECT add_organization(2); SELECT add_user(n) FROM generate_series(2, 1203) AS n;
+        "SELECT add_organization(n) FROM generate_series(2, 3) AS n; SELECT add_user(n) FROM generate_series(2, 1203) AS n;
          UPDATE users SET username = 'B' || username WHERE id > u(600);
          SELECT add_member(1, n), add_group(n, 1, 'g' || n) FROM generate_series(1, 1201) AS n;
          INSERT INTO group_members (group_id, user_id) SELECT u(n), u(n) FROM generate_series(1, 1201, 3) AS n;
@@ -263,6 +339,15 @@ async fn the_quota_of_all_members_is_what_is_shown_of_each_in_pages_of_any_size(
     assert_eq!(over("90"), ["user1"], "9 of 10");
     assert_eq!(over("91"), [""; 0]);
     assert_eq!(over("0"), ["user1"], "nobody else consumes anything");
+    let mut nobody = rows.database.coderdb();
+    let nobody = run(nobody.env("CODER_ORGANIZATION", "org1").args(["quota", "list", "--over", "91"]));
+    let said = "No member consumes 91% of the budget or more\n";
+    assert_eq!((nobody.code, nobody.stdout.as_str(), nobody.stderr.as_str()), (0, "", said));
+    for args in [&["quota", "list", "--over", "91"][..], &["quota", "list"]] {
+        let mut empty = rows.database.coderdb();
+        let empty = run(empty.env("CODER_ORGANIZATION", "org3").args(args));
+        assert_eq!((empty.stdout.as_str(), empty.stderr.as_str()), ("", "No members found\n"));
+    }
     let table = run(rows.database.coderdb().env("CODER_ORGANIZATION", "org1").args(["quota", "list"])).stdout;
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!((lines[0].join(" ").as_str(), lines.len()), ("USER CREDITS CONSUMED BUDGET", 1_201));

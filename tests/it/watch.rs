@@ -274,6 +274,39 @@ async fn a_follower_gets_every_line_once_and_in_order_and_then_the_end() {
     }
 }
 
+const LINE: &str = "INSERT INTO provisioner_job_logs (job_id, created_at, source, level, stage, output)
+                    VALUES (u(1), now(), 'provisioner', 'info', '', ";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_gets_a_line_that_is_committed_after_one_with_a_higher_id() {
+    for before_the_end in [true, false] {
+        let mut rows = taken(1).await;
+        let watcher = polls(&rows);
+        let mut follower = watcher.follow(logs(1), job(1), 0);
+        let mut next = async || {
+            let lines = timeout(LONG, follower.next()).await.expect("in time").expect("the logs");
+            lines.map(|lines| lines.into_iter().map(|line| line.output).collect::<Vec<_>>())
+        };
+        let mut slow = rows.database.connect_with_session().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("BEGIN; {LINE} 'slow')"))).execute(&mut slow).await.expect("a line");
+        rows.run(&format!("{LINE} 'fast')")).await;
+        assert_eq!(next().await, Some(vec!["fast".to_owned()]));
+        sqlx::raw_sql("COMMIT").execute(&mut slow).await.expect("the commit");
+        if before_the_end {
+            rows.run(&format!("{LINE} 'later')")).await;
+            assert_eq!(next().await, Some(vec!["slow".to_owned(), "later".to_owned()]));
+        }
+        rows.run(&format!("{LINE} 'last')")).await;
+        complete(&mut rows.conn, 1).await;
+        let mut rest = Vec::new();
+        while let Some(lines) = next().await {
+            rest.extend(lines);
+        }
+        let expected: &[&str] = if before_the_end { &["last"] } else { &["slow", "last"] };
+        assert_eq!(rest, expected);
+    }
+}
+
 #[tokio::test]
 async fn a_follower_of_what_it_may_not_read_gets_an_error() {
     let rows = taken(1).await;

@@ -151,7 +151,9 @@ async fn one(
     let Some(report) = reports.first() else { return Err(missing()) };
     let refused = match (report.outcome, report.status) {
         (Outcome::Canceled | Outcome::Canceling | Outcome::WouldBeCanceled, _) => {
-            print("Job canceled\n")?;
+            // One that runs ends when its daemon learns of it, and may still succeed.
+            let is_canceled = report.outcome == Outcome::Canceled;
+            print(if is_canceled { "Job canceled\n" } else { "Job cancel requested\n" })?;
             return end(database, ended, ExitCode::SUCCESS).await;
         }
         (Outcome::AlreadyFinished, _) | (Outcome::AlreadyCanceled, Some(JobStatus::Canceled)) => {

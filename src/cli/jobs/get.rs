@@ -28,15 +28,15 @@ use crate::{
 /// Show all that is known of a job: what it does, why it failed, and why it waits
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb provisioner jobs get c0de0000-0009-4000-8000-000000000022\n  coderdb \
-                        provisioner jobs get c0de0000-0009-4000-8000-000000000022 --logs 100\n  coderdb provisioner \
+                        provisioner jobs get c0de0000-0009-4000-8000-000000000022 -n 100\n  coderdb provisioner \
                         jobs get c0de0000-0009-4000-8000-000000000022 -o json")]
 pub(in crate::cli) struct Args {
     /// The id of the job
     #[arg(value_name = "JOB")]
     id: String,
     /// How many of the last lines of its log
-    #[arg(long, value_name = "LINES", default_value_t = 10)]
-    logs: usize,
+    #[arg(short = 'n', long, visible_alias = "logs", value_name = "LINES", default_value_t = 10)]
+    lines: usize,
     #[command(flatten)]
     organization: OrganizationArg,
     #[arg(short, long, value_enum, default_value = "table")]
@@ -78,7 +78,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let job = jobs::get(&mut database, &ReadJobs::check(&OPERATOR, organization.id)?, id).await?;
-    let shown = look(&mut database, &organization, &job, args.logs).await?;
+    let shown = look(&mut database, &organization, &job, args.lines).await?;
     match args.output {
         Output::Json => print_json(&shown)?,
         Output::Table => print(&shown.text())?,
@@ -166,13 +166,14 @@ impl Shown<'_> {
         let facts = [
             ("id", Some(job.id.to_string())),
             ("type", Some(job.job_type.to_string())),
+            ("provisioner", Some(job.provisioner.to_string())),
             ("status", Some(job.status.to_string())),
-            ("error", job.error.clone()),
+            ("error", job.error.as_deref().map(bounded_end)),
             ("error code", job.error_code.as_ref().map(ToString::to_string)),
             ("quota", quota),
             ("queue", text(&self.place)),
-            ("waits because", self.waits_because.clone()),
-            ("tags", text(&job.tags.to_string())),
+            ("waits because", self.waits_because.as_deref().map(bounded)),
+            ("tags", text(&bounded(&job.tags.to_string()))),
             ("organization", Some(organization_name.to_owned())),
             ("initiator", Some(named(self.initiator_name.as_deref().unwrap_or_default(), &job.initiator_id))),
             ("template", details.template_id.map(|id| named(&details.template_name, &id))),
@@ -200,5 +201,25 @@ impl Shown<'_> {
             let _ = writeln!(shown, "{}", log_line(line));
         }
         shown
+    }
+}
+
+/// So many bytes of one text are printed for people; `-o json` has all of it.
+const MOST: usize = 8 * 1024;
+
+/// The beginning of a text, where it is too long to be read.
+fn bounded(text: &str) -> String {
+    let end = text.floor_char_boundary(MOST);
+    match text.len() - end {
+        0 => text.to_owned(),
+        rest => format!("{} … and {rest} bytes more; -o json has all", &text[..end]),
+    }
+}
+
+/// The end of an error, which says what went wrong, where it is too long to be read.
+fn bounded_end(text: &str) -> String {
+    match text.ceil_char_boundary(text.len().saturating_sub(MOST)) {
+        0 => text.to_owned(),
+        start => format!("({start} bytes before this are left out; -o json has all)\n{}", &text[start..]),
     }
 }

@@ -58,18 +58,18 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let permit = ReadJobLogs::check(&OPERATOR, organization.id)?;
-    let lines = job_logs::after(&mut database, &permit, id, args.after).await?;
     let mut array = Array::default();
-    let is_read = print_on(&text(&lines, args.output, &mut array)?)?;
-    if !args.follow || !is_read {
-        end(args.output, &array)?;
+    if !args.follow {
+        let lines = job_logs::after(&mut database, &permit, id, args.after).await?;
+        if print_on(&text(&lines, args.output, &mut array)?)? {
+            end(args.output, &array)?;
+        }
         database.close().await;
         return Ok(ExitCode::SUCCESS);
     }
     let pool = Pool::new(database.options().clone(), pool::Settings::default());
     let watcher = Watcher::start(&pool, watch::Settings::default());
-    let after = lines.last().map_or(args.after, |line| line.id);
-    let mut follower = watcher.follow(permit, id, after);
+    let mut follower = watcher.follow(permit, id, args.after);
     loop {
         let lines = tokio::select! {
             lines = follower.next() => lines?,

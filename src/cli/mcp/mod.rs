@@ -17,13 +17,14 @@ use super::{
     error::{CliError, FAILED, USAGE},
     output::note,
     resolve,
+    table::one_line,
 };
 use crate::{
-    authz::{Actor, System, UseChats},
+    authz::{Actor, ReadUsers, System, UseChats},
     migrate,
-    model::{ChatId, UserRef},
+    model::{ChatId, UserRef, UserStatus},
     pool::{self, Pool},
-    store,
+    store::{self, users},
     tools::{CancellationToken, Toolbox},
     watch::{self as watching, Watcher},
 };
@@ -39,8 +40,8 @@ const CHAT_DAEMON: Actor = Actor::system(System::ChatDaemon);
 /// The tools are `create_workspace` and `start_workspace`. Whoever can run this uses the workspace of the chat in the name
 /// of its owner. It ends with its input. It needs a configured database, and starts none.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coderdb mcp --chat c0de0000-0012-4000-8000-000000000001\n  coderdb mcp --chat \
-                        c0de0000-0012-4000-8000-000000000001 --owner alice\n\nIn the configuration of an agent:\n  \
+#[command(after_help = "Examples:\n  coderdb mcp --chat c0de0000-000f-4000-8000-000000000001\n  coderdb mcp --chat \
+                        c0de0000-000f-4000-8000-000000000001 --owner dave\n\nIn the configuration of an agent:\n  \
                         {\"mcpServers\": {\"workspace\": {\"command\": \"coderdb\", \"args\": [\"mcp\", \"--chat\", \
                         \"<ID>\"],\n    \"env\": {\"DATABASE_URL\": \"postgres://…\"}}}}")]
 pub(super) struct Args {
@@ -64,6 +65,18 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             let error = format!("the chat {} belongs to somebody else than {}", chat.id, owner.username);
             return Err(CliError::new(USAGE, error).next("name the owner of the chat, or leave --owner out"));
         }
+    }
+    let owner = users::get(&mut database, &ReadUsers::check(&CHAT_DAEMON)?, chat.owner_id).await?;
+    let trouble = match owner.status {
+        _ if owner.deleted => Some("deleted"),
+        UserStatus::Suspended => Some("suspended"),
+        UserStatus::Active | UserStatus::Dormant => None,
+    };
+    if let Some(trouble) = trouble {
+        let error = format!("{}, who owns the chat {}, is {trouble}", one_line(&owner.username), chat.id);
+        return Err(
+            CliError::new(FAILED, error).next("nobody can act for this user: activate the user, or use another chat")
+        );
     }
     let options = database.options().clone();
     database.close().await;

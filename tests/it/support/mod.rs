@@ -255,6 +255,11 @@ pub async fn empty_database() -> Database {
     create("").await
 }
 
+/// The same with another encoding than UTF-8.
+pub async fn empty_database_in(encoding: &str) -> Database {
+    create(&format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")).await
+}
+
 async fn create(options: &str) -> Database {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
