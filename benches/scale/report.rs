@@ -137,7 +137,7 @@ fn print_lines(title: &str, lines: &[Vec<String>], below: &str) {
             println!("|{}", " --- |".repeat(cells.len()));
         }
     }
-    println!("{}{below}\n", if below.is_empty() { "" } else { "\n" });
+    println!("{}", if below.is_empty() { String::new() } else { format!("\n{below}\n") });
 }
 
 /// Three digits or more, whatever the size; nothing of what was not measured.
