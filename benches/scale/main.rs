@@ -7,8 +7,8 @@
 //!
 //! Makes the databases with the demo, one per schema, size and regime, on a server with durable commits in
 //! `target/bench-server`, and keeps them; `rm -r` removes them. Then, for each size and regime: the rows of all sides are
-//! compared over parameters out of the data, and the sides take turns, ten times (three times where a call takes more than a
-//! second), none dropped; a turn is one call, or as many as fit into 15 ms. Writes, and states of the data that only changes lead to, are measured on copies at the
+//! compared over parameters out of the data, and the sides take turns, ten times (three times those whose call takes more
+//! than a second), none dropped; a turn is one call, or as many as fit into 15 ms. Writes, and states of the data that only changes lead to, are measured on copies at the
 //! greatest size in a storm. Prints tables of medians, with the least and the greatest ratio of a round, and the goals;
 //! writes `target/scale.json` and the plot of it, `target/scale.svg`.
 
@@ -80,18 +80,25 @@ async fn main() {
         }
     }
     let largest = Scale { jobs: arguments.jobs[arguments.jobs.len() - 1], regime: Regime::Storm };
+    let mut tables = Vec::new();
+    let mut add = |measured: Vec<Table>| {
+        measured.iter().for_each(Table::print);
+        tables.extend(measured);
+    };
     if arguments.reads {
-        report.tables.push(states::pages(&server, largest).await);
-        report.tables.push(states::measure(&server, largest).await);
-        report.tables.push(snapshot::measure(&server, largest).await);
-        said("after changes");
+        report.print_reads();
+        add(vec![states::pages(&server, largest).await]);
+        add(vec![states::measure(&server, largest).await]);
+        add(vec![snapshot::measure(&server, largest).await]);
+        said("other reads");
     }
     if arguments.writes {
-        report.tables.extend(claims::measure(&server, largest).await);
+        add(claims::measure(&server, largest).await);
         said("claims");
-        report.tables.extend(writes::measure(&server, largest).await);
+        add(writes::measure(&server, largest).await);
         said("writes");
     }
+    report.tables = tables;
     let machine = server.description().await;
     let whole = json!({
         "machine": machine,
@@ -107,7 +114,7 @@ async fn main() {
     if let Some(svg) = plot::plot(&report, largest) {
         fs::write(results("scale.svg"), svg).expect("the plot");
     }
-    report.print();
+    report.print_goals();
     println!(
         "PostgreSQL {}, {} cores, {} GB, {}; {PAIRS} rounds; load average {before} before and {} after; {:.0} s; {}",
         server.version,

@@ -210,9 +210,9 @@ async fn compare(sides: &mut [Caller], work: &Work) {
     }
 }
 
-/// All sides in turn, [`PAIRS`] times, but three times where a call takes more than a second: milliseconds per call.
+/// All sides in turn, [`PAIRS`] times, but a side whose call takes more than a second three times: milliseconds per call.
 pub async fn time(sides: &mut [Caller], work: &Work) -> Row {
-    let (mut calls, mut rounds) = (Vec::new(), PAIRS);
+    let mut calls = Vec::new();
     for side in &mut *sides {
         let mut once = Duration::MAX;
         // A statement has its plan after some calls; what takes longer than a turn is not called in vain.
@@ -224,25 +224,23 @@ pub async fn time(sides: &mut [Caller], work: &Work) -> Row {
                 break;
             }
         }
-        if once > Duration::from_secs(1) {
-            rounds = 3;
-        }
+        let rounds = if once > Duration::from_secs(1) { 3 } else { PAIRS };
         let fit = TURN.as_secs_f64() / once.as_secs_f64();
-        calls.push((1..=MOST_CALLS).find(|calls| f64::from(*calls) >= fit).unwrap_or(MOST_CALLS));
+        let fit = (1..=MOST_CALLS).find(|calls| f64::from(*calls) >= fit).unwrap_or(MOST_CALLS);
+        calls.push((fit, rounds));
     }
     let names: Vec<_> = sides.iter().map(|side| side.name).collect();
     let mut row = Row::new(work.name, "ms", &names);
-    for round in 0..rounds {
+    for round in 0..PAIRS {
         let read = &work.reads[round % work.reads.len()];
-        let mut times = Vec::new();
-        for (side, calls) in sides.iter_mut().zip(&calls) {
+        let turns = sides.iter_mut().zip(&calls).zip(&mut row.sides).filter(|((_, (_, rounds)), _)| round < *rounds);
+        for ((side, (calls, _)), (_, times)) in turns {
             let began = Instant::now();
             for _ in 0..*calls {
                 side.call(read).await;
             }
             times.push(began.elapsed().as_secs_f64() * 1e3 / f64::from(*calls));
         }
-        row.push(times);
     }
     row
 }
@@ -325,12 +323,14 @@ pub async fn works(layer: &mut Caller, scale: Scale) -> Vec<Work> {
         &format!("SELECT DISTINCT tags FROM provisioner_daemons WHERE {organization} AND tags::text ~ 'env'"),
     )
     .await;
-    let mut owned = async |user: UserId| {
+    let mut owned = async |users: &[UserId]| {
         let count =
-            format!("SELECT count(*) FROM workspaces WHERE {organization} AND owner_id = '{user}' AND deleted = false");
-        sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&mut *conn).await.expect("a count")
+            format!("SELECT count(*) FROM workspaces WHERE {organization} AND owner_id = ANY ($1) AND deleted = false");
+        let users: Vec<_> = users.iter().map(|user| user.0).collect();
+        let count = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(count)).bind(&users).fetch_one(&mut *conn);
+        count.await.expect("a count") / i64::try_from(users.len().max(1)).expect("few")
     };
-    let owned = [owned(UserId(heavy)).await, owned(prebuilds).await];
+    let owned = [owned(&owners).await, owned(&[UserId(heavy)]).await, owned(&[prebuilds]).await];
 
     let list = |name, path, index, filters: Vec<JobFilter>| {
         let reads = filters.into_iter().map(Read::List).collect();
@@ -380,9 +380,12 @@ pub async fn works(layer: &mut Caller, scale: Scale) -> Vec<Work> {
         call("get, pending", IN_ORDER, each(&|n| Read::Get(one_pending(n)))),
         call("by ids, 1 pending", PENDING, each(&|n| Read::ByIds(vec![one_pending(n)]))),
         call("by ids, 50 pending", PENDING, each(&|n| Read::ByIds(fifty(n)))),
-        call("quota, ordinary owner", COST, owners.into_iter().map(Read::Quota).collect()),
-        Work { workspaces: owned[0], ..call("quota, heavy owner", COST, vec![Read::Quota(UserId(heavy))]) },
-        Work { workspaces: owned[1], ..call("quota, prebuilds", COST, vec![Read::Quota(prebuilds)]) },
+        Work {
+            workspaces: owned[0],
+            ..call("quota, ordinary owner", COST, owners.into_iter().map(Read::Quota).collect())
+        },
+        Work { workspaces: owned[1], ..call("quota, heavy owner", COST, vec![Read::Quota(UserId(heavy))]) },
+        Work { workspaces: owned[2], ..call("quota, prebuilds", COST, vec![Read::Quota(prebuilds)]) },
     ];
     // What a path costs when no job of it passes.
     if scale.regime == Regime::Storm {
