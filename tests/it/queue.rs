@@ -1,6 +1,6 @@
 //! Positions in the queue and claims, beside a plain count of the jobs: what indexes tell, and what no index could hold.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use coderdb::{
     model::{Capabilities, JobFilter, JobId, OrganizationId, PageRequest, ProvisionerType, Tags},
@@ -231,7 +231,9 @@ async fn acquire_by_many_at_once_leaves_nothing_behind() {
     let mut rows = Rows::new().await;
     rows.run(ADD_MANY).await;
     rows.run("DELETE FROM provisioner_jobs; SELECT add_many(1, 640); UPDATE provisioner_jobs SET tags = '{}'").await;
-    let pool = rows.database.pool(coderdb::pool::Settings { max_size: DAEMONS, ..coderdb::pool::Settings::default() });
+    let settings =
+        coderdb::pool::Settings { max_size: DAEMONS, deadline: Duration::from_secs(60), ..Default::default() };
+    let pool = rows.database.pool(settings);
     let mut daemons = JoinSet::new();
     for _ in 0..DAEMONS {
         let pool = pool.clone();
