@@ -232,7 +232,7 @@ async fn acquire_by_many_at_once_leaves_nothing_behind() {
     rows.run(ADD_MANY).await;
     rows.run("DELETE FROM provisioner_jobs; SELECT add_many(1, 640); UPDATE provisioner_jobs SET tags = '{}'").await;
     let settings =
-        coderdb::pool::Settings { max_size: DAEMONS, deadline: Duration::from_secs(60), ..Default::default() };
+        coderdb::pool::Settings { max_size: DAEMONS, deadline: Duration::from_mins(1), ..Default::default() };
     let pool = rows.database.pool(settings);
     let mut daemons = JoinSet::new();
     for _ in 0..DAEMONS {
