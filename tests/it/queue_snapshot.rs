@@ -32,7 +32,7 @@ use crate::{
     random_database::{self as rows, STALE, at, often, one, with},
     support::{
         self,
-        states::{Classes, Seed, compare},
+        states::{Classes, SLOW_STATES, Seed, compare},
     },
 };
 
@@ -266,7 +266,7 @@ fn note(classes: &Classes, job: &JobRow, why: Option<&WhyWaiting>) {
 
 #[test]
 fn snapshot_says_places_reasons_and_queues_as_a_brute_force_does() {
-    compare(1, async |conn, seeds, classes| {
+    compare(SLOW_STATES, 1, async |conn, seeds, classes| {
         for seed in seeds {
             let _seed = Seed(*seed);
             let rng = &mut Rng::with_seed(*seed);
@@ -330,7 +330,7 @@ fn same_queues(view: &View, expected: &[TagQueue], model: &Model) {
 
 #[test]
 fn snapshot_says_what_a_further_daemon_would_take_and_it_takes_that_first() {
-    compare(1, async |conn, seeds, classes| {
+    compare(SLOW_STATES, 1, async |conn, seeds, classes| {
         for seed in seeds {
             let _seed = Seed(*seed);
             let rng = &mut Rng::with_seed(*seed);

@@ -30,7 +30,7 @@ use crate::{
     random_database::{self as rows, STALE, at, often, one, pick, with},
     support::{
         self,
-        states::{Classes, Seed, compare},
+        states::{Classes, SLOW_STATES, STATES, Seed, compare},
     },
 };
 
@@ -190,7 +190,7 @@ const QUEUES: &[Branch] = &[
 
 #[test]
 fn places_sizes_and_workers_in_random_queues_are_those_of_the_model() {
-    compare(1, async |conn, seeds, classes| {
+    compare(SLOW_STATES, 1, async |conn, seeds, classes| {
         for seed in seeds {
             let _seed = Seed(*seed);
             let rng = &mut Rng::with_seed(*seed);
@@ -295,7 +295,7 @@ fn note_tags(classes: &Classes, daemon: &Value, job: &Value) {
 
 #[test]
 fn the_tag_function_is_the_rule() {
-    compare(500, async |conn, seeds, classes| {
+    compare(STATES, 500, async |conn, seeds, classes| {
         let pair = |rng: &mut Rng| -> Option<Value> {
             match rng.u8(..16) {
                 0 => None,
@@ -337,7 +337,7 @@ fn the_tag_function_is_the_rule() {
 
 #[test]
 fn whoever_asks_what_fits_together_gets_the_answer_of_the_rule() {
-    compare(20, async |conn, seeds, classes| {
+    compare(SLOW_STATES, 20, async |conn, seeds, classes| {
         let reads_daemons = ReadDaemons::check(&support::operator(), OrganizationId(id(1))).expect("an operator");
         let reads_jobs = support::read_jobs(id(1));
         let sets: Vec<(u64, Tags, Tags)> = seeds
@@ -490,7 +490,7 @@ async fn store_owners(conn: &mut PgConnection, owners: &[Owner]) {
 
 #[test]
 fn what_random_owners_consume_and_may_consume_is_what_the_model_says() {
-    compare(20, async |conn, seeds, classes| {
+    compare(SLOW_STATES, 20, async |conn, seeds, classes| {
         let owners: Vec<Owner> = seeds.iter().map(|seed| Owner::new(&mut Rng::with_seed(*seed))).collect();
         run(conn, EVERYONE).await;
         store_owners(conn, &owners).await;
@@ -689,7 +689,7 @@ impl Commit {
 
 #[test]
 fn random_builds_are_let_through_by_the_quota_as_the_model_says() {
-    compare(40, async |conn, seeds, classes| {
+    compare(STATES, 40, async |conn, seeds, classes| {
         let permit = daemon(1, 7);
         let mut commits: Vec<Commit> = seeds.iter().map(|seed| Commit::new(&mut Rng::with_seed(*seed))).collect();
         for table in ["users", "groups", "group_members", "workspaces", "provisioner_jobs", "workspace_builds"] {
@@ -884,7 +884,7 @@ fn note_cap(classes: &Classes, before: usize, given: usize, capped: &Capped, mes
 
 #[test]
 fn random_lines_at_the_cap_of_a_job_are_stored_as_the_model_says() {
-    compare(50, async |conn, seeds, classes| {
+    compare(STATES, 50, async |conn, seeds, classes| {
         let batches: Vec<Batch> = seeds.iter().map(|seed| Batch::new(&mut Rng::with_seed(*seed))).collect();
         let jobs: Vec<Value> = batches
             .iter()
@@ -961,7 +961,7 @@ fn random_lines_at_the_cap_of_a_job_are_stored_as_the_model_says() {
 
 #[test]
 fn random_lines_at_the_cap_of_an_agent_are_stored_as_the_model_says() {
-    compare(50, async |conn, seeds, classes| {
+    compare(STATES, 50, async |conn, seeds, classes| {
         let states: Vec<(Uuid, usize, bool, Vec<AgentLogLine>)> = seeds
             .iter()
             .map(|seed| {
@@ -1069,7 +1069,7 @@ fn status(agent: &Connection, classes: &Classes) -> &'static str {
 
 #[test]
 fn random_agents_are_connected_when_the_model_says_so() {
-    compare(1000, async |_, seeds, classes| {
+    compare(STATES, 1000, async |_, seeds, classes| {
         for seed in seeds {
             let _seed = Seed(*seed);
             let rng = &mut Rng::with_seed(*seed);
@@ -1128,7 +1128,7 @@ fn random_agents_are_connected_when_the_model_says_so() {
 
 #[test]
 fn random_jobs_have_the_status_that_the_model_says() {
-    compare(500, async |conn, seeds, classes| {
+    compare(STATES, 500, async |conn, seeds, classes| {
         let jobs: Vec<JobRow> = seeds
             .iter()
             .map(|seed| {

@@ -152,7 +152,7 @@ async fn the_status_of_a_job_is_the_decision_list_over_its_four_columns() {
              quote_nullable(error) AS e, job_status FROM provisioner_jobs ORDER BY id",
         )
         .await;
-    assert_eq!(expected, actual);
+    assert_eq!(actual, expected);
     schema
         .outcomes(&[
             ("UPDATE provisioner_jobs SET job_status = 'unknown'", "428C9"),
@@ -483,7 +483,7 @@ async fn group_members_are_the_explicit_ones_and_everyone_of_the_organization_on
     ];
     let mut actual = schema.rows(members).await;
     actual.sort();
-    assert_eq!(expected, actual);
+    assert_eq!(actual, expected);
     // Only now does the second organization have the group that its members are implied to be in.
     schema.run("SELECT add_group(2, 2, 'Everyone')").await;
     assert_eq!(
@@ -551,7 +551,7 @@ async fn prebuilds_are_the_workspaces_of_the_prebuilds_user_and_ready_when_all_t
         "workspace14 true true false 1",
         "workspace15 true true false 2",
     ];
-    assert_eq!(expected, schema.rows(prebuilds).await);
+    assert_eq!(schema.rows(prebuilds).await, expected);
     let builds = "SELECT workspace_id = u(15) AS w, template_version_id = u(1) AS v, transition, job_id = u(151) AS j, \
                   template_version_preset_id = u(2) AS p, build_number \
                   FROM workspace_prebuild_builds WHERE id = u(151)";
@@ -596,7 +596,7 @@ async fn job_stats_are_seconds_per_build_job_and_never_negative() {
         "2 canceled true - - - true 0 0 0 0 0 0 0",
         "3 pending true - - - true 0 0 0 0 0 0 0",
     ];
-    assert_eq!(expected, schema.rows(stats).await);
+    assert_eq!(schema.rows(stats).await, expected);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use coderdb::{
-    authz::{Actor, BuildWorkspaces, CancelJobs, InsertJobs, ReadDaemons, ReadJobLogs, RunJobs, System},
+    authz::{Actor, BuildWorkspaces, CancelJobs, InsertJobs, ReadDaemons, ReadJobLogs, ReadQueue, RunJobs, System},
     demo::{self, Regime, Scale},
     model::{
         BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, JobFilter, JobId, JobStatus, JobSubject, LogLevel,
@@ -89,6 +89,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ("quota, prebuilds", &["blocks for 1 rows", "rows read of workspace", "Seq Scan on workspaces"]),
     ("commit quota", &[]),
     ("daemons", &[]),
+    // All that waits, and what daemons work on.
+    ("snapshot of the queue", &["rows read of provisioner_jobs"]),
 ];
 
 /// Ids out of the data.
@@ -178,6 +180,7 @@ fn tags(more: &[(&str, &str)]) -> Tags {
     [("scope", "organization"), ("owner", "")].iter().chain(more).copied().collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World) {
     let organization = OrganizationId(world.organization);
     let (running, pending) = (JobId(world.running), JobId(world.pending[0]));
@@ -273,6 +276,10 @@ async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World)
         "daemons" => {
             let permit = ReadDaemons::check(&support::operator(), organization).unwrap();
             store::daemons::list(conn, &permit, &DaemonFilter::default(), now, stale).await.map(drop)
+        }
+        "snapshot of the queue" => {
+            let permit = ReadQueue::check(&Actor::system(System::Watcher)).unwrap();
+            store::queue::snapshot(conn, &permit, now, stale).await.map(drop)
         }
         _ => panic!("no call {name}"),
     };

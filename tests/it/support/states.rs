@@ -6,8 +6,10 @@ use coderdb::sqlx::{self, Connection, PgConnection};
 
 use super::database;
 
-/// How many states each comparison makes; `CODERDB_TEST_CASES` multiplies it.
-const STATES: u64 = 10_000;
+/// How many states a comparison makes; `CODERDB_TEST_CASES` multiplies it, and `./test --all` sets that to five.
+pub const STATES: u64 = 10_000;
+/// Where each state takes milliseconds.
+pub const SLOW_STATES: u64 = 2_000;
 const WORKERS: usize = 2;
 
 /// What was rolled back still lies in the tables.
@@ -63,10 +65,10 @@ impl Classes {
     }
 }
 
-/// Compares [`STATES`] states in a few databases with `golden/rows.sql`, a second organization and a key each, so
+/// Compares so many states in a few databases with `golden/rows.sql`, a second organization and a key each, so
 /// many in one transaction, which is rolled back.
-pub fn compare(at_once: usize, states: impl AsyncFn(&mut PgConnection, &[u64], &Classes) + Sync) {
-    let seeds: Vec<u64> = seeds(STATES).collect();
+pub fn compare(count: u64, at_once: usize, states: impl AsyncFn(&mut PgConnection, &[u64], &Classes) + Sync) {
+    let seeds: Vec<u64> = seeds(count).collect();
     let classes = Classes::default();
     let name = thread::current().name().unwrap_or_default().to_owned();
     thread::scope(|scope| {
