@@ -1194,6 +1194,7 @@ async fn a_time_that_no_calendar_has_fails_neither_the_listing_nor_its_walk() {
         world.build(id, WORKSPACE, i32::try_from(id).unwrap(), json!({})).await;
     }
     let odd = "UPDATE provisioner_jobs SET created_at = 'infinity' WHERE right(id::text, 1) IN ('2', '3');
+               UPDATE provisioner_jobs SET created_at = '0001-06-01 BC' WHERE right(id::text, 1) IN ('1', '4');
                UPDATE provisioner_jobs SET completed_at = '-infinity', started_at = '4713-01-01 BC' \
                WHERE right(id::text, 1) = '1'";
     sqlx::raw_sql(odd).execute(&mut world.conn).await.unwrap();
