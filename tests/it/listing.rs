@@ -534,6 +534,7 @@ async fn tags_match_as_the_table_of_the_domain_says() {
         (json!({}), untagged(), false),
         // What containment in jsonb means where a value is not a string or not an object.
         (json!({"n": 1}), json!({"n": 1.0}), true),
+        (json!({"n": 9_007_199_254_740_993_u64}), json!({"n": 9_007_199_254_740_992_u64}), false),
         (json!({"n": "1"}), json!({"n": 1}), false),
         (json!({"n": null}), json!({"n": null}), true),
         (json!({}), json!({"n": null}), false),
