@@ -26,7 +26,7 @@
 //! # Ok(()) }
 //! ```
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -53,9 +53,11 @@ struct Group {
 }
 
 impl Plan {
-    /// These jobs, in this order.
+    /// These jobs, each once, in this order.
     #[must_use]
-    pub fn named(ids: Vec<JobId>, expected: Option<ExpectedStatus>) -> Self {
+    pub fn named(mut ids: Vec<JobId>, expected: Option<ExpectedStatus>) -> Self {
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(*id));
         Self(vec![Group { expected, ids }])
     }
 

@@ -1,6 +1,6 @@
 //! Why jobs wait, beside those that are listed.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use time::OffsetDateTime;
 
@@ -70,16 +70,39 @@ impl Reasons {
 
     /// Tells them below the table.
     pub(super) fn tell(&self) {
+        self.lines().iter().for_each(|line| note(line));
+    }
+
+    /// Those for which the most jobs wait, and how many wait for others.
+    fn lines(&self) -> Vec<String> {
         const SHOWN: usize = 20;
-        for (reason, jobs) in self.0.iter().take(SHOWN) {
-            note(&match jobs {
-                1 => format!("1 job waits: {reason}"),
-                jobs => format!("{jobs} jobs wait: {reason}"),
-            });
+        let mut reasons: Vec<_> = self.0.iter().collect();
+        reasons.sort_by_key(|(_, jobs)| Reverse(**jobs));
+        let others = reasons.split_off(reasons.len().min(SHOWN));
+        let line = |(reason, jobs): (&String, &u64)| match jobs {
+            1 => format!("1 job waits: {reason}"),
+            jobs => format!("{jobs} jobs wait: {reason}"),
+        };
+        let mut lines: Vec<_> = reasons.into_iter().map(line).collect();
+        if !others.is_empty() {
+            let more: u64 = others.iter().map(|(_, jobs)| **jobs).sum();
+            lines.push(format!("and {more} more, for {} other reasons", others.len()));
         }
-        let more: u64 = self.0.values().skip(SHOWN).sum();
-        if more > 0 {
-            note(&format!("and {more} more, for {} other reasons", self.0.len() - SHOWN));
-        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_of_the_most_jobs_are_told_however_many_there_are() {
+        let mut reasons: BTreeMap<_, _> = (10..35).map(|n| (format!("no daemon has n={n}"), 1)).collect();
+        reasons.insert("no daemon has zone=b".to_owned(), 7);
+        let lines = Reasons(reasons).lines();
+        assert_eq!(lines.len(), 21);
+        assert_eq!(lines[..2], ["7 jobs wait: no daemon has zone=b", "1 job waits: no daemon has n=10"]);
+        assert_eq!(lines[20], "and 6 more, for 6 other reasons");
     }
 }

@@ -88,7 +88,10 @@ pub(crate) fn tags_contain(outer: &Value, inner: &Value) -> bool {
         (Value::Array(outer), Value::Array(inner)) => {
             inner.iter().all(|inner| outer.iter().any(|outer| tags_contain(outer, inner)))
         }
-        (Value::Number(outer), Value::Number(inner)) => outer == inner || outer.as_f64() == inner.as_f64(),
+        // Whole numbers beyond 2^53 have neighbours that are the same double.
+        (Value::Number(outer), Value::Number(inner)) if outer.is_f64() || inner.is_f64() => {
+            outer.as_f64() == inner.as_f64()
+        }
         (outer, inner) => outer == inner,
     }
 }

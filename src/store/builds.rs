@@ -70,6 +70,11 @@ impl From<BuildRow> for WorkspaceBuild {
 ///
 /// The job's source and provisioner are those of the template version's own job; its cost is 0 until the quota commit. A
 /// start ends the dormancy of the workspace: it counts as used, and is not deleted any more.
+///
+/// It does not ask whether the build before has ended. One that has not leaves its state too late for this one, which then
+/// goes on from an older state: look first, under the lock of
+/// [`workspaces::get_with_lock`](super::workspaces::get_with_lock).
+///
 /// One round trip, one statement, and one more for every other build that took the number first. Waits for whoever
 /// creates a build of the same workspace, or deletes it.
 ///

@@ -153,6 +153,11 @@ impl Timestamp {
         Self(at.clamp(Self::EARLIEST, Self::LATEST))
     }
 
+    /// Whether a stored moment may be read as this one.
+    pub(crate) fn may_be_read(at: OffsetDateTime) -> bool {
+        (Self::EARLIEST..=Self::LATEST).contains(&at)
+    }
+
     /// Whether it may be a moment beyond these years, such as `infinity`, that is read as this one.
     pub(crate) fn stands_for_others(at: OffsetDateTime) -> bool {
         at == Self::EARLIEST || at == Self::LATEST

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -184,7 +184,9 @@ impl Inner {
     fn new(at: OffsetDateTime, rows: Vec<Row>) -> Self {
         let (mut fleet, mut taken, mut waiting) = (Fleet::default(), HashMap::new(), Vec::new());
         for row in rows {
-            let tags = row.tags.and_then(|tags| tags.0).unwrap_or_default();
+            // Tags that cannot be read: a daemon's serve no tag, and no daemon's serve a job's.
+            let unread = if row.waiting.is_some() { Value::Null } else { Value::Object(Map::new()) };
+            let tags = row.tags.and_then(|tags| tags.0).unwrap_or(unread);
             let provisioners = row.provisioners.unwrap_or_default();
             match (row.organization_id, row.waiting, row.taken) {
                 (_, Some(jobs), _) => waiting.extend(provisioners.first().map(|it| (*it, Arc::new(tags), jobs))),

@@ -75,10 +75,9 @@ impl LogFollower {
                 lines.retain(|line| self.told.insert(line.id));
                 self.is_over = is_over;
                 self.settle(&lines);
-                if !lines.is_empty() {
-                    return Ok(Some(lines));
+                if !lines.is_empty() || is_over {
+                    return Ok(Some(lines).filter(|lines| !lines.is_empty()));
                 }
-                continue;
             }
             if self.seen.changed().await.is_err() {
                 break;

@@ -54,7 +54,7 @@ async fn foresee_and_run_decide_alike_and_only_one_of_them_does_anything() {
     for (plan, expected) in [
         (all, "{WouldBeCanceled: 960, AlreadyFinished: 240, NotFound: 100}"),
         (
-            Plan::named(vec![JobId(id(4)), JobId(id(1))], Some(ExpectedStatus::Pending)),
+            Plan::named([4, 1, 4].map(|n| JobId(id(n))).to_vec(), Some(ExpectedStatus::Pending)),
             "{WouldBeCanceled: 1, NotInExpectedState: 1}",
         ),
         (Plan::chosen(&mut rows.conn, &read, &prebuilds, None).await.expect("a plan"), "{WouldBeCanceled: 320}"),

@@ -534,6 +534,7 @@ async fn tags_match_as_the_table_of_the_domain_says() {
         (json!({}), untagged(), false),
         // What containment in jsonb means where a value is not a string or not an object.
         (json!({"n": 1}), json!({"n": 1.0}), true),
+        (json!({"n": 9_007_199_254_740_993_u64}), json!({"n": 9_007_199_254_740_992_u64}), false),
         (json!({"n": "1"}), json!({"n": 1}), false),
         (json!({"n": null}), json!({"n": null}), true),
         (json!({}), json!({"n": null}), false),
@@ -1194,6 +1195,7 @@ async fn a_time_that_no_calendar_has_fails_neither_the_listing_nor_its_walk() {
         world.build(id, WORKSPACE, i32::try_from(id).unwrap(), json!({})).await;
     }
     let odd = "UPDATE provisioner_jobs SET created_at = 'infinity' WHERE right(id::text, 1) IN ('2', '3');
+               UPDATE provisioner_jobs SET created_at = '0001-06-01 BC' WHERE right(id::text, 1) IN ('1', '4');
                UPDATE provisioner_jobs SET completed_at = '-infinity', started_at = '4713-01-01 BC' \
                WHERE right(id::text, 1) = '1'";
     sqlx::raw_sql(odd).execute(&mut world.conn).await.unwrap();

@@ -457,6 +457,23 @@ async fn snapshot_of_thousands_of_tag_sets_and_daemons_pairs_each_with_its_own()
     assert_eq!(view.by_tags().len(), 3001);
 }
 
+#[tokio::test]
+async fn snapshot_pairs_no_job_with_a_daemon_when_it_can_read_the_tags_of_neither() {
+    let mut rows = Rows::new().await;
+    rows.run(
+        "UPDATE provisioner_jobs SET tags = '{\"m\": 1e400}';
+         INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
+         VALUES (u(1), at_second(0), u(1), 'key', '', '{}');
+         INSERT INTO provisioner_daemons (id, created_at, name, provisioners, tags, last_seen_at, organization_id, key_id)
+         VALUES (u(1), at_second(0), 'odd', '{echo}', '{\"n\": 1e400}', at_second(0), u(1), u(1))",
+    )
+    .await;
+    let view = snapshot(&mut rows.conn, NOW, Duration::ZERO).await.of(&support::read_jobs(id(1)));
+    let why = view.why(JobId(id(1))).map(|why| why.to_string());
+    assert_eq!(why.as_deref(), Some("no daemon has these tags"));
+    assert_eq!(view.place_by_tags(JobId(id(1))), Place::default());
+}
+
 // Watching -------------------------------------------------------------------------------------------------------------
 
 const FOREVER: Duration = Duration::from_hours(1);

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     jobs::{NOW, Rows, daemon, id},
-    support,
+    support::{self, proxy::Proxy},
 };
 
 const FOREVER: Duration = Duration::from_hours(1);
@@ -315,6 +315,21 @@ async fn a_follower_of_what_it_may_not_read_gets_an_error() {
         let error = watcher.follow(logs(organization), job(n), 0).next().await.expect_err("out of reach");
         assert_eq!(error.to_string(), format!("provisioner job not found: {}", job(n)));
     }
+}
+
+#[tokio::test]
+async fn a_follower_asks_once_while_the_first_look_is_under_way() {
+    let rows = taken(1).await;
+    let proxy = Proxy::to(&rows.database);
+    proxy.hold_before("How the jobs");
+    let pool = Pool::new(proxy.connect_options(), pool::Settings::default());
+    let watcher = Watcher::start(&pool, Settings { listen: false, ..Settings::default() });
+    let mut follower = watcher.follow(logs(1), job(1), 0);
+    let asks = async { tokio::join!(proxy.held(), timeout(Duration::from_millis(500), follower.next())).1 };
+    assert!(timeout(LONG, asks).await.expect("a look").is_err(), "no line");
+    // Connecting twice and preparing take some.
+    let asked = proxy.take();
+    assert!(asked < 20, "{asked} round trips");
 }
 
 /// A line in the log of job 1.

@@ -176,16 +176,9 @@ async fn one(
     }
 }
 
-/// The ids, each once; `None` when there are none.
+/// The ids; `None` when there are none.
 fn ids<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Option<Vec<JobId>>, CliError> {
-    let mut ids = Vec::new();
-    let mut seen = std::collections::HashSet::new();
-    for text in texts {
-        let id = job_id(text)?;
-        if seen.insert(id) {
-            ids.push(id);
-        }
-    }
+    let ids = texts.map(job_id).collect::<Result<Vec<_>, _>>()?;
     Ok((!ids.is_empty()).then_some(ids))
 }
 

@@ -160,8 +160,8 @@ pub async fn by_ids_with_queue_position(
 /// That neither the filter nor the page has anything that the database cannot hold.
 fn check(filter: &JobFilter, page: PageRequest) -> Result<()> {
     filter::check(filter)?;
-    // A cursor may stand at a row whose time is beyond these years.
-    let cursor = page.after.filter(|cursor| !Timestamp::stands_for_others(cursor.created_at));
+    // A cursor stands at a row, whose time may be beyond what may be written.
+    let cursor = page.after.filter(|cursor| !Timestamp::may_be_read(cursor.created_at));
     cursor.map(|cursor| input::time("after", cursor.created_at)).transpose()?;
     Ok(())
 }
