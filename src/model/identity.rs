@@ -26,6 +26,18 @@ pub struct User {
     pub is_system: bool,
 }
 
+impl User {
+    /// Why the user may do nothing, in a word; `None` for one who may.
+    #[must_use]
+    pub const fn inactive(&self) -> Option<&'static str> {
+        match self.status {
+            _ if self.deleted => Some("deleted"),
+            UserStatus::Suspended => Some("suspended"),
+            UserStatus::Active | UserStatus::Dormant => None,
+        }
+    }
+}
+
 /// An organization (domain 4.6).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Organization {
