@@ -73,16 +73,13 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 }
 
 async fn add(args: &Add) -> Result<ExitCode, CliError> {
-    let bytes = match &args.file {
-        Some(path) => {
-            fs::read(path).map_err(|error| CliError::new(USAGE, format!("cannot read {}: {error}", path.display())))?
-        }
-        None => {
-            let mut bytes = Vec::new();
-            io::stdin().lock().read_to_end(&mut bytes)?;
-            bytes
-        }
-    };
+    let mut bytes = Vec::new();
+    if let Some(path) = &args.file {
+        bytes =
+            fs::read(path).map_err(|error| CliError::new(USAGE, format!("cannot read {}: {error}", path.display())))?;
+    } else {
+        io::stdin().lock().read_to_end(&mut bytes)?;
+    }
     let new = understood(&bytes, OffsetDateTime::now_utc())
         .map_err(|why| CliError::new(FAILED, format!("Invalid license: {why}")))?;
     let mut database = connect().await?;

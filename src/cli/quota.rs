@@ -66,7 +66,7 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 }
 
 /// So many members with one statement.
-const PAGE: u32 = 500;
+const PAGE: u32 = 1_000;
 
 async fn list(args: List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;

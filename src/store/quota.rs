@@ -73,7 +73,8 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
 /// case, and of their ids: all members, and whoever is none and consumes something or has an allowance, such as somebody who
 /// left or was deleted, and whose workspaces run. One round trip, one snapshot, no locks.
 ///
-/// The cost of each page grows with the number of members and of workspaces there; the sums are those of the page alone.
+/// The cost of each page grows with the number of members and of workspaces there, which it reads all; the sums are those
+/// of the page alone.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a name with NUL characters.
