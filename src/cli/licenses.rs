@@ -31,7 +31,8 @@ use crate::{
 pub(super) enum Command {
     /// Add a license, from a file or from standard input, where no list of processes shows it
     ///
-    /// What it says of itself is read; whether its signature is right, the server finds out.
+    /// What it says of itself is read; whether its signature is right, the server finds out. White space, line breaks,
+    /// quotation marks, `Bearer` and a byte order mark around it do not matter.
     #[command(
         after_help = "Examples:\n  coderdb licenses add --file license.jwt\n  coderdb licenses add < license.jwt"
     )]

@@ -534,6 +534,8 @@ async fn what_cannot_be_served_is_said_before_anything_is() {
         let text = format!("error: user1, who owns the chat {chat}, is {said}");
         fails(&mut mcp(&["--chat", &chat]), 1, &[&text, "activate the user, or use another chat"]);
     }
+    let hint = "name a user who was deleted by the id";
+    fails(&mut mcp(&["--chat", &chat, "--owner", "user1"]), 1, &["--owner: user not found: user1", hint]);
     fails(support::coderdb().args(serve), 2, &["no database is configured", "DATABASE_URL"]);
     let elsewhere = "postgres://nobody:s3cret@127.0.0.1:1/db";
     fails(support::coderdb().env("DATABASE_URL", elsewhere).args(serve), 4, &["cannot reach"]);

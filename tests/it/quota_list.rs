@@ -209,7 +209,8 @@ async fn a_deleted_user_is_named_by_id_wherever_a_user_is_named() {
                 add_build(2, 2, 1), add_build(3, 3, 1);
          UPDATE workspaces SET name = 'api';
          UPDATE provisioner_jobs SET initiator_id = id, input = jsonb_build_object('workspace_build_id', id) WHERE id IN (u(2), u(3));
-         UPDATE users SET username = 'dave', deleted = true WHERE id IN (u(2), u(3))",
+         UPDATE users SET username = 'dave', deleted = true WHERE id IN (u(2), u(3));
+         UPDATE templates SET deleted = true",
     )
     .await;
     let jobs = |term: &str| {
@@ -238,6 +239,9 @@ async fn a_deleted_user_is_named_by_id_wherever_a_user_is_named() {
         let hint = "name a workspace by its id if it or its owner was deleted";
         fails(&mut jobs(term), 1, &["workspace not found: ", hint]);
     }
+    // It is the rule of templates, too.
+    fails(&mut jobs("template:template1"), 1, &["template not found: ", "name a template that was deleted by its id"]);
+    assert_eq!(run(&mut jobs(&format!("template:{}", id(1)))).code, 0);
     // Several owners: those who are there are named, the others' workspaces are named by their ids.
     fails(&mut jobs("workspace:api"), 1, &["several workspaces are called api", "user1/api", &two, &three]);
     for user in [&two, &three] {
