@@ -10,6 +10,7 @@ use crate::{
     model::{JobId, JobLog, JobState, JobStatus, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId},
     pool::{self, Pool},
     store,
+    tools::bounded,
     watch::{self as watching, Watcher},
 };
 
@@ -76,7 +77,7 @@ impl Progress {
         let mut log = Log::default();
         loop {
             let stands = self.describe(transition, &state, &mut log).await;
-            let now = format!("{transition} build {stands}");
+            let now = bounded(format!("{transition} build {stands}"));
             text.send_if_modified(|told| mem::replace(told, now.clone()) != now);
             sleep(GAP).await;
             tokio::select! {
