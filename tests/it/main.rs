@@ -24,6 +24,7 @@ mod job_logs;
 mod job_timings;
 mod jobs;
 mod licenses;
+mod labels;
 mod list;
 mod listing;
 mod mcp;

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     authz::{Actor, ReadUsers, System, UseChats},
     migrate,
-    model::{ChatId, UserRef, UserStatus},
+    model::{ChatId, Label, UserRef, UserStatus},
     pool::{self, Pool},
     store::{self, users},
     tools::{CancellationToken, Toolbox},
@@ -69,8 +69,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let owner = users::get(&mut database, &ReadUsers::check(&CHAT_DAEMON)?, chat.owner_id).await?;
     let trouble = match owner.status {
         _ if owner.deleted => Some("deleted"),
-        UserStatus::Suspended => Some("suspended"),
-        UserStatus::Active | UserStatus::Dormant => None,
+        Label::Known(UserStatus::Suspended) => Some("suspended"),
+        _ => None,
     };
     if let Some(trouble) = trouble {
         let error = format!("{}, who owns the chat {}, is {trouble}", one_line(&owner.username), chat.id);
