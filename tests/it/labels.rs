@@ -4,10 +4,11 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use coderdb::{
-    authz::{Actor, CancelJobs, MaintainPrebuilds, ReadDaemons, ReadJobLogs, ReadQueue, ReadUsers, ReadWorkspaces, System},
+    authz::{Actor, BuildWorkspaces, CancelJobs, LoadActors, MaintainPrebuilds, ReadDaemons, ReadJobLogs, ReadQueue, ReadUsers, ReadWorkspaces, System},
     model::{
-        DaemonFilter, ExpectedStatus, JobFilter, JobId, JobStatus, Label, OrganizationId, PageRequest, ProvisionerType,
-        UserId, WhyWaiting, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+        BuildReason, DaemonFilter, ExpectedStatus, JobFilter, JobId, JobStatus, Label, NewBuild, OrganizationId,
+        PageRequest, ProvisionerType, Tags, TemplateVersionId, Transition, UserId, WhyWaiting, WorkspaceAgentId,
+        WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, jobs::STALE_INTERVAL},
@@ -167,6 +168,34 @@ async fn every_operation_goes_on_where_each_enumerated_type_has_a_label_more() {
 async fn every_operation_works_without_the_tasks_and_labels_that_a_later_server_dropped() {
     let changed = changed_by(&[SEPTEMBER]).await;
     assert!(changed.is_empty(), "{changed:#?}");
+}
+
+#[tokio::test]
+async fn create_with_a_reason_that_the_database_has_no_more_says_so() {
+    let mut rows = Rows::new().await;
+    let member = rows.user(1, "{owner}", "{}").await;
+    rows.run(SEPTEMBER).await;
+    let permit = BuildWorkspaces::check(&member, ORGANIZATION).expect("a member");
+    let build = |reason| NewBuild {
+        id: WorkspaceBuildId(id(2)),
+        job_id: JobId(id(2)),
+        workspace_id: WorkspaceId(id(1)),
+        template_version_id: TemplateVersionId(id(1)),
+        preset_id: None,
+        transition: Transition::Start,
+        reason,
+        provisioner_state: None,
+        deadline: None,
+        max_deadline: None,
+        tags: Tags::default(),
+        options: serde_json::Map::new(),
+        trace_metadata: None,
+    };
+    let refused = store::builds::create(&mut rows.conn, &permit, &build(BuildReason::TaskResume), NOW).await;
+    let Err(error @ Error::Invalid { field: "label", .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(error.to_string(), "invalid label: expected one that the enumerated type has in this database");
+    let created = store::builds::create(&mut rows.conn, &permit, &build(BuildReason::Cli), NOW).await;
+    assert_eq!(created.expect("a build"), 2);
 }
 
 /// As in `golden/rows.sql`, with a running daemon and something of each kind; every label that can be is `unheard`.
@@ -386,10 +415,12 @@ async fn world_of_bytes(before: &str) -> support::Database {
     database
 }
 
-/// What is asked for by a name that is now another one.
-const BY_NAME: &[&str] = &[
+/// What is asked for by a name or tags that are now others.
+const BY_TEXT: &[&str] = &[
+    "daemons::upsert",
+    "jobs::acquire",
+    "jobs::acquire_batch",
     "organizations::by_name",
-    "organizations::resolve",
     "templates::by_name",
     "users::by_username",
     "workspaces::by_name",
@@ -411,7 +442,8 @@ async fn every_operation_goes_on_where_texts_are_no_utf_8() {
         let odd = answers(&mut conn, &operations).await;
         changed.extend(plain.into_iter().zip(odd.into_values()).filter(|((_, one), other)| one != other));
     }
-    assert!(changed.keys().map(|(name, _)| *name).eq(BY_NAME.iter().copied()), "{changed:#?}");
+    assert!(changed.keys().map(|(name, _)| *name).eq(BY_TEXT.iter().copied()), "{changed:#?}");
+    assert!(changed.values().all(|answer| answer == "0" || answer == "not found"), "{changed:#?}");
 }
 
 #[tokio::test]
@@ -420,12 +452,19 @@ async fn texts_that_are_no_utf_8_are_shown_with_a_visible_substitute() {
     let mut conn = database.connect().await;
     execute(&mut conn, "UPDATE provisioner_jobs SET error = 'boom'").await;
     execute(&mut conn, BYTES).await;
+    let more = r#"UPDATE provisioner_jobs SET input = jsonb_build_object('workspace_build_id', u(108), 'x', E'\xff');
+                  UPDATE users SET rbac_roles = ARRAY['owner', E'\xff'] WHERE id = u(1)"#;
+    execute(&mut conn, more).await;
     let organization = OrganizationId(operations_id(1));
     let permit = support::read_jobs(organization);
     let page = store::jobs::list(&mut conn, &permit, &JobFilter::default(), PageRequest::first(10)).await.expect("a page");
     let row = page.rows.iter().find(|row| row.job.id == JobId(operations_id(101))).expect("the job");
     assert_eq!(row.job.error.as_deref(), Some("boom\u{fffd}"));
     assert_eq!(row.job.tags.to_string(), "a=b\u{fffd}");
+    assert_eq!((row.job.input.workspace_build_id, &row.job.input.error), (Some(operations_id(108).into()), &None));
+    let load = LoadActors::check(&Actor::system(System::Authenticator)).expect("an authenticator loads actors");
+    let actor = store::actors::load(&mut conn, &load, UserId(operations_id(1))).await.expect("the user");
+    assert!(coderdb::authz::ListQuota::check(&actor, organization).is_ok(), "the other role counts");
     let operator = support::operator();
     let logs = ReadJobLogs::check(&operator, organization).expect("an operator");
     let lines = store::job_logs::after(&mut conn, &logs, row.job.id, 0).await.expect("the job");
