@@ -280,8 +280,9 @@ impl Options {
     /// one any more, or has not answered within 250 ms. As long as one is silent, the others are asked again, until the
     /// time-out for one host is over: one of them may be about to take over.
     ///
-    /// One round trip more than the server asks for when there are time-outs to set or a kind of server to find; three
-    /// more through a transaction pooler, to find out that it keeps prepared statements.
+    /// One round trip more than the server asks for, which sets the time-outs, finds the kind of server, and lets one whose
+    /// database has the encoding `SQL_ASCII` send texts as they are; three more through a transaction pooler, to find out
+    /// that it keeps prepared statements.
     ///
     /// # Errors
     /// The error of the last host that failed; [`Error::Invalid`] for time-outs through a transaction pooler.

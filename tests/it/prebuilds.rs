@@ -6,7 +6,7 @@ use coderdb::{
     authz::{FindPrebuilds, MaintainPrebuilds},
     model::{
         CanceledPrebuild, GroupId, JobId, OrganizationId, PrebuildMetrics, PrebuildOrganization, PrebuildStatus,
-        PresetId, SetOutcome, StalePrebuilds, Transition, UserId, WorkspaceBuildId,
+        PresetId, SetOutcome, StalePrebuilds, UserId, WorkspaceBuildId,
     },
     store::{self, Error},
 };
