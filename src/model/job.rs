@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    DaemonId, FileId, JobId, JobStatus, JobType, Label, OrganizationId, ProvisionerType, StorageMethod, Tags, TemplateId,
-    TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
+    DaemonId, FileId, JobId, JobStatus, JobType, Label, OrganizationId, ProvisionerType, StorageMethod, Tags,
+    TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
 /// A row of `provisioner_jobs` (domain 4.1). All times are UTC.

@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    DaemonId, FileId, Job, JobDetails, JobErrorCode, JobId, JobInput, JobStatus, JobType, JobWithQueue, Label, OrganizationId,
-    Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
+    DaemonId, FileId, Job, JobDetails, JobErrorCode, JobId, JobInput, JobStatus, JobType, JobWithQueue, Label,
+    OrganizationId, Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
 #[derive(Serialize)]

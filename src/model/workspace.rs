@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    AgentLifecycle, AgentStatus, BuildReason, JobErrorCode, JobId, JobStatus, Label, LogLevel, OrganizationId, PrebuildStatus,
-    PresetId, Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+    AgentLifecycle, AgentStatus, BuildReason, JobErrorCode, JobId, JobStatus, Label, LogLevel, OrganizationId,
+    PrebuildStatus, PresetId, Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceAgentId,
+    WorkspaceBuildId, WorkspaceId,
 };
 
 /// A name that a workspace may have (domain 15, decision 14).

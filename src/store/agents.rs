@@ -8,8 +8,8 @@ use super::{Error, Result, Text, Timestamp, input, job_logs::LIMIT};
 use crate::{
     authz::{ActAsAgent, ReadWorkspaces},
     model::{
-        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, Append, Label, LogLevel, LogSourceId, WorkspaceAgent,
-        WorkspaceAgentId, WorkspaceId,
+        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, Append, Label, LogLevel, LogSourceId,
+        WorkspaceAgent, WorkspaceAgentId, WorkspaceId,
     },
 };
 

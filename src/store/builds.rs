@@ -8,8 +8,8 @@ use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces, RunJobs},
     model::{
-        BuildReason, DeadlineOutcome, JobId, JobStatus, Label, NewBuild, PresetId, TemplateId, TemplateVersionId, Transition,
-        UserId, WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
+        BuildReason, DeadlineOutcome, JobId, JobStatus, Label, NewBuild, PresetId, TemplateId, TemplateVersionId,
+        Transition, UserId, WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
     },
 };
 

@@ -103,7 +103,11 @@ impl TimingRow {
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or the permit does not reach it.
 #[tracing::instrument(name = "db.job_timings.list", skip_all)]
-pub async fn list(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId) -> Result<Vec<JobTiming<Label<TimingStage>>>> {
+pub async fn list(
+    conn: &mut PgConnection,
+    permit: &ReadJobLogs,
+    id: JobId,
+) -> Result<Vec<JobTiming<Label<TimingStage>>>> {
     let owner = permit.owner().map(|owner| owner.0);
     let (organization, imports) = (permit.organization().0, permit.imports());
     let rows = sqlx::query_file_as!(TimingRow, "queries/job_timings/list.sql", id.0, organization, owner, imports)

@@ -17,8 +17,8 @@ use super::{Error, Result, StoredJson, Timestamp, input};
 use crate::{
     authz::{ReadJobs, ReadQueue},
     model::{
-        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, Place, ProvisionerType, TagQueue, WhyWaiting,
-        tags_serve,
+        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, Place, ProvisionerType, TagQueue,
+        WhyWaiting, tags_serve,
     },
 };
 use fleet::{Fleet, Group};
@@ -189,7 +189,9 @@ impl Inner {
             let tags = row.tags.and_then(|tags| tags.0).unwrap_or(unread);
             let provisioners = row.provisioners.unwrap_or_default();
             match (row.organization_id, row.waiting, row.taken) {
-                (_, Some(jobs), _) => waiting.extend(provisioners.into_iter().next().map(|it| (it, Arc::new(tags), jobs))),
+                (_, Some(jobs), _) => {
+                    waiting.extend(provisioners.into_iter().next().map(|it| (it, Arc::new(tags), jobs)))
+                }
                 (Some(organization), _, Some(job)) => {
                     let why = match (row.is_worker_there, row.is_worker_silent) {
                         (Some(false), _) => WhyWaiting::DaemonGone,

@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use coderdb::{
-    authz::{Actor, BuildWorkspaces, CancelJobs, LoadActors, MaintainPrebuilds, ReadDaemons, ReadJobLogs, ReadQueue, ReadUsers, ReadWorkspaces, System},
+    authz::{
+        Actor, BuildWorkspaces, CancelJobs, LoadActors, MaintainPrebuilds, ReadDaemons, ReadJobLogs, ReadQueue,
+        ReadUsers, ReadWorkspaces, System,
+    },
     model::{
         BuildReason, DaemonFilter, ExpectedStatus, JobFilter, JobId, JobStatus, Label, NewBuild, OrganizationId,
         PageRequest, ProvisionerType, Tags, TemplateVersionId, Transition, UserId, WhyWaiting, WorkspaceAgentId,
@@ -136,7 +139,7 @@ async fn answers(conn: &mut PgConnection, operations: &[&Operation]) -> BTreeMap
 }
 
 /// The operations whose answer is another one once this was done to the database, and both answers.
-async fn changed_by(changes: &[&str]) -> BTreeMap<&'static str, (String, String)> {
+async fn changed_by(statements: &[&str]) -> BTreeMap<&'static str, (String, String)> {
     let operations = operations::all().await;
     let mut by_world: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in &operations {
@@ -147,8 +150,8 @@ async fn changed_by(changes: &[&str]) -> BTreeMap<&'static str, (String, String)
         let database = operations::world(operations[0]).await.with_sessions();
         let before = answers(&mut database.connect().await, operations).await;
         let mut conn = database.connect().await;
-        for change in changes {
-            execute(&mut conn, change).await;
+        for statement in statements {
+            execute(&mut conn, statement).await;
         }
         let after = answers(&mut database.connect().await, operations).await;
         let pairs = before.into_iter().zip(after.into_values());
@@ -234,12 +237,18 @@ async fn what_reads_jobs_gives_labels_as_they_are_stored_beside_those_that_are_k
     let conn = &mut rows.conn;
     let listed = store::jobs::list(conn, &permit, &JobFilter::default(), PageRequest::first(10)).await.expect("a page");
     let [known, unheard] = &listed.rows[..] else { panic!("{listed:?}") };
-    assert_eq!((known.job.id, known.job.provisioner.as_str(), known.job.job_type.as_str()), (plain, "echo", "workspace_build"));
+    assert_eq!(
+        (known.job.id, known.job.provisioner.as_str(), known.job.job_type.as_str()),
+        (plain, "echo", "workspace_build")
+    );
     assert_eq!(unheard.job.job_type, Label::Unknown("unheard".to_owned()));
     assert_eq!(unheard.workspace_build_transition, Some(Label::Unknown("unheard".to_owned())));
     assert_eq!(unheard.available_workers, [id(7).into()], "its daemon runs that");
     let json = serde_json::to_value(unheard).expect("JSON");
-    assert_eq!((&json["type"], &json["metadata"]["workspace_build_transition"]), (&json!("unheard"), &json!("unheard")));
+    assert_eq!(
+        (&json["type"], &json["metadata"]["workspace_build_transition"]),
+        (&json!("unheard"), &json!("unheard"))
+    );
     let mut jobs = vec![unheard.job.clone(), store::jobs::get(conn, &permit, odd).await.expect("the job").job];
     jobs.extend(store::jobs::by_ids(conn, &permit, &[odd]).await.expect("the job"));
     let queued = store::jobs::by_ids_with_queue_position(conn, &permit, &[odd], NOW, STALE_INTERVAL).await;
@@ -339,7 +348,8 @@ async fn cancel_of_a_job_of_a_type_that_is_not_known_is_for_those_who_may_cancel
     let pending = Some(ExpectedStatus::Pending);
     let refused = store::jobs::cancel(&mut rows.conn, &own, JobId(id(1)), pending, NOW).await;
     assert!(matches!(refused, Err(Error::NotFound { .. })), "{refused:?}");
-    let done = run(rows.database.coderdb().args(["provisioner", "jobs", "cancel", &id(1).to_string(), "--org", "org1"]));
+    let done =
+        run(rows.database.coderdb().args(["provisioner", "jobs", "cancel", &id(1).to_string(), "--org", "org1"]));
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert!(done.stdout.starts_with(&format!("Canceling unheard job {}", id(1))), "{}", done.stdout);
 }
@@ -381,7 +391,8 @@ async fn show_and_list_print_labels_as_they_are_stored() {
     let one = id(1).to_string();
     let json = |args: &[&str]| serde_json::from_str::<Value>(&command(args)).expect("JSON");
     let listed = json(&["provisioner", "jobs", "list", "-o", "json"]);
-    let labels: Vec<_> = listed.as_array().expect("jobs").iter().map(|job| (&job["type"], &job["provisioner"])).collect();
+    let labels: Vec<_> =
+        listed.as_array().expect("jobs").iter().map(|job| (&job["type"], &job["provisioner"])).collect();
     assert!(labels.contains(&(&json!("unheard"), &json!("unheard"))), "{listed}");
     let table = command(&["provisioner", "jobs", "list", "--column", "id,type,provisioner,workspace build transition"]);
     assert_eq!(table.matches("unheard").count(), 3, "{table}");
@@ -452,12 +463,13 @@ async fn texts_that_are_no_utf_8_are_shown_with_a_visible_substitute() {
     let mut conn = database.connect().await;
     execute(&mut conn, "UPDATE provisioner_jobs SET error = 'boom'").await;
     execute(&mut conn, BYTES).await;
-    let more = r#"UPDATE provisioner_jobs SET input = jsonb_build_object('workspace_build_id', u(108), 'x', E'\xff');
-                  UPDATE users SET rbac_roles = ARRAY['owner', E'\xff'] WHERE id = u(1)"#;
+    let more = r"UPDATE provisioner_jobs SET input = jsonb_build_object('workspace_build_id', u(108), 'x', E'\xff');
+                  UPDATE users SET rbac_roles = ARRAY['owner', E'\xff'] WHERE id = u(1)";
     execute(&mut conn, more).await;
     let organization = OrganizationId(operations_id(1));
     let permit = support::read_jobs(organization);
-    let page = store::jobs::list(&mut conn, &permit, &JobFilter::default(), PageRequest::first(10)).await.expect("a page");
+    let page =
+        store::jobs::list(&mut conn, &permit, &JobFilter::default(), PageRequest::first(10)).await.expect("a page");
     let row = page.rows.iter().find(|row| row.job.id == JobId(operations_id(101))).expect("the job");
     assert_eq!(row.job.error.as_deref(), Some("boom\u{fffd}"));
     assert_eq!(row.job.tags.to_string(), "a=b\u{fffd}");

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use coderdb::{
     model::{
-        Cursor, Job, JobDetails, JobErrorCode, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue, Label, Page,
-        PageRequest, Quota, Tags, TemplateId, Transition, UserId, WorkspaceId, tags_serve,
+        Cursor, Job, JobDetails, JobErrorCode, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue, Label,
+        Page, PageRequest, Quota, Tags, TemplateId, Transition, UserId, WorkspaceId, tags_serve,
     },
     store::{self, Error},
 };

@@ -9,8 +9,8 @@ use std::{
 use coderdb::{
     authz::{Actor, ReadQueue, System},
     model::{
-        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, Place, ProvisionerType, TagQueue, Tags,
-        WhyWaiting,
+        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, Place, ProvisionerType, TagQueue,
+        Tags, WhyWaiting,
     },
     pool::Pool,
     sqlx::{self, Connection, PgConnection},

@@ -7,7 +7,9 @@ use tokio::{sync::watch, time::sleep};
 use super::{super::resolve::OPERATOR, CHAT_DAEMON};
 use crate::{
     authz::{Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces},
-    model::{JobId, JobLog, JobState, JobStatus, Label, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId},
+    model::{
+        JobId, JobLog, JobState, JobStatus, Label, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId,
+    },
     pool::{self, Pool},
     store,
     watch::{self as watching, Watcher},

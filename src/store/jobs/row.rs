@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use crate::{
     model::{
-        DaemonId, FileId, Job, JobDetails, JobId, JobStatus, JobType, JobWithQueue, Label, OrganizationId, ProvisionerType,
-        StorageMethod, TemplateId, Transition, UserId, WorkspaceId,
+        DaemonId, FileId, Job, JobDetails, JobId, JobStatus, JobType, JobWithQueue, Label, OrganizationId,
+        ProvisionerType, StorageMethod, TemplateId, Transition, UserId, WorkspaceId,
     },
     store::{StoredInput, StoredJson, Text, Timestamp},
 };
