@@ -190,7 +190,7 @@ impl Inner {
             let provisioners = row.provisioners.unwrap_or_default();
             match (row.organization_id, row.waiting, row.taken) {
                 (_, Some(jobs), _) => {
-                    waiting.extend(provisioners.into_iter().next().map(|it| (it, Arc::new(tags), jobs)))
+                    waiting.extend(provisioners.into_iter().next().map(|it| (it, Arc::new(tags), jobs)));
                 }
                 (Some(organization), _, Some(job)) => {
                     let why = match (row.is_worker_there, row.is_worker_silent) {

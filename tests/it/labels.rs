@@ -19,6 +19,7 @@ use coderdb::{
 use serde_json::{Value, json};
 
 use crate::{
+    house_rules::files,
     jobs::{NOW, Rows, daemon, id},
     operations::{self, Operation},
     support::{self, fails, run},
@@ -199,6 +200,18 @@ async fn create_with_a_reason_that_the_database_has_no_more_says_so() {
     assert_eq!(error.to_string(), "invalid label: expected one that the enumerated type has in this database");
     let created = store::builds::create(&mut rows.conn, &permit, &build(BuildReason::Cli), NOW).await;
     assert_eq!(created.expect("a build"), 2);
+}
+
+/// What is not asked in the test above, such as a statement that a filter makes.
+#[test]
+fn no_statement_names_what_a_later_server_dropped() {
+    for folder in ["queries", "src/store", "src/search", "src/tools", "src/watch", "src/cancel", "src/replica"] {
+        for (file, text) in files(folder) {
+            for dropped in ["has_ai_task", "'task_", "provisioner_daemon_status"] {
+                assert!(!text.contains(dropped), "{folder}/{file} names {dropped}");
+            }
+        }
+    }
 }
 
 /// As in `golden/rows.sql`, with a running daemon and something of each kind; every label that can be is `unheard`.

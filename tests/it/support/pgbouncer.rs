@@ -143,7 +143,8 @@ impl PgBouncer {
     /// Replaces the sessions in this database, as an operator would after its statements have changed.
     pub async fn reconnect(&self, database: &str) {
         // The console is no server: it takes nothing but its own commands.
-        let mut admin = PgConnection::connect_with(&self.options("pgbouncer")).await.expect("the console");
+        let options = self.options("pgbouncer").extra_float_digits(None);
+        let mut admin = PgConnection::connect_with(&options).await.expect("the console");
         for command in ["RECONNECT", "WAIT_CLOSE"] {
             let command = AssertSqlSafe(format!("{command} {database}"));
             sqlx::raw_sql(command).execute(&mut admin).await.expect("an answer");
