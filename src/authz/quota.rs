@@ -19,7 +19,7 @@ permit! {
 }
 
 permit! {
-    /// May read what every member of one organization consumes and may consume there.
+    /// May read what everybody consumes and may consume in one organization.
     ListQuota {
         /// Where.
         organization: OrganizationId,

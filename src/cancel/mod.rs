@@ -245,7 +245,8 @@ fn reports(batch: &Group, mut outcomes: HashMap<JobId, CancelOutcome>, is_dry: b
     })
 }
 
-/// What would become of the jobs now: locks and writes nothing. One round trip for every 500 of them.
+/// What would become of the jobs now: locks and writes nothing, but needs the database rights of a cancellation, whose
+/// statement it is. One round trip for every 500 of them.
 pub async fn foresee(conn: &mut PgConnection, permit: &CancelJobs, plan: &Plan) -> store::Result<Vec<Report>> {
     let mut foreseen = Vec::with_capacity(plan.len());
     for batch in plan.batches() {

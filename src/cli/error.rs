@@ -119,10 +119,15 @@ impl From<store::Error> for CliError {
                 match *entity {
                     "organization" => missing.next("check --org and CODER_ORGANIZATION"),
                     "provisioner job" => missing.next("it may be another organization's: name that with --org"),
-                    "workspace" => missing.next("name a workspace that was deleted by its id"),
+                    "workspace" => missing.next("name a workspace by its id if it or its owner was deleted"),
                     "initiator" | "user" if key == "me" => {
                         missing.next("set CODERDB_USER to the username or id that `me` stands for")
                     }
+                    "initiator" | "user" => missing.next(
+                        "name a user who was deleted by the id; `coderdb quota list -o json` and `coderdb provisioner jobs \
+                         list -o json` show ids",
+                    ),
+                    "template" => missing.next("name a template that was deleted by its id"),
                     _ => missing,
                 }
             }

@@ -1,11 +1,18 @@
 //! `coderdb licenses`.
 
-use std::{fs, io, path::PathBuf, process::ExitCode};
+mod token;
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
 use clap::Subcommand;
-use serde_json::{Map, Value, json};
-use time::{Duration, OffsetDateTime};
+use serde_json::json;
+use time::OffsetDateTime;
+use token::Token;
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +31,8 @@ use crate::{
 pub(super) enum Command {
     /// Add a license, from a file or from standard input, where no list of processes shows it
     ///
-    /// What it says of itself is read; whether its signature is right, the server finds out.
+    /// What it says of itself is read; whether its signature is right, the server finds out. White space, line breaks,
+    /// quotation marks, `Bearer` and a byte order mark around it do not matter.
     #[command(
         after_help = "Examples:\n  coderdb licenses add --file license.jwt\n  coderdb licenses add < license.jwt"
     )]
@@ -66,15 +74,22 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 }
 
 async fn add(args: &Add) -> Result<ExitCode, CliError> {
-    let text = match &args.file {
-        Some(path) => fs::read_to_string(path)
-            .map_err(|error| CliError::new(USAGE, format!("cannot read {}: {error}", path.display())))?,
-        None => io::read_to_string(io::stdin().lock())?,
-    };
-    let jwt = LicenseJwt::from(text.trim().to_owned());
-    let now = OffsetDateTime::now_utc();
-    let new = understood(jwt, now).map_err(|why| CliError::new(FAILED, format!("Invalid license: {why}")))?;
+    let mut bytes = Vec::new();
+    if let Some(path) = &args.file {
+        bytes =
+            fs::read(path).map_err(|error| CliError::new(USAGE, format!("cannot read {}: {error}", path.display())))?;
+    } else {
+        io::stdin().lock().read_to_end(&mut bytes)?;
+    }
+    let new = understood(&bytes, OffsetDateTime::now_utc())
+        .map_err(|why| CliError::new(FAILED, format!("Invalid license: {why}")))?;
     let mut database = connect().await?;
+    // The text is unique, but one that was stored before may have something around it.
+    let is_same = |license: &License| Token::read(license.jwt.expose()).is_ok_and(|it| it.text == new.jwt.expose());
+    let stored = licenses::list(&mut database, &ReadLicenses::check(&OPERATOR)?).await?;
+    if let Some(license) = stored.iter().find(|license| is_same(license)) {
+        return Err(CliError::new(FAILED, format!("the license is there already: number {}", license.id)));
+    }
     let license = match licenses::insert(&mut database, &WriteLicenses::check(&OPERATOR)?, &new).await {
         Err(store::Error::Conflict { .. }) => return Err(CliError::new(FAILED, "the license is there already")),
         added => added?,
@@ -84,41 +99,32 @@ async fn add(args: &Add) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The license with what its claims say of it (domain 10.7).
-fn understood(jwt: LicenseJwt, now: OffsetDateTime) -> Result<NewLicense, &'static str> {
-    let claims = claims(&jwt).ok_or("it is not a signed JSON web token")?;
-    // Seconds, which some write as 1.8e9 or with a point.
-    let time = |claim: &str| {
-        OffsetDateTime::UNIX_EPOCH.checked_add(Duration::checked_seconds_f64(claims.get(claim)?.as_f64()?)?)
-    };
-    let expires_at = time("exp").ok_or("it does not say when it expires")?;
-    if expires_at <= now {
-        return Err("it has expired");
-    }
-    if time("nbf").is_some_and(|begin| begin >= expires_at) {
-        return Err("it will never be valid");
-    }
-    let uuid = ["jti", "id"].iter().find_map(|claim| claims.get(*claim)?.as_str()?.parse().ok());
-    Ok(NewLicense { uploaded_at: now, jwt, expires_at, uuid: uuid.unwrap_or_else(Uuid::new_v4) })
-}
+/// The claims that are times.
+const TIMES: [&str; 4] = ["exp", "nbf", "iat", "license_expires"];
 
-/// What a license says, unverified.
-fn claims(jwt: &LicenseJwt) -> Option<Map<String, Value>> {
-    let mut parts = jwt.expose().split('.');
-    let (Some(_), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    if signature.is_empty() {
-        return None;
+/// The license with what its claims say of it (domain 10.7).
+fn understood(bytes: &[u8], now: OffsetDateTime) -> Result<NewLicense, String> {
+    let text = token::text(bytes).ok_or("it is not a text in UTF-8")?;
+    let token = Token::read(&text).map_err(|why| format!("it is not a signed JSON web token: {why}"))?;
+    let [expires_at, begin, issued, grace] = TIMES.map(|claim| token.time(claim));
+    let (expires_at, begin, _, _) = (expires_at?, begin?, issued?, grace?);
+    let expires_at = expires_at.ok_or("it does not say when it expires: it has no exp")?;
+    if expires_at <= now {
+        return Err(format!("it has expired, at {}", rfc_3339(expires_at)));
     }
-    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    if begin.is_some_and(|begin| begin >= expires_at) {
+        return Err("it will never be valid: its nbf is not before its exp".to_owned());
+    }
+    let uuid = ["jti", "id"].iter().find_map(|claim| token.claims.get(*claim)?.as_str()?.parse().ok());
+    let uuid = uuid.unwrap_or_else(Uuid::new_v4);
+    Ok(NewLicense { uploaded_at: now, jwt: LicenseJwt::from(token.text), expires_at, uuid })
 }
 
 async fn list(args: &List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let licenses = licenses::list(&mut database, &ReadLicenses::check(&OPERATOR)?).await?;
-    let is_expired = |license: &License| license.expires_at <= OffsetDateTime::now_utc();
+    let now = OffsetDateTime::now_utc();
+    let claims = |license: &License| Token::read(license.jwt.expose()).map(|token| token.claims).unwrap_or_default();
     match args.output {
         Output::Json => {
             let shown = |license: &License| {
@@ -127,28 +133,36 @@ async fn list(args: &List) -> Result<ExitCode, CliError> {
                     "uuid": license.uuid,
                     "uploaded_at": rfc_3339(license.uploaded_at),
                     "expires_at": rfc_3339(license.expires_at),
-                    "claims": claims(&license.jwt).unwrap_or_default(),
+                    "claims": claims(license),
                 })
             };
             print_json(&licenses.iter().map(shown).collect::<Vec<_>>())?;
         }
         Output::Table if licenses.is_empty() => note("No licenses found"),
         Output::Table => print(&table(
-            &["id", "uuid", "uploaded at", "expires at", "expired"],
+            &["id", "uuid", "uploaded at", "expires at", "state"],
             licenses.iter().map(|license| {
-                let expired = if is_expired(license) { "yes" } else { "no" };
                 [
                     license.id.to_string(),
                     license.uuid.to_string(),
                     rfc_3339(license.uploaded_at),
                     rfc_3339(license.expires_at),
-                    expired.to_owned(),
+                    state(license, now).to_owned(),
                 ]
             }),
         ))?,
     }
     database.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn state(license: &License, now: OffsetDateTime) -> &'static str {
+    let begin = Token::read(license.jwt.expose()).and_then(|token| token.time("nbf"));
+    match begin {
+        _ if license.expires_at <= now => "expired",
+        Ok(Some(begin)) if begin > now => "not yet valid",
+        _ => "valid",
+    }
 }
 
 async fn delete(args: &Delete) -> Result<ExitCode, CliError> {

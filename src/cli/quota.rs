@@ -22,10 +22,13 @@ pub(super) enum Command {
     /// Show what a user consumes and may consume in an organization, in credits
     #[command(
         after_help = "Examples:\n  coderdb quota show alice\n  coderdb quota show me --org coder -o json\n\n`me` \
-                            is the user that CODERDB_USER names."
+                            is the user that CODERDB_USER names. A name means nobody who was deleted: name a deleted user \
+                            by the id, which `coderdb quota list -o json` shows."
     )]
     Show(Show),
-    /// List what all members of an organization consume and may consume, in credits
+    /// List who consumes or may consume something in an organization, in credits
+    ///
+    /// All members, and whoever is none any more, or was deleted, and whose workspaces still cost something.
     #[command(visible_alias = "ls")]
     #[command(
         after_help = "Examples:\n  coderdb quota list\n  coderdb quota list --over 85\n  coderdb quota list --org coder \
@@ -46,7 +49,7 @@ pub(super) struct Show {
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only members who consume something, and at least so many per cent of their budget
+    /// Only those who consume something, and at least so many per cent of their budget
     #[arg(long, value_name = "PERCENT")]
     over: Option<u32>,
     #[command(flatten)]
@@ -63,28 +66,28 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 }
 
 /// So many members with one statement.
-const PAGE: u32 = 500;
+const PAGE: u32 = 1_000;
 
 async fn list(args: List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let permit = ListQuota::check(&OPERATOR, organization.id)?;
-    let is_over = |member: &UserQuota| {
-        let (consumed, budget) = (i128::from(member.credits_consumed), i128::from(member.budget));
+    let is_over = |user: &UserQuota| {
+        let (consumed, budget) = (i128::from(user.credits_consumed), i128::from(user.budget));
         let is_over = |percent| consumed * 100 >= budget * i128::from(percent);
         args.over.is_none_or(|percent| consumed > 0 && is_over(percent))
     };
     let mut table = listing(&["user", "credits consumed", "budget"]);
     let (mut array, mut page, mut is_any, mut is_shown) = (Array::default(), PageRequest::first(PAGE), false, false);
     loop {
-        let Page { rows: mut members, next } = quota::list(&mut database, &permit, page).await?;
-        is_any |= !members.is_empty();
-        members.retain(is_over);
-        is_shown |= !members.is_empty();
+        let Page { rows: mut users, next } = quota::list(&mut database, &permit, page).await?;
+        is_any |= !users.is_empty();
+        users.retain(is_over);
+        is_shown |= !users.is_empty();
         let is_read = print_on(&match args.output {
-            Output::Json => array.push(&members)?,
-            Output::Table if members.is_empty() => String::new(),
-            Output::Table => table.page(members.iter().map(cells).collect()),
+            Output::Json => array.push(&users)?,
+            Output::Table if users.is_empty() => String::new(),
+            Output::Table => table.page(users.iter().map(cells).collect()),
         })?;
         match next {
             Some(next) if is_read => page = PageRequest::after(next, PAGE),
@@ -95,7 +98,7 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
         Output::Json => print(array.end())?,
         Output::Table => match args.over {
             _ if is_shown => {}
-            Some(percent) if is_any => note(&format!("No member consumes {percent}% of the budget or more")),
+            Some(percent) if is_any => note(&format!("Nobody consumes {percent}% of the budget or more")),
             _ => note("No members found"),
         },
     }
@@ -103,8 +106,14 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn cells(member: &UserQuota) -> Vec<Cell> {
-    vec![member.username.clone().into(), member.credits_consumed.to_string().into(), member.budget.to_string().into()]
+fn cells(user: &UserQuota) -> Vec<Cell> {
+    let why = match user {
+        UserQuota { deleted: true, .. } => " (deleted)",
+        UserQuota { is_member: false, .. } => " (no member)",
+        _ => "",
+    };
+    let named = format!("{}{why}", user.username);
+    vec![named.into(), user.credits_consumed.to_string().into(), user.budget.to_string().into()]
 }
 
 async fn show(args: Show) -> Result<ExitCode, CliError> {
@@ -123,7 +132,9 @@ async fn show(args: Show) -> Result<ExitCode, CliError> {
 /// A line per user.
 pub(super) fn quota_table<'a>(rows: impl IntoIterator<Item = (&'a User, &'a Organization, Quota)>) -> String {
     let rows = rows.into_iter().map(|(user, organization, usage)| {
-        [user.username.clone(), organization.name.clone(), usage.credits_consumed.to_string(), usage.budget.to_string()]
+        let deleted = if user.deleted { " (deleted)" } else { "" };
+        let named = format!("{}{deleted}", user.username);
+        [named, organization.name.clone(), usage.credits_consumed.to_string(), usage.budget.to_string()]
     });
     table(&["user", "organization", "credits consumed", "budget"], rows)
 }

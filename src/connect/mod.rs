@@ -135,9 +135,10 @@ impl Options {
     pub fn from_environment() -> Result<Option<Self>, Error> {
         if configured().is_none() {
             // Somebody meant to configure a database: no other one may take its place.
-            return match parameters::variable("DATABASE_URL_FILE")? {
-                Some(_) => Err(invalid("DATABASE_URL_FILE", "is set and empty: name a file, or unset it")),
-                None => Ok(None),
+            return match (parameters::variable("DATABASE_URL")?, parameters::variable("DATABASE_URL_FILE")?) {
+                (Some(_), _) => Err(invalid("DATABASE_URL", "is set and empty: set it to a URL, or unset it")),
+                (_, Some(_)) => Err(invalid("DATABASE_URL_FILE", "is set and empty: name a file, or unset it")),
+                (None, None) => Ok(None),
             };
         }
         let url = parameters::secret("DATABASE_URL")?.filter(|url| !url.is_empty());

@@ -26,6 +26,18 @@ pub struct User {
     pub is_system: bool,
 }
 
+impl User {
+    /// Why the user may do nothing, in a word; `None` for one who may.
+    #[must_use]
+    pub const fn inactive(&self) -> Option<&'static str> {
+        match &self.status {
+            _ if self.deleted => Some("deleted"),
+            Label::Known(UserStatus::Suspended) => Some("suspended"),
+            _ => None,
+        }
+    }
+}
+
 /// An organization (domain 4.6).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Organization {
@@ -70,6 +82,9 @@ pub struct Workspace {
     /// Whether it is gone; old jobs and chats keep naming a deleted workspace.
     #[serde(skip)]
     pub deleted: bool,
+    /// Whether the owner is gone: then `owner/name` does not name it.
+    #[serde(skip)]
+    pub owner_deleted: bool,
 }
 
 /// What a user consumes and may consume in an organization, in credits (domain 7.1).
@@ -81,20 +96,35 @@ pub struct Quota {
     pub budget: i64,
 }
 
-/// What one member of an organization consumes and may consume there, in credits.
+/// What a user consumes and may consume in an organization, in credits: a member, or whoever has left or was deleted and
+/// consumes all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UserQuota {
-    /// The member.
+    /// The user.
     pub id: UserId,
-    /// The name to sign in with.
+    /// The name to sign in with. Deleted users may share it with each other and with one who is not.
     pub username: String,
+    /// Whether the user is gone.
+    pub deleted: bool,
+    /// Whether the user is a member of the organization.
+    pub is_member: bool,
     /// As in [`Quota`].
     pub credits_consumed: i64,
     /// As in [`Quota`].
     pub budget: i64,
 }
 
-/// How a person names a user: `me`, an id, or a username, parsed in this order.
+/// A place in a listing of quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaCursor {
+    /// The name of the last user of the page before.
+    pub username: String,
+    /// The user's id, because deleted users may share a name.
+    pub id: UserId,
+}
+
+/// How a person names a user: `me`, an id, or a username, parsed in this order. A name means nobody who was deleted; an id
+/// also means a deleted user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserRef {
     /// Whoever asks.

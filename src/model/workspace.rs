@@ -26,7 +26,11 @@ pub struct InvalidWorkspaceName;
 
 impl WorkspaceName {
     /// What is a name, in words.
-    pub const RULE: &str = "1 to 32 letters, digits and single hyphens, starting and ending with a letter or digit";
+    pub const RULE: &str = "1 to 32 letters, digits and single hyphens, starting and ending with a letter or digit, and \
+                            neither new nor create";
+
+    /// Words that stand in addresses where the names of workspaces do.
+    const RESERVED: [&str; 2] = ["new", "create"];
 
     /// The name as it was given.
     #[must_use]
@@ -40,7 +44,7 @@ impl FromStr for WorkspaceName {
 
     fn from_str(text: &str) -> Result<Self, InvalidWorkspaceName> {
         let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if text.len() <= 32 && text.split('-').all(is_word) {
+        if text.len() <= 32 && text.split('-').all(is_word) && !Self::RESERVED.contains(&text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidWorkspaceName)

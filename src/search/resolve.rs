@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use super::{Condition, Query, ResolveError};
 use crate::{
     authz::{Actor, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, TemplateRight},
-    model::{JobFilter, NameOrId, Organization, OrganizationId, TemplateId, UserId, UserRef, WorkspaceId},
+    model::{JobFilter, NameOrId, Organization, OrganizationId, TemplateId, UserId, UserRef, Workspace, WorkspaceId},
     store::{self, PgConnection, organizations, templates, users, workspaces},
 };
 
@@ -120,7 +120,8 @@ async fn template(
     Ok(templates::resolve(conn, &ReadTemplates::check(actor, organization, TemplateRight::Read)?, named).await?.id)
 }
 
-/// The workspace that is meant: an id, `owner/name`, or a name that only one owner uses.
+/// The workspace that is meant: an id, `owner/name`, or a name that only one owner uses. A deleted owner has no name: that
+/// may be another user's by now.
 async fn workspace(
     conn: &mut PgConnection,
     actor: &Actor,
@@ -135,14 +136,20 @@ async fn workspace(
     let (owner, name) = text.split_once('/').map_or((None, text.as_str()), |(owner, name)| (Some(owner), name));
     let mut found = workspaces::by_name(conn, &permit, name).await?;
     if let Some(owner) = owner {
-        found.retain(|workspace| workspace.owner_name.eq_ignore_ascii_case(owner));
+        found.retain(|workspace| {
+            !workspace.owner_deleted && workspace.owner_name.to_lowercase() == owner.to_lowercase()
+        });
     }
     match found.as_slice() {
         [] => Err(store::Error::NotFound { entity: "workspace", key: text.clone() }.into()),
         [workspace] => Ok(workspace.id),
-        several => Err(ResolveError::Ambiguous {
-            name: text.clone(),
-            candidates: several.iter().map(|w| format!("{}/{}", w.owner_name, w.name)).collect(),
-        }),
+        several => {
+            Err(ResolveError::Ambiguous { name: text.clone(), candidates: several.iter().map(candidate).collect() })
+        }
     }
+}
+
+fn candidate(workspace: &Workspace) -> String {
+    let Workspace { id, name, owner_name, owner_deleted, .. } = workspace;
+    if *owner_deleted { id.to_string() } else { format!("{owner_name}/{name}") }
 }

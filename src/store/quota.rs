@@ -1,11 +1,12 @@
 //! Quota: what a user consumes and may consume (domain 7.1).
 
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
+use uuid::Uuid;
 
-use super::{Error, Result, input, transaction};
+use super::{Error, Result, Text, input, transaction};
 use crate::{
     authz::{ListQuota, ReadQuota, RunJobs},
-    model::{JobId, Page, PageRequest, Quota, UserQuota},
+    model::{JobId, Page, PageRequest, Quota, QuotaCursor, UserId, UserQuota},
 };
 
 /// What became of a quota commit.
@@ -68,9 +69,12 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
         .map_err(|e| Error::from_sqlx("quota/usage", e))
 }
 
-/// What the members of the organization consume there and may consume, as [`usage`] says of each, in the order of their
-/// names in lower case. The cursor is the name of the last member of the page before. One round trip, one snapshot, no
-/// locks.
+/// What users consume in the organization and may consume, as [`usage`] says of each, in the order of their names in lower
+/// case, and of their ids: all members, and whoever is none and consumes something or has an allowance, such as somebody who
+/// left or was deleted, and whose workspaces run. One round trip, one snapshot, no locks.
+///
+/// The cost of each page grows with the number of members and of workspaces there, which it reads all; the sums are those
+/// of the page alone.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a name with NUL characters.
@@ -78,17 +82,19 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
 pub async fn list(
     conn: &mut PgConnection,
     permit: &ListQuota,
-    page: PageRequest<String>,
-) -> Result<Page<UserQuota, String>> {
-    let after = page.after.unwrap_or_default();
-    input::text("after", &after)?;
+    page: PageRequest<QuotaCursor>,
+) -> Result<Page<UserQuota, QuotaCursor>> {
+    // No name is empty.
+    let after = page.after.unwrap_or(QuotaCursor { username: String::new(), id: UserId(Uuid::nil()) });
+    input::text("after", &after.username)?;
     // One more than asked for: is there a next page?
     let limit = page.limit.map(|limit| i64::from(limit) + 1);
-    let rows = sqlx::query_file_as!(UserQuota, "queries/quota/list.sql", permit.organization().0, after, limit)
+    let (organization, after_name, after_id) = (permit.organization().0, after.username, after.id.0);
+    let rows = sqlx::query_file_as!(UserQuota, "queries/quota/list.sql", organization, after_name, after_id, limit)
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("quota/list", e))?;
-    Ok(Page::of(rows, page.limit, |last| last.username.clone()))
+    Ok(Page::of(rows, page.limit, |last| QuotaCursor { username: last.username.clone(), id: last.id }))
 }
 
 #[derive(FromRow)]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use schemars::{JsonSchema, generate::SchemaSettings};
+use schemars::{JsonSchema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::operations::Parameter;
+use super::{operations::Parameter, reply::without_null};
 
 /// The arguments of `create_workspace`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -15,8 +15,8 @@ pub struct CreateWorkspace {
     /// The id of the template to make the workspace from.
     #[schemars(required, extend("format" = "uuid"))]
     pub template_id: Option<String>,
-    /// The name of the workspace: 1 to 32 letters, digits and single hyphens, starting and ending with a letter or digit.
-    /// Without one, the workspace gets a name like the template's.
+    /// The name of the workspace: 1 to 32 letters, digits and single hyphens, starting and ending with a letter or digit,
+    /// and neither new nor create. Without one, the workspace gets a name like the template's.
     pub name: Option<String>,
     /// Values for parameters of the template, by name. Those that are left out have the template's defaults.
     pub parameters: Option<BTreeMap<String, String>>,
@@ -54,6 +54,10 @@ pub(super) fn parse<T: DeserializeOwned>(arguments: Value) -> Result<T, String> 
 }
 
 pub(super) fn schema<T: JsonSchema>() -> Map<String, Value> {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+        // What is optional is left out: some providers of models refuse unions of types.
+        settings.transforms.push(Box::new(RecursiveTransform(without_null)));
+    });
     settings.into_generator().into_root_schema_for::<T>().as_object().cloned().unwrap_or_default()
 }

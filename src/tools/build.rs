@@ -2,7 +2,9 @@
 
 use std::{error::Error as StdError, iter};
 
-use super::{BuildFailure, CancellationToken, ErrorCode, QuotaFailure, Toolbox, Unavailable, chat_daemon};
+use super::{
+    BuildFailure, CancellationToken, ErrorCode, QuotaFailure, Toolbox, Unavailable, chat_daemon, reply::end_of,
+};
 use crate::{
     authz::{Actor, Denied, LoadActors, ReadQuota, ReadWorkspaces},
     model::{JobErrorCode, JobStatus, OrganizationId, Quota, WorkspaceBuildId},
@@ -13,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BuildFailed {
-    /// What its job says.
+    /// What its job says: the end of it, where that is too long for a reply.
     pub message: String,
     /// What kind of failure it was, if it is one of those that are told apart.
     pub code: Option<JobErrorCode>,
@@ -144,7 +146,8 @@ impl Toolbox {
             JobStatus::Succeeded => Ok(()),
             JobStatus::Canceled => Err(BuildError::Canceled),
             JobStatus::Failed => {
-                let message = state.error.unwrap_or_else(|| "build failed".to_owned());
+                let rest = format!("`coderdb provisioner jobs get {} -o json` has the whole error", state.id);
+                let message = state.error.map_or_else(|| "build failed".to_owned(), |error| end_of(error, &rest));
                 Err(BuildError::Failed(BuildFailed { message, code: state.error_code }))
             }
             status => Err(BuildError::UnexpectedStatus(status)),

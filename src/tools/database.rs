@@ -123,7 +123,8 @@ async fn create(
     store::workspaces::create(conn, &may_create, &workspace, now).await.map_err(|error| match error {
         Error::Conflict { constraint: "workspaces_owner_id_lower_idx" } => name_taken(new),
         Error::NotFound { .. } => {
-            refused(404, "The template is gone, or the owner is no member of its organization.").into()
+            refused(404, "The template is gone, or the owner is suspended, deleted or no member of its organization.")
+                .into()
         }
         error => as_refusal(error),
     })?;

@@ -39,7 +39,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
-    authz::{Actor, LoadActors, ReadWorkspaces, System, UseChats},
+    authz::{Actor, LoadActors, ReadUsers, ReadWorkspaces, System, UseChats},
     model::{
         Chat, ChatBinding, ChatId, OrganizationId, TemplateId, UserId, Workspace, WorkspaceAgentId, WorkspaceBuild,
         WorkspaceBuildId, WorkspaceId,
@@ -55,6 +55,8 @@ pub use database::DatabaseOperations;
 pub use operations::{
     ApiError, Created, NewChatWorkspace, OperationError, Operations, Parameter, StartChatWorkspace, Started, Validation,
 };
+#[cfg(feature = "mcp")]
+pub(crate) use reply::bounded;
 pub use reply::{
     AgentProblem, AgentReadiness, ApiFailure, BuildFailure, CreateWorkspaceReply, CreatedReply, ErrorCode, ExistsReply,
     ExistsStatus, QuotaFailure, Reply, StartWorkspaceReply, StartedReply, StartupScripts,
@@ -63,6 +65,9 @@ pub use tokio_util::sync::CancellationToken;
 
 /// How often a tool looks again because somebody else changed the chat or its workspace in the same moment.
 const MAX_LOOKS: usize = 10;
+
+/// What to do where the owner of a chat may do nothing.
+pub(crate) const INACTIVE: &str = "nobody can act for this user; activate the user, or use another chat";
 
 const CANCELED: &str = "canceled before anything was begun";
 
@@ -333,7 +338,25 @@ impl Toolbox {
             let permit = LoadActors::check(&chat_daemon())?;
             Ok::<_, Unavailable>(store::actors::load(&mut *self.pool.get().await?, &permit, self.owner).await?)
         };
-        twice(load).await.map_err(|error| format!("load user authorization: {error}").into())
+        match twice(load).await {
+            Ok(owner) => Ok(owner),
+            Err(error) => Err(match self.why_inactive().await {
+                Some(why) => why,
+                None => format!("load user authorization: {error}"),
+            }
+            .into()),
+        }
+    }
+
+    /// Why nobody can act for the owner, if it is the owner's state.
+    async fn why_inactive(&self) -> Option<String> {
+        let look = || async {
+            let permit = ReadUsers::check(&chat_daemon())?;
+            Ok::<_, Unavailable>(store::users::get(&mut *self.pool.get().await?, &permit, self.owner).await?)
+        };
+        let owner = look().await.ok()?;
+        let why = owner.inactive()?;
+        Some(format!("{}, who owns this chat, is {why}: {INACTIVE}", owner.username))
     }
 
     async fn load_chat(&self, who: &Actor) -> Result<Chat, Unavailable> {

@@ -25,10 +25,13 @@ pub enum Reply {
 impl Reply {
     pub(super) fn from_typed(reply: Result<impl Serialize, TextError>) -> Self {
         match reply.map(serde_json::to_value) {
-            Ok(Ok(Value::Object(keys))) => Self::Structured(keys),
+            Ok(Ok(Value::Object(mut keys))) => {
+                keys.values_mut().for_each(bound);
+                Self::Structured(keys)
+            }
             // Replies are objects with keys that are texts.
             Ok(_) => Self::Structured(Map::new()),
-            Err(error) => Self::Error(error.to_string()),
+            Err(error) => Self::Error(bounded(error.to_string())),
         }
     }
 
@@ -45,6 +48,39 @@ impl Reply {
             Self::Structured(keys) => serde_json::to_string(keys).unwrap_or_else(|_| "{}".to_owned()),
             Self::Error(text) => text.clone(),
         }
+    }
+}
+
+/// So many bytes of a text are repeated to an agent, whose model reads all of them.
+const MOST: usize = 8 * 1024;
+
+/// For what is said around a text that was cut before.
+const AROUND: usize = 1024;
+
+/// The end of an error that is too long, because that says what went wrong; `rest` says where all of it is.
+pub(super) fn end_of(error: String, rest: &str) -> String {
+    if error.len() <= MOST + AROUND {
+        return error;
+    }
+    let start = error.ceil_char_boundary(error.len() - MOST);
+    format!("({start} bytes before this are left out; {rest})\n{}", &error[start..])
+}
+
+/// The beginning of any other text that somebody else wrote, where it is too long.
+pub(crate) fn bounded(text: String) -> String {
+    if text.len() <= MOST + AROUND {
+        return text;
+    }
+    let end = text.floor_char_boundary(MOST);
+    format!("{} … and {} bytes more", &text[..end], text.len() - end)
+}
+
+fn bound(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = bounded(std::mem::take(text)),
+        Value::Array(values) => values.iter_mut().for_each(bound),
+        Value::Object(keys) => keys.values_mut().for_each(bound),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -318,8 +354,8 @@ pub(super) fn schema<T: JsonSchema>() -> Map<String, Value> {
     settings.into_generator().into_root_schema_for::<T>().as_object().cloned().unwrap_or_default()
 }
 
-/// What is unknown is left out of a reply, and never null.
-fn without_null(schema: &mut Schema) {
+/// What is unknown is left out of a reply, and what is not given out of arguments; null is never expected.
+pub(super) fn without_null(schema: &mut Schema) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {

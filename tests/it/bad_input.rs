@@ -16,7 +16,7 @@ use coderdb::{
         AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Exclude, Failure,
         FileId, GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel,
         LogSource, NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
-        PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, Stuck, Tags, TemplateId,
+        PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, QuotaCursor, ReapOutcome, Stuck, Tags, TemplateId,
         TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
         WorkspaceName,
     },
@@ -597,7 +597,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
         }
         "quota::commit" => store::quota::commit(conn, &runs, job, bad.number()).await.map(drop),
         "quota::list" => {
-            let after = is("page.after").then(|| bad.text());
+            let after = is("page.after").then(|| QuotaCursor { username: bad.text(), id: UserId(u(1)) });
             let limit = is("page.limit").then(|| bad.number());
             let page = PageRequest { limit, after };
             store::quota::list(conn, &ListQuota::check(owner, organization)?, page).await.map(drop)
@@ -726,7 +726,7 @@ fn arguments(signature: &str, models: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (name, kind) in pairs(&signature.replace(", ", ",\n")) {
         let plain = kind.trim_start_matches('&').trim_start_matches('[').trim_end_matches(']');
-        let plain = plain.replace("<'_>", "").replace("<String>", "");
+        let plain = plain.replace("<'_>", "").replace("<QuotaCursor>", "");
         let ends = ["{", "<'a> {", "<C = Cursor> {", "<Level = LogLevel> {", "<Stage = TimingStage> {"];
         let fields = ends.iter().find_map(|end| {
             let (_, rest) =

@@ -32,7 +32,7 @@ async fn bad_arguments_are_named_with_what_was_expected() {
         (&["--org", id], 1, &["error: organization not found: c0de0000-ffff"]),
         (&["--template", "none"], 1, &["error: template not found: none"]),
         (&["--template", id], 1, &["error: template not found: c0de0000-ffff"]),
-        (&["--workspace", "alice/none"], 1, &["error: workspace not found: alice/none", "deleted by its id"]),
+        (&["--workspace", "alice/none"], 1, &["error: workspace not found: alice/none", "by its id if it"]),
         (&["--workspace", id], 1, &["error: workspace not found: c0de0000-ffff"]),
     ];
     for (args, code, parts) in cases {
@@ -105,7 +105,7 @@ async fn me_is_whom_the_variable_names_also_in_the_error() {
     run(database.coderdb().arg("demo"));
     let me = |name: &str| run(database.coderdb().env("CODERDB_USER", name).args(["quota", "show", "me"]));
     assert!(me("alice").stdout.contains("alice"));
-    assert_eq!(me("zorro").stderr, "error: user not found: zorro\n");
+    assert!(me("zorro").stderr.starts_with("error: user not found: zorro\n"), "{}", me("zorro").stderr);
     assert!(me("me").stderr.contains("set CODERDB_USER"));
 }
 
@@ -201,7 +201,7 @@ async fn no_text_steers_the_terminal_it_is_printed_on() {
     let database = support::database().await;
     run(database.coderdb().arg("demo"));
     let outcome = run(database.coderdb().args(["quota", "show", "\u{1b}[2Jalice\u{202e}"]));
-    assert_eq!(outcome.stderr, "error: user not found:  [2Jalice \n");
+    assert!(outcome.stderr.starts_with("error: user not found:  [2Jalice \n"), "{}", outcome.stderr);
     for args in
         [&["provisioner", "jobs", "get"][..], &["provisioner", "jobs", "list", "--status"], &["quota", "show", "x"]]
     {

@@ -440,6 +440,7 @@ async fn secrets_are_read_from_the_files_that_variables_name() {
     fails(command().env("DATABASE_URL_FILE", &empty), 2, &["DATABASE_URL", &is_empty]);
     fails(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", &empty), 2, &["PGPASSWORD", &is_empty]);
     fails(command().env("DATABASE_URL_FILE", ""), 2, &["DATABASE_URL_FILE is set and empty"]);
+    fails(command().env("DATABASE_URL", ""), 2, &["DATABASE_URL is set and empty"]);
     assert_eq!(
         run(command().env("DATABASE_URL", &url).env("PGPASSWORD_FILE", &password).env("DATABASE_URL_FILE", "")).code,
         0

@@ -511,6 +511,28 @@ async fn texts_that_are_no_utf_8_are_shown_with_a_visible_substitute() {
     }
 }
 
+#[tokio::test]
+async fn list_of_quota_goes_on_behind_names_that_are_no_utf_8() {
+    let database = world_of_bytes("").await;
+    let mut conn = database.connect().await;
+    execute(&mut conn, "SELECT add_user(n, '{}') FROM generate_series(61, 63) AS n").await;
+    execute(&mut conn, "SELECT add_member(1, n, '{}') FROM generate_series(61, 63) AS n").await;
+    execute(&mut conn, BYTES).await;
+    let organization = OrganizationId(operations_id(1));
+    let permit = coderdb::authz::ListQuota::check(&support::operator(), organization).expect("an operator");
+    let all = store::quota::list(&mut conn, &permit, PageRequest::first(10)).await.expect("a page").rows;
+    assert_eq!(all.len(), 4);
+    let (mut paged, mut page) = (Vec::new(), PageRequest::first(1));
+    loop {
+        let read = store::quota::list(&mut conn, &permit, page).await.expect("a page");
+        paged.extend(read.rows);
+        assert!(paged.len() <= all.len(), "{paged:?}");
+        let Some(next) = read.next else { break };
+        page = PageRequest::after(next, 1);
+    }
+    assert_eq!(paged, all);
+}
+
 /// A column that is read as a `String` would fail its page where the database does not look what its texts are.
 #[test]
 fn every_text_that_a_statement_reads_may_hold_any_bytes() {

@@ -44,6 +44,7 @@ mod queries;
 mod queue;
 mod queue_snapshot;
 mod quota_commit;
+mod quota_list;
 mod random_database;
 mod random_states;
 mod readme;

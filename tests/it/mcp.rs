@@ -328,6 +328,37 @@ async fn who_waits_is_told_of_the_place_in_the_queue_and_of_the_last_line_of_the
     assert!(client.finish().await.is_empty());
 }
 
+/// The error of the build is in the reply twice, and the tags of the job in what is told of a call that waits.
+#[tokio::test]
+async fn no_message_repeats_a_long_text_of_somebody_else_whole() {
+    let mut world = World::after(
+        "SELECT has(5, 'stop', 'succeeded');
+         UPDATE provisioner_jobs SET tags = jsonb_build_object('scope', 'organization', 'owner', '', 'x', repeat('y', 1000000))
+         WHERE type = 'template_version_import'",
+    )
+    .await;
+    world.rows.run(ONLINE).await;
+    let mut client = Client::new(&world).await;
+    let call = client.call_and_ask("start_workspace", json!({}), "t").await;
+    let told = client.next().await;
+    assert_eq!(told["method"], "notifications/progress", "{told:.300}");
+    let message = told["params"]["message"].as_str().expect("a text");
+    assert!(message.len() < 10_000 && message.ends_with(" bytes more"), "{message:.300}");
+    assert!(message.starts_with("start build pending: "), "{message:.300}");
+    let error = format!("{} THE END", "é".repeat(2_500_000));
+    let fail = "UPDATE provisioner_jobs SET started_at = now(), completed_at = now(), error = $1
+                WHERE id = (SELECT job_id FROM workspace_builds ORDER BY build_number DESC LIMIT 1) RETURNING id";
+    let job = coderdb::sqlx::query_scalar::<_, uuid::Uuid>(fail).bind(error).fetch_one(&mut world.rows.conn).await;
+    world.watcher.announce(Change { job: job.expect("the job").into(), organization: id(1).into() });
+    let reply = client.reply(call).await;
+    assert!(reply.to_string().len() < 25_000, "{} bytes", reply.to_string().len());
+    let keys = structured(Tool::StartWorkspace, &reply);
+    assert!(keys["error"].as_str().is_some_and(|error| error.ends_with(" THE END")));
+    for told in &client.told {
+        assert!(told.to_string().len() < 12_000, "{} bytes", told.to_string().len());
+    }
+}
+
 #[tokio::test]
 async fn a_canceled_call_gets_no_reply_and_the_next_one_finds_its_build() {
     let mut world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
@@ -503,6 +534,8 @@ async fn what_cannot_be_served_is_said_before_anything_is() {
         let text = format!("error: user1, who owns the chat {chat}, is {said}");
         fails(&mut mcp(&["--chat", &chat]), 1, &[&text, "activate the user, or use another chat"]);
     }
+    let hint = "name a user who was deleted by the id";
+    fails(&mut mcp(&["--chat", &chat, "--owner", "user1"]), 1, &["--owner: user not found: user1", hint]);
     fails(support::coderdb().args(serve), 2, &["no database is configured", "DATABASE_URL"]);
     let elsewhere = "postgres://nobody:s3cret@127.0.0.1:1/db";
     fails(support::coderdb().env("DATABASE_URL", elsewhere).args(serve), 4, &["cannot reach"]);

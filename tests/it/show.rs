@@ -341,7 +341,7 @@ async fn the_quota_of_all_members_is_what_is_shown_of_each_in_pages_of_any_size(
     assert_eq!(over("0"), ["user1"], "nobody else consumes anything");
     let mut nobody = rows.database.coderdb();
     let nobody = run(nobody.env("CODER_ORGANIZATION", "org1").args(["quota", "list", "--over", "91"]));
-    let said = "No member consumes 91% of the budget or more\n";
+    let said = "Nobody consumes 91% of the budget or more\n";
     assert_eq!((nobody.code, nobody.stdout.as_str(), nobody.stderr.as_str()), (0, "", said));
     for args in [&["quota", "list", "--over", "91"][..], &["quota", "list"]] {
         let mut empty = rows.database.coderdb();
@@ -400,7 +400,7 @@ async fn licenses_are_added_listed_and_deleted_and_never_printed() {
     assert_eq!((json[0]["id"].as_i64(), json[1]["id"].as_i64(), json.len()), (Some(1), Some(2), 2));
     assert_eq!((&json[0]["uuid"], &json[0]["claims"]["account_id"]), (&id(7).to_string().into(), &"acme".into()));
     assert!(
-        list(&[]).lines().nth(1).is_some_and(|line| line.starts_with('1') && line.ends_with("no")),
+        list(&[]).lines().nth(1).is_some_and(|line| line.starts_with('1') && line.ends_with("valid")),
         "{}",
         list(&[])
     );
@@ -410,4 +410,140 @@ async fn licenses_are_added_listed_and_deleted_and_never_printed() {
     assert_eq!(delete("1").stderr, "error: Unknown license ID\n");
     assert_eq!((delete("one").code, delete("one").stderr.as_str()), (2, "error: License ID must be an integer\n"));
     assert_eq!(list(&[]).lines().count(), 2);
+}
+
+/// Whatever people paste around a license: it is the same license, and no second copy of it is stored.
+#[tokio::test]
+async fn a_license_is_the_same_whatever_is_around_it() {
+    let database = support::database().await;
+    let add = |bytes: Vec<u8>| run(database.coderdb().args(["licenses", "add"]).write_stdin(bytes));
+    let later = OffsetDateTime::now_utc().unix_timestamp() + 86_400;
+    let clean = token(&format!(r#"{{"exp": {later}}}"#));
+    let utf16 = |mark: [u8; 2], bytes: fn(u16) -> [u8; 2]| {
+        mark.into_iter().chain(clean.encode_utf16().flat_map(bytes)).collect::<Vec<_>>()
+    };
+    let (middle, end) = clean.split_at(30);
+    // Of the last of these characters four bits say nothing.
+    let ending = |last: char| format!("{clean}A{last}");
+    let spellings = [
+        clean.clone().into_bytes(),
+        format!("\u{feff}{clean}").into_bytes(),
+        format!(" \t{clean}\r\n\n").into_bytes(),
+        format!("{middle}\r\n{end}").into_bytes(),
+        format!("{middle} {end}").into_bytes(),
+        format!("\u{200b}{clean}\u{a0}").into_bytes(),
+        format!("Bearer {clean}").into_bytes(),
+        format!("bearer\t{clean}").into_bytes(),
+        format!("\"{clean}\"").into_bytes(),
+        format!("'{clean}'\n").into_bytes(),
+        format!("\u{201c}{clean}\u{201d}").into_bytes(),
+        format!("\u{feff}\"Bearer {clean}\"\r\n").into_bytes(),
+        utf16([0xff, 0xfe], u16::to_le_bytes),
+        utf16([0xfe, 0xff], u16::to_be_bytes),
+    ];
+    for (n, spelling) in spellings.iter().enumerate() {
+        let added = add(spelling.clone());
+        let stderr = added.stderr.as_str();
+        match n {
+            0 => assert_eq!(added.code, 0, "{stderr}"),
+            _ => assert_eq!((added.code, stderr), (1, "error: the license is there already: number 1\n"), "{n}"),
+        }
+    }
+    assert_eq!(run(database.coderdb().args(["licenses", "delete", "1"])).code, 0);
+    // Each of them is the first one, too.
+    let mut conn = database.connect().await;
+    for (n, spelling) in spellings.iter().enumerate() {
+        assert_eq!(add(spelling.clone()).code, 0, "{n}");
+        let stored: String =
+            sqlx::query_scalar("DELETE FROM licenses RETURNING jwt").fetch_one(&mut conn).await.expect("one");
+        assert_eq!(stored, clean, "{n}");
+    }
+    // One that was stored with something around it, before.
+    for around in [format!("\u{feff}{clean}"), format!("Bearer {clean}"), format!("{middle}\n{end}")] {
+        sqlx::query(
+            "INSERT INTO licenses (uploaded_at, jwt, exp, uuid) VALUES (now(), $1, now() + interval '1 day', $2)",
+        )
+        .bind(&around)
+        .bind(id(9))
+        .execute(&mut conn)
+        .await
+        .expect("stored");
+        assert!(add(clean.clone().into_bytes()).stderr.starts_with("error: the license is there already"), "{around}");
+        let json = run(database.coderdb().args(["licenses", "list", "-o", "json"])).stdout;
+        assert!(json.contains(&later.to_string()), "its claims are shown: {json}");
+        sqlx::query("DELETE FROM licenses").execute(&mut conn).await.expect("deleted");
+    }
+    // Other bytes are another license.
+    assert_eq!((add(ending('A').into()).code, add(ending('B').into()).code), (0, 1));
+    assert_eq!(add(format!("{clean}AAAA").into()).code, 0);
+}
+
+#[tokio::test]
+async fn what_is_no_license_is_refused_with_the_reason() {
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    let database = support::database().await;
+    let add = |text: &str| run(database.coderdb().args(["licenses", "add"]).write_stdin(text.to_owned()));
+    let later = OffsetDateTime::now_utc().unix_timestamp() + 86_400;
+    let good = token(&format!(r#"{{"exp": {later}}}"#));
+    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };
+    let base64 = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    for (text, why) in [
+        (String::new(), "it is empty"),
+        ("\u{feff}\"\"\n".to_owned(), "it is empty"),
+        (payload.to_owned(), "it has 1 parts instead of three"),
+        (format!("{good}.{signature}"), "it has 4 parts instead of three"),
+        (format!("!!!.{payload}.{signature}"), "its header is not base64url"),
+        (format!(".{payload}.{signature}"), "its header is no JSON object"),
+        (format!("{}.{payload}.{signature}", base64("[]")), "its header is no JSON object"),
+        (format!("{}.{payload}.{signature}", base64("{")), "its header is no JSON object"),
+        (format!("{}.{payload}.{signature}", "AAAA"), "its header is no JSON object"),
+        (format!("{header}.{payload}==.{signature}"), "its payload is not base64url without padding"),
+        (format!("{header}.{}.{signature}", base64("7")), "its payload is no JSON object"),
+        (format!("{header}.{payload}."), "its signature is missing"),
+        (format!("{header}.{payload}.a+/b"), "its signature is not base64url"),
+        (format!("\"{good}"), "its header is not base64url"),
+        (format!("Basic {good}"), "its header is "),
+    ] {
+        let refused = add(&text);
+        let why = format!("error: Invalid license: it is not a signed JSON web token: {why}");
+        assert!(refused.code == 1 && refused.stderr.starts_with(&why), "{why}: {}", refused.stderr);
+        assert!(!refused.stderr.contains(payload), "{}", refused.stderr);
+    }
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), b"a\xff\xfe.b.c").expect("bytes");
+    let refused = run(database.coderdb().args(["licenses", "add", "--file"]).arg(file.path()));
+    assert_eq!((refused.code, refused.stderr.as_str()), (1, "error: Invalid license: it is not a text in UTF-8\n"));
+    // Times that are none, each by its name. What is null is not there.
+    for claim in ["exp", "nbf", "iat", "license_expires"] {
+        for (value, why) in [
+            (r#""soon""#, "is a text; expected a number of seconds since 1970"),
+            (r#""1800000000""#, "is a text"),
+            ("true", "is no number"),
+            ("[1800000000]", "is no number"),
+            ("{}", "is no number"),
+            ("1800000000000", "is in milliseconds; expected a number of seconds"),
+            ("1.8e12", "is in milliseconds"),
+            ("1800000000000000", "is not in the years 1 to 9999"),
+            ("1e300", "is not in the years 1 to 9999"),
+            ("-1e12", "is "),
+        ] {
+            let exp = if claim == "exp" { String::new() } else { format!(r#""exp": {later}, "#) };
+            let refused = add(&token(&format!(r#"{{{exp}"{claim}": {value}}}"#)));
+            let expected = format!("error: Invalid license: its {claim} {why}");
+            let right = refused.code == 1 && refused.stderr.starts_with(&expected);
+            assert!(right, "{claim} {value}: {}", refused.stderr);
+        }
+    }
+    assert!(add(&token(r#"{"exp": null}"#)).stderr.contains("it has no exp"));
+    let list = || run(database.coderdb().args(["licenses", "list"]));
+    assert_eq!(list().stderr, "No licenses found\n", "nothing was stored");
+    assert_eq!(add(&token(&format!(r#"{{"exp": {later}, "nbf": null, "iat": null}}"#))).code, 0);
+    assert_eq!(add(&token(r#"{"exp": 253402300799}"#)).code, 0, "the end of the year 9999");
+    let nbf = format!(r#"{{"exp": {later}, "nbf": {}}}"#, later - 60);
+    assert_eq!(add(&token(&nbf)).code, 0);
+    let mut conn = database.connect().await;
+    sqlx::query("UPDATE licenses SET exp = now() WHERE id = 1").execute(&mut conn).await.expect("expired");
+    let table = list().stdout;
+    let states: Vec<_> = table.lines().map(|line| line.trim_end().rsplit("  ").next().unwrap_or("").trim()).collect();
+    assert_eq!(states, ["STATE", "expired", "valid", "not yet valid"], "{table}");
 }

@@ -53,10 +53,25 @@ async fn count(conn: &mut PgConnection) -> i64 {
 
 #[test]
 fn a_name_is_letters_digits_and_single_hyphens_inside() {
-    for name in ["a", "1", "a-b", "A-1-z", &"x".repeat(32)] {
+    for name in ["a", "1", "a-b", "A-1-z", "New", "CREATE", "new-1", "creates", &"x".repeat(32)] {
         assert_eq!(name.parse::<WorkspaceName>().unwrap().as_str(), name);
     }
-    for text in ["", "-", "-a", "a-", "a--b", "a b", "a_b", "ä", "a\0", "a\n", &"x".repeat(33), &"x".repeat(5_000)] {
+    for text in [
+        "",
+        "-",
+        "-a",
+        "a-",
+        "a--b",
+        "a b",
+        "a_b",
+        "ä",
+        "a\0",
+        "a\n",
+        "new",
+        "create",
+        &"x".repeat(33),
+        &"x".repeat(5_000),
+    ] {
         let error = Error::from(text.parse::<WorkspaceName>().unwrap_err());
         assert!(matches!(error, Error::Invalid { field: "name", .. }), "{text:?}");
     }

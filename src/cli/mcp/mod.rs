@@ -22,10 +22,10 @@ use super::{
 use crate::{
     authz::{Actor, ReadUsers, System, UseChats},
     migrate,
-    model::{ChatId, Label, UserRef, UserStatus},
+    model::{ChatId, UserRef},
     pool::{self, Pool},
     store::{self, users},
-    tools::{CancellationToken, Toolbox},
+    tools::{CancellationToken, INACTIVE, Toolbox},
     watch::{self as watching, Watcher},
 };
 use progress::Progress;
@@ -67,16 +67,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         }
     }
     let owner = users::get(&mut database, &ReadUsers::check(&CHAT_DAEMON)?, chat.owner_id).await?;
-    let trouble = match owner.status {
-        _ if owner.deleted => Some("deleted"),
-        Label::Known(UserStatus::Suspended) => Some("suspended"),
-        _ => None,
-    };
-    if let Some(trouble) = trouble {
-        let error = format!("{}, who owns the chat {}, is {trouble}", one_line(&owner.username), chat.id);
-        return Err(
-            CliError::new(FAILED, error).next("nobody can act for this user: activate the user, or use another chat")
-        );
+    if let Some(why) = owner.inactive() {
+        let error = format!("{}, who owns the chat {}, is {why}", one_line(&owner.username), chat.id);
+        return Err(CliError::new(FAILED, error).next(INACTIVE));
     }
     let options = database.options().clone();
     database.close().await;

@@ -12,6 +12,7 @@ use crate::{
     },
     pool::{self, Pool},
     store,
+    tools::bounded,
     watch::{self as watching, Watcher},
 };
 
@@ -78,7 +79,7 @@ impl Progress {
         let mut log = Log::default();
         loop {
             let stands = self.describe(&transition, &state, &mut log).await;
-            let now = format!("{transition} build {stands}");
+            let now = bounded(format!("{transition} build {stands}"));
             text.send_if_modified(|told| mem::replace(told, now.clone()) != now);
             sleep(GAP).await;
             tokio::select! {

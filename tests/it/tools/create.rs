@@ -271,7 +271,13 @@ async fn a_name_that_is_taken_is_replaced_once_by_a_generated_one() {
 
 #[tokio::test]
 async fn a_name_that_is_missing_or_not_valid_is_generated() {
-    for (name, expected) in [(json!(null), "template1-"), (json!(" "), "template1-"), (json!("My box!"), "my-box-")] {
+    for (name, expected) in [
+        (json!(null), "template1-"),
+        (json!(" "), "template1-"),
+        (json!("My box!"), "my-box-"),
+        (json!("new"), "new-"),
+        (json!(" create "), "create-"),
+    ] {
         let world = World::new().await;
         let (toolbox, operations) = world.recorded(Answer::Refuse(refusal(400, None)));
         let _ = call(&toolbox, Tool::CreateWorkspace, json!({ "template_id": id(1), "name": name })).await;
@@ -415,7 +421,10 @@ async fn a_version_for_the_daemons_of_one_user_is_built_by_those_of_the_owner() 
 #[tokio::test]
 async fn roles_that_cannot_be_loaded_are_an_error() {
     let mut world = World::after("UPDATE users SET status = 'suspended'").await;
-    let expected = format!("load user authorization: user not found: {}", id(1));
+    let expected = "user1, who owns this chat, is suspended: nobody can act for this user; activate the user, or use \
+                    another chat";
     assert_eq!(error(&create(&world.toolbox()).await), expected);
+    world.rows.run("UPDATE users SET status = 'active', deleted = true").await;
+    assert!(error(&create(&world.toolbox()).await).starts_with("user1, who owns this chat, is deleted: "));
     assert_eq!(world.counts().await, "0 0 0");
 }

@@ -6,6 +6,7 @@
 #[path = "../../../examples/agent.rs"]
 #[expect(dead_code, reason = "its main function is for people")]
 mod agent;
+mod bounded;
 mod create;
 mod existing;
 mod once;

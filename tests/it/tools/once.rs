@@ -154,7 +154,12 @@ async fn a_workspace_that_somebody_else_builds_in_the_same_moment_is_looked_at_a
         assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
     }
     sqlx::raw_sql("SELECT add_build(6, 5, 2); COMMIT").execute(&mut other).await.expect("a build");
-    let (reply, _) = tokio::join!(waiting, world.daemon(Ending::Succeeds(&["main"])));
+    // It binds the chat to the build before it waits for that; a build that ended before would not be waited for.
+    let daemon = async {
+        world.until_told().await;
+        world.daemon(Ending::Succeeds(&["main"])).await
+    };
+    let (reply, _) = tokio::join!(waiting, daemon);
     assert_golden("started", &reply, id(6));
     assert_eq!(world.counts().await, "1 2 2");
 }
