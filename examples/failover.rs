@@ -271,7 +271,7 @@ impl World {
         self.log(permit, id, 1).await;
         let costs: &[i32] = if build.transition == Transition::Start { &[COST] } else { &[] };
         let commit = async |conn: &mut PgConnection| {
-            store::runner::commit_quota(conn, permit, id, build.transition, costs, now()).await
+            store::runner::commit_quota(conn, permit, id, build.transition.clone(), costs, now()).await
         };
         match self.insist("runner::commit_quota", commit).await {
             (Ok(QuotaStep::Skipped), _) => {}

@@ -14,21 +14,21 @@ SELECT
     d.organization_id,
     d.key_id,
     CASE
-        WHEN d.last_seen_at IS NULL OR d.last_seen_at < $4 THEN 'offline'::provisioner_daemon_status
-        WHEN current_job.id IS NOT NULL THEN 'busy'::provisioner_daemon_status
-        ELSE 'idle'::provisioner_daemon_status
-    END AS "status!",
+        WHEN d.last_seen_at IS NULL OR d.last_seen_at < $4 THEN 'offline'
+        WHEN current_job.id IS NOT NULL THEN 'busy'
+        ELSE 'idle'
+    END AS "status!: DaemonStatus",
     k.name AS key_name,
     current_job.id AS "current_job_id?",
     current_job.job_status AS "current_job_status?",
-    coalesce(current_template.name, '') AS "current_job_template_name!",
-    coalesce(current_template.display_name, '') AS "current_job_template_display_name!",
-    coalesce(current_template.icon, '') AS "current_job_template_icon!",
+    coalesce(current_template.name, '') AS "current_job_template_name!: Text",
+    coalesce(current_template.display_name, '') AS "current_job_template_display_name!: Text",
+    coalesce(current_template.icon, '') AS "current_job_template_icon!: Text",
     previous_job.id AS "previous_job_id?",
     previous_job.job_status AS "previous_job_status?",
-    coalesce(previous_template.name, '') AS "previous_job_template_name!",
-    coalesce(previous_template.display_name, '') AS "previous_job_template_display_name!",
-    coalesce(previous_template.icon, '') AS "previous_job_template_icon!"
+    coalesce(previous_template.name, '') AS "previous_job_template_name!: Text",
+    coalesce(previous_template.display_name, '') AS "previous_job_template_display_name!: Text",
+    coalesce(previous_template.icon, '') AS "previous_job_template_icon!: Text"
 FROM provisioner_daemons AS d
 INNER JOIN provisioner_keys AS k ON k.id = d.key_id
 LEFT JOIN LATERAL (

@@ -12,7 +12,8 @@ WITH reached AS (
         AND CASE j.type
             WHEN 'template_version_import' THEN $6
             WHEN 'workspace_build' THEN $5::uuid IS NULL OR w.owner_id = $5
-            ELSE $5::uuid IS NULL OR j.initiator_id = $5
+            WHEN 'template_version_dry_run' THEN $5::uuid IS NULL OR j.initiator_id = $5
+            ELSE $5::uuid IS NULL
         END
 ),
 
@@ -66,7 +67,7 @@ SELECT
     d.started_at AS "started_at?",
     coalesce(c.canceled_at, d.canceled_at) AS "canceled_at?",
     coalesce(c.completed_at, d.completed_at) AS "completed_at?",
-    d.error AS "error?",
+    d.error AS "error?: Text",
     d.organization_id AS "organization_id!: OrganizationId",
     d.initiator_id AS "initiator_id!: UserId",
     d.provisioner AS "provisioner!",
@@ -76,7 +77,7 @@ SELECT
     d.worker_id AS "worker_id?: DaemonId",
     d.file_id AS "file_id!: FileId",
     d.tags AS "tags!",
-    d.error_code AS "error_code?",
+    d.error_code AS "error_code?: Text",
     d.trace_metadata AS "trace_metadata?",
     coalesce(c.job_status, d.job_status) AS "job_status!",
     d.logs_length AS "logs_length!",

@@ -126,14 +126,14 @@ SELECT
     coalesce(queue.position, 0) AS "queue_position!",
     (SELECT people + prebuilds FROM total) AS "queue_size!",
     coalesce(waiting.ids, '{}') AS "available_workers!",
-    coalesce(v.name, '') AS "template_version_name!",
+    coalesce(v.name, '') AS "template_version_name!: Text",
     t.id AS "template_id?",
-    coalesce(t.name, '') AS "template_name!",
-    coalesce(t.display_name, '') AS "template_display_name!",
-    coalesce(t.icon, '') AS "template_icon!",
+    coalesce(t.name, '') AS "template_name!: Text",
+    coalesce(t.display_name, '') AS "template_display_name!: Text",
+    coalesce(t.icon, '') AS "template_icon!: Text",
     w.id AS "workspace_id?",
-    coalesce(w.name, '') AS "workspace_name!",
-    coalesce(worker.name, '') AS "worker_name!",
+    coalesce(w.name, '') AS "workspace_name!: Text",
+    coalesce(worker.name, '') AS "worker_name!: Text",
     b.transition AS "workspace_build_transition?"
 FROM page AS j
 LEFT JOIN queue ON queue.id = j.id

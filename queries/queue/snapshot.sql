@@ -62,7 +62,7 @@ daemons AS (
 
 SELECT
     NULL::uuid AS "organization_id?: OrganizationId",
-    ARRAY[w.provisioner] AS "provisioners?: Vec<ProvisionerType>",
+    ARRAY[w.provisioner] AS "provisioners?: Vec<Label<ProvisionerType>>",
     w.tags AS "tags?",
     w.jobs AS "waiting?",
     NULL::bigint AS "offline?",

@@ -1,5 +1,6 @@
 -- Who consumes or may consume something in the organization $1 (domain 7.1), in credits, in the order of their names in lower
--- case, and of their ids, because deleted users may share a name: at most $4 of those behind the name $2 and id $3, all if null.
+-- case, and of their ids, because deleted users may share a name: at most $4 of those behind the name $2 and id $3, all if
+-- null. What counts is the name that is stored with the id: as it was read, it may lack bytes that are no UTF-8.
 WITH page AS MATERIALIZED (
     SELECT u.id, u.username, u.deleted
     FROM (
@@ -8,7 +9,7 @@ WITH page AS MATERIALIZED (
             SELECT u.id, u.username, u.deleted
             FROM users AS u
             WHERE u.deleted = false
-                AND (lower(u.username), u.id) > (lower($2), $3::uuid)
+                AND (lower(u.username), u.id) > (coalesce((SELECT lower(c.username) FROM users AS c WHERE c.id = $3), lower($2)), $3::uuid)
                 AND (
                     EXISTS (SELECT 1 FROM organization_members AS m WHERE m.organization_id = $1 AND m.user_id = u.id)
                     OR EXISTS (
@@ -41,7 +42,7 @@ WITH page AS MATERIALIZED (
             FROM (SELECT DISTINCT owner_id FROM workspaces WHERE organization_id = $1 AND deleted = false) AS o
             INNER JOIN users AS u ON u.id = o.owner_id
             WHERE u.deleted = true
-                AND (lower(u.username), u.id) > (lower($2), $3::uuid)
+                AND (lower(u.username), u.id) > (coalesce((SELECT lower(c.username) FROM users AS c WHERE c.id = $3), lower($2)), $3::uuid)
                 AND (
                     SELECT sum(latest.daily_cost)
                     FROM workspaces AS w
@@ -64,7 +65,7 @@ WITH page AS MATERIALIZED (
 
 SELECT
     page.id AS "id!",
-    page.username AS "username!",
+    page.username AS "username!: Text",
     page.deleted AS "deleted!",
     page.deleted = false AND EXISTS (
         SELECT 1 FROM organization_members AS m WHERE m.organization_id = $1 AND m.user_id = page.id

@@ -33,7 +33,7 @@ use time::OffsetDateTime;
 
 use crate::{
     authz::{Actor, CancelJobs, ReadJobs, System, WatchJobs},
-    model::{CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, PageRequest},
+    model::{CancelOutcome, ExpectedStatus, Job, JobFilter, JobId, JobStatus, JobType, Label, PageRequest},
     store::{self, PgConnection, jobs},
     watch::{self, Change},
 };
@@ -198,7 +198,7 @@ pub struct Report {
     pub outcome: Outcome,
     /// What it does, where the permit reaches it.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub job_type: Option<JobType>,
+    pub job_type: Option<Label<JobType>>,
     /// Where it stands now, where the permit reaches it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<JobStatus>,
@@ -219,7 +219,7 @@ impl Report {
             CancelOutcome::NotInExpectedState(job) => (Outcome::NotInExpectedState, job),
             CancelOutcome::NotAllowed => return Self::without_job(id, Outcome::NotAllowed),
         };
-        Self { id, outcome, job_type: Some(job.job_type), status: Some(job.status) }
+        Self { id, outcome, job_type: Some(job.job_type.clone()), status: Some(job.status) }
     }
 }
 

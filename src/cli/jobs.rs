@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     authz::ReadJobs,
-    model::{JobDetails, JobId, JobStatus, Organization, PageRequest, ProvisionerType, Tags, WhyWaiting},
+    model::{JobDetails, JobId, JobStatus, Label, Organization, PageRequest, ProvisionerType, Tags, WhyWaiting},
     store::jobs,
 };
 
@@ -205,7 +205,7 @@ impl Column {
             Self::TemplateIcon => details.template_icon.clone(),
             Self::WorkspaceId => text(details.workspace_id),
             Self::WorkspaceName => details.workspace_name.clone(),
-            Self::WorkspaceBuildTransition => text(details.workspace_build_transition),
+            Self::WorkspaceBuildTransition => text(details.workspace_build_transition.as_ref()),
             Self::LogsOverflowed => job.logs_overflowed.to_string(),
             Self::Organization => row.organization.name.clone(),
             Self::Queue => match row.queue.why(details).filter(WhyWaiting::is_stuck) {
@@ -427,7 +427,7 @@ struct Listed<'a> {
     #[serde(flatten)]
     job: &'a JobDetails,
     organization_name: &'a str,
-    provisioner: ProvisionerType,
+    provisioner: &'a Label<ProvisionerType>,
     queue_state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     missing_tags: Option<Tags>,
@@ -441,7 +441,7 @@ impl<'a> Listed<'a> {
             Some(WhyWaiting::NoDaemonHasTags { missing, .. }) => Some(missing),
             _ => None,
         };
-        let (organization_name, provisioner) = (&organization.name, job.job.provisioner);
+        let (organization_name, provisioner) = (&organization.name, &job.job.provisioner);
         Self { job, organization_name, provisioner, queue_state, missing_tags }
     }
 }

@@ -281,8 +281,9 @@ impl Options {
     /// one any more, or has not answered within 250 ms. As long as one is silent, the others are asked again, until the
     /// time-out for one host is over: one of them may be about to take over.
     ///
-    /// One round trip more than the server asks for when there are time-outs to set or a kind of server to find; three
-    /// more through a transaction pooler, to find out that it keeps prepared statements.
+    /// One round trip more than the server asks for, which sets the time-outs, finds the kind of server, and lets one whose
+    /// database has the encoding `SQL_ASCII` send texts as they are; three more through a transaction pooler, to find out
+    /// that it keeps prepared statements.
     ///
     /// # Errors
     /// The error of the last host that failed; [`Error::Invalid`] for time-outs through a transaction pooler.
@@ -335,11 +336,11 @@ impl Options {
             let by = |options| async move { <PgConnection as sqlx::Connection>::connect_with(&options).await };
             let mut connection = host.connect_by(&self.tasks, by).await.map_err(failed)?;
             let (settings, is_pooled) = (self.session.statements(), self.pooler == Pooler::Transaction);
-            if self.target == Target::Any && settings.is_empty() && !is_pooled {
-                return Ok(connection);
-            }
             let begin = if is_pooled { "BEGIN;" } else { "" };
-            let ask = "SELECT pg_is_in_recovery()::text, current_setting('transaction_read_only')";
+            // Where texts may be any bytes, the server would fail a statement rather than send them as UTF-8.
+            let ask = "SELECT pg_is_in_recovery()::text, current_setting('transaction_read_only'), \
+                       CASE current_setting('server_encoding') \
+                       WHEN 'SQL_ASCII' THEN set_config('client_encoding', 'SQL_ASCII', false) END";
             // A standby answers no other isolation level, and the role's may be another.
             let level = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;";
             let ask = sqlx::AssertSqlSafe(format!("{begin}{level}{settings}{ask}"));

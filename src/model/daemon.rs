@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{DaemonId, DaemonStatus, JobId, JobStatus, OrganizationId, ProvisionerKeyId, ProvisionerType, Tags};
+use super::{DaemonId, DaemonStatus, JobId, JobStatus, Label, OrganizationId, ProvisionerKeyId, ProvisionerType, Tags};
 
 /// A row of `provisioner_daemons` (domain 4.4). All times are UTC.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +15,7 @@ pub struct Daemon {
     /// Unique in its organization together with the owner in its tags, in any case of the latter.
     pub name: String,
     /// Which jobs it can carry out.
-    pub provisioners: Vec<ProvisionerType>,
+    pub provisioners: Vec<Label<ProvisionerType>>,
     /// The server that it connected to, where that is known.
     pub replica_id: Option<Uuid>,
     /// Which jobs it may take.

@@ -1,4 +1,4 @@
-//! The closed sets of the domain, section 2: a value that is not listed is an error, never a guess.
+//! The closed sets of the domain, section 2, and how they are read from a database that may know more.
 
 use std::{fmt, str::FromStr};
 
@@ -14,6 +14,89 @@ pub struct UnknownValue {
     pub value: String,
     /// Every value that is allowed.
     pub expected: Vec<&'static str>,
+}
+
+/// A value of an enumerated type as it is read: a later server may have added labels to the type. What is written, and
+/// what filters ask for, is a known value.
+///
+/// ```
+/// use coderdb::model::{Label, ProvisionerType};
+///
+/// let read: Vec<Label<ProvisionerType>> = ["terraform", "opentofu"].map(|text| Label::of(text.to_owned())).into();
+/// assert_eq!(read[0], ProvisionerType::Terraform);
+/// assert_eq!((read[1].known(), read[1].as_str()), (None, "opentofu"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Label<T> {
+    /// One that this version knows.
+    Known(T),
+    /// Another one, as the database spells it.
+    Unknown(String),
+}
+
+impl<T> Label<T> {
+    /// The value that the database spells like this.
+    #[must_use]
+    pub fn of(text: String) -> Self
+    where
+        T: FromStr,
+    {
+        text.parse().map_or_else(|_| Self::Unknown(text), Self::Known)
+    }
+
+    /// The value, if this version knows it.
+    #[must_use]
+    pub const fn known(&self) -> Option<T>
+    where
+        T: Copy,
+    {
+        match self {
+            Self::Known(value) => Some(*value),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// The value as the database and the JSON contract spell it.
+    #[must_use]
+    pub fn as_str(&self) -> &str
+    where
+        T: AsRef<str>,
+    {
+        match self {
+            Self::Known(value) => value.as_ref(),
+            Self::Unknown(text) => text,
+        }
+    }
+}
+
+impl<T> From<T> for Label<T> {
+    fn from(value: T) -> Self {
+        Self::Known(value)
+    }
+}
+
+impl<T: PartialEq> PartialEq<T> for Label<T> {
+    fn eq(&self, other: &T) -> bool {
+        matches!(self, Self::Known(value) if value == other)
+    }
+}
+
+impl<T: AsRef<str>> fmt::Display for Label<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl<T: AsRef<str>> Serialize for Label<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de, T: FromStr> Deserialize<'de> for Label<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::of)
+    }
 }
 
 macro_rules! closed_sets {
@@ -34,6 +117,12 @@ macro_rules! closed_sets {
                 match self {
                     $(Self::$variant => $text,)*
                 }
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                self.as_str()
             }
         }
 
@@ -87,7 +176,7 @@ closed_sets! {
         Canceled = "canceled",
         /// Has an error text, finished or not.
         Failed = "failed",
-        /// Declared by the type; no job ever has it.
+        /// Declared by the type, and what a status that this version does not know is read as.
         Unknown = "unknown",
     }
 

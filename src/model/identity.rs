@@ -5,7 +5,7 @@ use std::{convert::Infallible, str::FromStr};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{OrganizationId, TemplateId, UserId, UserStatus, WorkspaceId};
+use super::{Label, OrganizationId, TemplateId, UserId, UserStatus, WorkspaceId};
 
 /// A user (domain 4.8).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,7 +19,7 @@ pub struct User {
     /// Empty exactly for service accounts.
     pub email: String,
     /// Whether the user may sign in.
-    pub status: UserStatus,
+    pub status: Label<UserStatus>,
     /// Whether the user is gone; jobs keep naming a deleted user.
     pub deleted: bool,
     /// Whether the user is part of the product, such as `prebuilds`.
@@ -30,10 +30,10 @@ impl User {
     /// Why the user may do nothing, in a word; `None` for one who may.
     #[must_use]
     pub const fn inactive(&self) -> Option<&'static str> {
-        match self.status {
+        match &self.status {
             _ if self.deleted => Some("deleted"),
-            UserStatus::Suspended => Some("suspended"),
-            UserStatus::Active | UserStatus::Dormant => None,
+            Label::Known(UserStatus::Suspended) => Some("suspended"),
+            _ => None,
         }
     }
 }

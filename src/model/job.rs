@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    DaemonId, FileId, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, StorageMethod, Tags, TemplateId,
-    TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
+    DaemonId, FileId, JobId, JobStatus, JobType, Label, OrganizationId, ProvisionerType, StorageMethod, Tags,
+    TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
 /// A row of `provisioner_jobs` (domain 4.1). All times are UTC.
@@ -36,11 +36,11 @@ pub struct Job {
     /// Who asked for it; [`UserId::PREBUILDS`] for prebuilt workspaces.
     pub initiator_id: UserId,
     /// Which provisioner carries it out.
-    pub provisioner: ProvisionerType,
+    pub provisioner: Label<ProvisionerType>,
     /// How its source is stored.
-    pub storage_method: StorageMethod,
+    pub storage_method: Label<StorageMethod>,
     /// What it does.
-    pub job_type: JobType,
+    pub job_type: Label<JobType>,
     /// What it is about.
     pub input: JobInput,
     /// The daemon that took it; the daemon's row may be gone.
@@ -228,7 +228,7 @@ pub struct JobDetails {
     /// The name of the daemon that took the job.
     pub worker_name: String,
     /// What the job's build does to its workspace; `None` when the job builds no workspace.
-    pub workspace_build_transition: Option<Transition>,
+    pub workspace_build_transition: Option<Label<Transition>>,
     /// The workspace that the job builds.
     pub workspace_id: Option<WorkspaceId>,
     /// Its name.

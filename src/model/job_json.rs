@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    DaemonId, FileId, Job, JobDetails, JobErrorCode, JobId, JobInput, JobStatus, JobType, JobWithQueue, OrganizationId,
-    Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
+    DaemonId, FileId, Job, JobDetails, JobErrorCode, JobId, JobInput, JobStatus, JobType, JobWithQueue, Label,
+    OrganizationId, Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
 #[derive(Serialize)]
@@ -36,7 +36,7 @@ struct JobJson<'a> {
     organization_id: OrganizationId,
     initiator_id: UserId,
     input: InputJson<'a>,
-    r#type: JobType,
+    r#type: &'a Label<JobType>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     available_workers: &'a [DaemonId],
     metadata: MetadataJson<'a>,
@@ -66,7 +66,7 @@ struct MetadataJson<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     workspace_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    workspace_build_transition: Option<Transition>,
+    workspace_build_transition: Option<&'a Label<Transition>>,
 }
 
 impl<'a> JobJson<'a> {
@@ -94,7 +94,7 @@ impl<'a> JobJson<'a> {
                 workspace_build_id: *workspace_build_id,
                 error: error.as_deref(),
             },
-            r#type: job.job_type,
+            r#type: &job.job_type,
             available_workers: &[],
             metadata: MetadataJson {
                 template_version_name: "",
@@ -132,7 +132,7 @@ impl Serialize for JobDetails {
                 template_icon: &self.template_icon,
                 workspace_id: self.workspace_id,
                 workspace_name: &self.workspace_name,
-                workspace_build_transition: self.workspace_build_transition,
+                workspace_build_transition: self.workspace_build_transition.as_ref(),
             },
             ..JobJson::new(&self.job, self.queue_position, self.queue_size)
         }

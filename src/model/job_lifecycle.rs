@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::{
-    BuildReason, FileId, Job, JobErrorCode, JobId, JobStatus, JobType, OrganizationId, ProvisionerType, Tags,
+    BuildReason, FileId, Job, JobErrorCode, JobId, JobStatus, JobType, Label, OrganizationId, ProvisionerType, Tags,
     TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
@@ -143,7 +143,7 @@ pub struct Ended {
 }
 
 /// A build whose job has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedBuild {
     /// The build.
     pub id: WorkspaceBuildId,
@@ -152,9 +152,9 @@ pub struct EndedBuild {
     /// The owner of that.
     pub owner_id: UserId,
     /// Why there was a build.
-    pub reason: BuildReason,
+    pub reason: Label<BuildReason>,
     /// What it was to do to the workspace.
-    pub transition: Transition,
+    pub transition: Label<Transition>,
 }
 
 /// Who is to be notified of a build that failed (domain 8.5).
@@ -170,10 +170,11 @@ impl Ended {
     /// Who is to be notified; `None` unless a build failed.
     #[must_use]
     pub fn notice(&self) -> Option<FailureNotice> {
-        let build = self.build.filter(|_| self.job.status == JobStatus::Failed)?;
-        Some(match build.reason {
-            BuildReason::Initiator => FailureNotice::ToTemplateAdmins,
-            _ => FailureNotice::ToOwner(build.owner_id),
+        let build = self.build.as_ref().filter(|_| self.job.status == JobStatus::Failed)?;
+        Some(if build.reason == BuildReason::Initiator {
+            FailureNotice::ToTemplateAdmins
+        } else {
+            FailureNotice::ToOwner(build.owner_id)
         })
     }
 }

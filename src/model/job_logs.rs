@@ -3,7 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{LogLevel, LogSource, TimingStage};
+use super::{Label, LogLevel, LogSource, TimingStage};
 
 /// A log line that is about to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +30,10 @@ pub struct JobLog {
     pub created_at: OffsetDateTime,
     /// Who wrote it.
     #[serde(rename = "log_source")]
-    pub source: LogSource,
+    pub source: Label<LogSource>,
     /// How much it matters.
     #[serde(rename = "log_level")]
-    pub level: LogLevel,
+    pub level: Label<LogLevel>,
     /// The step that it belongs to.
     pub stage: String,
     /// The line.
@@ -62,15 +62,15 @@ pub enum Append {
     Dropped,
 }
 
-/// How long one step of a job took.
+/// How long one step of a job took. Read, the stage is a [`Label`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobTiming {
+pub struct JobTiming<Stage = TimingStage> {
     /// When it began.
     pub started_at: OffsetDateTime,
     /// When it ended.
     pub ended_at: OffsetDateTime,
     /// Which step.
-    pub stage: TimingStage,
+    pub stage: Stage,
     /// Which part of the provisioner says so.
     pub source: String,
     /// What it did.

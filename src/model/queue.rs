@@ -4,7 +4,7 @@ use std::fmt;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{JobId, OrganizationId, ProvisionerType, Tags};
+use super::{JobId, Label, OrganizationId, ProvisionerType, Tags};
 
 /// A place in a queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,9 +47,9 @@ pub enum WhyWaiting {
     /// The daemons that have its tags run other provisioners.
     OtherProvisioners {
         /// What it needs.
-        provisioner: ProvisionerType,
+        provisioner: Label<ProvisionerType>,
         /// What they run.
-        running: Vec<ProvisionerType>,
+        running: Vec<Label<ProvisionerType>>,
     },
     /// All daemons that can take it are offline.
     AllOffline {
@@ -171,7 +171,7 @@ pub struct TagQueue {
     /// Their tags.
     pub tags: Tags,
     /// Their provisioner.
-    pub provisioner: ProvisionerType,
+    pub provisioner: Label<ProvisionerType>,
     /// How many they are.
     pub jobs: i64,
     /// How many of them the prebuilds user asked for.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::ProvisionerType;
+use super::{Label, ProvisionerType};
 
 /// The tags of a provisioner daemon or of a job: an object from string to string (domain 3).
 ///
@@ -129,7 +129,7 @@ pub struct TagsCount {
     /// How many jobs these are.
     pub jobs: i64,
     /// What a daemon must have to carry them out.
-    pub provisioner: ProvisionerType,
+    pub provisioner: Label<ProvisionerType>,
     /// How many of them the prebuilds user asked for.
     pub prebuilds: i64,
     /// When the oldest of them was created.

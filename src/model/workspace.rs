@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    AgentLifecycle, AgentStatus, BuildReason, JobErrorCode, JobId, JobStatus, LogLevel, OrganizationId, PrebuildStatus,
-    PresetId, Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+    AgentLifecycle, AgentStatus, BuildReason, JobErrorCode, JobId, JobStatus, Label, LogLevel, OrganizationId,
+    PrebuildStatus, PresetId, Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceAgentId,
+    WorkspaceBuildId, WorkspaceId,
 };
 
 /// A name that a workspace may have (domain 15, decision 14).
@@ -126,7 +127,7 @@ pub struct WorkspaceBuild {
     /// Its number among the builds of the workspace, from 1.
     pub build_number: i32,
     /// What it does to the workspace.
-    pub transition: Transition,
+    pub transition: Label<Transition>,
     /// Who asked for it.
     pub initiator_id: UserId,
     /// The job that carries it out.
@@ -142,7 +143,7 @@ pub struct WorkspaceBuild {
     /// How far the deadline may be moved; `None` without a bound.
     pub max_deadline: Option<OffsetDateTime>,
     /// Why.
-    pub reason: BuildReason,
+    pub reason: Label<BuildReason>,
     /// Credits per day that its quota commit recorded; 0 before.
     pub daily_cost: i32,
     /// The preset that it was made from.
@@ -171,7 +172,7 @@ pub struct WorkspaceAgent {
     /// How many seconds it may take to call for the first time; 0 for ever.
     pub connection_timeout_seconds: i32,
     /// Where its start-up or shutdown stands.
-    pub lifecycle_state: AgentLifecycle,
+    pub lifecycle_state: Label<AgentLifecycle>,
     /// When its start-up scripts began.
     pub started_at: Option<OffsetDateTime>,
     /// When they were done.
@@ -206,21 +207,21 @@ impl WorkspaceAgent {
 }
 
 /// Where the start-up or the shutdown of an agent stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentLifecycleState {
     /// The state.
-    pub state: AgentLifecycle,
+    pub state: Label<AgentLifecycle>,
     /// When the start-up scripts began.
     pub started_at: Option<OffsetDateTime>,
     /// When they were done.
     pub ready_at: Option<OffsetDateTime>,
 }
 
-/// A line of an agent's log.
+/// A line of an agent's log. Read, the level is a [`Label`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentLogLine {
+pub struct AgentLogLine<Level = LogLevel> {
     /// How bad it is.
-    pub level: LogLevel,
+    pub level: Level,
     /// The text; cut off after 1,024 characters. All of its bytes count towards the cap.
     pub output: String,
 }
@@ -233,7 +234,7 @@ pub struct AgentLog {
     /// When it was written.
     pub created_at: OffsetDateTime,
     /// The line.
-    pub line: AgentLogLine,
+    pub line: AgentLogLine<Label<LogLevel>>,
     /// Which of the agent's scripts wrote it.
     pub source: LogSourceId,
 }
@@ -284,14 +285,14 @@ pub struct CanceledPrebuild {
 }
 
 /// How many prebuild jobs wait or run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrebuildsInProgress {
     /// The template.
     pub template_id: TemplateId,
     /// Its active version.
     pub template_version_id: TemplateVersionId,
     /// What the builds do.
-    pub transition: Transition,
+    pub transition: Label<Transition>,
     /// The preset that they are made from.
     pub preset_id: Option<PresetId>,
     /// How many jobs.
@@ -341,7 +342,7 @@ pub struct PrebuildPreset {
     /// How many workspaces it wants.
     pub desired_instances: i32,
     /// Whether it gets them.
-    pub status: PrebuildStatus,
+    pub status: Label<PrebuildStatus>,
 }
 
 /// The failures for which a preset has to wait before it gets more prebuilt workspaces.

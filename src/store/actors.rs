@@ -3,24 +3,28 @@
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::{Error, Result, StoredJson};
+use super::{Error, Result, StoredJson, Text};
 use crate::{
     authz::{Actor, CustomPermission, LoadActors},
     model::{OrganizationId, UserId},
 };
 
 struct RolesRow {
-    site_roles: Vec<String>,
+    site_roles: Vec<Text>,
     organization_id: Option<OrganizationId>,
-    organization_roles: Option<Vec<String>>,
+    organization_roles: Option<Vec<Text>>,
     custom_roles: Option<StoredJson>,
 }
 
 impl RolesRow {
     fn membership(self) -> Option<(OrganizationId, Vec<String>, Vec<CustomPermission>)> {
         let permissions = permissions(&self.custom_roles.and_then(|stored| stored.0).unwrap_or_default());
-        Some((self.organization_id?, self.organization_roles?, permissions))
+        Some((self.organization_id?, texts(self.organization_roles?), permissions))
     }
+}
+
+fn texts(stored: Vec<Text>) -> Vec<String> {
+    stored.into_iter().map(String::from).collect()
 }
 
 /// The permissions in a list of lists. What does not look like one gives nothing.
@@ -46,6 +50,6 @@ pub async fn load(conn: &mut PgConnection, _permit: &LoadActors, user: UserId) -
         .await
         .map_err(|e| Error::from_sqlx("actors/load", e))?;
     let Some(first) = rows.first() else { return Err(Error::not_found("user", user)) };
-    let site = first.site_roles.clone();
+    let site = texts(first.site_roles.clone());
     Ok(Actor::user(user, &site, rows.into_iter().filter_map(RolesRow::membership)))
 }

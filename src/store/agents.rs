@@ -4,30 +4,30 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, Timestamp, input, job_logs::LIMIT};
+use super::{Error, Result, Text, Timestamp, input, job_logs::LIMIT};
 use crate::{
     authz::{ActAsAgent, ReadWorkspaces},
     model::{
-        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, Append, LogLevel, LogSourceId, WorkspaceAgent,
-        WorkspaceAgentId, WorkspaceId,
+        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, Append, Label, LogLevel, LogSourceId,
+        WorkspaceAgent, WorkspaceAgentId, WorkspaceId,
     },
 };
 
 struct AgentRow {
     id: WorkspaceAgentId,
     parent_id: Option<WorkspaceAgentId>,
-    name: String,
+    name: Text,
     created_at: Timestamp,
     first_connected_at: Option<Timestamp>,
     last_connected_at: Option<Timestamp>,
     disconnected_at: Option<Timestamp>,
     connection_timeout_seconds: i32,
-    lifecycle_state: AgentLifecycle,
+    lifecycle_state: Label<AgentLifecycle>,
     started_at: Option<Timestamp>,
     ready_at: Option<Timestamp>,
-    operating_system: String,
-    architecture: String,
-    expanded_directory: String,
+    operating_system: Text,
+    architecture: Text,
+    expanded_directory: Text,
     display_order: i32,
     logs_length: i32,
     logs_overflowed: bool,
@@ -38,7 +38,7 @@ impl From<AgentRow> for WorkspaceAgent {
         Self {
             id: row.id,
             parent_id: row.parent_id,
-            name: row.name,
+            name: row.name.0,
             created_at: row.created_at.0,
             first_connected_at: row.first_connected_at.map(|at| at.0),
             last_connected_at: row.last_connected_at.map(|at| at.0),
@@ -47,9 +47,9 @@ impl From<AgentRow> for WorkspaceAgent {
             lifecycle_state: row.lifecycle_state,
             started_at: row.started_at.map(|at| at.0),
             ready_at: row.ready_at.map(|at| at.0),
-            operating_system: row.operating_system,
-            architecture: row.architecture,
-            expanded_directory: row.expanded_directory,
+            operating_system: row.operating_system.0,
+            architecture: row.architecture.0,
+            expanded_directory: row.expanded_directory.0,
             display_order: row.display_order,
             logs_length: row.logs_length,
             logs_overflowed: row.logs_overflowed,
@@ -178,8 +178,8 @@ pub async fn update_logs_overflowed(conn: &mut PgConnection, permit: &ActAsAgent
 struct LogRow {
     id: Option<i64>,
     created_at: Option<Timestamp>,
-    level: Option<LogLevel>,
-    output: Option<String>,
+    level: Option<Label<LogLevel>>,
+    output: Option<Text>,
     log_source_id: Option<Uuid>,
 }
 
@@ -188,7 +188,7 @@ impl LogRow {
         Some(AgentLog {
             id: self.id?,
             created_at: self.created_at?.0,
-            line: AgentLogLine { level: self.level?, output: self.output? },
+            line: AgentLogLine { level: self.level?, output: self.output?.0 },
             source: LogSourceId(self.log_source_id?),
         })
     }

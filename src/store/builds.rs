@@ -4,12 +4,12 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Timestamp, input};
+use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces, RunJobs},
     model::{
-        BuildReason, DeadlineOutcome, JobId, JobStatus, NewBuild, PresetId, TemplateId, TemplateVersionId, Transition,
-        UserId, WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
+        BuildReason, DeadlineOutcome, JobId, JobStatus, Label, NewBuild, PresetId, TemplateId, TemplateVersionId,
+        Transition, UserId, WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -25,15 +25,15 @@ struct BuildRow {
     workspace_id: WorkspaceId,
     template_version_id: TemplateVersionId,
     build_number: i32,
-    transition: Transition,
+    transition: Label<Transition>,
     initiator_id: UserId,
     job_id: JobId,
     job_status: JobStatus,
-    job_error: Option<String>,
-    job_error_code: Option<String>,
+    job_error: Option<Text>,
+    job_error_code: Option<Text>,
     deadline: Timestamp,
     max_deadline: Timestamp,
-    reason: BuildReason,
+    reason: Label<BuildReason>,
     daily_cost: i32,
     template_version_preset_id: Option<PresetId>,
     has_external_agent: Option<bool>,
@@ -53,8 +53,8 @@ impl From<BuildRow> for WorkspaceBuild {
             initiator_id: row.initiator_id,
             job_id: row.job_id,
             job_status: row.job_status,
-            job_error: row.job_error.filter(|error| !error.is_empty()),
-            job_error_code: row.job_error_code.filter(|code| !code.is_empty()).map(Into::into),
+            job_error: row.job_error.map(|text| text.0).filter(|error| !error.is_empty()),
+            job_error_code: row.job_error_code.map(|text| text.0).filter(|code| !code.is_empty()).map(Into::into),
             deadline: nonzero(row.deadline),
             max_deadline: nonzero(row.max_deadline),
             reason: row.reason,

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Result, input};
+use super::{Error, Result, Text, input};
 use crate::{
     authz::WatchJobs,
     model::{JobErrorCode, JobId, JobState, JobStatus, OrganizationId},
@@ -12,8 +12,8 @@ struct StateRow {
     id: JobId,
     organization_id: OrganizationId,
     job_status: JobStatus,
-    error: Option<String>,
-    error_code: Option<String>,
+    error: Option<Text>,
+    error_code: Option<Text>,
     last_log_id: Option<i64>,
 }
 
@@ -30,8 +30,8 @@ pub async fn of_jobs(conn: &mut PgConnection, _permit: &WatchJobs, ids: &[JobId]
         id: row.id,
         organization_id: row.organization_id,
         status: row.job_status,
-        error: row.error.filter(|error| !error.is_empty()),
-        error_code: row.error_code.filter(|code| !code.is_empty()).map(JobErrorCode::from),
+        error: row.error.map(|text| text.0).filter(|error| !error.is_empty()),
+        error_code: row.error_code.map(|text| text.0).filter(|code| !code.is_empty()).map(JobErrorCode::from),
         last_log_id: row.last_log_id,
     };
     Ok(rows.into_iter().map(state).collect())

@@ -1,5 +1,7 @@
 //! How the types of [`crate::model`] travel to and from PostgreSQL.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use sqlx::{
     Decode, Encode, Postgres, Type,
@@ -12,7 +14,7 @@ use uuid::Uuid;
 
 use crate::model::{
     AgentLifecycle, BuildReason, ChatId, DaemonId, DaemonStatus, FileId, GroupId, JobId, JobInput, JobStatus, JobType,
-    LicenseId, LogLevel, LogSource, OrganizationId, PrebuildStatus, PresetId, ProvisionerKeyId, ProvisionerType,
+    Label, LicenseId, LogLevel, LogSource, OrganizationId, PrebuildStatus, PresetId, ProvisionerKeyId, ProvisionerType,
     StorageMethod, TemplateId, TemplateVersionId, TimingStage, Transition, UserId, UserStatus, WorkspaceAgentId,
     WorkspaceBuildId, WorkspaceId,
 };
@@ -60,26 +62,25 @@ impl Decode<'_, Postgres> for LicenseId {
     }
 }
 
-macro_rules! closed_sets {
+macro_rules! labels {
     ($($set:ty => $name:literal),* $(,)?) => {$(
-        impl Type<Postgres> for $set {
+        impl Type<Postgres> for Label<$set> {
             fn type_info() -> PgTypeInfo {
                 PgTypeInfo::with_name($name)
             }
         }
 
-        impl Decode<'_, Postgres> for $set {
+        impl Decode<'_, Postgres> for Label<$set> {
             fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-                Ok(value.as_str()?.parse()?)
+                Text::decode(value).map(|text| Self::of(text.0))
             }
         }
     )*};
 }
 
-closed_sets! {
+labels! {
     AgentLifecycle => "workspace_agent_lifecycle_state",
     BuildReason => "build_reason",
-    JobStatus => "provisioner_job_status",
     JobType => "provisioner_job_type",
     LogLevel => "log_level",
     LogSource => "log_source",
@@ -89,12 +90,74 @@ closed_sets! {
     TimingStage => "provisioner_job_timing_stage",
     Transition => "workspace_transition",
     UserStatus => "user_status",
-    DaemonStatus => "provisioner_daemon_status",
 }
 
-impl PgHasArrayType for ProvisionerType {
+/// A status has a value of its own for what is not known.
+impl Type<Postgres> for JobStatus {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("provisioner_job_status")
+    }
+}
+
+impl Decode<'_, Postgres> for JobStatus {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(Text::decode(value)?.0.parse().unwrap_or(Self::Unknown))
+    }
+}
+
+/// Computed by a statement of this layer, as a text.
+impl Type<Postgres> for DaemonStatus {
+    fn type_info() -> PgTypeInfo {
+        Text::type_info()
+    }
+}
+
+impl Decode<'_, Postgres> for DaemonStatus {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(value.as_str()?.parse()?)
+    }
+}
+
+impl PgHasArrayType for Label<ProvisionerType> {
     fn array_type_info() -> PgTypeInfo {
         PgTypeInfo::array_of("provisioner_type")
+    }
+}
+
+/// A text as the database stores it. One with the encoding `SQL_ASCII` may hold any bytes: those that are no UTF-8 are read
+/// as U+FFFD, because one odd row must not fail the page that it is on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Text(pub String);
+
+impl Type<Postgres> for Text {
+    fn type_info() -> PgTypeInfo {
+        String::type_info()
+    }
+
+    fn compatible(ty: &PgTypeInfo) -> bool {
+        String::compatible(ty)
+    }
+}
+
+impl PgHasArrayType for Text {
+    fn array_type_info() -> PgTypeInfo {
+        String::array_type_info()
+    }
+
+    fn array_compatible(ty: &PgTypeInfo) -> bool {
+        String::array_compatible(ty)
+    }
+}
+
+impl Decode<'_, Postgres> for Text {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(Self(String::from_utf8_lossy(value.as_bytes()?).into_owned()))
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        text.0
     }
 }
 
@@ -111,7 +174,7 @@ impl Type<Postgres> for StoredJson {
 
 impl Decode<'_, Postgres> for StoredJson {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        json_text(&value).map(|text| Self(serde_json::from_slice(text).ok()))
+        json_text(&value).map(|text| Self(serde_json::from_str(&text).ok()))
     }
 }
 
@@ -127,13 +190,13 @@ impl Type<Postgres> for StoredInput {
 
 impl Decode<'_, Postgres> for StoredInput {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        json_text(&value).map(|text| Self(JobInput::of(text)))
+        json_text(&value).map(|text| Self(JobInput::of(text.as_bytes())))
     }
 }
 
-fn json_text<'a>(value: &'a PgValueRef<'_>) -> Result<&'a [u8], BoxDynError> {
+fn json_text<'a>(value: &'a PgValueRef<'_>) -> Result<Cow<'a, str>, BoxDynError> {
     match (value.format(), value.as_bytes()?) {
-        (PgValueFormat::Binary, [1, text @ ..]) | (PgValueFormat::Text, text) => Ok(text),
+        (PgValueFormat::Binary, [1, text @ ..]) | (PgValueFormat::Text, text) => Ok(String::from_utf8_lossy(text)),
         _ => Err("jsonb in a format that is not version 1".into()),
     }
 }

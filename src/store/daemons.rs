@@ -6,12 +6,12 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, StoredJson, Timestamp, input};
+use super::{Error, Result, StoredJson, Text, Timestamp, input};
 use crate::{
     authz::{ActAsDaemon, MaintainDaemons, ReadDaemons},
     model::{
         Daemon, DaemonDetails, DaemonFilter, DaemonId, DaemonJob, DaemonStatus, EligibleDaemon, HeartbeatOutcome,
-        JobId, JobStatus, NewDaemon, OrganizationId, ProvisionerKeyId, ProvisionerType, Tags,
+        JobId, JobStatus, Label, NewDaemon, OrganizationId, ProvisionerKeyId, ProvisionerType, Tags,
     },
 };
 
@@ -166,13 +166,13 @@ macro_rules! daemon_row {
         struct $name {
             id: DaemonId,
             created_at: Timestamp,
-            name: String,
-            provisioners: Vec<ProvisionerType>,
+            name: Text,
+            provisioners: Vec<Label<ProvisionerType>>,
             replica_id: Option<Uuid>,
             tags: StoredJson,
             last_seen_at: Option<Timestamp>,
-            version: String,
-            api_version: String,
+            version: Text,
+            api_version: Text,
             organization_id: OrganizationId,
             key_id: ProvisionerKeyId,
             $($field: $type,)*
@@ -183,13 +183,13 @@ macro_rules! daemon_row {
                 Daemon {
                     id: self.id,
                     created_at: self.created_at.0,
-                    name: std::mem::take(&mut self.name),
+                    name: std::mem::take(&mut self.name.0),
                     provisioners: std::mem::take(&mut self.provisioners),
                     replica_id: self.replica_id,
                     tags: self.tags.0.take().unwrap_or_default().into(),
                     last_seen_at: self.last_seen_at.map(|at| at.0),
-                    version: std::mem::take(&mut self.version),
-                    api_version: std::mem::take(&mut self.api_version),
+                    version: std::mem::take(&mut self.version.0),
+                    api_version: std::mem::take(&mut self.api_version.0),
                     organization_id: self.organization_id,
                     key_id: self.key_id,
                 }
@@ -202,17 +202,17 @@ daemon_row!(DaemonRow {});
 daemon_row!(EligibleRow { job_id: JobId });
 daemon_row!(DetailsRow {
     status: DaemonStatus,
-    key_name: String,
+    key_name: Text,
     current_job_id: Option<JobId>,
     current_job_status: Option<JobStatus>,
-    current_job_template_name: String,
-    current_job_template_display_name: String,
-    current_job_template_icon: String,
+    current_job_template_name: Text,
+    current_job_template_display_name: Text,
+    current_job_template_icon: Text,
     previous_job_id: Option<JobId>,
     previous_job_status: Option<JobStatus>,
-    previous_job_template_name: String,
-    previous_job_template_display_name: String,
-    previous_job_template_icon: String,
+    previous_job_template_name: Text,
+    previous_job_template_display_name: Text,
+    previous_job_template_icon: Text,
 });
 
 impl From<DaemonRow> for Daemon {
@@ -233,17 +233,17 @@ impl From<DetailsRow> for DaemonDetails {
         let current_job = row.current_job_id.zip(row.current_job_status).map(|(id, status)| DaemonJob {
             id,
             status,
-            template_name: row.current_job_template_name,
-            template_display_name: row.current_job_template_display_name,
-            template_icon: row.current_job_template_icon,
+            template_name: row.current_job_template_name.0,
+            template_display_name: row.current_job_template_display_name.0,
+            template_icon: row.current_job_template_icon.0,
         });
         let previous_job = row.previous_job_id.zip(row.previous_job_status).map(|(id, status)| DaemonJob {
             id,
             status,
-            template_name: row.previous_job_template_name,
-            template_display_name: row.previous_job_template_display_name,
-            template_icon: row.previous_job_template_icon,
+            template_name: row.previous_job_template_name.0,
+            template_display_name: row.previous_job_template_display_name.0,
+            template_icon: row.previous_job_template_icon.0,
         });
-        Self { daemon, status: row.status, key_name: row.key_name, current_job, previous_job }
+        Self { daemon, status: row.status, key_name: row.key_name.0, current_job, previous_job }
     }
 }

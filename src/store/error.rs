@@ -109,6 +109,9 @@ impl Error {
     /// Sorts what the driver says of the query with this name.
     pub(crate) fn from_sqlx(query: &'static str, error: sqlx::Error) -> Self {
         note_outdated(&error);
+        if is_label_unknown_there(&error) {
+            return Self::Invalid { field: "label", expected: "one that the enumerated type has in this database" };
+        }
         let state =
             error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
         match (error, state.as_deref()) {
@@ -123,6 +126,13 @@ impl Error {
             (source, _) => Self::Sql { query, source },
         }
     }
+}
+
+/// Whether a label was asked for, or written, that the type lacks: a later server may have dropped it. The message is
+/// translated.
+fn is_label_unknown_there(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.code() == "22P02" && error.routine() == Some("enum_in"))
 }
 
 /// How often a connection's prepared statements were found not to fit any more, in this process.

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Timestamp, input};
+use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{ReadFiles, RunJobs, UploadFiles},
     model::{File, FileId, FileOutcome, JobId, NewFile, UserId},
@@ -14,17 +14,17 @@ pub const MAX_SIZE: usize = 100 << 20;
 
 struct FileRow {
     id: FileId,
-    hash: String,
+    hash: Text,
     created_at: Timestamp,
     created_by: UserId,
-    mimetype: String,
+    mimetype: Text,
     data: Vec<u8>,
 }
 
 impl From<FileRow> for File {
     fn from(row: FileRow) -> Self {
         let FileRow { id, hash, created_at, created_by, mimetype, data } = row;
-        Self { id, hash, created_at: created_at.0, created_by, mimetype, data }
+        Self { id, hash: hash.0, created_at: created_at.0, created_by, mimetype: mimetype.0, data }
     }
 }
 

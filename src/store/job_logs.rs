@@ -2,10 +2,10 @@
 
 use sqlx::{Connection, PgConnection};
 
-use super::{Error, Result, Timestamp, input};
+use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{ReadJobLogs, RunJobs},
-    model::{Append, ByWorker, JobId, JobLog, LogLevel, LogSource, NewJobLog},
+    model::{Append, ByWorker, JobId, JobLog, Label, LogLevel, LogSource, NewJobLog},
 };
 
 /// How many bytes of output a job or an agent may log, the last line included.
@@ -99,10 +99,10 @@ impl Append {
 struct LogRow {
     id: Option<i64>,
     created_at: Option<Timestamp>,
-    source: Option<LogSource>,
-    level: Option<LogLevel>,
-    stage: Option<String>,
-    output: Option<String>,
+    source: Option<Label<LogSource>>,
+    level: Option<Label<LogLevel>>,
+    stage: Option<Text>,
+    output: Option<Text>,
 }
 
 impl LogRow {
@@ -112,8 +112,8 @@ impl LogRow {
             created_at: self.created_at?.0,
             source: self.source?,
             level: self.level?,
-            stage: self.stage?,
-            output: self.output?,
+            stage: self.stage?.0,
+            output: self.output?.0,
         })
     }
 }

@@ -2,10 +2,10 @@
 
 use sqlx::{Connection, PgConnection};
 
-use super::{Error, Result, Timestamp, input};
+use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{ReadJobLogs, RunJobs},
-    model::{ByWorker, JobId, JobTiming, TimingStage},
+    model::{ByWorker, JobId, JobTiming, Label, TimingStage},
 };
 
 /// Stores timings of a job of the daemon's, but for those that are stored already, and says how many; also when the job has
@@ -79,21 +79,21 @@ async fn insert_once(
 struct TimingRow {
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
-    stage: Option<TimingStage>,
-    source: Option<String>,
-    action: Option<String>,
-    resource: Option<String>,
+    stage: Option<Label<TimingStage>>,
+    source: Option<Text>,
+    action: Option<Text>,
+    resource: Option<Text>,
 }
 
 impl TimingRow {
-    fn timing(self) -> Option<JobTiming> {
+    fn timing(self) -> Option<JobTiming<Label<TimingStage>>> {
         Some(JobTiming {
             started_at: self.started_at?.0,
             ended_at: self.ended_at?.0,
             stage: self.stage?,
-            source: self.source?,
-            action: self.action?,
-            resource: self.resource?,
+            source: self.source?.0,
+            action: self.action?.0,
+            resource: self.resource?.0,
         })
     }
 }
@@ -103,7 +103,11 @@ impl TimingRow {
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or the permit does not reach it.
 #[tracing::instrument(name = "db.job_timings.list", skip_all)]
-pub async fn list(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId) -> Result<Vec<JobTiming>> {
+pub async fn list(
+    conn: &mut PgConnection,
+    permit: &ReadJobLogs,
+    id: JobId,
+) -> Result<Vec<JobTiming<Label<TimingStage>>>> {
     let owner = permit.owner().map(|owner| owner.0);
     let (organization, imports) = (permit.organization().0, permit.imports());
     let rows = sqlx::query_file_as!(TimingRow, "queries/job_timings/list.sql", id.0, organization, owner, imports)

@@ -13,7 +13,10 @@
 //!
 //! Arguments that could not be stored or read again are [`Error::Invalid`] before anything is sent: NUL characters,
 //! times outside of the years 1 to 9999, JSON of more than 100 levels. Rows that hold such values nevertheless, or tags
-//! and inputs that are not what their type says, fail no listing.
+//! and inputs that are not what their type says, fail no listing. Neither do labels of enumerated types that this version
+//! does not know ([`Label`](crate::model::Label)), nor bytes that are no UTF-8, which a database with the encoding
+//! `SQL_ASCII` may hold: those are read as U+FFFD, where the connection is one of `connect::Options` or has that
+//! `client_encoding`.
 
 pub mod actors;
 pub mod agents;
@@ -40,7 +43,7 @@ pub mod transaction;
 pub mod users;
 pub mod workspaces;
 
-pub(crate) use codec::{StoredInput, StoredJson, Timestamp};
+pub(crate) use codec::{StoredInput, StoredJson, Text, Timestamp};
 pub use error::Error;
 #[cfg(feature = "pool")]
 pub(crate) use error::{note_outdated, outdated};

@@ -17,8 +17,8 @@ use super::{Error, Result, StoredJson, Timestamp, input};
 use crate::{
     authz::{ReadJobs, ReadQueue},
     model::{
-        Capabilities, DaemonCounts, FurtherDaemon, JobId, OrganizationId, Place, ProvisionerType, TagQueue, WhyWaiting,
-        tags_serve,
+        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, Place, ProvisionerType, TagQueue,
+        WhyWaiting, tags_serve,
     },
 };
 use fleet::{Fleet, Group};
@@ -71,7 +71,7 @@ enum State {
 /// Jobs that the same daemons can take.
 struct Kind {
     organization: OrganizationId,
-    provisioner: ProvisionerType,
+    provisioner: Label<ProvisionerType>,
     /// As stored.
     tags: Arc<Value>,
     /// The groups of daemons, of all organizations, whose tags serve these.
@@ -118,7 +118,7 @@ impl Ranks {
 
 struct Row {
     organization_id: Option<OrganizationId>,
-    provisioners: Option<Vec<ProvisionerType>>,
+    provisioners: Option<Vec<Label<ProvisionerType>>>,
     tags: Option<StoredJson>,
     waiting: Option<Vec<u8>>,
     offline: Option<i64>,
@@ -189,7 +189,9 @@ impl Inner {
             let tags = row.tags.and_then(|tags| tags.0).unwrap_or(unread);
             let provisioners = row.provisioners.unwrap_or_default();
             match (row.organization_id, row.waiting, row.taken) {
-                (_, Some(jobs), _) => waiting.extend(provisioners.first().map(|it| (*it, Arc::new(tags), jobs))),
+                (_, Some(jobs), _) => {
+                    waiting.extend(provisioners.into_iter().next().map(|it| (it, Arc::new(tags), jobs)));
+                }
                 (Some(organization), _, Some(job)) => {
                     let why = match (row.is_worker_there, row.is_worker_silent) {
                         (Some(false), _) => WhyWaiting::DaemonGone,
@@ -219,6 +221,7 @@ impl Inner {
             for job in packed.chunks_exact(Packed::BYTES).filter_map(Packed::read) {
                 let kind = *known.entry(job.organization).or_insert_with(|| {
                     let (tags, served_by) = (Arc::clone(&tags), Arc::clone(&served_by));
+                    let provisioner = provisioner.clone();
                     kinds.push(Kind { organization: job.organization, provisioner, tags, served_by });
                     kinds.len() - 1
                 });
@@ -291,10 +294,10 @@ impl Inner {
         }
         let able: Vec<&Group> = tagged.iter().copied().filter(|group| group.may_take(kind)).collect();
         if able.is_empty() {
-            let mut running: Vec<_> = tagged.iter().flat_map(|group| group.provisioners.iter().copied()).collect();
+            let mut running: Vec<_> = tagged.iter().flat_map(|group| group.provisioners.iter().cloned()).collect();
             running.sort_unstable();
             running.dedup();
-            return WhyWaiting::OtherProvisioners { provisioner: kind.provisioner, running };
+            return WhyWaiting::OtherProvisioners { provisioner: kind.provisioner.clone(), running };
         }
         let counts = self.counts(kind);
         if counts.online() == 0 {
@@ -353,7 +356,7 @@ impl View {
             let queue = queues[job.kind].get_or_insert_with(|| TagQueue {
                 organization_id: kind.organization,
                 tags: Value::clone(&kind.tags).into(),
-                provisioner: kind.provisioner,
+                provisioner: kind.provisioner.clone(),
                 jobs: 0,
                 prebuilds: 0,
                 oldest: created_at,
@@ -365,8 +368,8 @@ impl View {
         }
         let mut queues: Vec<_> = queues.into_iter().flatten().filter(|it| self.shows(it.organization_id)).collect();
         queues.sort_by(|a, b| {
-            let key = |it: &TagQueue| (-it.jobs, it.organization_id, it.provisioner);
-            key(a).cmp(&key(b)).then_with(|| a.tags.cmp(&b.tags))
+            let key = |it: &TagQueue| (-it.jobs, it.organization_id);
+            key(a).cmp(&key(b)).then_with(|| (&a.provisioner, &a.tags).cmp(&(&b.provisioner, &b.tags)))
         });
         queues
     }
@@ -379,7 +382,7 @@ impl View {
         let takes = |kind: &Kind| {
             kind.organization == organization
                 && self.shows(organization)
-                && daemon.provisioners.contains(&kind.provisioner)
+                && kind.provisioner.known().is_some_and(|it| daemon.provisioners.contains(&it))
                 && tags_serve(&tags, &kind.tags)
         };
         let takes: Vec<bool> = inner.kinds.iter().map(takes).collect();

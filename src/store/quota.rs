@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{Error, Result, input, transaction};
+use super::{Error, Result, Text, input, transaction};
 use crate::{
     authz::{ListQuota, ReadQuota, RunJobs},
     model::{JobId, Page, PageRequest, Quota, QuotaCursor, UserId, UserQuota},

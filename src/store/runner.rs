@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Error, Result, input, job_logs, jobs, quota};
 use crate::{
     authz::RunJobs,
-    model::{ByWorker, End, Failure, FailureCode, JobId, LogLevel, LogSource, NewJobLog, Quota, Transition},
+    model::{ByWorker, End, Failure, FailureCode, JobId, Label, LogLevel, LogSource, NewJobLog, Quota, Transition},
 };
 
 /// The stage of the log lines around a quota commit.
@@ -52,7 +52,7 @@ pub async fn commit_quota(
     conn: &mut PgConnection,
     permit: &RunJobs,
     job: JobId,
-    transition: Transition,
+    transition: impl Into<Label<Transition>>,
     daily_costs: &[i32],
     now: OffsetDateTime,
 ) -> Result<QuotaStep> {
@@ -62,7 +62,7 @@ pub async fn commit_quota(
     // Before the commit, because the lines of the log that come after it would be refused.
     input::time("now", now)?;
     let cost = daily_costs.iter().copied().map(i64::from).sum();
-    if transition == Transition::Delete || cost == 0 {
+    if transition.into() == Transition::Delete || cost == 0 {
         return Ok(QuotaStep::Skipped);
     }
     let line = |level, output: String| NewJobLog {

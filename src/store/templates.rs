@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Error, Result, StoredJson, input};
+use super::{Error, Result, StoredJson, Text, input};
 use crate::{
     authz::{FindTemplates, ReadTemplates},
     model::{
@@ -63,11 +63,11 @@ pub async fn resolve(
 
 struct RulesRow {
     id: TemplateId,
-    name: String,
-    display_name: String,
+    name: Text,
+    display_name: Text,
     organization_id: OrganizationId,
     deleted: bool,
-    deprecated: String,
+    deprecated: Text,
     active_version_id: TemplateVersionId,
     default_ttl: i64,
     allow_user_autostop: bool,
@@ -90,9 +90,9 @@ pub async fn find(conn: &mut PgConnection, permit: &FindTemplates, id: TemplateI
         .ok_or_else(|| Error::not_found("template", id))?;
     let RulesRow { id, name, display_name, organization_id, .. } = row;
     Ok(TemplateRules {
-        template: Template { id, name, display_name, organization_id },
+        template: Template { id, name: name.0, display_name: display_name.0, organization_id },
         deleted: row.deleted,
-        deprecated: Some(row.deprecated).filter(|reason| !reason.is_empty()),
+        deprecated: Some(row.deprecated.0).filter(|reason| !reason.is_empty()),
         active_version_id: row.active_version_id,
         default_ttl: u64::try_from(row.default_ttl).ok().filter(|ttl| *ttl > 0).map(Duration::from_nanos),
         allow_user_autostop: row.allow_user_autostop,
@@ -102,7 +102,7 @@ pub async fn find(conn: &mut PgConnection, permit: &FindTemplates, id: TemplateI
 
 struct VersionRow {
     id: TemplateVersionId,
-    name: String,
+    name: Text,
     archived: bool,
     has_external_agent: Option<bool>,
     job_status: JobStatus,
@@ -131,7 +131,7 @@ pub async fn version(
             .ok_or_else(|| Error::not_found("template version", id))?;
     Ok(TemplateVersion {
         id: row.id,
-        name: row.name,
+        name: row.name.0,
         archived: row.archived,
         job_status: row.job_status,
         tags: row.tags.0.unwrap_or_default().into(),

@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::{AgentProblem, AgentReadiness, CancellationToken, Connector, StartupScripts, Toolbox, Unavailable, twice};
 use crate::{
     authz::{Actor, ReadWorkspaces},
-    model::{AgentLifecycle, OrganizationId, Workspace, WorkspaceAgent},
+    model::{AgentLifecycle, Label, OrganizationId, Workspace, WorkspaceAgent},
     store,
 };
 
@@ -176,15 +176,17 @@ impl Toolbox {
             loop {
                 ticks.tick().await;
                 match look().await {
-                    Ok(AgentLifecycle::Created | AgentLifecycle::Starting) | Err(_) => {}
-                    Ok(state) => return state,
+                    Ok(Label::Known(AgentLifecycle::Created | AgentLifecycle::Starting)) | Err(_) => {}
+                    Ok(state) => return state.known(),
                 }
             }
         };
         tokio::select! {
             done = timeout(self.settings.startup_timeout, done) => match done {
-                Ok(AgentLifecycle::Ready) => AgentReadiness::default(),
-                Ok(state) => AgentReadiness { lifecycle_state: Some(state), ..scripts(StartupScripts::Failed) },
+                Ok(Some(AgentLifecycle::Ready)) => AgentReadiness::default(),
+                Ok(Some(state)) => AgentReadiness { lifecycle_state: Some(state), ..scripts(StartupScripts::Failed) },
+                // A state that this version does not know, and that the schema of the reply does not have.
+                Ok(None) => scripts(StartupScripts::Unknown),
                 Err(_) => scripts(StartupScripts::Timeout),
             },
             () = cancel.cancelled() => scripts(StartupScripts::Unknown),
@@ -210,7 +212,7 @@ mod tests {
             last_connected_at: None,
             disconnected_at: None,
             connection_timeout_seconds: 0,
-            lifecycle_state: AgentLifecycle::Ready,
+            lifecycle_state: AgentLifecycle::Ready.into(),
             started_at: None,
             ready_at: None,
             operating_system: String::new(),

@@ -212,11 +212,11 @@ impl Toolbox {
             return Ok(nothing);
         }
         let Ok(build) = self.latest_build(who, &workspace).await else { return Ok(nothing) };
-        Ok(match (build.job_status, build.transition) {
+        Ok(match (build.job_status, build.transition.known()) {
             (JobStatus::Pending | JobStatus::Running, _) => {
                 Existing::Answer(self.wait_for_existing(who, &workspace, &build, cancel).await)
             }
-            (JobStatus::Succeeded, Transition::Stop) => {
+            (JobStatus::Succeeded, Some(Transition::Stop)) => {
                 let message = "workspace is stopped; use start_workspace to start it";
                 let agent = AgentReadiness::default();
                 Existing::Answer(exists(&workspace, ExistsStatus::Stopped, message, None, agent))

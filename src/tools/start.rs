@@ -37,11 +37,11 @@ impl Toolbox {
             }
             let build = self.latest_build(&who, &workspace).await;
             let build = build.map_err(|error| format!("get latest build: {error}"))?;
-            match (build.job_status, build.transition) {
-                (JobStatus::Succeeded, Transition::Start) => {
+            match (build.job_status, build.transition.known()) {
+                (JobStatus::Succeeded, Some(Transition::Start)) => {
                     return Ok(self.started(&who, &workspace, None, cancel).await);
                 }
-                (JobStatus::Pending | JobStatus::Running, Transition::Start) => {
+                (JobStatus::Pending | JobStatus::Running, Some(Transition::Start)) => {
                     return Ok(self.wait_for_start(&who, &workspace, &build, cancel).await);
                 }
                 // What stops the workspace, and what is being canceled, ends first; then it is started (domain 15,

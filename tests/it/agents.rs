@@ -79,7 +79,7 @@ async fn only_agents_of_the_latest_build_that_are_not_deleted_are_found() {
     let other = store::agents::in_latest_build(&mut conn, &may_read(2), WorkspaceId(u(1))).await.unwrap();
     assert_eq!(other, []);
     let state = store::agents::lifecycle(&mut conn, &may_read(1), WorkspaceAgentId(u(4))).await.unwrap();
-    assert_eq!((state.state, state.started_at), (AgentLifecycle::Ready, None));
+    assert_eq!((state.state, state.started_at), (AgentLifecycle::Ready.into(), None));
     let error = store::agents::lifecycle(&mut conn, &may_read(2), WorkspaceAgentId(u(4))).await.unwrap_err();
     assert_eq!(error.code(), "not_found");
 }
@@ -134,7 +134,7 @@ async fn lines_are_stored_in_their_order_and_counted_in_bytes() {
         store::agents::logs_after(conn, &may_read(organization), AGENT, after).await
     };
     let stored = read(&mut conn, 1, after).await.unwrap();
-    assert_eq!(stored.iter().map(|log| log.line.clone()).collect::<Vec<_>>(), [line("é"), line("b")]);
+    assert_eq!(stored.iter().map(|log| log.line.output.as_str()).collect::<Vec<_>>(), ["é", "b"]);
     assert_eq!((stored[0].id, stored[0].created_at, stored[0].source), (after + 1, NOW, LogSourceId::EXTERNAL));
     assert_eq!(read(&mut conn, 1, stored[0].id).await.unwrap(), stored[1..]);
     assert_eq!(read(&mut conn, 1, stored[1].id).await.unwrap(), []);
@@ -162,7 +162,7 @@ async fn the_line_that_would_overflow_becomes_the_warning_and_ends_the_log() {
         panic!("there is no room for a byte")
     };
     let last = store::agents::logs_after(&mut conn, &may_read(1), AGENT, logs_after + 1).await.unwrap();
-    assert_eq!(last.iter().map(|log| log.line.clone()).collect::<Vec<_>>(), [line(OVERFLOW_MESSAGE)]);
+    assert_eq!(last.iter().map(|log| log.line.output.as_str()).collect::<Vec<_>>(), [OVERFLOW_MESSAGE]);
     let cap = i32::try_from(CAP).unwrap();
     assert_eq!(log(&mut conn).await, (cap, true, full.2 + 3, i64::from(cap)));
     for lines in [&[][..], &[line("z")]] {

@@ -67,7 +67,7 @@ async fn a_build_comes_with_a_pending_job_that_names_it() {
     assert_eq!(store::builds::create(&mut conn, &may_build(&who, 1), &new(2), NOW).await.unwrap(), 2);
     let id = WorkspaceBuildId(u(2));
     let build = store::builds::get(&mut conn, &may_read(1), id).await.unwrap();
-    assert_eq!((build.build_number, build.transition, build.reason), (2, Transition::Stop, BuildReason::Cli));
+    assert_eq!((build.build_number, build.transition.as_str(), build.reason.as_str()), (2, "stop", "cli"));
     assert_eq!((build.deadline, build.max_deadline, build.daily_cost, build.created_at), (None, None, 0, NOW));
     let job = store::jobs::get(&mut conn, &support::read_jobs(u(1)), JobId(u(2))).await.unwrap().job;
     assert_eq!(job.input.workspace_build_id, Some(id));

@@ -83,7 +83,7 @@ async fn a_new_daemon_is_stored_as_it_says() {
         id: DaemonId(u(40)),
         created_at: NOW,
         name: "fresh".to_owned(),
-        provisioners: vec![ProvisionerType::Terraform, ProvisionerType::Echo],
+        provisioners: [ProvisionerType::Terraform, ProvisionerType::Echo].map(Into::into).into(),
         replica_id: Some(u(7)),
         tags: new.tags.clone(),
         last_seen_at: Some(NOW),
@@ -117,7 +117,7 @@ async fn a_daemon_that_comes_back_keeps_its_id_replica_and_creation_time() {
         id: DaemonId(u(40)),
         created_at: NOW,
         name: "same".to_owned(),
-        provisioners: second.provisioners,
+        provisioners: second.provisioners.into_iter().map(Into::into).collect(),
         replica_id: Some(u(7)),
         tags: second.tags,
         // It has been seen.

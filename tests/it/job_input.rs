@@ -98,6 +98,6 @@ async fn list_reads_ids_of_inputs_as_the_server_casts_them() {
     assert!(casts > 30 && expected.len() - casts > 1000, "{casts} of {}", expected.len());
     for row in page {
         let build = row.job.input.workspace_build_id.filter(|build| build.to_string() == DASHED.to_lowercase());
-        assert_eq!(row.workspace_build_transition, build.map(|_| Transition::Stop), "{:?}", row.job.input);
+        assert_eq!(row.workspace_build_transition, build.map(|_| Transition::Stop.into()), "{:?}", row.job.input);
     }
 }

@@ -156,9 +156,9 @@ fn waiting_job() -> Job {
         error_code: None,
         organization_id: id(OTHER),
         initiator_id: id(OTHER),
-        provisioner: ProvisionerType::Terraform,
-        storage_method: StorageMethod::File,
-        job_type: JobType::TemplateVersionImport,
+        provisioner: ProvisionerType::Terraform.into(),
+        storage_method: StorageMethod::File.into(),
+        job_type: JobType::TemplateVersionImport.into(),
         input: JobInput::default(),
         worker_id: None,
         file_id: id(ID),
@@ -217,7 +217,7 @@ fn a_failed_build_has_every_key() {
         completed_at: Some(datetime!(9999-12-31 23:59:59.999999 UTC)),
         error: Some("insufficient quota".to_owned()),
         error_code: Some(JobErrorCode::InsufficientQuota),
-        job_type: JobType::WorkspaceBuild,
+        job_type: JobType::WorkspaceBuild.into(),
         input: JobInput {
             template_version_id: Some(id(ID)),
             workspace_build_id: Some(id(OTHER)),
@@ -232,7 +232,7 @@ fn a_failed_build_has_every_key() {
     let row = JobDetails {
         available_workers: vec![id(OTHER), id(ID)],
         worker_name: "daemon".to_owned(),
-        workspace_build_transition: Some(Transition::Start),
+        workspace_build_transition: Some(Transition::Start.into()),
         workspace_id: Some(id(ID)),
         workspace_name: "workspace".to_owned(),
         template_version_name: "v1".to_owned(),
@@ -299,11 +299,12 @@ fn every_closed_set_is_spelled_as_in_the_database() {
         (JobType::WorkspaceBuild, "workspace_build"),
         (JobType::TemplateVersionDryRun, "template_version_dry_run"),
     ] {
-        assert_eq!(json_of(&details(Job { job_type, ..waiting_job() }))["type"], text);
+        let job = Job { job_type: job_type.into(), ..waiting_job() };
+        assert_eq!(json_of(&details(job))["type"], text);
     }
     for (transition, text) in [(Transition::Start, "start"), (Transition::Stop, "stop"), (Transition::Delete, "delete")]
     {
-        let row = JobDetails { workspace_build_transition: Some(transition), ..details(waiting_job()) };
+        let row = JobDetails { workspace_build_transition: Some(transition.into()), ..details(waiting_job()) };
         assert_eq!(json_of(&row)["metadata"]["workspace_build_transition"], text);
     }
 }

@@ -49,7 +49,14 @@ async fn timings_come_back_by_their_start() {
     let none = store::job_timings::insert(&mut rows.conn, &permit, job, &[]).await.expect("the job");
     assert_eq!(none, ByWorker::Done(0));
     let all = store::job_timings::list(&mut rows.conn, &reads, job).await.expect("the job");
-    assert_eq!(all, [init, plan, graph, apply, timing(9, 9, TimingStage::Apply)]);
+    let known: Vec<_> = all
+        .into_iter()
+        .map(|JobTiming { started_at, ended_at, stage, source, action, resource }| {
+            let stage = stage.known().expect("known");
+            JobTiming { started_at, ended_at, stage, source, action, resource }
+        })
+        .collect();
+    assert_eq!(known, [init, plan, graph, apply, timing(9, 9, TimingStage::Apply)]);
     assert_eq!(store::job_timings::list(&mut rows.conn, &reads, JobId(id(2))).await.expect("the job"), []);
 }
 

@@ -144,7 +144,7 @@ async fn a_new_job_waits_in_the_permits_organization_for_the_permits_initiator()
     let alice = rows.user(1, "{}", "{}").await;
     let permit = InsertJobs::check(&alice, OrganizationId(id(1)), DRY_RUN).expect("a member");
     let job = store::jobs::insert(&mut rows.conn, &permit, new_job(2)).await.expect("the job");
-    assert_eq!((job.status, job.job_type), (JobStatus::Pending, JobType::TemplateVersionDryRun));
+    assert_eq!((job.status, job.job_type), (JobStatus::Pending, JobType::TemplateVersionDryRun.into()));
     assert_eq!((job.id, job.organization_id, job.initiator_id), (JobId(id(2)), OrganizationId(id(1)), UserId(id(1))));
     assert_eq!((job.created_at, job.updated_at, job.logs_length, job.logs_overflowed), (NOW, NOW, 0, false));
     assert_eq!(job.input.template_version_id, Some(DRY_RUN.template_version_id()));
@@ -170,9 +170,9 @@ async fn a_new_job_waits_in_the_permits_organization_for_the_permits_initiator()
         let subject = import(version);
         let permit = InsertJobs::check(&admin, OrganizationId(id(1)), subject).expect("a template admin");
         let job = store::jobs::insert(&mut rows.conn, &permit, new_job(n)).await.expect("the job");
-        assert_eq!((job.job_type, job.initiator_id), (JobType::TemplateVersionImport, UserId(id(2))));
+        assert_eq!((job.job_type, job.initiator_id), (JobType::TemplateVersionImport.into(), UserId(id(2))));
         assert_eq!(job.input.template_version_id, Some(subject.template_version_id()));
-        assert_eq!((job.file_id, job.provisioner), (FileId(id(9)), ProvisionerType::Echo));
+        assert_eq!((job.file_id, job.provisioner), (FileId(id(9)), ProvisionerType::Echo.into()));
     }
     // Not from a source of somebody else.
     let other = rows.user(3, "{owner}", "{}").await;
@@ -960,8 +960,8 @@ async fn a_failed_build_is_news_for_template_admins_or_for_the_owner() {
                 id: build,
                 workspace_id,
                 owner_id: owner,
-                reason: *reason,
-                transition: Transition::Start
+                reason: (*reason).into(),
+                transition: Transition::Start.into()
             })
         );
         let expected = match reason {
@@ -973,7 +973,7 @@ async fn a_failed_build_is_news_for_template_admins_or_for_the_owner() {
     }
     let end = store::jobs::fail(&mut rows.conn, &daemon(1, OWN), JobId(id(2)), NOW, failure).await;
     let Ok(ByWorker::Done(End::Ended(end))) = end else { panic!("{end:?}") };
-    assert_eq!((end.build, end.notice()), (None, None), "no build, no news");
+    assert_eq!((&end.build, end.notice()), (&None, None), "no build, no news");
     let end = store::jobs::complete(&mut rows.conn, &daemon(1, OWN), JobId(id(1)), NOW, None).await;
     let Ok(ByWorker::Done(End::Ended(end))) = end else { panic!("{end:?}") };
     assert_eq!((end.build.is_some(), end.notice()), (true, None), "a success is no news");

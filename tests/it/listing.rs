@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use coderdb::{
     model::{
-        Cursor, Job, JobDetails, JobErrorCode, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue, Page,
-        PageRequest, Quota, Tags, TemplateId, Transition, UserId, WorkspaceId, tags_serve,
+        Cursor, Job, JobDetails, JobErrorCode, JobFilter, JobId, JobInput, JobStatus, JobType, JobWithQueue, Label,
+        Page, PageRequest, Quota, Tags, TemplateId, Transition, UserId, WorkspaceId, tags_serve,
     },
     store::{self, Error},
 };
@@ -229,7 +229,7 @@ fn expected_details(row: &ListedJob<'_>, input: &JobInput) -> JobDetails {
         queue_size: row.queue_size,
         available_workers: row.available_workers.iter().copied().map(Into::into).collect(),
         worker_name: row.worker_name.clone(),
-        workspace_build_transition: row.workspace_build_transition.as_deref().map(|text| text.parse().unwrap()),
+        workspace_build_transition: row.workspace_build_transition.clone().map(Label::of),
         workspace_id: row.workspace_id.map(Into::into),
         workspace_name: row.workspace_name.clone(),
         template_version_name: row.template_version_name.clone(),
@@ -262,9 +262,9 @@ fn expected_job(row: &JobRow, input: &JobInput) -> Job {
         }),
         organization_id: row.organization_id.into(),
         initiator_id: row.initiator_id.into(),
-        provisioner: row.provisioner.parse().unwrap(),
-        storage_method: row.storage_method.parse().unwrap(),
-        job_type: row.job_type.parse().unwrap(),
+        provisioner: Label::of(row.provisioner.clone()),
+        storage_method: Label::of(row.storage_method.clone()),
+        job_type: Label::of(row.job_type.clone()),
         input: JobInput {
             template_version_id: decoded.template_version_id.map(Into::into),
             workspace_build_id: decoded.workspace_build_id.map(Into::into),
@@ -761,7 +761,7 @@ async fn a_build_shows_its_workspace_version_template_and_transition() {
     world.build(1, WORKSPACE, 1, json!({"transition": "stop"})).await;
     sqlx::query("UPDATE provisioner_jobs SET worker_id = $1").bind(n(100)).execute(&mut world.conn).await.unwrap();
     let row = world.get(1).await;
-    assert_eq!(row.workspace_build_transition, Some(Transition::Stop));
+    assert_eq!(row.workspace_build_transition, Some(Transition::Stop.into()));
     assert_eq!((row.workspace_id, row.workspace_name.as_str()), (Some(WORKSPACE.into()), "workspace"));
     assert_eq!((row.template_id, row.template_name.as_str()), (Some(TEMPLATE.into()), "template"));
     assert_eq!((row.template_display_name.as_str(), row.template_icon.as_str()), ("A Template", "/icon/k8s.svg"));

@@ -23,6 +23,7 @@ mod job_json;
 mod job_logs;
 mod job_timings;
 mod jobs;
+mod labels;
 mod licenses;
 mod list;
 mod listing;

@@ -6,7 +6,7 @@ use coderdb::{
     authz::{FindPrebuilds, MaintainPrebuilds},
     model::{
         CanceledPrebuild, GroupId, JobId, OrganizationId, PrebuildMetrics, PrebuildOrganization, PrebuildStatus,
-        PresetId, SetOutcome, StalePrebuilds, Transition, UserId, WorkspaceBuildId,
+        PresetId, SetOutcome, StalePrebuilds, UserId, WorkspaceBuildId,
     },
     store::{self, Error},
 };
@@ -157,7 +157,7 @@ async fn what_is_in_progress_what_runs_and_what_is_wanted() {
     .await;
     let in_progress = store::prebuilds::count_in_progress(&mut conn, &permit(1)).await.unwrap();
     assert_eq!(in_progress.len(), 1);
-    assert_eq!((in_progress[0].transition, in_progress[0].count), (Transition::Start, 2));
+    assert_eq!((in_progress[0].transition.as_str(), in_progress[0].count), ("start", 2));
     let running = store::prebuilds::running(&mut conn, &permit(1)).await.unwrap();
     assert_eq!(running.len(), 1);
     assert_eq!((&running[0].name[..], running[0].ready), ("workspace13", true));

@@ -1,13 +1,16 @@
 //! Snapshots of the queue: places, reasons and further daemons beside a brute force, who sees what, and how often the
 //! database is asked.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use coderdb::{
     authz::{Actor, ReadQueue, System},
     model::{
-        Capabilities, DaemonCounts, FurtherDaemon, JobId, OrganizationId, Place, ProvisionerType, TagQueue, Tags,
-        WhyWaiting,
+        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, Place, ProvisionerType, TagQueue,
+        Tags, WhyWaiting,
     },
     pool::Pool,
     sqlx::{self, Connection, PgConnection},
@@ -164,10 +167,9 @@ impl At<'_> {
         }
         let counts = self.counts(self.able(job));
         if self.able(job).next().is_none() {
-            let running: Vec<_> =
-                tagged.iter().flat_map(|daemon| &daemon.provisioners).map(|it| it.parse().expect("known")).collect();
-            let running = ProvisionerType::ALL.iter().copied().filter(|it| running.contains(it)).collect();
-            let provisioner = job.provisioner.parse().expect("known");
+            let running: BTreeSet<_> =
+                tagged.iter().flat_map(|daemon| &daemon.provisioners).cloned().map(Label::of).collect();
+            let (running, provisioner) = (running.into_iter().collect(), Label::of(job.provisioner.clone()));
             return Some(WhyWaiting::OtherProvisioners { provisioner, running });
         }
         let online: Vec<_> = self.able(job).filter(|daemon| self.is_online(daemon)).collect();
@@ -190,9 +192,9 @@ impl At<'_> {
     fn by_tags(&self, organization: Uuid) -> Vec<TagQueue> {
         let pending =
             |job: &&JobRow| job.status() == "pending" && (organization.is_nil() || job.organization_id == organization);
-        let mut queues: BTreeMap<(Uuid, Tags, ProvisionerType), Vec<&JobRow>> = BTreeMap::new();
+        let mut queues: BTreeMap<(Uuid, Tags, Label<ProvisionerType>), Vec<&JobRow>> = BTreeMap::new();
         for job in self.model.provisioner_jobs.iter().filter(pending) {
-            let provisioner = job.provisioner.parse().expect("known");
+            let provisioner = Label::of(job.provisioner.clone());
             queues.entry((job.organization_id, alike(&job.tags.clone().into()), provisioner)).or_default().push(job);
         }
         let queue = |((organization, tags, provisioner), jobs): ((Uuid, Tags, _), Vec<&JobRow>)| TagQueue {
@@ -306,7 +308,7 @@ fn snapshot_says_places_reasons_and_queues_as_a_brute_force_does() {
 fn same_queues(view: &View, expected: &[TagQueue], model: &Model) {
     let actual = view.by_tags();
     assert!(actual.is_sorted_by_key(|queue| -queue.jobs), "{actual:#?}");
-    let key = |queue: &TagQueue| (queue.organization_id, alike(&queue.tags), queue.provisioner);
+    let key = |queue: &TagQueue| (queue.organization_id, alike(&queue.tags), queue.provisioner.clone());
     let mut merged: BTreeMap<_, TagQueue> = BTreeMap::new();
     for queue in actual {
         let known = merged.entry(key(&queue)).or_insert_with(|| TagQueue { jobs: 0, prebuilds: 0, ..queue.clone() });
@@ -386,7 +388,7 @@ fn why_is_a_sentence_for_people() {
     let both = tags(&[("dc", "chi"), ("env", "aws")]);
     let missing = |tags: &Tags, missing: Tags| WhyWaiting::NoDaemonHasTags { tags: tags.clone(), missing };
     let place = Place { position: 2, size: 5 };
-    let (provisioner, running) = (ProvisionerType::Terraform, vec![ProvisionerType::Echo]);
+    let (provisioner, running) = (Label::from(ProvisionerType::Terraform), vec![ProvisionerType::Echo.into()]);
     for (why, said) in [
         (WhyWaiting::DaemonGone, "taken by a daemon that is gone"),
         (WhyWaiting::DaemonSilent { last_seen_at: None }, "taken by a daemon that is offline, never seen"),
@@ -402,7 +404,7 @@ fn why_is_a_sentence_for_people() {
         (missing(&untagged, tags(&[("owner", "")])), "no daemon is untagged"),
         (missing(&Tags::default(), Tags::default()), "no daemon has these tags"),
         (
-            WhyWaiting::OtherProvisioners { provisioner, running },
+            WhyWaiting::OtherProvisioners { provisioner: provisioner.clone(), running },
             "the daemons with these tags do not run terraform but echo",
         ),
         (

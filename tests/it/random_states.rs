@@ -1105,7 +1105,7 @@ fn random_agents_are_connected_when_the_model_says_so() {
                 last_connected_at: row.last_connected_at,
                 disconnected_at: row.disconnected_at,
                 connection_timeout_seconds: row.timeout_seconds,
-                lifecycle_state: AgentLifecycle::Ready,
+                lifecycle_state: AgentLifecycle::Ready.into(),
                 started_at: None,
                 ready_at: None,
                 operating_system: String::new(),

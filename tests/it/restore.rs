@@ -8,7 +8,7 @@ use std::{
 
 use coderdb::{
     demo,
-    model::{Capabilities, DaemonFilter, JobDetails, JobFilter, JobId, JobWithQueue, PageRequest, Quota},
+    model::{Capabilities, DaemonFilter, JobDetails, JobFilter, JobId, JobWithQueue, Label, PageRequest, Quota},
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, jobs::STALE_INTERVAL},
 };
@@ -88,7 +88,8 @@ async fn claims(conn: &mut PgConnection) -> Vec<JobId> {
     for details in daemons.expect("the daemons") {
         let actor = coderdb::authz::Actor::system(coderdb::authz::System::ProvisionerDaemon);
         let permit = coderdb::authz::RunJobs::check(&actor, organization, details.daemon.id).expect("a daemon");
-        let offer = Capabilities { provisioners: &details.daemon.provisioners, tags: &details.daemon.tags };
+        let provisioners: Vec<_> = details.daemon.provisioners.iter().filter_map(Label::known).collect();
+        let offer = Capabilities { provisioners: &provisioners, tags: &details.daemon.tags };
         while let Some(job) = store::jobs::acquire(conn, &permit, offer, demo::ANCHOR).await.expect("an answer") {
             taken.push(job.id);
         }

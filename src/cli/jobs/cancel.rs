@@ -23,7 +23,7 @@ use super::job_id;
 use crate::{
     authz::{CancelJobs, ReadJobs},
     cancel::{self, Outcome, Plan, Report, Run, tally},
-    model::{ExpectedStatus, JobId, JobStatus, JobType, Organization},
+    model::{ExpectedStatus, JobId, JobStatus, JobType, Label, Organization},
     store::{self, jobs},
 };
 
@@ -141,10 +141,11 @@ async fn one(
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let found = jobs::by_ids(&mut database, &read, &[id]).await?;
     let missing = || CliError::from(store::Error::not_found("provisioner job", id));
-    let (what, stop) = match found.first().ok_or_else(missing)?.job_type {
-        JobType::WorkspaceBuild => ("workspace build", '!'),
-        JobType::TemplateVersionImport => ("template version import", '!'),
-        JobType::TemplateVersionDryRun => ("template version dry run", '.'),
+    let (what, stop) = match &found.first().ok_or_else(missing)?.job_type {
+        Label::Known(JobType::WorkspaceBuild) => ("workspace build", '!'),
+        Label::Known(JobType::TemplateVersionImport) => ("template version import", '!'),
+        Label::Known(JobType::TemplateVersionDryRun) => ("template version dry run", '.'),
+        Label::Unknown(label) => (label.as_str(), '!'),
     };
     print(&format!("Canceling {what} job {id}...\n"))?;
     let (reports, ended) = cancel(&mut database, organization, &Plan::named(vec![id], expected)).await?;
@@ -262,13 +263,13 @@ fn print_report(reports: &[Report], output: Output) -> Result<(), CliError> {
         Output::Json => print_json(&reports)?,
         Output::Table if reports.is_empty() => {}
         Output::Table => {
-            let text = |value: Option<&'static str>| value.unwrap_or_default().to_owned();
+            let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
             print(&table(
                 &["id", "type", "status", "outcome"],
                 reports.iter().map(|report| {
                     [
                         report.id.to_string(),
-                        text(report.job_type.map(JobType::as_str)),
+                        text(report.job_type.as_ref().map(Label::as_str)),
                         text(report.status.map(JobStatus::as_str)),
                         report.outcome.words().to_owned(),
                     ]

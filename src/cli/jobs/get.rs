@@ -19,7 +19,7 @@ use super::{
 use crate::{
     authz::{ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
     model::{
-        BuildReason, JobDetails, JobErrorCode, JobLog, Organization, Quota, Transition, UserRef, WhyWaiting,
+        BuildReason, JobDetails, JobErrorCode, JobLog, Label, Organization, Quota, Transition, UserRef, WhyWaiting,
         WorkspaceBuildId,
     },
     store::{self, PgConnection, builds, job_logs, jobs, quota, users, workspaces},
@@ -69,8 +69,8 @@ struct Build {
     id: WorkspaceBuildId,
     #[serde(rename = "build_number")]
     number: i32,
-    transition: Transition,
-    reason: BuildReason,
+    transition: Label<Transition>,
+    reason: Label<BuildReason>,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {

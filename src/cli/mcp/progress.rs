@@ -7,7 +7,9 @@ use tokio::{sync::watch, time::sleep};
 use super::{super::resolve::OPERATOR, CHAT_DAEMON};
 use crate::{
     authz::{Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces},
-    model::{JobId, JobLog, JobState, JobStatus, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId},
+    model::{
+        JobId, JobLog, JobState, JobStatus, Label, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId,
+    },
     pool::{self, Pool},
     store,
     tools::bounded,
@@ -73,10 +75,10 @@ impl Progress {
         let mut follower = self.watcher.follow_build(&permit, build).await?;
         // Nobody waits for one that is over already.
         let Some(mut state) = follower.next().await.filter(|state| !state.status.is_final()) else { return Ok(()) };
-        let transition = follower.build().transition;
+        let transition = follower.build().transition.clone();
         let mut log = Log::default();
         loop {
-            let stands = self.describe(transition, &state, &mut log).await;
+            let stands = self.describe(&transition, &state, &mut log).await;
             let now = bounded(format!("{transition} build {stands}"));
             text.send_if_modified(|told| mem::replace(told, now.clone()) != now);
             sleep(GAP).await;
@@ -91,7 +93,7 @@ impl Progress {
     }
 
     /// How the build stands, with what can be found out about it at the moment.
-    async fn describe(&self, transition: Transition, state: &JobState, log: &mut Log) -> String {
+    async fn describe(&self, transition: &Label<Transition>, state: &JobState, log: &mut Log) -> String {
         match state.status {
             JobStatus::Pending => match self.why(state.id).await {
                 Ok(Some(why)) => format!("pending: {why}"),
@@ -101,7 +103,7 @@ impl Progress {
                     "pending".to_owned()
                 }
             },
-            JobStatus::Succeeded if transition == Transition::Start => "succeeded: waiting for the agent".to_owned(),
+            JobStatus::Succeeded if *transition == Transition::Start => "succeeded: waiting for the agent".to_owned(),
             status => {
                 if let Err(error) = self.read(state, log).await {
                     tracing::debug!(name: "mcp.no_log", job = %state.id, error = %error, "no line of the log");

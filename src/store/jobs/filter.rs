@@ -6,7 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    model::{Exclude, JobFilter, Tags},
+    model::{Exclude, JobFilter, JobStatus, Tags},
     store::{Result, input},
 };
 
@@ -35,7 +35,8 @@ pub(super) fn condition(filter: &JobFilter) -> Condition {
         and(job("id").eq(any(filter.ids.iter().map(|id| id.0))));
     }
     if !filter.status.is_empty() {
-        and(job("job_status").eq(PgFunc::any(texts(&filter.status, "provisioner_job_status[]"))));
+        let (applies, any) = status_is_any(&filter.status);
+        and(Expr::cust_with_expr(applies, any));
     }
     if let Some(tags) = &filter.tags {
         // Domain 3: the exact untagged set means exactly untagged jobs; all others mean jobs with at least these tags.
@@ -82,7 +83,8 @@ fn exclude(exclude: &Exclude, mut and: impl FnMut(Expr)) {
     let uuids = |ids: Vec<Uuid>| Expr::val(ids);
     let Exclude { status, ids, tags, untagged, initiators, transitions, templates, workspaces, types, error_codes } =
         exclude;
-    none_of(status.is_empty(), is_any("job_status"), texts(status, "provisioner_job_status[]"));
+    let (is_of_status, any_status) = status_is_any(status);
+    none_of(status.is_empty(), is_of_status, any_status);
     none_of(types.is_empty(), is_any("type"), texts(types, "provisioner_job_type[]"));
     none_of(error_codes.is_empty(), is_any("error_code"), texts(error_codes, "text[]"));
     none_of(ids.is_empty(), is_any("id"), uuids(ids.iter().map(|id| id.0).collect()));
@@ -92,6 +94,19 @@ fn exclude(exclude: &Exclude, mut and: impl FnMut(Expr)) {
     none_of(templates.is_empty(), template_is_any(), uuids(templates.iter().map(|id| id.0).collect()));
     none_of(tags.is_empty(), "j.tags @> ANY ($1)".to_owned(), pairs(tags));
     none_of(!untagged, "j.tags = $1".to_owned(), jsonb(&Tags::untagged()));
+}
+
+/// What is read as `unknown` is found as that: also a status that this version does not know.
+fn status_is_any(status: &[JobStatus]) -> (String, Expr) {
+    if !status.contains(&JobStatus::Unknown) {
+        return ("j.job_status = ANY ($1)".to_owned(), texts(status, "provisioner_job_status[]"));
+    }
+    let known: Vec<_> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
+    let read = format!(
+        "CASE WHEN j.job_status::text = ANY ('{{{}}}') THEN j.job_status::text ELSE 'unknown' END",
+        known.join(",")
+    );
+    (format!("({read}) = ANY ($1)"), texts(status, "text[]"))
 }
 
 /// The build that the input of the job `j` names, as `queries/jobs/list.sql` reads it.

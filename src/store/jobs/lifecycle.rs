@@ -14,10 +14,10 @@ use crate::{
     authz::{CancelJobs, InsertJobs, LockJobs, ReadJobs, RunJobs},
     model::{
         BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, Ended, EndedBuild, ExpectedStatus, Failure,
-        FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobSubject, JobType, NewJob, OrganizationId,
+        FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobSubject, JobType, Label, NewJob, OrganizationId,
         ProvisionerType, StorageMethod, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
-    store::{Error, Result, StoredInput, StoredJson, Timestamp, input, quota::RejectedCommit},
+    store::{Error, Result, StoredInput, StoredJson, Text, Timestamp, input, quota::RejectedCommit},
 };
 
 job_row!(JobRow {});
@@ -28,8 +28,8 @@ job_row!(EndedRow {
     build_id: Option<WorkspaceBuildId>,
     workspace_id: Option<WorkspaceId>,
     owner_id: Option<UserId>,
-    reason: Option<BuildReason>,
-    transition: Option<Transition>,
+    reason: Option<Label<BuildReason>>,
+    transition: Option<Label<Transition>>,
 });
 
 impl EndedRow {
@@ -38,8 +38,8 @@ impl EndedRow {
             id: self.build_id?,
             workspace_id: self.workspace_id?,
             owner_id: self.owner_id?,
-            reason: self.reason?,
-            transition: self.transition?,
+            reason: self.reason.clone()?,
+            transition: self.transition.clone()?,
         })
     }
 }

@@ -15,9 +15,10 @@ use super::{
 use crate::{
     authz::ReadJobs,
     model::{
-        Cursor, JobDetails, JobFilter, JobId, JobWithQueue, Page, PageRequest, ProvisionerType, TagsCount, UserId,
+        Cursor, JobDetails, JobFilter, JobId, JobWithQueue, Label, Page, PageRequest, ProvisionerType, TagsCount,
+        UserId,
     },
-    store::{Error, Result, StoredJson, Timestamp, input},
+    store::{Error, Result, StoredJson, Text, Timestamp, input},
 };
 
 /// The jobs of the organization that pass the filter, newest first, with their details (domain 5.4). One round trip,
@@ -99,10 +100,11 @@ pub async fn count_by_tags(conn: &mut PgConnection, permit: &ReadJobs, filter: &
          GROUP BY j.tags, j.provisioner ORDER BY count(*) DESC, j.tags, j.provisioner",
         UserId::PREBUILDS
     );
-    let rows: Vec<(StoredJson, ProvisionerType, i64, i64, Timestamp)> = sqlx::query_as_with(AssertSqlSafe(sql), values)
-        .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/count_by_tags", e))?;
+    let rows: Vec<(StoredJson, Label<ProvisionerType>, i64, i64, Timestamp)> =
+        sqlx::query_as_with(AssertSqlSafe(sql), values)
+            .fetch_all(conn)
+            .await
+            .map_err(|e| Error::from_sqlx("jobs/count_by_tags", e))?;
     let counts = rows.into_iter().map(|(tags, provisioner, jobs, prebuilds, oldest)| TagsCount {
         tags: tags.0.unwrap_or_default().into(),
         provisioner,

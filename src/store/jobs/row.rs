@@ -4,10 +4,10 @@ use uuid::Uuid;
 
 use crate::{
     model::{
-        DaemonId, FileId, Job, JobDetails, JobId, JobStatus, JobType, JobWithQueue, OrganizationId, ProvisionerType,
-        StorageMethod, TemplateId, Transition, UserId, WorkspaceId,
+        DaemonId, FileId, Job, JobDetails, JobId, JobStatus, JobType, JobWithQueue, Label, OrganizationId,
+        ProvisionerType, StorageMethod, TemplateId, Transition, UserId, WorkspaceId,
     },
-    store::{StoredInput, StoredJson, Timestamp},
+    store::{StoredInput, StoredJson, Text, Timestamp},
 };
 
 /// A struct for the columns of a job and more columns, because the query macros know no nesting.
@@ -21,17 +21,17 @@ macro_rules! job_row {
             pub(super) started_at: Option<Timestamp>,
             pub(super) canceled_at: Option<Timestamp>,
             pub(super) completed_at: Option<Timestamp>,
-            pub(super) error: Option<String>,
+            pub(super) error: Option<Text>,
             pub(super) organization_id: OrganizationId,
             pub(super) initiator_id: UserId,
-            pub(super) provisioner: ProvisionerType,
-            pub(super) storage_method: StorageMethod,
-            pub(super) job_type: JobType,
+            pub(super) provisioner: Label<ProvisionerType>,
+            pub(super) storage_method: Label<StorageMethod>,
+            pub(super) job_type: Label<JobType>,
             pub(super) input: StoredInput,
             pub(super) worker_id: Option<DaemonId>,
             pub(super) file_id: FileId,
             pub(super) tags: StoredJson,
-            pub(super) error_code: Option<String>,
+            pub(super) error_code: Option<Text>,
             pub(super) trace_metadata: Option<StoredJson>,
             pub(super) job_status: JobStatus,
             pub(super) logs_length: i32,
@@ -48,13 +48,13 @@ macro_rules! job_row {
                     started_at: self.started_at.map(|at| at.0),
                     canceled_at: self.canceled_at.map(|at| at.0),
                     completed_at: self.completed_at.map(|at| at.0),
-                    error: self.error.take(),
-                    error_code: self.error_code.take().filter(|code| !code.is_empty()).map(Into::into),
+                    error: self.error.take().map(|text| text.0),
+                    error_code: self.error_code.take().map(|code| code.0).filter(|code| !code.is_empty()).map(Into::into),
                     organization_id: self.organization_id,
                     initiator_id: self.initiator_id,
-                    provisioner: self.provisioner,
-                    storage_method: self.storage_method,
-                    job_type: self.job_type,
+                    provisioner: self.provisioner.clone(),
+                    storage_method: self.storage_method.clone(),
+                    job_type: self.job_type.clone(),
                     input: std::mem::take(&mut self.input.0),
                     worker_id: self.worker_id,
                     file_id: self.file_id,
@@ -81,24 +81,24 @@ job_row!(DetailsRow {
     queue_size: i64,
     #[sqlx(rename = "available_workers!")]
     available_workers: Vec<Uuid>,
-    #[sqlx(rename = "template_version_name!")]
-    template_version_name: String,
+    #[sqlx(rename = "template_version_name!: Text")]
+    template_version_name: Text,
     #[sqlx(rename = "template_id?")]
     template_id: Option<TemplateId>,
-    #[sqlx(rename = "template_name!")]
-    template_name: String,
-    #[sqlx(rename = "template_display_name!")]
-    template_display_name: String,
-    #[sqlx(rename = "template_icon!")]
-    template_icon: String,
+    #[sqlx(rename = "template_name!: Text")]
+    template_name: Text,
+    #[sqlx(rename = "template_display_name!: Text")]
+    template_display_name: Text,
+    #[sqlx(rename = "template_icon!: Text")]
+    template_icon: Text,
     #[sqlx(rename = "workspace_id?")]
     workspace_id: Option<WorkspaceId>,
-    #[sqlx(rename = "workspace_name!")]
-    workspace_name: String,
-    #[sqlx(rename = "worker_name!")]
-    worker_name: String,
+    #[sqlx(rename = "workspace_name!: Text")]
+    workspace_name: Text,
+    #[sqlx(rename = "worker_name!: Text")]
+    worker_name: Text,
     #[sqlx(rename = "workspace_build_transition?")]
-    workspace_build_transition: Option<Transition>,
+    workspace_build_transition: Option<Label<Transition>>,
 });
 
 impl From<WithQueueRow> for JobWithQueue {
@@ -114,15 +114,15 @@ impl From<DetailsRow> for JobDetails {
             queue_position: row.queue_position,
             queue_size: row.queue_size,
             available_workers: row.available_workers.into_iter().map(DaemonId).collect(),
-            worker_name: row.worker_name,
+            worker_name: row.worker_name.0,
             workspace_build_transition: row.workspace_build_transition,
             workspace_id: row.workspace_id,
-            workspace_name: row.workspace_name,
-            template_version_name: row.template_version_name,
+            workspace_name: row.workspace_name.0,
+            template_version_name: row.template_version_name.0,
             template_id: row.template_id,
-            template_name: row.template_name,
-            template_display_name: row.template_display_name,
-            template_icon: row.template_icon,
+            template_name: row.template_name.0,
+            template_display_name: row.template_display_name.0,
+            template_icon: row.template_icon.0,
         }
     }
 }

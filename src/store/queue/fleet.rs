@@ -6,12 +6,12 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::Kind;
-use crate::model::{DaemonCounts, OrganizationId, ProvisionerType, Tags, tags_contain, tags_serve};
+use crate::model::{DaemonCounts, Label, OrganizationId, ProvisionerType, Tags, tags_contain, tags_serve};
 
 /// Daemons of one organization with the same tags and provisioners.
 pub(super) struct Group {
     pub(super) organization: OrganizationId,
-    pub(super) provisioners: Vec<ProvisionerType>,
+    pub(super) provisioners: Vec<Label<ProvisionerType>>,
     /// As stored.
     pub(super) tags: Value,
     pub(super) counts: DaemonCounts,

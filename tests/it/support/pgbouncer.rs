@@ -18,8 +18,8 @@ use std::{
 };
 
 use coderdb::{
-    connect::{Options, Pooler},
-    sqlx::{self, AssertSqlSafe, postgres::PgConnectOptions},
+    connect::Pooler,
+    sqlx::{self, AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions},
 };
 
 use super::server;
@@ -142,7 +142,9 @@ impl PgBouncer {
 
     /// Replaces the sessions in this database, as an operator would after its statements have changed.
     pub async fn reconnect(&self, database: &str) {
-        let mut admin = Options::from(self.options("pgbouncer")).connect().await.expect("the console");
+        // The console is no server: it takes nothing but its own commands.
+        let options = self.options("pgbouncer").extra_float_digits(None);
+        let mut admin = PgConnection::connect_with(&options).await.expect("the console");
         for command in ["RECONNECT", "WAIT_CLOSE"] {
             let command = AssertSqlSafe(format!("{command} {database}"));
             sqlx::raw_sql(command).execute(&mut admin).await.expect("an answer");
