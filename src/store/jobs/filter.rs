@@ -38,7 +38,7 @@ pub(super) fn condition(filter: &JobFilter) -> Condition {
         and(job("job_status").eq(PgFunc::any(texts(&filter.status, "provisioner_job_status[]"))));
     }
     if let Some(tags) = &filter.tags {
-        // Domain 3: the exact untagged set means exactly untagged jobs; all others mean jobs with at least these tags.
+        // The exact untagged set means exactly untagged jobs; all others mean jobs with at least these (domain: tags).
         let operator = if *tags == Tags::untagged() { "=" } else { "@>" };
         and(Expr::cust_with_expr(format!("j.tags {operator} $1"), jsonb(tags)));
     }
