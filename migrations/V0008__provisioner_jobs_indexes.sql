@@ -17,7 +17,8 @@ CREATE INDEX CONCURRENTLY provisioner_jobs_organization_id_created_at_id_idx
 CREATE INDEX CONCURRENTLY provisioner_jobs_organization_id_initiator_id_idx
     ON provisioner_jobs (organization_id, initiator_id, created_at DESC, id DESC);
 
--- queries/jobs/list.sql: the positions of domain 5.4 are counted in these two alone: people first, then prebuilds.
+-- queries/jobs/list.sql: the positions in a listing (domain: positions) are counted in these two alone: people first, then
+-- prebuilds.
 CREATE INDEX CONCURRENTLY provisioner_jobs_waiting_people_idx
     ON provisioner_jobs (created_at, id)
     WHERE started_at IS NULL AND canceled_at IS NULL AND completed_at IS NULL AND error IS NULL
@@ -27,7 +28,7 @@ CREATE INDEX CONCURRENTLY provisioner_jobs_waiting_prebuilds_idx
     WHERE started_at IS NULL AND canceled_at IS NULL AND completed_at IS NULL AND error IS NULL
         AND initiator_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0';
 
--- queries/jobs/by_ids_with_queue_position.sql: the positions of domain 5.3, per tag set. 128 bits of hash tell tag sets
+-- queries/jobs/by_ids_with_queue_position.sql: the positions by tags (domain: positions). 128 bits of hash tell tag sets
 -- apart; not jsonb_hash_extended, under which two values that swap places can collide with every seed. The tags are included because only then does the server read the index alone. An entry is limited to 2,704
 -- bytes, so large tags are in the next index instead: an insert must not fail because of an index.
 CREATE INDEX CONCURRENTLY provisioner_jobs_waiting_people_by_tags_idx

@@ -335,7 +335,7 @@ fn processor_of(pid: i32) -> f64 {
     stat.split(' ').next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).expect("a time") / 1e6
 }
 
-/// Domain 8.4 in the transaction that it describes; an error is a lost race.
+/// The commit (domain: quota commit) in a serializable transaction; an error is a lost race.
 async fn commit(
     conn: &mut PgConnection,
     organization: OrganizationId,

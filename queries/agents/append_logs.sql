@@ -1,5 +1,5 @@
--- An agent appends lines to its logs, within the cap (domain 8.3; 15, decision 7). $1 the agent; $2 and $3 outputs and levels;
--- $4 the source, $5 the time; $6 the last line of logs that overflow, $7 the cap in bytes.
+-- An agent appends lines to its logs, within the cap (domain: log cap; last line of agent logs). $1 the agent; $2 and $3
+-- outputs and levels; $4 the source, $5 the time; $6 the last line of logs that overflow, $7 the cap in bytes.
 -- The walk is on this side because it must see the counter under the lock that also guards the write.
 WITH locked AS (
     SELECT id, logs_length, logs_overflowed

@@ -24,5 +24,5 @@ CROSS JOIN LATERAL (
 INNER JOIN workspace_resources AS r ON r.job_id = latest.job_id
 INNER JOIN workspace_agents AS a ON a.resource_id = r.id AND a.deleted = false
 WHERE w.id = $3 AND w.organization_id = $1 AND ($2::uuid IS NULL OR w.owner_id = $2)
--- Tie-breakers of domain 15, decision 13.
+-- The order in which one of them is chosen (domain: agent choice).
 ORDER BY a.display_order, lower(a.name), a.name, a.id

@@ -1,4 +1,4 @@
--- The daemons of the organization $2 that may take the jobs in $1 (domain 6.3): by the job, the oldest daemon first.
+-- The daemons of the organization $2 that may take the jobs in $1 (domain: daemons): by the job, the oldest daemon first.
 SELECT
     j.id AS job_id,
     d.id,

@@ -1,4 +1,4 @@
--- The daemons of the organization $1 with their status and jobs (domain 6.3), newest first, at most $5.
+-- The daemons of the organization $1 with their status and jobs (domain: daemons), newest first, at most $5.
 -- Of the ids in $2, when there are any; with the tags $3, unless null, and each of the pairs $6. A daemon is online when seen at $4 or later.
 -- An organization has few daemons, found by the unique index: filters that may be unset do no harm to this plan.
 SELECT

@@ -1,5 +1,5 @@
--- The log lines of a job with an id above $3, oldest first (domain 6.1). $1 the job; of the permit: $2 the organization, $4
--- the only owner or null for all, $5 imports too. One row of nulls for a job without such lines; no row when there is no
+-- The log lines of a job with an id above $3, oldest first (domain: job logs). $1 the job; of the permit: $2 the organization,
+-- $4 the only owner or null for all, $5 imports too. One row of nulls for a job without such lines; no row when there is no
 -- job.
 SELECT
     l.id AS "id?",

@@ -1,5 +1,5 @@
--- A daemon appends log lines to its job, within the cap (domain 8.3). $1 the job; of the permit: $2 the organization, $3 the
--- daemon; $4 to $8 the lines, one array per column; $9 the last line of logs that overflow, $10 the cap in bytes.
+-- A daemon appends log lines to its job, within the cap (domain: log cap). $1 the job; of the permit: $2 the organization, $3
+-- the daemon; $4 to $8 the lines, one array per column; $9 the last line of logs that overflow, $10 the cap in bytes.
 -- The walk is on this side because it must see the counter under the lock that also guards the write.
 WITH locked AS (
     SELECT

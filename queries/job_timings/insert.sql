@@ -1,4 +1,4 @@
--- A daemon stores how long the steps of its job took (domain 6.2). $1 the job; of the permit: $2 the organization, $3 the
+-- A daemon stores how long the steps of its job took (domain: timings). $1 the job; of the permit: $2 the organization, $3 the
 -- daemon; $4 to $9 the timings, one array per column. Those that are there already are left out, so that a daemon may
 -- ask again. No row when there is no such job.
 WITH decided AS (

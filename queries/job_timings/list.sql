@@ -1,5 +1,5 @@
--- The timings of a job, by start (domain 6.2). $1 the job; of the permit: $2 the organization, $3 the only owner or null for
--- all, $4 imports too. One row of nulls for a job without timings; no row when there is no job.
+-- The timings of a job, by start (domain: timings). $1 the job; of the permit: $2 the organization, $3 the only owner or null
+-- for all, $4 imports too. One row of nulls for a job without timings; no row when there is no job.
 SELECT
     t.started_at AS "started_at?",
     t.ended_at AS "ended_at?",

@@ -1,4 +1,4 @@
--- The first $6 jobs that a daemon can take become its own (domain 5.1). $1 the time; of the permit: $2 the daemon, $3 the
+-- The first $6 jobs that a daemon can take become its own (domain: claims). $1 the time; of the permit: $2 the daemon, $3 the
 -- organization; $4 its provisioners, $5 its tags, $7 the parts of its tags that a job may have, null when they are too many.
 UPDATE provisioner_jobs AS j
 -- The sign of life never goes backwards: a daemon whose clock is behind must not look hung at once.

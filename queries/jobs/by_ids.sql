@@ -1,4 +1,4 @@
--- Jobs of the organization $1 with the ids $2, in any order; ids that are not there are left out (domain 5.2).
+-- Jobs of the organization $1 with the ids $2, in any order; ids that are not there are left out (domain: listings).
 SELECT
     j.id,
     j.created_at,

@@ -1,5 +1,6 @@
--- The jobs in $1 of the organization $3 with their place among the jobs that the same daemons can take (domain 5.3), oldest first.
--- A daemon is online when it was seen at $2 or later. Neither its organization nor its provisioners count, only tags.
+-- The jobs in $1 of the organization $3 with their place among the jobs that the same daemons can take (domain: positions),
+-- oldest first. A daemon is online when it was seen at $2 or later. Neither its organization nor its provisioners count, only
+-- tags.
 --
 -- A daemon's queue consists of the jobs whose tags are a part of its own. Each such part is one range of an index that
 -- holds what waits by tag set: the statement counts these ranges, and never looks at the jobs themselves.

@@ -1,4 +1,4 @@
--- Asks for jobs to be canceled (domain 8.6, 10.4). $1 the jobs, $2 the time, or null to decide without locking or writing
+-- Asks for jobs to be canceled (domain: canceling). $1 the jobs, $2 the time, or null to decide without locking or writing
 -- anything, $3 the expected status or null; of the permit: $4 the organization, $5 the only owner or null for all, $6
 -- imports too, $7 builds that their template does not let users cancel too. A row that is in scope always comes back.
 WITH reached AS (

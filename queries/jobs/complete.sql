@@ -1,4 +1,4 @@
--- A daemon ends a job, with or without an error (domain 5.5, 8.5). $1 the job; of the permit: $2 the organization, $3 the
+-- A daemon ends a job, with or without an error (domain: ending a job). $1 the job; of the permit: $2 the organization, $3 the
 -- daemon; $4 the time, $5 the error or null, $6 its code or null, $7 the state that its build left, null for what is
 -- there. A row that is in scope always comes back.
 WITH decided AS (

@@ -1,4 +1,4 @@
--- Jobs of the organization $1 that are strictly younger than $2, oldest first (domain 5.2).
+-- Jobs of the organization $1 that are strictly younger than $2, oldest first (domain: listings).
 SELECT
     j.id,
     j.created_at,

@@ -1,5 +1,5 @@
--- A job about the version $11 enters the queue (domain 5.5). $1 its id, $2 the time; of the permit: $3 the organization, $4
--- the initiator; $5 provisioner and $6 source of an import, null for a dry run; $7 type; $8 input, $9 tags and $10 trace
+-- A job about the version $11 enters the queue (domain: new jobs). $1 its id, $2 the time; of the permit: $3 the organization,
+-- $4 the initiator; $5 provisioner and $6 source of an import, null for a dry run; $7 type; $8 input, $9 tags and $10 trace
 -- metadata as JSON texts. What is planned is there, with its source, and the lists of its template let the user $12 read it
 -- (as in templates/get.sql), when that is not null; what is imported may come after its job.
 INSERT INTO provisioner_jobs AS j (

@@ -1,4 +1,4 @@
--- The jobs in $1 with everything that the per-organization list shows (domain 5.4), newest first.
+-- The jobs in $1 with everything that the per-organization list shows (domain: listings), newest first.
 -- $1 is an array of ids: one id for `get`; for `list`, the page that the filters select, in the same statement.
 WITH page AS MATERIALIZED (
     SELECT

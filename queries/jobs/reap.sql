@@ -1,4 +1,4 @@
--- Ends the job $1 for want of a sign of life (domain 8.7), all or nothing. $2 the time; what never started is due when it
+-- Ends the job $1 for want of a sign of life (domain: reaping), all or nothing. $2 the time; what never started is due when it
 -- is older than $3, after $4 minutes; what started when it is silent since before $5, for $6 minutes. No row when the
 -- job is locked or gone.
 WITH locked AS (

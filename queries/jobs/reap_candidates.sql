@@ -1,4 +1,4 @@
--- Jobs without a sign of life (domain 5.5): never started since before $1, or started and silent since before $2. At most
+-- Jobs without a sign of life (domain: reaping): never started since before $1, or started and silent since before $2. At most
 -- $3, at random, so that one that cannot be reaped does not keep others from it.
 SELECT
     id AS "id!: crate::model::JobId",

@@ -1,5 +1,5 @@
--- A daemon reports that it still works on a job (domain 8.2). $1 the job; of the permit: $2 the organization, $3 the
--- daemon; $4 the time. A row that is in scope always comes back: no row can only mean that there is none.
+-- A daemon reports that it still works on a job (domain: worker messages). $1 the job; of the permit: $2 the organization, $3
+-- the daemon; $4 the time. A row that is in scope always comes back: no row can only mean that there is none.
 WITH decided AS (
     SELECT
         id,

@@ -1,4 +1,4 @@
--- How many stale pending prebuild jobs each preset has in the organization $1 (domain 7.7).
+-- How many stale pending prebuild jobs each preset has in the organization $1 (domain: prebuilds).
 SELECT b.template_version_preset_id AS "preset_id!: crate::model::PresetId", count(*) AS "count!"
 FROM workspace_prebuild_builds AS b
 INNER JOIN provisioner_jobs AS j ON j.id = b.job_id

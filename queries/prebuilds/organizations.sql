@@ -1,4 +1,4 @@
--- The organizations with presets that want prebuilt workspaces, and what the prebuilds user has there (domain 7.7).
+-- The organizations with presets that want prebuilt workspaces, and what the prebuilds user has there (domain: prebuilds).
 SELECT
     o.id,
     o.name,

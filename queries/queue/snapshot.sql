@@ -1,5 +1,6 @@
--- Everything that says which job waits where, and why (domain 5.1, 5.3, 5.4): what waits by its tags, the daemons by what they
--- can take, and the jobs that a daemon took and does not work on, each read once. A daemon is online when seen at $1 or later.
+-- Everything that says which job waits where, and why (domain: claims; positions): what waits by its tags, the daemons by what
+-- they can take, and the jobs that a daemon took and does not work on, each read once. A daemon is online when seen at $1 or
+-- later.
 WITH waiting AS (
     SELECT
         j.provisioner,

@@ -1,5 +1,6 @@
--- Commits the cost $4 of the build that the daemon $2 carries out with the job $1 in the organization $3 (domain 8.4).
--- Decides and writes in one statement; right only in a serializable transaction, and writes in no other.
+-- Commits the cost $4 of the build that the daemon $2 carries out with the job $1 in the organization $3
+-- (domain: quota commit). Decides and writes in one statement; right only in a serializable transaction, and writes in no
+-- other.
 WITH build AS (
     SELECT
         b.id, b.workspace_id, b.build_number, w.owner_id, w.organization_id,

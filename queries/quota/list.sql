@@ -1,6 +1,6 @@
--- Who consumes or may consume something in the organization $1 (domain 7.1), in credits, in the order of their names in lower
--- case, and of their ids, because deleted users may share a name: at most $4 of those behind the name $2 and id $3, all if
--- null. What counts is the name that is stored with the id: as it was read, it may lack bytes that are no UTF-8.
+-- Who consumes or may consume something in the organization $1 (domain: quota), in credits, in the order of their names in
+-- lower case, and of their ids, because deleted users may share a name: at most $4 of those behind the name $2 and id $3, all
+-- if null. What counts is the name that is stored with the id: as it was read, it may lack bytes that are no UTF-8.
 WITH page AS MATERIALIZED (
     SELECT u.id, u.username, u.deleted
     FROM (

@@ -1,4 +1,4 @@
--- What the user $1 consumes in the organization $2, and may consume (domain 7.1), in credits.
+-- What the user $1 consumes in the organization $2, and may consume (domain: quota), in credits.
 SELECT
     (
         -- Only the newest build of a workspace counts, whatever became of it.

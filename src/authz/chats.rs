@@ -7,7 +7,7 @@ use super::{
 use crate::model::UserId;
 
 permit! {
-    /// May read chats and change what they work with: all of them, or only one's own (domain 12.6).
+    /// May read chats and change what they work with: all of them, or only one's own (domain: chat tools).
     UseChats {
         /// The only owner that the permit reaches; `None` for all.
         owner: Option<UserId>,

@@ -113,7 +113,7 @@ impl LockJobs {
 }
 
 permit! {
-    /// May ask for jobs of one organization to be canceled (domain 10.4).
+    /// May ask for jobs of one organization to be canceled (domain: canceling).
     CancelJobs {
         /// Whose jobs.
         organization: OrganizationId,
@@ -149,7 +149,7 @@ impl CancelJobs {
 }
 
 permit! {
-    /// May end jobs that hang or that nobody takes, wherever they are (domain 8.7).
+    /// May end jobs that hang or that nobody takes, wherever they are (domain: reaping).
     ReapJobs {}
 }
 

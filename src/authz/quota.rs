@@ -9,7 +9,7 @@ use super::{
 use crate::model::{OrganizationId, UserId};
 
 permit! {
-    /// May read what one user consumes and may consume in one organization (domain 10.6).
+    /// May read what one user consumes and may consume in one organization (domain: roles).
     ReadQuota {
         /// Whose quota.
         user: UserId,
@@ -42,7 +42,7 @@ impl ReadQuota {
     };
 
     /// The user, as a member of the organization; owners, user admins and auditors. The chat daemon may not: it asks as
-    /// the owner of the chat (domain 12.6).
+    /// the owner of the chat (domain: chat tools).
     pub fn check(actor: &Actor, user: UserId, organization: OrganizationId) -> Result<Self, Denied> {
         let own = actor.user_id() == Some(user) && actor.is_member_of(organization);
         let granted = own || Self::POLICY.grants_in(actor, organization);

@@ -62,7 +62,7 @@ pub(super) struct List {
     output: Format,
 }
 
-/// The columns, in the order of domain 11.1, and then others.
+/// The columns, in the order of Coder's command line, and then others (domain: command line).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Column {
     #[value(name = "id")]
@@ -264,7 +264,7 @@ fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// The id that is meant, with the words of domain 11.1.
+/// The id that is meant, in the words of Coder's command line (domain: command line).
 fn job_id(text: &str) -> Result<JobId, CliError> {
     text.trim().parse().map_err(|_| CliError::new(USAGE, format!("invalid job ID: {}", one_line(text))))
 }
@@ -282,7 +282,7 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 /// How many jobs are read at once when all are wanted: memory does not grow with their number.
 const PAGE: u32 = 2_000;
 
-/// How many jobs are listed when nobody says (domain 11.1).
+/// How many jobs are listed when nobody says (domain: command line).
 const LIMIT: u32 = 50;
 
 async fn list(args: List) -> Result<ExitCode, CliError> {
@@ -420,8 +420,8 @@ pub(super) fn job_table(columns: &[Column], jobs: &[JobDetails], organization: &
     Table::new(columns.iter().map(|column| column.titled()), Medium::default()).page(rows.collect())
 }
 
-/// The JSON of a job (domain 10.3), with the name of its organization (domain 11.1), and why it waits (domain 15,
-/// decision 10).
+/// The JSON of a job (domain: job json), with the name of its organization (domain: command line), and why it waits
+/// (domain: reasons beside positions).
 #[derive(Serialize)]
 struct Listed<'a> {
     #[serde(flatten)]

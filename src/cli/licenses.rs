@@ -102,7 +102,7 @@ async fn add(args: &Add) -> Result<ExitCode, CliError> {
 /// The claims that are times.
 const TIMES: [&str; 4] = ["exp", "nbf", "iat", "license_expires"];
 
-/// The license with what its claims say of it (domain 10.7).
+/// The license with what its claims say of it (domain: licenses).
 fn understood(bytes: &[u8], now: OffsetDateTime) -> Result<NewLicense, String> {
     let text = token::text(bytes).ok_or("it is not a text in UTF-8")?;
     let token = Token::read(&text).map_err(|why| format!("it is not a signed JSON web token: {why}"))?;

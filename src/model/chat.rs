@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{ChatId, OrganizationId, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId};
 
-/// A chat (domain 4.21).
+/// A chat (domain: chats).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Chat {
     /// The primary key.

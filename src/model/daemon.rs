@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{DaemonId, DaemonStatus, JobId, JobStatus, Label, OrganizationId, ProvisionerKeyId, ProvisionerType, Tags};
 
-/// A row of `provisioner_daemons` (domain 4.4). All times are UTC.
+/// A row of `provisioner_daemons` (domain: daemons). All times are UTC.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Daemon {
     /// The primary key, which jobs know as their worker.
@@ -55,12 +55,13 @@ pub struct NewDaemon {
     pub key_id: ProvisionerKeyId,
 }
 
-/// Which daemons of an organization (domain 6.3). The filters combine by AND; the default lets every daemon pass.
+/// Which daemons of an organization (domain: daemons). The filters combine by AND; the default lets every daemon pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DaemonFilter {
     /// Only these; empty for any.
     pub ids: Vec<DaemonId>,
-    /// Only daemons whose tags include all of these. The exact untagged set selects exactly untagged ones (domain 3).
+    /// Only daemons whose tags include all of these. The exact untagged set selects exactly untagged ones
+    /// (domain: tags).
     pub tags: Option<Tags>,
     /// Only daemons with each of these tags, whatever others they have.
     pub has_tags: Vec<(String, String)>,
@@ -68,7 +69,7 @@ pub struct DaemonFilter {
     pub limit: Option<u32>,
 }
 
-/// A daemon with what it does and did (domain 6.3).
+/// A daemon with what it does and did (domain: daemons).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DaemonDetails {
     /// The daemon.

@@ -1,4 +1,4 @@
-//! The closed sets of the domain, section 2, and how they are read from a database that may know more.
+//! The closed sets (domain: closed sets), and how they are read from a database that may know more.
 
 use std::{fmt, str::FromStr};
 
@@ -162,7 +162,7 @@ macro_rules! closed_sets {
 }
 
 closed_sets! {
-    /// Where a provisioner job stands: a pure function of four of its columns (domain 4.1).
+    /// Where a provisioner job stands: a pure function of four of its columns (domain: job status).
     JobStatus, "job status" {
         /// Waits in the queue for a daemon.
         Pending = "pending",
@@ -238,7 +238,7 @@ closed_sets! {
         Apply = "apply",
     }
 
-    /// The status that a caller may expect a job to have when asking for it to be canceled (domain 10.4).
+    /// The status that a caller may expect a job to have when asking for it to be canceled (domain: canceling).
     ExpectedStatus, "expected status" {
         /// It waits in the queue.
         Pending = "pending",
@@ -266,7 +266,7 @@ closed_sets! {
         Dormant = "dormant",
     }
 
-    /// What a provisioner daemon does: computed, never stored (domain 4.4).
+    /// What a provisioner daemon does: computed, never stored (domain: daemons).
     DaemonStatus, "daemon status" {
         /// Has not been seen for longer than the stale interval, or never.
         Offline = "offline",
@@ -340,7 +340,7 @@ closed_sets! {
         ValidationFailed = "validation_failed",
     }
 
-    /// Whether an agent is connected (domain 7.3); computed, never stored.
+    /// Whether an agent is connected (domain: agents); computed, never stored.
     AgentStatus, "agent status" {
         /// It has not called yet.
         Connecting = "connecting",
@@ -354,7 +354,7 @@ closed_sets! {
 }
 
 impl JobStatus {
-    /// Whether nothing more happens to a job that stands there (domain 8.1).
+    /// Whether nothing more happens to a job that stands there (domain: job status).
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)

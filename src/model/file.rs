@@ -17,7 +17,7 @@ pub struct NewFile {
     pub data: Vec<u8>,
 }
 
-/// A row of `files` (domain 4.10).
+/// A row of `files` (domain: files).
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
     /// The primary key.

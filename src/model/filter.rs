@@ -4,21 +4,21 @@ use time::OffsetDateTime;
 
 use super::{JobErrorCode, JobId, JobStatus, JobType, Tags, TemplateId, Transition, UserId, WorkspaceId};
 
-/// Which jobs of an organization (domain 5.4). The filters combine by AND; the default lets every job pass. Times count
-/// in microseconds, as the database stores them.
+/// Which jobs of an organization (domain: listings). The filters combine by AND; the default lets every job pass. Times
+/// count in microseconds, as the database stores them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobFilter {
     /// Only jobs with one of these statuses; empty for any.
     pub status: Vec<JobStatus>,
     /// Only these jobs; empty for any.
     pub ids: Vec<JobId>,
-    /// Only jobs whose tags include all of these. The exact untagged set selects exactly untagged jobs (domain 3).
+    /// Only jobs whose tags include all of these. The exact untagged set selects exactly untagged jobs (domain: tags).
     pub tags: Option<Tags>,
     /// Only jobs with each of these tags, whatever others they have: a pair more never lets more jobs pass.
     pub has_tags: Vec<(String, String)>,
     /// Only untagged jobs, that is with exactly [`Tags::untagged`].
     pub untagged: bool,
-    /// Only jobs that this user asked for; the nil id is no filter (domain 10.1).
+    /// Only jobs that this user asked for; the nil id is no filter (domain: listings).
     pub initiator: Option<UserId>,
     /// Only jobs whose build does this to its workspace.
     pub transition: Option<Transition>,

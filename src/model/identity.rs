@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Label, OrganizationId, TemplateId, UserId, UserStatus, WorkspaceId};
 
-/// A user (domain 4.8).
+/// A user (domain: users).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct User {
     /// The primary key.
@@ -38,7 +38,7 @@ impl User {
     }
 }
 
-/// An organization (domain 4.6).
+/// An organization (domain: organizations).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Organization {
     /// The primary key.
@@ -51,7 +51,7 @@ pub struct Organization {
     pub is_default: bool,
 }
 
-/// A template, as far as listings name it (domain 4.13).
+/// A template, as far as listings name it (domain: templates).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Template {
     /// The primary key.
@@ -64,7 +64,7 @@ pub struct Template {
     pub organization_id: OrganizationId,
 }
 
-/// A workspace, as far as listings name it (domain 4.15).
+/// A workspace, as far as listings name it (domain: workspaces).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Workspace {
     /// The primary key.
@@ -87,7 +87,7 @@ pub struct Workspace {
     pub owner_deleted: bool,
 }
 
-/// What a user consumes and may consume in an organization, in credits (domain 7.1).
+/// What a user consumes and may consume in an organization, in credits (domain: quota).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Quota {
     /// The sum of what the newest build of each of the user's workspaces costs.

@@ -72,6 +72,6 @@ ids! {
 }
 
 impl UserId {
-    /// The system user that owns unclaimed prebuilt workspaces and initiates their builds (domain 4.8).
+    /// The system user that owns unclaimed prebuilt workspaces and initiates their builds (domain: users).
     pub const PREBUILDS: Self = Self(Uuid::from_u128(0xc42f_df75_3097_471c_8c33_fb52_454d_81c0));
 }

@@ -12,7 +12,7 @@ use super::{
     TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
-/// A row of `provisioner_jobs` (domain 4.1). All times are UTC.
+/// A row of `provisioner_jobs` (domain: jobs). All times are UTC.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// The primary key.
@@ -59,7 +59,7 @@ pub struct Job {
     pub logs_overflowed: bool,
 }
 
-/// What a job is about: the ids in its `input` that this layer understands (domain 4.1).
+/// What a job is about: the ids in its `input` that this layer understands (domain: jobs).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobInput {
     /// The version to import or to try, for the two template jobs.
@@ -135,7 +135,7 @@ fn uuid_as_the_server_reads_it(text: &str) -> Option<Uuid> {
     (is_hex && rest.is_empty()).then(|| Uuid::try_parse(&digits).ok()).flatten()
 }
 
-/// What kind of failure ended a job (domain 9).
+/// What kind of failure ended a job (domain: error codes).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum JobErrorCode {
     /// `MISSING_TEMPLATE_PARAMETER`: the build lacks a parameter that its template requires.
@@ -198,7 +198,7 @@ impl fmt::Display for JobErrorCode {
     }
 }
 
-/// A job with its place among the jobs that the same online daemons can take (domain 5.3).
+/// A job with its place among the jobs that the same online daemons can take (domain: positions).
 ///
 /// There is no worker name here: this is the query that templates and builds call for every page they show.
 #[derive(Debug, Clone, PartialEq)]
@@ -211,7 +211,7 @@ pub struct JobWithQueue {
     pub queue_size: i64,
 }
 
-/// A job with everything that the listing of an organization shows (domain 5.4).
+/// A job with everything that the listing of an organization shows (domain: listings).
 ///
 /// Names are empty, and ids are `None`, where the job has no such thing, or where the workspace, template or version
 /// belongs to another organization. The worker and the build are looked up by id alone.

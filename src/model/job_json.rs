@@ -1,4 +1,4 @@
-//! The JSON of a provisioner job, key by key as domain 10.3 has it.
+//! The JSON of a provisioner job, key by key (domain: job json).
 
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
@@ -111,14 +111,14 @@ impl<'a> JobJson<'a> {
     }
 }
 
-/// The keys of domain 10.3, without worker name, available workers and metadata, which this query does not look up.
+/// The keys (domain: job json) without worker name, available workers and metadata, which this query does not look up.
 impl Serialize for JobWithQueue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         JobJson::new(&self.job, self.queue_position, self.queue_size).serialize(serializer)
     }
 }
 
-/// All keys of domain 10.3.
+/// All keys (domain: job json).
 impl Serialize for JobDetails {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         JobJson {

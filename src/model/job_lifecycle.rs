@@ -8,7 +8,7 @@ use super::{
     TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
-/// What a job about a version of a template does; it decides the type of the job (domain 4.1).
+/// What a job about a version of a template does; it decides the type of the job (domain: jobs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobSubject {
     /// Import it.
@@ -68,7 +68,8 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    /// The runner's classifier for the two older codes (domain 9): a case-sensitive search in the final message.
+    /// The runner's classifier for the two older codes (domain: error codes): a case-sensitive search in the final
+    /// message.
     ///
     /// Only for failures that the runner itself words: what a provisioner reports is passed on without a code. A text
     /// that mentions quota has no code, whatever it says.
@@ -100,7 +101,7 @@ impl From<FailureCode> for JobErrorCode {
     }
 }
 
-/// The answer to a daemon that reports on a job (domain 8.2): only the daemon that took a job may.
+/// The answer to a daemon that reports on a job (domain: worker messages): only the daemon that took a job may.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub enum ByWorker<T> {
@@ -157,7 +158,7 @@ pub struct EndedBuild {
     pub transition: Label<Transition>,
 }
 
-/// Who is to be notified of a build that failed (domain 8.5).
+/// Who is to be notified of a build that failed (domain: ending a job).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureNotice {
     /// Somebody asked for it: the template admins, that a manual build failed.
@@ -193,7 +194,7 @@ pub enum End {
     },
 }
 
-/// How a request to cancel a job went (domain 10.4).
+/// How a request to cancel a job went (domain: canceling).
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub enum CancelOutcome {
@@ -231,7 +232,7 @@ pub struct StuckJob {
     pub stuck: Stuck,
 }
 
-/// How an attempt to reap a job went (domain 8.7).
+/// How an attempt to reap a job went (domain: reaping).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum ReapOutcome {

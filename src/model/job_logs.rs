@@ -20,7 +20,7 @@ pub struct NewJobLog {
     pub output: String,
 }
 
-/// A stored log line; its JSON is that of domain 10.5.
+/// A stored log line; its JSON is that of Coder's API (domain: job logs).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JobLog {
     /// Ascends within a job.
@@ -40,7 +40,7 @@ pub struct JobLog {
     pub output: String,
 }
 
-/// How an attempt to store log lines went (domain 8.3).
+/// How an attempt to store log lines went (domain: log cap).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Append {

@@ -45,7 +45,7 @@ impl fmt::Display for LicenseJwt {
     }
 }
 
-/// A license (domain 4.11). It does not serialize: answers show its claims, never its text.
+/// A license (domain: licenses). It does not serialize: answers show its claims, never its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct License {
     /// The primary key.

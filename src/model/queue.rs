@@ -22,8 +22,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why a job waits: the first of these that is true, by the rule of the claim (domain 5.1). A daemon can take a job of its
-/// organization whose provisioner it runs and whose tags it has.
+/// Why a job waits: the first of these that is true, by the rule of the claim (domain: claims). A daemon can take a job
+/// of its organization whose provisioner it runs and whose tags it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WhyWaiting {
     /// A daemon took it and is not there any more: nobody works on it until the reaper ends it.
@@ -182,7 +182,7 @@ pub struct TagQueue {
     pub daemons: DaemonCounts,
 }
 
-/// What one more daemon could take of what waits (domain 5.1).
+/// What one more daemon could take of what waits (domain: claims).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FurtherDaemon {
     /// How many jobs.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The settings of prebuilt workspaces (domain 10.8).
+/// The settings of prebuilt workspaces (domain: site settings).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrebuildsSettings {
     /// Whether the reconciler neither creates nor deletes prebuilt workspaces. Queued jobs go on.

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::{Label, ProvisionerType};
 
-/// The tags of a provisioner daemon or of a job: an object from string to string (domain 3).
+/// The tags of a provisioner daemon or of a job: an object from string to string (domain: tags).
 ///
 /// A stored value that is not a string appears as its JSON text, and a stored value that is not an object as no tags:
 /// one odd row must not hide all the others.
@@ -36,7 +36,7 @@ impl Tags {
         format!("{}={value}", key.replace('\\', r"\\").replace('=', r"\="))
     }
 
-    /// The tags of a job that only daemons with exactly these take (domain 3).
+    /// The tags of a job that only daemons with exactly these take (domain: tags).
     #[must_use]
     pub fn untagged() -> Self {
         [("scope", "organization"), ("owner", "")].into_iter().collect()
@@ -68,7 +68,7 @@ impl Tags {
 }
 
 /// Whether a daemon with these tags may take a job with those, as stored: what `provisioner_tagset_contains` of the database
-/// answers (domain 3), also for values that are not strings and documents that are not objects.
+/// answers (domain: tags), also for values that are not strings and documents that are not objects.
 #[must_use]
 pub fn tags_serve(daemon: &Value, job: &Value) -> bool {
     let is_untagged = job.as_object().is_some_and(|pairs| {

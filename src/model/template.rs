@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{JobStatus, Tags, Template, TemplateVersionId};
 
-/// A template, and what it says of the workspaces that are made from it (domain 4.13).
+/// A template, and what it says of the workspaces that are made from it (domain: templates).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateRules {
     /// The template.
@@ -23,7 +23,7 @@ pub struct TemplateRules {
     pub require_active_version: bool,
 }
 
-/// A version of a template (domain 4.14).
+/// A version of a template (domain: templates).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateVersion {
     /// The primary key.

@@ -13,7 +13,7 @@ use super::{
     WorkspaceBuildId, WorkspaceId,
 };
 
-/// A name that a workspace may have (domain 15, decision 14).
+/// A name that a workspace may have (domain: workspaces).
 ///
 /// 1 to 32 ASCII letters, digits and single hyphens, with a letter or a digit at both ends.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,7 +111,7 @@ pub struct NewBuild {
     pub trace_metadata: Option<Value>,
 }
 
-/// A row of `workspace_builds` without its provisioner state, which is big (domain 4.16).
+/// A row of `workspace_builds` without its provisioner state, which is big (domain: builds).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkspaceBuild {
     /// The primary key.
@@ -152,7 +152,7 @@ pub struct WorkspaceBuild {
     pub has_external_agent: Option<bool>,
 }
 
-/// A row of `workspace_agents`, as far as others than the agent itself need it (domain 4.19).
+/// A row of `workspace_agents`, as far as others than the agent itself need it (domain: agents).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkspaceAgent {
     /// The primary key.
@@ -192,7 +192,8 @@ pub struct WorkspaceAgent {
 }
 
 impl WorkspaceAgent {
-    /// Whether it is connected: a pure function of the row, the time, and how long a silent agent counts (domain 7.3).
+    /// Whether it is connected: a pure function of the row, the time, and how long a silent agent counts
+    /// (domain: agents).
     #[must_use]
     pub fn status(&self, now: OffsetDateTime, inactive_timeout: Duration) -> AgentStatus {
         let (Some(_), Some(last)) = (self.first_connected_at, self.last_connected_at.or(self.first_connected_at))

@@ -5,7 +5,7 @@ use std::{convert::Infallible, str::FromStr};
 use super::{Condition, Created, ParseError, Problem, Query, Term, created::NotCreated, error::nearest};
 use crate::model::{JobErrorCode, JobId, JobStatus, JobType, Tags, Transition};
 
-/// The codes of domain 9.
+/// The codes (domain: error codes).
 const ERROR_CODES: [JobErrorCode; 3] =
     [JobErrorCode::MissingTemplateParameter, JobErrorCode::RequiredTemplateVariables, JobErrorCode::InsufficientQuota];
 

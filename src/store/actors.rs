@@ -1,4 +1,4 @@
-//! Who asks: users with their roles (domain 12.2, 15).
+//! Who asks: users with their roles (domain: roles).
 
 use serde_json::Value;
 use sqlx::PgConnection;

@@ -1,4 +1,4 @@
-//! Agents of workspaces (domain 4.19, 4.20, 7.3).
+//! Agents of workspaces (domain: agents; log cap).
 
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
@@ -58,7 +58,7 @@ impl From<AgentRow> for WorkspaceAgent {
 }
 
 /// The agents of the workspace's newest build, sub-agents included and deleted ones left out, in the order in which one
-/// of them is chosen (domain 15, decision 13); empty when there is none where the permit reaches. One round trip.
+/// of them is chosen (domain: agent choice); empty when there is none where the permit reaches. One round trip.
 #[tracing::instrument(name = "db.agents.in_latest_build", skip_all)]
 pub async fn in_latest_build(
     conn: &mut PgConnection,
@@ -102,7 +102,7 @@ pub const OVERFLOW_MESSAGE: &str = "Startup logs exceeded the max size of 1MB, a
 
 /// Appends lines to the logs of the agent, in their order, up to [`LIMIT`] bytes of output in all, as
 /// [`job_logs::append`](super::job_logs::append) does; the line that would overflow becomes the warning
-/// [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3; 15, decision 7).
+/// [`OVERFLOW_MESSAGE`], and what follows is dropped (domain: log cap; last line of agent logs).
 ///
 /// A NUL is stored as `\0`, and where the encoding of the database lacks a character, all that is not ASCII as `?`; what is
 /// stored counts. An output is cut off after 1,024 characters; all of its bytes count. Lines without a source are those of

@@ -1,4 +1,4 @@
-//! Builds of workspaces (domain 4.16, 7.2).
+//! Builds of workspaces (domain: builds).
 
 use serde_json::{Map, Value};
 use sqlx::PgConnection;

@@ -1,4 +1,4 @@
-//! Chats (domain 4.21), as far as their tools need them.
+//! Chats (domain: chats), as far as their tools need them.
 
 use sqlx::PgConnection;
 
@@ -8,7 +8,7 @@ use crate::{
     model::{Chat, ChatBinding, ChatId, OrganizationId, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId},
 };
 
-/// The chat with this id (domain 7.4). One round trip.
+/// The chat with this id (domain: chats). One round trip.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none, or the permit does not reach its owner.
@@ -37,7 +37,7 @@ pub async fn get_with_lock(conn: &mut PgConnection, permit: &UseChats, id: ChatI
         .ok_or_else(|| Error::not_found("chat", id))
 }
 
-/// Overwrites what the chat works with, workspace, build and agent at once; `None` clears (domain 7.4). Returns the
+/// Overwrites what the chat works with, workspace, build and agent at once; `None` clears (domain: chats). Returns the
 /// chat as it is now; `updated_at` is the time of the database. One round trip; locks the row of the chat.
 ///
 /// # Errors
@@ -62,8 +62,8 @@ pub async fn bind(conn: &mut PgConnection, permit: &UseChats, id: ChatId, bindin
     .ok_or_else(|| not_bound(id))
 }
 
-/// Overwrites which build and agent the chat works with, once the agent is known; `None` clears (domain 7.4). Returns
-/// the chat as it is now; `updated_at` is the time of the database. One round trip; locks the row of the chat.
+/// Overwrites which build and agent the chat works with, once the agent is known; `None` clears (domain: chats).
+/// Returns the chat as it is now; `updated_at` is the time of the database. One round trip; locks the row of the chat.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such chat, the permit does not reach its owner, or the build or agent is not

@@ -1,4 +1,4 @@
-//! Provisioner daemons (domain 4.4, 6.3).
+//! Provisioner daemons (domain: daemons).
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::{
     },
 };
 
-/// How long a daemon that gives no sign of life is kept (domain 4.4).
+/// How long a daemon that gives no sign of life is kept (domain: daemons).
 pub const KEEP: Duration = Duration::from_hours(7 * 24);
 
 /// Adds the daemon of the permit to its organization, or overwrites the one with the same name and the same owner in its
-/// tags (domain 6.3). Returns the daemon as it is stored: that one keeps its id, replica and creation time.
+/// tags (domain: daemons). Returns the daemon as it is stored: that one keeps its id, replica and creation time.
 ///
 /// One round trip, and one more when the id is taken; locks the row.
 ///
@@ -78,8 +78,8 @@ async fn upsert_once(
     .await
 }
 
-/// Records that the daemon was alive at this time, unless it was seen later already (domain 6.3). One round trip; locks
-/// the row.
+/// Records that the daemon was alive at this time, unless it was seen later already (domain: daemons). One round trip;
+/// locks the row.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the daemon is not there, or in another organization: it must connect again.
@@ -98,8 +98,8 @@ pub async fn heartbeat(conn: &mut PgConnection, permit: &ActAsDaemon, now: Offse
     }
 }
 
-/// The daemons of the organization that pass the filter, newest first, with their status and jobs (domain 6.3). Daemons
-/// of one moment come in descending order of their ids. One round trip, one snapshot, no locks.
+/// The daemons of the organization that pass the filter, newest first, with their status and jobs (domain: daemons).
+/// Daemons of one moment come in descending order of their ids. One round trip, one snapshot, no locks.
 ///
 /// A daemon is online when it was seen within `stale_interval` before `now`, usually
 /// [`STALE_INTERVAL`](super::jobs::STALE_INTERVAL).
@@ -133,7 +133,7 @@ pub async fn list(
 }
 
 /// The daemons of the organization that may take these jobs of it, online or not: by the id of the job, the oldest
-/// daemon first; jobs without one are left out (domain 6.3). One round trip, one snapshot, no locks.
+/// daemon first; jobs without one are left out (domain: daemons). One round trip, one snapshot, no locks.
 #[tracing::instrument(name = "db.daemons.eligible", skip_all)]
 pub async fn eligible(conn: &mut PgConnection, permit: &ReadDaemons, jobs: &[JobId]) -> Result<Vec<EligibleDaemon>> {
     let jobs: Vec<_> = jobs.iter().map(|id| id.0).collect();
@@ -145,7 +145,7 @@ pub async fn eligible(conn: &mut PgConnection, permit: &ReadDaemons, jobs: &[Job
 }
 
 /// Deletes the daemons of all organizations that were not seen for [`KEEP`] before `now`, or were never seen and are
-/// older than that; returns how many (domain 4.4). Jobs keep naming them. One round trip; locks their rows.
+/// older than that; returns how many (domain: daemons). Jobs keep naming them. One round trip; locks their rows.
 #[tracing::instrument(name = "db.daemons.delete_old", skip_all)]
 pub async fn delete_old(conn: &mut PgConnection, _permit: &MaintainDaemons, now: OffsetDateTime) -> Result<u64> {
     let done = sqlx::query_file!("queries/daemons/delete_old.sql", input::before(now, KEEP)?)

@@ -1,4 +1,4 @@
-//! Uploaded files: the sources of templates (domain 4.10).
+//! Uploaded files: the sources of templates (domain: files).
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;

@@ -1,4 +1,4 @@
-//! The logs of jobs, and their cap (domain 6.1, 8.3).
+//! The logs of jobs, and their cap (domain: job logs; log cap).
 
 use sqlx::{Connection, PgConnection};
 
@@ -16,7 +16,7 @@ pub const OVERFLOW_MESSAGE: &str =
     "Provisioner logs exceeded the max size of 1MB. Will not continue to write provisioner logs for workspace build.";
 
 /// Appends lines to the logs of a job of the daemon's, in their order, up to [`LIMIT`] bytes of output in all; the line
-/// that would overflow becomes the warning [`OVERFLOW_MESSAGE`], and what follows is dropped (domain 8.3).
+/// that would overflow becomes the warning [`OVERFLOW_MESSAGE`], and what follows is dropped (domain: log cap).
 ///
 /// A NUL is stored as `\0`, and where the encoding of the database lacks a character, all that is not ASCII as `?`; what is
 /// stored counts. A stage is cut off after 128 characters, an output after 1,024; all of its bytes count. Asked again, it
@@ -118,8 +118,8 @@ impl LogRow {
     }
 }
 
-/// The log lines of a job with an id above `after`, oldest first; 0 for all of them (domain 6.1). One round trip, no
-/// locks.
+/// The log lines of a job with an id above `after`, oldest first; 0 for all of them (domain: job logs). One round trip,
+/// no locks.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or the permit does not reach it.

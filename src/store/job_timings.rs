@@ -1,4 +1,4 @@
-//! How long the steps of jobs took (domain 6.2).
+//! How long the steps of jobs took (domain: timings).
 
 use sqlx::{Connection, PgConnection};
 

@@ -1,4 +1,4 @@
-//! Provisioner jobs (domain 5): the listing, the steps of a job's life, and the reaper.
+//! Provisioner jobs (domain: jobs): the listing, the steps of a job's life, and the reaper.
 
 mod access_path;
 mod filter;
@@ -13,5 +13,5 @@ pub use lifecycle::*;
 pub use listing::*;
 pub use reaper::*;
 
-/// How long after its last heartbeat a daemon still counts as online (domain 4.4).
+/// How long after its last heartbeat a daemon still counts as online (domain: daemons).
 pub const STALE_INTERVAL: Duration = Duration::from_secs(90);

@@ -1,4 +1,4 @@
-//! Licenses (domain 4.11). No error and no span shows the text of one.
+//! Licenses (domain: licenses). No error and no span shows the text of one.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use crate::{
     model::{DeleteLicenseOutcome, License, LicenseId, NewLicense},
 };
 
-/// Adds a license and returns it with its id (domain 7.5). One round trip.
+/// Adds a license and returns it with its id (domain: licenses). One round trip.
 ///
 /// # Errors
 /// [`Error::Conflict`] on `licenses_jwt_key` when the text is stored already; the caller's transaction goes on.
@@ -32,7 +32,7 @@ pub async fn insert(conn: &mut PgConnection, _permit: &WriteLicenses, new: &NewL
         .ok_or(Error::Conflict { constraint: "licenses_jwt_key" })
 }
 
-/// All licenses, expired ones too, in the order in which they were added (domain 7.5). One round trip.
+/// All licenses, expired ones too, in the order in which they were added (domain: licenses). One round trip.
 #[tracing::instrument(name = "db.licenses.list", skip_all)]
 pub async fn list(conn: &mut PgConnection, _permit: &ReadLicenses) -> Result<Vec<License>> {
     let rows = sqlx::query_file_as!(LicenseRow, "queries/licenses/list.sql")
@@ -42,7 +42,7 @@ pub async fn list(conn: &mut PgConnection, _permit: &ReadLicenses) -> Result<Vec
     Ok(rows.into_iter().map(License::from).collect())
 }
 
-/// The license with this id (domain 7.5). One round trip.
+/// The license with this id (domain: licenses). One round trip.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none.
@@ -56,7 +56,7 @@ pub async fn get(conn: &mut PgConnection, _permit: &ReadLicenses, id: LicenseId)
         .ok_or_else(|| Error::not_found("license", id))
 }
 
-/// The licenses that expire later than `now`, in the order in which they were added (domain 7.5). One round trip.
+/// The licenses that expire later than `now`, in the order in which they were added (domain: licenses). One round trip.
 #[tracing::instrument(name = "db.licenses.unexpired", skip_all)]
 pub async fn unexpired(conn: &mut PgConnection, _permit: &ReadLicenses, now: OffsetDateTime) -> Result<Vec<License>> {
     let now = input::time("now", now)?;
@@ -67,7 +67,7 @@ pub async fn unexpired(conn: &mut PgConnection, _permit: &ReadLicenses, now: Off
     Ok(rows.into_iter().map(License::from).collect())
 }
 
-/// Deletes the license with this id, and says whether there was one (domain 7.5). One round trip; locks its row.
+/// Deletes the license with this id, and says whether there was one (domain: licenses). One round trip; locks its row.
 #[tracing::instrument(name = "db.licenses.delete", skip_all)]
 pub async fn delete(conn: &mut PgConnection, _permit: &WriteLicenses, id: LicenseId) -> Result<DeleteLicenseOutcome> {
     let done = sqlx::query_file!("queries/licenses/delete.sql", id.0)

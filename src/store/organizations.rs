@@ -1,4 +1,4 @@
-//! Organizations (domain 4.6). Deleted ones are never found.
+//! Organizations (domain: organizations). Deleted ones are never found.
 
 use sqlx::PgConnection;
 
@@ -62,7 +62,7 @@ pub async fn default(conn: &mut PgConnection, permit: &ReadOrganizations) -> Res
         .ok_or_else(|| Error::not_found("default organization", "there is none"))
 }
 
-/// The organization that a person means (domain 10.1). One round trip.
+/// The organization that a person means (domain: organizations). One round trip.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none, or the permit does not reach it.

@@ -1,4 +1,4 @@
-//! Prebuilt workspaces and their queue (domain 7.7).
+//! Prebuilt workspaces and their queue (domain: prebuilds).
 //!
 //! Where the domain only names a rule, the rule is this project's. A *prebuild* is a workspace whose first build the
 //! prebuilds user started, from a preset; it *failed* when the job of that build did, and is *claimed* when the workspace

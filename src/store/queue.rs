@@ -1,4 +1,5 @@
-//! What waits and why, for those who ask often: read with one statement, and asked without any (domain 5.1, 5.3, 5.4).
+//! What waits and why, for those who ask often: read with one statement, and asked without any
+//! (domain: claims; positions).
 
 mod fleet;
 
@@ -62,7 +63,7 @@ struct Job {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Pending,
-    /// With an empty error: pending by its status (domain 5.3), but not in the listing (domain 5.4).
+    /// With an empty error: pending by its status, but not in the listing (domain: positions).
     PendingUnlisted,
     Failed,
     Canceling,
@@ -239,7 +240,8 @@ impl Inner {
         new
     }
 
-    /// Ranked by domain 5.3: by tags alone, in all organizations, over the tag sets of the daemons that are online.
+    /// Ranked by tags alone (domain: positions), in all organizations, over the tag sets of the daemons that are
+    /// online.
     fn by_tags(&self) -> &Ranks {
         self.by_tags.get_or_init(|| {
             let pending = |state| matches!(state, State::Pending | State::PendingUnlisted);
@@ -319,8 +321,8 @@ impl View {
         self.snapshot.0.at
     }
 
-    /// The place among all jobs that wait anywhere, as in the listing (domain 5.4): the size is the same for every job,
-    /// also for one that does not wait.
+    /// The place among all jobs that wait anywhere, as in the listing (domain: positions): the size is the same for
+    /// every job, also for one that does not wait.
     #[must_use]
     pub fn place_in_list(&self, job: JobId) -> Place {
         let inner = &*self.snapshot.0;
@@ -329,7 +331,8 @@ impl View {
         Place { position: position.into(), size: inner.listed.sizes.first().copied().unwrap_or(0).into() }
     }
 
-    /// The best place over the tag sets of the daemons that are online, and the longest of their queues (domain 5.3).
+    /// The best place over the tag sets of the daemons that are online, and the longest of their queues
+    /// (domain: positions).
     #[must_use]
     pub fn place_by_tags(&self, job: JobId) -> Place {
         let inner = &*self.snapshot.0;

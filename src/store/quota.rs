@@ -1,4 +1,4 @@
-//! Quota: what a user consumes and may consume (domain 7.1).
+//! Quota: what a user consumes and may consume (domain: quota).
 
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use uuid::Uuid;
@@ -137,8 +137,9 @@ WHERE pg_advisory_xact_lock(key) IS NULL OR NOT pg_advisory_unlock(key)";
 const NOT_SERIALIZABLE: Error =
     Error::Invalid { field: "transaction", expected: "none, or one with the isolation level SERIALIZABLE" };
 
-/// Commits what the build of the job costs per day, in credits, and says whether the build may go on (domain 8.4). The
-/// step around it, which fails the job when it may not, is [`runner::commit_quota`](super::runner::commit_quota).
+/// Commits what the build of the job costs per day, in credits, and says whether the build may go on
+/// (domain: quota commit). The step around it, which fails the job when it may not, is
+/// [`runner::commit_quota`](super::runner::commit_quota).
 ///
 /// The quota of the workspace's *owner* counts. Rejected is what would exceed the budget (equal is within), unless the
 /// build does not cost more than the last one before it that committed a cost or succeeded. The cost is recorded only when it is accepted,

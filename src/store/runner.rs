@@ -38,7 +38,8 @@ pub enum QuotaStep {
     },
 }
 
-/// Commits what the planned resources of a build cost, after the plan and before anything is built (domain 8.4).
+/// Commits what the planned resources of a build cost, after the plan and before anything is built
+/// (domain: quota step).
 ///
 /// A delete and a plan that costs nothing commit nothing and log nothing. An answer is logged in three lines; a rejected
 /// commit also in a warning, and it fails the job. One round trip for the commit, one for the lines, and one more when

@@ -1,4 +1,4 @@
-//! Settings of the site (domain 4.12).
+//! Settings of the site (domain: site settings).
 
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
@@ -9,7 +9,7 @@ use crate::{
     model::{PrebuildsSettings, SetOutcome},
 };
 
-/// The settings of prebuilt workspaces; not paused when nobody ever set them (domain 7.6). One round trip.
+/// The settings of prebuilt workspaces; not paused when nobody ever set them (domain: site settings). One round trip.
 ///
 /// # Errors
 /// [`Error::Corrupt`] when the stored text is not such settings.
@@ -29,9 +29,9 @@ async fn stored(conn: &mut PgConnection) -> Result<String> {
         .map_err(|e| Error::from_sqlx("settings/prebuilds", e))
 }
 
-/// Stores the settings of prebuilt workspaces, and says whether they changed (domain 7.6, 10.8). Settings that this version
-/// does not know stay; what cannot be read is replaced. One round trip, one more when they change, and again when somebody
-/// else changes them meanwhile; of callers that make the same change at once, one changes it.
+/// Stores the settings of prebuilt workspaces, and says whether they changed (domain: site settings). Settings that
+/// this version does not know stay; what cannot be read is replaced. One round trip, one more when they change, and
+/// again when somebody else changes them meanwhile; of callers that make the same change at once, one changes it.
 #[tracing::instrument(name = "db.settings.set_prebuilds", skip_all)]
 pub async fn set_prebuilds(
     conn: &mut PgConnection,
@@ -58,7 +58,7 @@ pub async fn set_prebuilds(
 }
 
 /// How long a workspace that a chat created lives, as it was stored: a duration such as `8h`, or an empty text or zero
-/// for no end (domain 4.12; the key is that of 15, decision 14). Empty when nobody set it. One round trip.
+/// for no end (domain: site settings). Empty when nobody set it. One round trip.
 #[tracing::instrument(name = "db.settings.chat_workspace_ttl", skip_all)]
 pub async fn chat_workspace_ttl(conn: &mut PgConnection, _permit: &ReadChatSettings) -> Result<String> {
     sqlx::query_file_scalar!("queries/settings/chat_workspace_ttl.sql")

@@ -1,4 +1,4 @@
-//! Templates and their versions (domain 4.13, 4.14), as far as listings name them and workspaces are made from them.
+//! Templates and their versions (domain: templates), as far as listings name them and workspaces are made from them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Users (domain 4.8).
+//! Users (domain: users).
 
 use sqlx::PgConnection;
 
@@ -37,7 +37,7 @@ pub async fn by_username(conn: &mut PgConnection, permit: &ReadUsers, username: 
         .ok_or_else(|| Error::not_found("user", username))
 }
 
-/// The user that a person means (domain 10.6); `me` is whoever asks, if that is known. One round trip.
+/// The user that a person means (domain: users); `me` is whoever asks, if that is known. One round trip.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none, and for [`UserRef::Me`] when nobody asks.

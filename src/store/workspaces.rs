@@ -1,4 +1,4 @@
-//! Workspaces (domain 4.15).
+//! Workspaces (domain: workspaces).
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;

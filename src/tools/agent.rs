@@ -1,4 +1,4 @@
-//! Which agent a chat uses, and waiting until it can be used (domain 12.2).
+//! Which agent a chat uses, and waiting until it can be used (domain: agent choice; chat tools).
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub enum SelectionError {
     },
 }
 
-/// The agent that a chat uses: the one that is for chats, or else the first one (domain 15, decision 13). Sub-agents do
+/// The agent that a chat uses: the one that is for chats, or else the first one (domain: agent choice). Sub-agents do
 /// not count.
 pub fn choose_agent(agents: &[WorkspaceAgent]) -> Result<&WorkspaceAgent, SelectionError> {
     let mut roots: Vec<_> = agents.iter().filter(|agent| agent.parent_id.is_none()).collect();

@@ -1,4 +1,4 @@
-//! Waiting for a build, and what is said of one that failed (domain 12.2).
+//! Waiting for a build, and what is said of one that failed (domain: chat tools).
 
 use std::{error::Error as StdError, iter};
 
@@ -65,7 +65,7 @@ impl From<Denied> for BuildError {
 }
 
 /// The code of the build that failed, in the error or in what it wraps; `None` for every other error. The stored code
-/// alone decides, and never a text (domain 15, decision 2).
+/// alone decides, and never a text (domain: quota by code).
 #[must_use]
 pub fn error_code<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e JobErrorCode> {
     iter::successors(Some(error), |error| (*error).source())
@@ -169,7 +169,7 @@ impl Toolbox {
     }
 
     /// What the owner consumes and may consume now, if that is to be had: only the owner may know, not the chat daemon
-    /// (domain 12.6), and nobody waits for it long.
+    /// (domain: chat tools), and nobody waits for it long.
     async fn quota(&self, who: &Actor, organization: OrganizationId) -> Option<Quota> {
         if self.owner.0.is_nil() || organization.0.is_nil() {
             return None;

@@ -1,4 +1,4 @@
-//! `create_workspace` (domain 12.4), and the check whether the chat has a workspace already (12.5).
+//! `create_workspace` (domain: creating a workspace), and the check whether the chat has a workspace already.
 
 use std::time::Duration;
 

@@ -237,7 +237,7 @@ impl Build {
     }
 }
 
-/// Those of the version; a version of one user's own daemons is built by those of the workspace's owner (domain 3).
+/// Those of the version; a version of one user's own daemons is built by those of the workspace's owner (domain: tags).
 fn tags(version: &Tags, owner: UserId) -> Tags {
     let mut tags = version.clone();
     if tags.0.get("scope").is_some_and(|scope| scope == "user") {

@@ -128,7 +128,7 @@ impl Tool {
     }
 }
 
-/// How long the tools wait for what (domain 12.1).
+/// How long the tools wait for what (domain: chat tools).
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// For a build.
@@ -143,7 +143,7 @@ pub struct Settings {
     pub startup_timeout: Duration,
     /// From one look at the start-up scripts to the next: nobody announces how they stand.
     pub startup_poll_interval: Duration,
-    /// After so much silence an agent no longer counts as connected (domain 7.3).
+    /// After so much silence an agent no longer counts as connected (domain: agents).
     pub agent_inactive_timeout: Duration,
     /// For the numbers in the reply of a build that was over quota; without them the reply goes out then.
     pub quota_timeout: Duration,

@@ -7,7 +7,7 @@ use crate::model::WorkspaceName;
 /// So many characters, a hyphen and four digits are the longest name.
 const LONGEST_BASE: usize = 27;
 
-/// A name like the seed, with four random hexadecimal digits at its end (domain 12.4).
+/// A name like the seed, with four random hexadecimal digits at its end (domain: creating a workspace).
 pub(super) fn generate(seed: &str) -> WorkspaceName {
     let digits = Uuid::new_v4().simple().to_string();
     let name = format!("{}-{}", base(seed), &digits[..4]);

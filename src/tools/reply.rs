@@ -1,4 +1,4 @@
-//! What the tools answer (domain 12.1, 12.2).
+//! What the tools answer (domain: chat tools).
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema, transform};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! `start_workspace` (domain 12.3).
+//! `start_workspace` (domain: starting a workspace).
 
 use super::{
     AgentReadiness, ApiFailure, BuildError, CancellationToken, MAX_LOOKS, OperationError, Operations,
@@ -44,8 +44,8 @@ impl Toolbox {
                 (JobStatus::Pending | JobStatus::Running, Some(Transition::Start)) => {
                     return Ok(self.wait_for_start(&who, &workspace, &build, cancel).await);
                 }
-                // What stops the workspace, and what is being canceled, ends first; then it is started (domain 15,
-                // decisions 8 and 9).
+                // What stops the workspace, and what is being canceled, ends first; then it is started
+                // (domain: waiting before a start).
                 (JobStatus::Pending | JobStatus::Running | JobStatus::Canceling, _) => {
                     self.publish(&who, workspace.id, Some(build.id)).await;
                     match self.wait_for_build(&who, workspace.organization_id, build.id, cancel).await {

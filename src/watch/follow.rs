@@ -36,7 +36,7 @@ pub struct LogFollower {
 }
 
 impl Watcher {
-    /// Follows the logs of the job from the id `after` on; 0 for all of them (domain 10.5).
+    /// Follows the logs of the job from the id `after` on; 0 for all of them (domain: job logs).
     #[must_use]
     pub fn follow(&self, permit: ReadJobLogs, id: JobId, after: i64) -> LogFollower {
         LogFollower {

@@ -1,6 +1,6 @@
 //! Who may do what, every actor with every operation on everything: the answers are those of a table written by hand.
 //!
-//! [`POLICY`] says who may (domain 10.1, 10.6, 12.6), and shares nothing with `src/authz`. An
+//! [`POLICY`] says who may (domain: roles), and shares nothing with `src/authz`. An
 //! operation without a line in it fails a test.
 
 use std::{

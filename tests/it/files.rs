@@ -1,4 +1,4 @@
-//! Uploaded files (domain 4.10).
+//! Uploaded files (domain: files).
 
 use coderdb::{
     authz::{ReadFiles, RunJobs, UploadFiles},

@@ -1,6 +1,7 @@
 //! What keeps the folder tree the map of the code: who may use whom, and one name for one operation everywhere.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -175,6 +176,42 @@ fn every_constant_of_the_prebuilds_user_is_the_same() {
     for (file, text) in files("queries").into_iter().chain(files("migrations")) {
         for found in text.split("c42fdf75").skip(1) {
             assert!(id.strip_prefix("c42fdf75").is_some_and(|rest| found.starts_with(rest)), "{file}");
+        }
+    }
+}
+
+#[test]
+fn references_to_the_domain_name_a_heading_of_its_document() {
+    let document = fs::read_to_string(root().join("docs/domain.md")).expect("a document");
+    let headings: BTreeSet<_> =
+        document.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_lowercase).collect();
+    let known = |name: &str| headings.contains(name);
+    let is_a = |file: &str, extension: &str| Path::new(file).extension().is_some_and(|it| it == extension);
+    let mut references = 0;
+    for dir in ["src", "queries", "migrations", "tests/it", "benches", "examples"] {
+        let sources = files(dir).into_iter().filter(|(file, _)| is_a(file, "rs") || is_a(file, "sql"));
+        for (file, text) in sources.filter(|(file, _)| file != "house_rules.rs") {
+            // A reference may continue on the next line of its comment.
+            let words = text.split_whitespace().filter(|word| !["///", "//!", "//", "--"].contains(word));
+            let text = words.collect::<Vec<_>>().join(" ");
+            for reference in text.split("(domain: ").skip(1) {
+                for name in reference.split(')').next().expect("a part").split("; ") {
+                    assert!(known(name), "{dir}/{file}: docs/domain.md has no heading {name:?}");
+                    references += 1;
+                }
+            }
+            let numbered = text.split("omain ").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+            assert!(!numbered, "{dir}/{file}: name a heading of docs/domain.md, as in (domain: claims), and no number");
+        }
+    }
+    assert!(references > 200, "{references} references: how they are written has changed, so change this test, too");
+    let docs = files("docs").into_iter().filter(|(file, _)| is_a(file, "md") && !file.starts_with("adr/"));
+    for (file, text) in docs {
+        let inner = if file == "domain.md" { "](#" } else { "](domain.md#" };
+        for link in text.split(inner).skip(1) {
+            let name = link.split(')').next().expect("a part").replace('-', " ");
+            let is_there = known(&name) || document.lines().any(|line| line.to_lowercase() == format!("# {name}"));
+            assert!(is_there, "docs/{file}: docs/domain.md has no heading {name:?}");
         }
     }
 }

@@ -1,6 +1,4 @@
-//! The JSON of a provisioner job: domain 10.3, key by key.
-
-#![expect(clippy::doc_markdown, reason = "quotes the domain text to the letter")]
+//! The JSON of a provisioner job, key by key (domain: job json).
 
 use coderdb::model::{
     Job, JobDetails, JobErrorCode, JobInput, JobStatus, JobType, JobWithQueue, ProvisionerType, StorageMethod, Tags,
@@ -17,17 +15,15 @@ use crate::model::{JobRow, ListedJob, QueuedJob};
 /// What stands for every text that begins with `decode input`.
 const DECODE_INPUT: &str = "decode input";
 
-/// The JSON of a row of 5.4.
+/// The JSON of a row of a listing.
 pub fn of_listed(row: &ListedJob<'_>) -> Value {
     let mut json = of_job(row.job, row.queue_position, row.queue_size);
-    // "`worker_name` | string | omitted if empty; only 10.1 and 10.2 fill it"
     put_text(&mut json, "worker_name", &row.worker_name);
-    // "`available_workers` | array of uuid | omitted if empty"
     if !row.available_workers.is_empty() {
         let workers = row.available_workers.iter().map(|id| json!(id.to_string()));
         json.insert("available_workers".to_owned(), workers.collect());
     }
-    // "(always present; template_id is the zero UUID when there is no template […])"
+    // These are always there; without a template its id is the zero UUID.
     let mut metadata = Map::new();
     for (key, text) in [
         ("template_version_name", &row.template_version_name),
@@ -38,7 +34,7 @@ pub fn of_listed(row: &ListedJob<'_>) -> Value {
         metadata.insert(key.to_owned(), json!(text));
     }
     metadata.insert("template_id".to_owned(), json!(row.template_id.unwrap_or_default().to_string()));
-    // "`workspace_id`?, `workspace_name`?, `workspace_build_transition`?"
+    // These are left out if there is no build.
     put_text(&mut metadata, "workspace_id", &row.workspace_id.map(|id| id.to_string()).unwrap_or_default());
     put_text(&mut metadata, "workspace_name", &row.workspace_name);
     put_text(
@@ -50,7 +46,7 @@ pub fn of_listed(row: &ListedJob<'_>) -> Value {
     Value::Object(json)
 }
 
-/// The JSON of a row of 5.3: "the same object, but without worker_name, available_workers, metadata filled in".
+/// The JSON of a job that was asked for by its id: no worker name, no available workers, empty metadata.
 pub fn of_queued(row: &QueuedJob<'_>) -> Value {
     let mut json = of_job(row.job, row.queue_position, row.queue_size);
     let metadata = json!({
@@ -75,21 +71,20 @@ fn of_job(job: &JobRow, queue_position: i64, queue_size: i64) -> Map<String, Val
     always("initiator_id", json!(job.initiator_id.to_string()));
     always("type", json!(job.job_type));
     always("logs_overflowed", json!(job.logs_overflowed));
-    // "`input` | object | always: `template_version_id`?, `workspace_build_id`?, `error`?"
     let decoded = job.decoded_input();
     let mut input = Map::new();
     put_text(&mut input, "template_version_id", &text(decoded.template_version_id));
     put_text(&mut input, "workspace_build_id", &text(decoded.workspace_build_id));
     put_text(&mut input, "error", if decoded.broken { DECODE_INPUT } else { "" });
     always("input", Value::Object(input));
-    // "omitted if null"
+    // Left out when they are null.
     for (key, time) in
         [("started_at", job.started_at), ("completed_at", job.completed_at), ("canceled_at", job.canceled_at)]
     {
         put_text(&mut json, key, &time.map(rfc3339).unwrap_or_default());
     }
     put_text(&mut json, "worker_id", &text(job.worker_id));
-    // "omitted if empty"
+    // Left out when they are empty.
     put_text(&mut json, "error", job.error.as_deref().unwrap_or_default());
     put_text(&mut json, "error_code", job.error_code.as_deref().unwrap_or_default());
     json
@@ -105,7 +100,7 @@ fn text(id: Option<Uuid>) -> String {
     id.map(|id| id.to_string()).unwrap_or_default()
 }
 
-/// "`tags` | object string → string | always": a value that is no string as its JSON text, anything else as no tags.
+/// Tags: a value that is no string as its JSON text, anything else as no tags.
 fn object_of_strings(tags: &Value) -> Value {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     let pairs = tags.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), json!(text(value))));

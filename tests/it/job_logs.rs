@@ -165,7 +165,7 @@ async fn where_not_even_the_warning_fits_the_job_is_marked_and_nothing_is_stored
     assert_eq!(counter(&mut rows).await, (CAP, true));
 }
 
-/// Domain 8.3, line by line. The bytes to store, the counter, and whether it overflowed.
+/// The cap, line by line (domain: log cap). The bytes to store, the counter, and whether it overflowed.
 fn model(logged: usize, lines: &[NewJobLog]) -> (Vec<String>, usize, bool) {
     let (mut new, mut kept) = (0, Vec::new());
     for line in lines {

@@ -390,7 +390,7 @@ async fn thirty_two_daemons_take_each_job_once_and_none_is_starved_by_tags() {
 
 // Every state ----------------------------------------------------------------------------------------------------------
 
-/// The four columns that make the status (domain 4.1), and who works on the job.
+/// The four columns that make the status (domain: job status), and who works on the job.
 #[derive(Debug, Clone, Copy)]
 #[allow(clippy::struct_excessive_bools, reason = "the domain has four independent columns")]
 struct State {

@@ -1110,7 +1110,7 @@ async fn a_page_of_no_rows_is_empty_and_the_last() {
     assert_eq!(page.unwrap(), Page { rows: vec![], next: None });
 }
 
-// Quota, domain 7.1 ----------------------------------------------------------------------------------------------------
+// Quota (domain: quota) -----------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn consumption_is_the_cost_of_the_newest_build_of_each_workspace() {

@@ -1,10 +1,7 @@
-//! A slow model of the listings and of the quota, written from `domain.md` sentence by sentence.
+//! A slow model of the listings and of the quota, written from the rules of `docs/domain.md`.
 //!
 //! It works on plain rows, read with `SELECT`s that compute nothing, and shares neither code nor SQL with the library.
-//! Section numbers in comments are those of `domain.md`. Ties, which sections 5.3 and 5.4 leave open, are broken by id:
-//! ascending in queues and among workers, descending in the listing.
-
-#![expect(clippy::doc_markdown, reason = "quotes the domain text to the letter")]
+//! Ties are broken by id: ascending in queues and among workers, descending in the listing.
 
 use std::{
     cmp::Reverse,
@@ -19,7 +16,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::{Uuid, uuid};
 
-/// Section 4.8.
+/// The user who owns prebuilt workspaces (domain: users).
 pub const PREBUILDS: Uuid = uuid!("c42fdf75-3097-471c-8c33-fb52454d81c0");
 
 // The rows of the tables -----------------------------------------------------------------------------------------------
@@ -52,7 +49,7 @@ macro_rules! tables {
 }
 
 tables! {
-    /// Section 4.1. The generated `job_status` is left out: it is modelled, not read.
+    /// A job (domain: jobs). The generated `job_status` is left out: it is modelled, not read.
     JobRow, provisioner_jobs (
         "SELECT id, created_at, updated_at, started_at, canceled_at, completed_at, error, organization_id, initiator_id,
             provisioner::text, storage_method::text, type::text AS job_type, input, worker_id, file_id, tags, error_code,
@@ -80,7 +77,7 @@ tables! {
         logs_overflowed: bool,
     }
 
-    /// Section 4.4.
+    /// A daemon (domain: daemons).
     DaemonRow, provisioner_daemons (
         "SELECT id, created_at, name, provisioners::text[], tags, last_seen_at, organization_id FROM provisioner_daemons"
     ) {
@@ -93,37 +90,37 @@ tables! {
         organization_id: Uuid,
     }
 
-    /// Section 4.6.
+    /// An organization (domain: organizations).
     OrganizationRow, organizations ("SELECT id FROM organizations") {
         id: Uuid,
     }
 
-    /// Section 4.7.
+    /// A membership (domain: organizations).
     OrganizationMemberRow, organization_members ("SELECT user_id, organization_id FROM organization_members") {
         user_id: Uuid,
         organization_id: Uuid,
     }
 
-    /// Section 4.8.
+    /// A user (domain: users).
     UserRow, users ("SELECT id, deleted FROM users") {
         id: Uuid,
         deleted: bool,
     }
 
-    /// Section 4.9.
+    /// A group and its members (domain: groups).
     GroupRow, groups ("SELECT id, organization_id, quota_allowance FROM groups") {
         id: Uuid,
         organization_id: Uuid,
         quota_allowance: i32,
     }
 
-    /// Section 4.9.
+    /// A group and its members (domain: groups).
     GroupMemberRow, group_members ("SELECT user_id, group_id FROM group_members") {
         user_id: Uuid,
         group_id: Uuid,
     }
 
-    /// Section 4.13.
+    /// A template (domain: templates).
     TemplateRow, templates ("SELECT id, organization_id, deleted, name, display_name, icon FROM templates") {
         id: Uuid,
         organization_id: Uuid,
@@ -133,7 +130,7 @@ tables! {
         icon: String,
     }
 
-    /// Section 4.14.
+    /// A version of a template (domain: templates).
     VersionRow, template_versions ("SELECT id, template_id, organization_id, name FROM template_versions") {
         id: Uuid,
         template_id: Option<Uuid>,
@@ -141,7 +138,7 @@ tables! {
         name: String,
     }
 
-    /// Section 4.15.
+    /// A workspace (domain: workspaces).
     WorkspaceRow, workspaces ("SELECT id, owner_id, organization_id, deleted, name FROM workspaces") {
         id: Uuid,
         owner_id: Uuid,
@@ -150,7 +147,7 @@ tables! {
         name: String,
     }
 
-    /// Section 4.16.
+    /// A build (domain: builds).
     BuildRow, workspace_builds (
         "SELECT id, workspace_id, template_version_id, build_number, transition::text, daily_cost, job_id FROM workspace_builds"
     ) {
@@ -168,7 +165,7 @@ tables! {
 
 macro_rules! branches {
     ($($branch:ident = $sentence:literal,)*) => {
-        /// A sentence of the domain that a comparison only tests if some row makes it matter.
+        /// A rule of the domain that a comparison only tests if some row makes it matter.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Branch { $($branch,)* }
 
@@ -302,13 +299,13 @@ impl Reached {
     }
 }
 
-// Section 3: tags ------------------------------------------------------------------------------------------------------
+// Tags (domain: tags) -------------------------------------------------------------------------------------------------
 
 /// `provisioner_tagset_contains(provisioner_tags, job_tags)` of two values that are not NULL.
 pub fn tagset_contains(provisioner_tags: &Value, job_tags: &Value) -> bool {
     let untagged = serde_json::json!({"scope": "organization", "owner": ""});
     if *job_tags == untagged {
-        // "an untagged job runs only on an untagged daemon, never on a daemon with additional tags"
+        // A daemon with more tags does not take it.
         *provisioner_tags == untagged
     } else {
         jsonb_contains(provisioner_tags, job_tags)
@@ -349,10 +346,10 @@ fn jsonb_equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-// Section 4.1: the status and the input of a job -----------------------------------------------------------------------
+// The status and the input of a job (domain: jobs; job status) --------------------------------------------------------
 
 impl JobRow {
-    /// "Decision list, first match wins". A NULL error and an empty one both fall through.
+    /// The first match wins (domain: job status). A NULL error and an empty one both fall through.
     pub fn status(&self) -> &'static str {
         let error = self.error.as_deref().is_some_and(|error| !error.is_empty());
         if self.completed_at.is_some() {
@@ -374,22 +371,22 @@ impl JobRow {
         }
     }
 
-    /// 5.4: "all jobs in the database with started_at, canceled_at, completed_at and error all NULL"
+    /// Whether it counts for the position in a listing (domain: positions).
     fn waits_in_listing(&self) -> bool {
         self.started_at.is_none() && self.canceled_at.is_none() && self.completed_at.is_none() && self.error.is_none()
     }
 
-    /// 5.3 and 5.4: "initiator is prebuilds user, false first", then created_at ascending; then the id.
+    /// The queue order (domain: claims).
     fn queue_order(&self) -> (bool, OffsetDateTime, Uuid) {
         (self.initiator_id == PREBUILDS, self.created_at, self.id)
     }
 
-    /// "when the `input` object *has that key*"
+    /// The value under a key; none if `input` is no object.
     fn input_key(&self, key: &str) -> Option<&Value> {
         self.input.as_object().and_then(|object| object.get(key))
     }
 
-    /// The keys under `input` in 10.3.
+    /// The keys under `input` in the JSON (domain: job json).
     pub fn decoded_input(&self) -> DecodedInput {
         let empty = Map::new();
         let object = match &self.input {
@@ -408,7 +405,7 @@ impl JobRow {
     }
 }
 
-/// What 10.3 shows of a job's input.
+/// What the JSON shows of a job's input.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct DecodedInput {
     pub template_version_id: Option<Uuid>,
@@ -436,9 +433,9 @@ fn uuid_value(value: &Value) -> Option<Uuid> {
     (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok().map(Uuid::from_u128)).flatten()
 }
 
-// Section 5.3 ----------------------------------------------------------------------------------------------------------
+// Positions by tags (domain: positions) -------------------------------------------------------------------------------
 
-/// A row of 5.3.
+/// A job that was asked for by its id, with its position by tags (domain: positions).
 #[derive(Debug, Clone)]
 pub struct QueuedJob<'a> {
     pub job: &'a JobRow,
@@ -453,15 +450,14 @@ impl Model {
         now: OffsetDateTime,
         stale_interval: Duration,
     ) -> Vec<QueuedJob<'_>> {
-        // "Unknown ids are silently missing; empty `ids` → empty result."
+        // Ids that name nothing are left out.
         let mut requested: Vec<&JobRow> = self.provisioner_jobs.iter().filter(|job| ids.contains(&job.id)).collect();
-        // "Ordered by created_at ascending."
         requested.sort_by_key(|job| (job.created_at, job.id));
 
-        // 1. "every job in the whole database with job_status = 'pending'"
+        // 1. What waits, in all organizations.
         let pending: Vec<&JobRow> = self.provisioner_jobs.iter().filter(|job| job.status() == "pending").collect();
 
-        // 2. "DISTINCT tags of the daemons with last_seen_at not null and last_seen_at ≥ now − interval"
+        // 2. The distinct tag sets of the daemons that are online.
         let online: Vec<&DaemonRow> = self
             .provisioner_daemons
             .iter()
@@ -486,7 +482,7 @@ impl Model {
             }
         }
 
-        // 3. "online tag sets that can serve at least one requested job"
+        // 3. Those that can serve one of the jobs that were asked for.
         let relevant: Vec<&Value> =
             tag_sets.into_iter().filter(|tags| requested.iter().any(|job| tagset_contains(tags, &job.tags))).collect();
         self.reached.note(
@@ -494,7 +490,7 @@ impl Model {
             !requested.is_empty() && online.iter().any(|d| !relevant.iter().any(|tags| jsonb_equal(tags, &d.tags))),
         );
 
-        // 4. "For each relevant tag set T, take pending jobs that T can serve; rank them […] and count them."
+        // 4. The queue of each: what waits and it can serve.
         let queues: Vec<(&Value, Vec<&JobRow>)> = relevant
             .into_iter()
             .map(|tags| {
@@ -507,8 +503,7 @@ impl Model {
             })
             .collect();
 
-        // 5. "queue_position = the minimum rank over all T that can serve it; queue_size = the maximum count over those
-        //    T. If there is none […] both are 0."
+        // 5. The best position and the longest queue.
         requested
             .into_iter()
             .map(|job| {
@@ -547,9 +542,9 @@ impl Model {
     }
 }
 
-// Section 5.4 ----------------------------------------------------------------------------------------------------------
+// The listing (domain: listings) --------------------------------------------------------------------------------------
 
-/// A row of 5.4, with nulls folded.
+/// A row of the listing (domain: listings), with an empty name for none.
 #[derive(Debug, Clone)]
 pub struct ListedJob<'a> {
     pub job: &'a JobRow,
@@ -572,7 +567,7 @@ pub struct ListedJob<'a> {
 impl Model {
     /// All jobs of an organization with everything that is shown of them, newest first.
     pub fn organization(&self, organization: Uuid) -> Vec<ListedJob<'_>> {
-        // "Neither tags, daemons, nor organizations matter."
+        // One queue for everything that waits anywhere.
         let mut queue: Vec<&JobRow> = self.provisioner_jobs.iter().filter(|job| job.waits_in_listing()).collect();
         queue.sort_by_key(|job| job.queue_order());
         for pair in queue.windows(2) {
@@ -586,11 +581,9 @@ impl Model {
         let mut rows: Vec<ListedJob<'_>> = self
             .provisioner_jobs
             .iter()
-            // "organization_id | never inactive | equality"
             .filter(|job| job.organization_id == organization)
             .map(|job| self.listed(job, &queue))
             .collect();
-        // "created_at descending (newest first)"
         rows.sort_by_key(|row| Reverse((row.job.created_at, row.job.id)));
         self.reached
             .note(Branch::ListTie, rows.windows(2).any(|pair| pair[0].job.created_at == pair[1].job.created_at));
@@ -598,39 +591,36 @@ impl Model {
     }
 
     fn listed<'a>(&'a self, job: &'a JobRow, queue: &[&JobRow]) -> ListedJob<'a> {
-        // "row number over the *global* pending set […]; 0 when the job is not pending"
         let queue_position = queue.iter().position(|queued| queued.id == job.id).map_or(0, |index| number(index) + 1);
-        // "the same value on every row, also on rows that are not pending"
+        // In every row, also of a job that does not wait.
         let queue_size = number(queue.len());
 
         let build = self.build(job);
-        // "id = build.workspace_id AND same organization as the job"
+        // Another organization's names are not shown: of no workspace, version or template.
         let workspace = self.workspaces.iter().find(|workspace| {
             let this = build.is_some_and(|build| build.workspace_id == workspace.id);
             let same = workspace.organization_id == job.organization_id;
             self.reached.note(Branch::WorkspaceOtherOrganization, this && !same);
             this && same
         });
-        // "id = input.template_version_id when `input` has that key, else build.template_version_id"
+        // The key decides, also if its value names nothing.
         let version_id = match job.input_key("template_version_id") {
             Some(value) => uuid_value(value),
             None => build.map(|build| build.template_version_id),
         };
-        // "AND same organization"
         let version = self.template_versions.iter().find(|version| {
             let this = version_id == Some(version.id);
             let same = version.organization_id == job.organization_id;
             self.reached.note(Branch::VersionOtherOrganization, this && !same);
             this && same
         });
-        // "id = version.template_id AND same organization"
         let template = self.templates.iter().find(|template| {
             let this = version.is_some_and(|version| version.template_id == Some(template.id));
             let same = template.organization_id == job.organization_id;
             self.reached.note(Branch::TemplateOtherOrganization, this && !same);
             this && same
         });
-        // "id = job.worker_id"
+        // By its id alone.
         let worker = self.provisioner_daemons.iter().find(|daemon| job.worker_id == Some(daemon.id));
 
         let row = ListedJob {
@@ -638,7 +628,6 @@ impl Model {
             queue_position,
             queue_size,
             available_workers: self.available_workers(job),
-            // "→ '' when absent. template_id, workspace_id, workspace_build_transition stay NULL."
             template_version_name: version.map(|version| version.name.clone()).unwrap_or_default(),
             template_id: template.map(|template| template.id),
             template_name: template.map(|template| template.name.clone()).unwrap_or_default(),
@@ -671,8 +660,7 @@ impl Model {
         row
     }
 
-    /// "id = input.workspace_build_id when the `input` object *has that key*; otherwise no build". A value that is no
-    /// UUID is none: one broken input must not fail the listing.
+    /// The build that the input names. A value that is no UUID names none: one broken input must not fail the listing.
     fn build(&self, job: &JobRow) -> Option<&BuildRow> {
         let value = job.input_key("workspace_build_id");
         let id = value.and_then(uuid_value);
@@ -694,23 +682,20 @@ impl Model {
         build
     }
 
-    /// "the ids of the daemons, ordered by daemon created_at ascending, for which all hold: […]"
+    /// The eligible daemons, the oldest first, of a job that has not started (domain: listings).
     fn available_workers(&self, job: &JobRow) -> Vec<Uuid> {
         let mut workers: Vec<&DaemonRow> = self
             .provisioner_daemons
             .iter()
             .filter(|daemon| {
-                // "the job has started_at NULL"
                 let waits = job.started_at.is_none();
-                // "same organization"
                 let same = daemon.organization_id == job.organization_id;
-                // "job.provisioner is in the daemon's provisioners"
                 let able = daemon.provisioners.contains(&job.provisioner);
                 let fits = tagset_contains(&daemon.tags, &job.tags);
                 self.note_tags(&daemon.tags, &job.tags);
                 self.reached.note(Branch::WorkerOtherOrganization, waits && !same && able && fits);
                 self.reached.note(Branch::WorkerOtherProvisioner, waits && same && !able && fits);
-                // "There is no freshness (last_seen_at) condition."
+                // Online or not.
                 self.reached.note(Branch::WorkersStale, waits && same && able && fits && daemon.last_seen_at.is_none());
                 waits && same && able && fits
             })
@@ -759,7 +744,7 @@ impl Model {
         }
     }
 
-    /// The rows that pass every filter; "Queue numbers are computed before filters".
+    /// The rows that pass every filter, with the positions from before.
     pub fn filtered<'a>(&self, rows: &[ListedJob<'a>], filter: &JobFilter) -> Vec<ListedJob<'a>> {
         let kept: Vec<ListedJob<'a>> = rows
             .iter()
@@ -803,7 +788,6 @@ impl Model {
                 cut > 0 && rest.first().is_some_and(|row| row.job.created_at == after.created_at),
             );
         }
-        // "limit | NULL | maximum number of rows"
         let limit = page.limit.map_or(rest.len(), |limit| limit as usize);
         let shown: Vec<ListedJob<'a>> = rest.iter().take(limit).cloned().collect();
         let more = rest.len() > shown.len();
@@ -819,7 +803,7 @@ impl Model {
     }
 }
 
-/// What each filter says of a row; the table "Filters (conjunction)" and the documentation of [`JobFilter`].
+/// What each filter says of a row, as the documentation of [`JobFilter`] has it.
 fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 23] {
     let job = row.job;
     let code = |codes: &[JobErrorCode]| codes.iter().any(|code| job.error_code.as_deref() == Some(code.as_str()));
@@ -828,14 +812,11 @@ fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 23] {
     let untagged = jsonb_equal(&job.tags, &serde_json::json!({"scope": "organization", "owner": ""}));
     let has_tag = |(key, value): &(String, String)| job.tags.get(key) == Some(&Value::String(value.clone()));
     [
-        // "ids | empty or null array | id in list"
         (Branch::IdsDropped, filter.ids.is_empty() || filter.ids.iter().any(|id| id.0 == job.id)),
-        // "status | empty or null array | job_status in list"
         (
             Branch::StatusDropped,
             filter.status.is_empty() || filter.status.iter().any(|status| status.as_str() == job.status()),
         ),
-        // "tags | JSON `null` | provisioner_tagset_contains(job.tags, filter)"
         (
             Branch::TagsDropped,
             filter.tags.as_ref().is_none_or(|tags| {
@@ -846,7 +827,6 @@ fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 23] {
         // Terms: each must hold, and several together mean no more than that.
         (Branch::HasTagsDropped, filter.has_tags.iter().all(has_tag)),
         (Branch::UntaggedDropped, !filter.untagged || untagged),
-        // "initiator_id | zero UUID | equality"
         (
             Branch::InitiatorDropped,
             filter.initiator.is_none_or(|initiator| initiator.0.is_nil() || initiator.0 == job.initiator_id),
@@ -877,12 +857,10 @@ fn verdicts(row: &ListedJob<'_>, filter: &JobFilter) -> [(Branch, bool); 23] {
     ]
 }
 
-// Section 7.1 ----------------------------------------------------------------------------------------------------------
+// Quota (domain: quota) -----------------------------------------------------------------------------------------------
 
 impl Model {
-    /// 4.9: "the UNION (duplicates removed) of (a) explicit (group_id, user_id) pairs and (b) for every organization
-    /// member the pair (organization_id as group_id, user_id); joined to users and groups; only users with deleted =
-    /// false"
+    /// The members of groups, each once: those that are stored, and those of Everyone (domain: groups).
     fn group_members_expanded(&self) -> BTreeSet<(Uuid, Uuid)> {
         let explicit = self.group_members.iter().map(|member| (member.group_id, member.user_id));
         let implied = self.organization_members.iter().map(|member| (member.organization_id, member.user_id));
@@ -896,8 +874,7 @@ impl Model {
             .collect()
     }
 
-    /// GetQuotaAllowanceForUser: "sum of groups.quota_allowance over the distinct groups of that organization in which
-    /// the user is a member according to `group_members_expanded` […]; 0 when there are none".
+    /// The budget (domain: quota).
     pub fn quota_allowance(&self, user: Uuid, organization: Uuid) -> i64 {
         let members = self.group_members_expanded();
         let member = self.organization_members.iter().any(|m| (m.organization_id, m.user_id) == (organization, user));
@@ -916,8 +893,7 @@ impl Model {
             .sum()
     }
 
-    /// GetQuotaConsumedForUser: "for every workspace with that owner and organization and deleted = false, take the
-    /// build with the highest build_number; sum their daily_cost; 0 when none".
+    /// What is consumed (domain: quota).
     pub fn quota_consumed(&self, owner: Uuid, organization: Uuid) -> i64 {
         self.workspaces
             .iter()

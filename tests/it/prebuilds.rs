@@ -1,4 +1,4 @@
-//! The queue of prebuilt workspaces (domain 7.7).
+//! The queue of prebuilt workspaces (domain: prebuilds).
 
 use std::{num::NonZeroU32, time::Duration};
 

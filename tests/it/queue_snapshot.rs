@@ -100,7 +100,7 @@ impl At<'_> {
         daemon.last_seen_at.is_some_and(|seen| self.now - seen <= self.stale)
     }
 
-    /// Domain 4.4: "busy when there is a job with `worker_id` = daemon id, same organization, `completed_at` IS NULL"
+    /// Whether it took a job that has not ended (domain: daemons).
     fn is_busy(&self, daemon: &DaemonRow) -> bool {
         self.model.provisioner_jobs.iter().any(|job| {
             job.worker_id == Some(daemon.id)
@@ -121,7 +121,7 @@ impl At<'_> {
         counts
     }
 
-    /// Domain 5.1: all that a daemon could take, in the order in which it would.
+    /// All that a daemon could take, in the order in which it would (domain: claims).
     fn claims(&self, daemon: &DaemonRow) -> Vec<&JobRow> {
         let mut claims: Vec<_> =
             self.model.provisioner_jobs.iter().filter(|job| waits(job) && may_take(daemon, job)).collect();
@@ -237,12 +237,12 @@ fn alike_why(why: WhyWaiting) -> WhyWaiting {
     }
 }
 
-/// Domain 5.1: "`started_at` IS NULL", "`completed_at` IS NULL"
+/// Whether a daemon could take it (domain: claims).
 fn waits(job: &JobRow) -> bool {
     job.started_at.is_none() && job.completed_at.is_none()
 }
 
-/// Domain 5.1: organization, provisioner, tags.
+/// Whether it is one for this daemon (domain: claims).
 fn may_take(daemon: &DaemonRow, job: &JobRow) -> bool {
     daemon.organization_id == job.organization_id
         && daemon.provisioners.contains(&job.provisioner)

@@ -1,4 +1,4 @@
-//! The quota commit (domain 8.4): its rule, its scope, and its races.
+//! The quota commit (domain: quota commit): its rule, its scope, and its races.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -253,7 +253,7 @@ async fn end(conn: &mut PgConnection, n: u32, error: &str) {
     .await;
 }
 
-/// Section 8.4, with its correction in section 16, over what has happened to one owner.
+/// The rule of the commit (domain: quota commit) over what has happened to one owner.
 #[derive(Default)]
 struct Model {
     budget: i64,
@@ -276,8 +276,7 @@ impl Model {
     fn commit(&mut self, workspace: u32, number: usize, cost: i64) -> (bool, i64, i64) {
         let consumed = self.consumed();
         let Workspace { costs, succeeded, .. } = &self.workspaces[&workspace];
-        // "with the last earlier build of the workspace that has a `daily_cost` above 0 or a succeeded job; not raising it
-        // passes, an equal cost included"
+        // Not costing more passes, an equal cost included (domain: commit comparison).
         let before = (0..number - 1).rev().find(|place| costs[*place] > 0 || succeeded.contains(place));
         let net_increase = before.is_none_or(|place| cost > costs[place]);
         let new_consumed = consumed + cost;

@@ -15,7 +15,7 @@ use crate::model::PREBUILDS;
 /// The time at which every random database is looked at.
 pub const NOW: OffsetDateTime = datetime!(2026-05-07 12:00:00.25 UTC);
 
-/// The stale interval of domain 4.4.
+/// The stale interval (domain: daemons).
 pub const STALE: Duration = Duration::seconds(90);
 
 /// Inserts rows that all have the same keys, which are the names of the columns.
@@ -275,7 +275,7 @@ fn input(rng: &mut Rng, builds: &[Uuid], versions: &[Uuid], own: Option<Uuid>) -
     }
 }
 
-/// The columns that decide on a job's status: often all null, else one of the combinations of domain 4.1.
+/// The columns that decide on a job's status: often all null, else one of their combinations (domain: job status).
 fn state(rng: &mut Rng) -> Value {
     let waits = often(rng, 0.45);
     let null_or_time = |rng: &mut Rng| (!waits && rng.bool()).then(|| at(time(rng)));

@@ -43,7 +43,7 @@ fn sometimes(rng: &mut Rng, at: OffsetDateTime) -> Option<OffsetDateTime> {
     rng.bool().then_some(at)
 }
 
-/// The columns that decide on a status: all sixteen combinations of domain 4.1, the empty error twice.
+/// The columns that decide on a status: all sixteen combinations (domain: job status), the empty error twice.
 fn lived(rng: &mut Rng, waits: f64) -> [Option<OffsetDateTime>; 3] {
     if often(rng, waits) { [None; 3] } else { [0; 3].map(|_| sometimes(rng, NOW)) }
 }
@@ -52,7 +52,7 @@ fn error(rng: &mut Rng) -> Option<String> {
     one(rng, &[None, None, None, Some(""), Some(" "), Some("failed"), Some("insufficient quota")]).map(str::to_owned)
 }
 
-// The queue (domain 5.3, 5.4) ------------------------------------------------------------------------------------------
+// The queue (domain: positions) ---------------------------------------------------------------------------------------
 
 fn job(rng: &mut Rng) -> JobRow {
     let waits = often(rng, 0.7);
@@ -149,7 +149,7 @@ async fn store_queue(conn: &mut PgConnection, model: &Model) {
     .expect("the queue");
 }
 
-/// What a queue has to be like for a rule of 5.3 or 5.4 to matter.
+/// What a queue has to be like for a rule of the positions to matter.
 const QUEUES: &[Branch] = &[
     Branch::UntaggedMatch,
     Branch::UntaggedRefused,
@@ -248,7 +248,7 @@ fn places_sizes_and_workers_in_random_queues_are_those_of_the_model() {
     });
 }
 
-// Tags (domain 3) ------------------------------------------------------------------------------------------------------
+// Tags (domain: tags) -------------------------------------------------------------------------------------------------
 
 /// Tags of a daemon or a job that differ in a pair or none from others: most sets of strings meet.
 fn tag_set(rng: &mut Rng) -> Tags {
@@ -323,7 +323,7 @@ fn the_tag_function_is_the_rule() {
         for ((seed, (daemon, job)), actual) in seeds.iter().zip(&pairs).zip(actual) {
             let _seed = Seed(*seed);
             let both = daemon.as_ref().zip(job.as_ref());
-            // "NULL either side – NULL – treat as no match"
+            // Null on either side is no match.
             assert_eq!(actual, both.map(|(daemon, job)| tagset_contains(daemon, job)), "{daemon:?} {job:?}");
             classes.note("the daemon had no tags at all", daemon.is_none() && job.is_some());
             classes.note("the job had no tags at all", job.is_none() && daemon.is_some());
@@ -414,7 +414,7 @@ fn whoever_asks_what_fits_together_gets_the_answer_of_the_rule() {
     });
 }
 
-// Quota (domain 7.1, 8.4) ----------------------------------------------------------------------------------------------
+// Quota (domain: quota; quota commit) ---------------------------------------------------------------------------------
 
 const BIG: i32 = i32::MAX;
 
@@ -540,7 +540,7 @@ fn before(builds: &Builds, number: i32) -> Option<&(Uuid, i32, bool)> {
     builds.range(..number).rev().map(|(_, build)| build).find(|build| counts(Some(build)))
 }
 
-/// A build that asks to be committed, and all that decides on it (domain 8.4).
+/// A build that asks to be committed, and all that decides on it (domain: quota commit).
 struct Commit {
     job: Uuid,
     build: Uuid,
@@ -648,14 +648,14 @@ impl Commit {
         newest.map(|(_, cost, _)| i64::from(*cost)).sum()
     }
 
-    /// Section 8.4, step 3: whether it is accepted, and what is consumed then.
+    /// Whether it is accepted, and what is consumed then (domain: quota commit).
     fn decision(&self, classes: &Classes) -> (bool, i64) {
         let (workspace, number) = self.place;
         let (deleted, builds) = &self.workspaces[workspace];
         let previous = before(builds, number);
         let (cost, previous) = (i64::from(self.cost), previous.map(|(_, cost, _)| i64::from(*cost)));
-        // Section 16: "with the last earlier build of the workspace that has a `daily_cost` above 0 or a succeeded job; not
-        // raising it passes, an equal cost included". Where there is none, everything is a raise.
+        // An equal cost passes. Where there is nothing to compare with, everything is a raise
+        // (domain: commit comparison).
         let net_increase = previous.is_none_or(|previous| cost > previous);
         let new_consumed = self.by_others() + cost;
         let over = new_consumed > self.budget;
@@ -728,7 +728,7 @@ fn random_builds_are_let_through_by_the_quota_as_the_model_says() {
     });
 }
 
-// Logs (domain 8.3) ----------------------------------------------------------------------------------------------------
+// Logs (domain: log cap) ----------------------------------------------------------------------------------------------
 
 const CAP: usize = LIMIT as usize;
 
@@ -821,17 +821,17 @@ struct Capped {
     answer: &'static str,
 }
 
-/// Section 8.3, line by line; by 15, decision 7, for agents too.
+/// The cap, line by line (domain: log cap; last line of agent logs).
 fn capped(logged: usize, overflowed: bool, lines: &[(&str, LogLevel)], message: &str) -> Capped {
-    // 1. "If `logs_overflowed` is already true for the job: drop all of them silently."
+    // 1. What has overflowed takes nothing more.
     if overflowed {
         return Capped { kept: vec![], logged, overflowed, answer: "dropped" };
     }
-    // 2. "walk the lines in order with a running total `new`"
+    // 2. The lines in order, with what they come to so far.
     let (mut new, mut kept, mut overflowed) = (0, Vec::new(), false);
     for (output, level) in lines {
         if logged + new + message.len() + output.len() > CAP {
-            // 3. "replace that line's level with `warn` and its output with the overflow message"
+            // 3. The first line that does not fit becomes the last one.
             overflowed = true;
             new += message.len();
             kept.push((message.to_owned(), LogLevel::Warn));
@@ -840,7 +840,7 @@ fn capped(logged: usize, overflowed: bool, lines: &[(&str, LogLevel)], message: 
         new += output.len();
         kept.push((cut(output, 1024), *level));
     }
-    // 4. "If the CHECK fires: set logs_overflowed = true and return normally without inserting anything."
+    // 4. Not even that fits: the flag alone is set.
     if logged + new > CAP {
         return Capped { kept: vec![], logged, overflowed: true, answer: "full" };
     }
@@ -932,7 +932,7 @@ fn random_lines_at_the_cap_of_a_job_are_stored_as_the_model_says() {
                     output: output.clone(),
                 })
                 .collect();
-            // "stage, source and time kept"
+            // It keeps its stage, source and time.
             let expected: Vec<NewJobLog> = batch
                 .lines
                 .iter()
@@ -1023,7 +1023,7 @@ fn random_lines_at_the_cap_of_an_agent_are_stored_as_the_model_says() {
     });
 }
 
-// Agents (domain 7.3) --------------------------------------------------------------------------------------------------
+// Agents (domain: agents) ---------------------------------------------------------------------------------------------
 
 /// What decides on the status of an agent.
 #[derive(Debug)]
@@ -1037,7 +1037,7 @@ struct Connection {
     inactive_timeout: Duration,
 }
 
-/// "pure function of row, now, inactive timeout"; what has connected has a last time, by default the first.
+/// What the row, the time and the tolerated silence say; what has connected has a last time, by default the first.
 fn status(agent: &Connection, classes: &Classes) -> &'static str {
     let whole = |duration: time::Duration| duration.whole_microseconds();
     let timeout = i128::from(agent.timeout_seconds) * 1_000_000;
@@ -1047,7 +1047,7 @@ fn status(agent: &Connection, classes: &Classes) -> &'static str {
         classes.note("the agent is just in time", timeout > 0 && age == timeout);
         classes.note("the agent may take for ever", timeout == 0 && age > 0);
         classes.note("a negative time-out is none", timeout < 0 && age > 0);
-        // 1. "if connection_timeout_seconds > 0 and now − created_at > that many seconds"
+        // 1. It never connected: has it had long enough?
         return if timeout > 0 && age > timeout { "timeout" } else { "connecting" };
     };
     let last = agent.last_connected_at.unwrap_or(first);
@@ -1059,11 +1059,11 @@ fn status(agent: &Connection, classes: &Classes) -> &'static str {
     );
     classes.note("its last sign is in the future", agent.now < last);
     classes.note("only its first sign is known", agent.last_connected_at.is_none());
-    // 2. "disconnected_at ≥ last_connected_at"
+    // 2. It hung up.
     if agent.disconnected_at.is_some_and(|at| at >= last) {
         return "disconnected";
     }
-    // 3. "now − last_connected_at > inactive timeout"
+    // 3. It is silent.
     if whole(agent.now - last) > inactive { "disconnected" } else { "connected" }
 }
 
@@ -1124,7 +1124,7 @@ fn random_agents_are_connected_when_the_model_says_so() {
     });
 }
 
-// Jobs (domain 4.1) ----------------------------------------------------------------------------------------------------
+// Jobs (domain: job status) -------------------------------------------------------------------------------------------
 
 #[test]
 fn random_jobs_have_the_status_that_the_model_says() {

@@ -1,4 +1,4 @@
-//! The quota step of a runner (domain 8.4): what it logs, what it fails, and what it leaves alone.
+//! The quota step of a runner (domain: quota step): what it logs, what it fails, and what it leaves alone.
 
 use coderdb::{
     authz::{Actor, RunJobs, System},

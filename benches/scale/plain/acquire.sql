@@ -1,4 +1,4 @@
--- Domain 5.1. $1 the time, $2 the daemon, $3 its organization, $4 its provisioners, $5 its tags.
+-- A claim (domain: claims). $1 the time, $2 the daemon, $3 its organization, $4 its provisioners, $5 its tags.
 UPDATE provisioner_jobs
 SET started_at = $1, updated_at = $1, worker_id = $2
 WHERE id = (

@@ -1,4 +1,5 @@
--- Domain 5.3 as it stands there. $1 ids; a daemon is online when it was seen at $2 or later.
+-- Positions by tags, step by step as they are defined (domain: positions). $1 ids; a daemon is online when it was seen at $2 or
+-- later.
 WITH pending AS (
     SELECT id, created_at, initiator_id, tags FROM provisioner_jobs WHERE job_status = 'pending'
 ),

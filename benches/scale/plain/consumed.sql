@@ -1,4 +1,4 @@
--- Domain 7.1: what the owner $1 consumes in the organization $2.
+-- What the owner $1 consumes in the organization $2 (domain: quota).
 SELECT coalesce(sum(latest.daily_cost), 0)::bigint
 FROM (
     SELECT DISTINCT ON (b.workspace_id) b.daily_cost

@@ -1,5 +1,5 @@
--- Domain 5.4 as it stands there. $1 organization, $2 ids, $3 statuses, $4 tags, $5 initiator, $6 limit; and, as the layer
--- has them, $7 template, $8 workspace and $9 transition.
+-- The listing, as it is defined (domain: listings). $1 organization, $2 ids, $3 statuses, $4 tags, $5 initiator, $6 limit; and,
+-- as the layer has them, $7 template, $8 workspace and $9 transition.
 WITH pending AS (
     SELECT
         id,

@@ -131,7 +131,7 @@ async fn end(database: Database, ended: Option<Ended>, code: ExitCode) -> Result
 /// What failed, where one job is named.
 const WHAT: &str = "cancel provisioner job";
 
-/// One job, with the words of domain 11.1.
+/// One job, in the words of Coder's command line (domain: command line).
 async fn one(
     mut database: Database,
     organization: &Organization,

@@ -39,7 +39,7 @@ pub(super) fn condition(filter: &JobFilter) -> Condition {
         and(Expr::cust_with_expr(applies, any));
     }
     if let Some(tags) = &filter.tags {
-        // Domain 3: the exact untagged set means exactly untagged jobs; all others mean jobs with at least these tags.
+        // The exact untagged set means exactly untagged jobs; all others mean jobs with at least these (domain: tags).
         let operator = if *tags == Tags::untagged() { "=" } else { "@>" };
         and(Expr::cust_with_expr(format!("j.tags {operator} $1"), jsonb(tags)));
     }

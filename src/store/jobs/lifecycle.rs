@@ -1,4 +1,4 @@
-//! The steps of a job's life (domain 5.1, 5.2, 5.5, 8).
+//! The steps of a job's life (domain: new jobs; claims; worker messages; ending a job; canceling).
 //!
 //! A statement that decides on a job locks its row, decides and writes at once, and returns the row also where it
 //! refuses: no row can only mean that there is no such job in the scope of the permit.
@@ -50,8 +50,9 @@ impl From<JobRow> for Job {
     }
 }
 
-/// Puts a job into the queue and returns it: pending, with the permit's organization, initiator and subject (domain 5.5).
-/// The job of a build is put there by [`builds::create`](crate::store::builds::create). One round trip.
+/// Puts a job into the queue and returns it: pending, with the permit's organization, initiator and subject
+/// (domain: new jobs). The job of a build is put there by [`builds::create`](crate::store::builds::create). One round
+/// trip.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such organization or it is deleted, when it has not the version to plan, or that may not be read, when the
@@ -93,7 +94,7 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
 }
 
 /// The jobs of the organization with these ids, in any order, without what their queue looks like, which costs more; ids
-/// that are not there are left out (domain 5.2). One round trip, no locks.
+/// that are not there are left out (domain: listings). One round trip, no locks.
 #[tracing::instrument(name = "db.jobs.by_ids", skip_all)]
 pub async fn by_ids(conn: &mut PgConnection, permit: &ReadJobs, ids: &[JobId]) -> Result<Vec<Job>> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
@@ -104,8 +105,8 @@ pub async fn by_ids(conn: &mut PgConnection, permit: &ReadJobs, ids: &[JobId]) -
     Ok(rows.into_iter().map(Job::from).collect())
 }
 
-/// The jobs of the organization that were created strictly later, oldest first; for telemetry (domain 5.2). One round
-/// trip, no locks. There is no limit: ask for short times.
+/// The jobs of the organization that were created strictly later, oldest first; for telemetry (domain: listings). One
+/// round trip, no locks. There is no limit: ask for short times.
 #[tracing::instrument(name = "db.jobs.created_after", skip_all)]
 pub async fn created_after(conn: &mut PgConnection, permit: &ReadJobs, after: OffsetDateTime) -> Result<Vec<Job>> {
     let after = input::time("after", after)?;
@@ -116,8 +117,8 @@ pub async fn created_after(conn: &mut PgConnection, permit: &ReadJobs, after: Of
     Ok(rows.into_iter().map(Job::from).collect())
 }
 
-/// One job of the organization, locked until the caller's transaction ends (domain 5.2). One round trip; waits for
-/// whoever holds the row.
+/// One job of the organization, locked until the caller's transaction ends (domain: listings). One round trip; waits
+/// for whoever holds the row.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none, or it belongs to another organization.
@@ -132,7 +133,7 @@ pub async fn get_with_lock(conn: &mut PgConnection, permit: &LockJobs, id: JobId
 }
 
 /// One job of the organization, locked until the caller's transaction ends; `None` when somebody else holds the row, or
-/// when there is none (domain 5.2). One round trip; never waits.
+/// when there is none (domain: listings). One round trip; never waits.
 #[tracing::instrument(name = "db.jobs.get_for_update_skip_locked", skip_all)]
 pub async fn get_for_update_skip_locked(conn: &mut PgConnection, permit: &LockJobs, id: JobId) -> Result<Option<Job>> {
     let row =
@@ -144,9 +145,9 @@ pub async fn get_for_update_skip_locked(conn: &mut PgConnection, permit: &LockJo
 }
 
 /// The first job that the daemon can take, now its own: jobs of people before those of the prebuilds user, then the
-/// oldest; `None` when there is nothing to do (domain 5.1). Asked again, it takes another one: a job whose taker never
-/// learned of it is left to the [reaper](super::reap). One round trip, which costs the same however many jobs wait; locks
-/// only the job that it takes, and passes over those that others are taking.
+/// oldest; `None` when there is nothing to do (domain: claims). Asked again, it takes another one: a job whose taker
+/// never learned of it is left to the [reaper](super::reap). One round trip, which costs the same however many jobs
+/// wait; locks only the job that it takes, and passes over those that others are taking.
 #[tracing::instrument(name = "db.jobs.acquire", skip_all)]
 pub async fn acquire(
     conn: &mut PgConnection,
@@ -194,7 +195,7 @@ pub async fn acquire_batch(
 }
 
 /// A sign of life of the daemon that works on the job; it learns whether somebody asked for the job to be canceled
-/// (domain 8.2). One round trip; locks the job. The sign of life never goes backwards.
+/// (domain: worker messages). One round trip; locks the job. The sign of life never goes backwards.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
@@ -221,8 +222,9 @@ pub async fn update(
 }
 
 /// Ends a job of the daemon's without an error: it has succeeded, or is canceled when somebody had asked for that
-/// (domain 5.5, 8.1). A delete that has succeeded deletes its workspace. With what Terraform knows of what a build did; `None` leaves what is stored, and a job that is not
-/// for a build stores nothing. One round trip; locks the job, and its build when that changes.
+/// (domain: ending a job). A delete that has succeeded deletes its workspace. With what Terraform knows of what a build
+/// did; `None` leaves what is stored, and a job that is not for a build stores nothing. One round trip; locks the job,
+/// and its build when that changes.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
@@ -237,10 +239,10 @@ pub async fn complete(
     end(conn, permit, id, now, Failure { provisioner_state, ..Failure::default() }, None).await
 }
 
-/// Ends a job of the daemon's with an error (domain 8.5). A NUL in it is stored as `\0`, and where the encoding of the
-/// database lacks a character, all that is not ASCII as `?`. An empty error is none: the job ends as by [`complete`]. The
-/// build of a prebuilt workspace loses its deadline, which it has only once it is claimed. One round trip; locks the
-/// job, and its build when that changes.
+/// Ends a job of the daemon's with an error (domain: ending a job). A NUL in it is stored as `\0`, and where the
+/// encoding of the database lacks a character, all that is not ASCII as `?`. An empty error is none: the job ends as by
+/// [`complete`]. The build of a prebuilt workspace loses its deadline, which it has only once it is claimed. One round
+/// trip; locks the job, and its build when that changes.
 ///
 /// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes: [`fail_over_quota`] sets it.
 ///
@@ -258,7 +260,7 @@ pub async fn fail(
 }
 
 /// Ends the job of a build whose quota commit was rejected, with the error text `insufficient quota` and the code
-/// `INSUFFICIENT_QUOTA` (domain 8.4). Nothing else sets that code. One round trip; locks the job.
+/// `INSUFFICIENT_QUOTA` (domain: quota step). Nothing else sets that code. One round trip; locks the job.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
@@ -324,8 +326,9 @@ async fn end_once(
     .await
 }
 
-/// Asks for a job to be canceled: one that nobody took ends at once, one that runs when its daemon notices (domain 8.6,
-/// 10.4). With `expected`, only if that is its status. One round trip; locks the job, and waits for whoever holds it.
+/// Asks for a job to be canceled: one that nobody took ends at once, one that runs when its daemon notices
+/// (domain: canceling). With `expected`, only if that is its status. One round trip; locks the job, and waits for
+/// whoever holds it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or the permit does not reach it.

@@ -1,4 +1,4 @@
-//! Listing jobs (domain 5.3, 5.4): by filter, by ids, and how many there are.
+//! Listing jobs (domain: listings; positions): by filter, by ids, and how many there are.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use crate::{
     store::{Error, Result, StoredJson, Text, Timestamp, input},
 };
 
-/// The jobs of the organization that pass the filter, newest first, with their details (domain 5.4). One round trip,
-/// one snapshot, no locks; the queue numbers cost the same however many jobs wait.
+/// The jobs of the organization that pass the filter, newest first, with their details (domain: listings). One round
+/// trip, one snapshot, no locks; the queue numbers cost the same however many jobs wait.
 ///
 /// The queue numbers are computed before the filter: a filtered listing shows real positions. Jobs of one moment come
 /// in descending order of their ids.
@@ -115,7 +115,7 @@ pub async fn count_by_tags(conn: &mut PgConnection, permit: &ReadJobs, filter: &
     Ok(counts.collect())
 }
 
-/// One job of the organization with its details (domain 10.2). One round trip; costs what [`list`] costs.
+/// One job of the organization with its details (domain: listings). One round trip; costs what [`list`] costs.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none, or it belongs to another organization.
@@ -131,7 +131,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Resul
 }
 
 /// These jobs of the organization with their place in the queue, oldest first; ids without one are left out
-/// (domain 5.3).
+/// (domain: positions).
 ///
 /// A daemon counts when it was seen within `stale_interval` before `now`, usually
 /// [`STALE_INTERVAL`](super::STALE_INTERVAL). One round trip,

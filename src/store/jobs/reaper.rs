@@ -1,4 +1,4 @@
-//! Ending jobs that hang or that nobody takes (domain 8.7).
+//! Ending jobs that hang or that nobody takes (domain: reaping).
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub const HUNG_AFTER: Duration = Duration::from_mins(5);
 pub const REAPED_PER_RUN: u32 = 10;
 
 /// Jobs without a sign of life for [`PENDING_AFTER`] or [`HUNG_AFTER`] before `now`, in any organization; at most `limit`
-/// of them, at random, so that one that cannot be reaped does not keep others from it (domain 5.5). One round trip, no
-/// locks: [`reap`] looks again.
+/// of them, at random, so that one that cannot be reaped does not keep others from it (domain: reaping). One round
+/// trip, no locks: [`reap`] looks again.
 #[tracing::instrument(name = "db.jobs.reap_candidates", skip_all)]
 pub async fn reap_candidates(
     conn: &mut PgConnection,
@@ -43,8 +43,8 @@ pub async fn reap_candidates(
 }
 
 /// Ends one job without a sign of life: five log lines, the error, and for a build without a state that of the build
-/// before it, so that its resources can still be destroyed (domain 8.7). All or nothing. One round trip; locks the job
-/// and its build, and never waits for the job.
+/// before it, so that its resources can still be destroyed (domain: reaping). All or nothing. One round trip; locks the
+/// job and its build, and never waits for the job.
 #[tracing::instrument(name = "db.jobs.reap", skip_all)]
 pub async fn reap(conn: &mut PgConnection, _permit: &ReapJobs, id: JobId, now: OffsetDateTime) -> Result<ReapOutcome> {
     let minutes = |threshold: Duration| i64::try_from(threshold.as_secs() / 60).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! `create_workspace` for a chat that has no workspace that can be used (domain 12.4, 13.2).
+//! `create_workspace` for a chat that has no workspace that can be used (domain: creating a workspace).
 
 use coderdb::{
     model::{OrganizationId, PresetId, TemplateId},

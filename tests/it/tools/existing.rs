@@ -1,4 +1,4 @@
-//! `create_workspace` for a chat that has a workspace (domain 12.5, 13.2).
+//! `create_workspace` for a chat that has a workspace (domain: creating a workspace).
 
 use coderdb::tools::Tool;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Builds that are over quota, on all paths, and the numbers in their replies (domain 12.2, 13.3).
+//! Builds that are over quota, on all paths, and the numbers in their replies (domain: chat tools).
 
 use coderdb::tools::Tool;
 use serde_json::json;

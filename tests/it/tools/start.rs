@@ -1,4 +1,4 @@
-//! `start_workspace` (domain 12.3, 13.1).
+//! `start_workspace` (domain: starting a workspace).
 
 use coderdb::tools::{CancellationToken, Tool};
 use serde_json::json;
