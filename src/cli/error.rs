@@ -27,6 +27,8 @@ pub(super) const TOO_NEW: u8 = 13;
 pub(super) const UNFIT: u8 = 14;
 /// Lint found something.
 pub(super) const LINT: u8 = 15;
+/// There is something to know first.
+pub(super) const REFUSED: u8 = 15;
 /// Stopped by a signal; the command says by which.
 const STOPPED: u8 = 143;
 
@@ -71,6 +73,12 @@ impl CliError {
 
     pub(super) fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
+    }
+
+    /// For a command that runs like `migrate up`.
+    pub(super) fn instead_of_up(self, command: &str) -> Self {
+        let next = self.next.map(|next| next.replace("`coderdb migrate up`", &format!("`coderdb migrate {command}`")));
+        Self { next, ..self }
     }
 
     /// What went wrong, without what to do.
@@ -157,6 +165,11 @@ impl From<migrate::Error> for CliError {
             E::History { .. } | E::MalformedHistory { .. } => Self::new(HISTORY, error.to_string()).next(
                 "run the version of coderdb that this database was migrated with, or a newer one; or `coderdb migrate repair`",
             ),
+            E::MadeByCoder { .. } => Self::new(HISTORY, error.to_string())
+                .next("`coderdb migrate adopt --plan` says what that would do; it writes nothing"),
+            E::CannotAdopt { .. } => Self::new(UNFIT, error.to_string()),
+            E::Unconfirmed { .. } => Self::new(REFUSED, error.to_string()).next("say --yes to go on"),
+            E::MigratorBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
             E::EditedMidway { .. } => {
                 Self::new(HISTORY, error.to_string()).next("put the statement back, and add what is new behind it")
             }

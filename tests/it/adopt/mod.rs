@@ -1,0 +1,70 @@
+//! Working on a database that Coder's own server made and goes on writing to.
+
+mod baseline;
+mod needs;
+
+use std::process::Command;
+
+use coderdb::{
+    connect,
+    migrate::{self, Adoption, Options},
+    sqlx::{self, AssertSqlSafe, PgConnection, Row as _},
+};
+use serde_json::Value;
+
+use crate::support::{self, Database};
+
+/// A database that Coder's server made, over a connection that keeps its session.
+pub(crate) async fn coder() -> (Database, PgConnection) {
+    let database = support::coder::database().await.directly();
+    let conn = database.connect().await;
+    (database, conn)
+}
+
+pub(crate) fn options(database: &Database) -> Options {
+    Options { second: Some(connect::Options::from(database.options())), ..Options::default() }
+}
+
+/// Adopts it, whatever breaks.
+pub(crate) async fn adopt(database: &Database) {
+    let how = Adoption { yes: true, ..Adoption::default() };
+    migrate::adopt(&mut database.connect().await, &options(database), how, |_| {}).await.expect("adopted");
+}
+
+fn program(database: &Database, args: &[&str]) -> Box<assert_cmd::Command> {
+    let mut command = database.coderdb();
+    command.arg("migrate").args(args);
+    Box::new(command)
+}
+
+fn text(database: &Database, args: &[&str], code: i32) -> String {
+    let outcome = support::run(&mut program(database, args));
+    assert_eq!(outcome.code, code, "{args:?}: {}", outcome.stderr);
+    outcome.stdout
+}
+
+fn machine(database: &Database, args: &[&str], code: i32) -> Value {
+    serde_json::from_str(&text(database, &[args, &["-o", "json"]].concat(), code)).expect("JSON")
+}
+
+/// The whole schema, as the server's own program writes it.
+fn dump(database: &Database) -> String {
+    let output = Command::new("pg_dump").arg("--schema-only").arg(database.url()).output();
+    let output = output.expect("pg_dump, which comes with the server");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Newer versions write a random key, unless they are given one.
+    let dump = String::from_utf8(output.stdout).expect("UTF-8");
+    dump.lines().filter(|line| !line.contains("restrict ")).map(|line| line.to_owned() + "\n").collect()
+}
+
+pub(crate) async fn run(conn: &mut PgConnection, sql: &str) {
+    let ran = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await;
+    ran.unwrap_or_else(|error| panic!("{sql}\n{error}"));
+}
+
+/// The first column, whatever its type.
+pub(crate) async fn texts(conn: &mut PgConnection, sql: &str) -> Vec<String> {
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(conn).await;
+    let rows = rows.unwrap_or_else(|error| panic!("{sql}\n{error}"));
+    rows.iter().map(|row| row.get_unchecked::<Option<String>, _>(0).unwrap_or_default()).collect()
+}
