@@ -139,7 +139,10 @@ impl From<store::Error> for CliError {
                     _ => missing,
                 }
             }
-            store::Error::Schema(_) => Self::no_schema(),
+            store::Error::Schema(source) => {
+                let missing = Self::no_schema();
+                Self { message: format!("{}: {}", missing.message, chain(source)), ..missing }
+            }
             store::Error::Unavailable(_) => {
                 Self::caused(UNREACHABLE, &error).next("check that the server runs, and try again")
             }

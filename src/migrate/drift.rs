@@ -163,7 +163,9 @@ pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
     let found = found.collect::<Result<Vec<_>, sqlx::Error>>()?;
     if let Some(baseline) = &history.baseline {
         // Everything else is somebody else's.
-        let own = adopt::own_objects(baseline);
+        let tables: Vec<_> = found.iter().filter(|object| object.kind == "table").map(|table| &table.name).collect();
+        let mut own = adopt::own_objects(baseline);
+        own.retain(|object| object.table.as_ref().is_some_and(|table| tables.contains(&table)));
         let is_own = |object: &Object| own.iter().any(|own| own.is_same_as(object));
         let (mut drifts, _) = compare(own.clone(), found.into_iter().filter(is_own).collect());
         drifts.extend(adopt::new_differences(conn, baseline).await?.into_iter().map(|difference| difference.drift));

@@ -1,11 +1,13 @@
 //! What was found when a database was adopted: the versions whose objects were there, and those that were left out.
 
-use std::{borrow::Cow, ops::RangeInclusive};
+use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive};
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row, types::Json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Adoption, CONSTRAINT, Coder, ERROR_CODE_CHECK, LAST_FOUND, batch, cannot, examine, migrator, recognize};
+use super::{
+    Adoption, CONSTRAINT, Coder, ERROR_CODE_CHECK, LAST_FOUND, batch, cannot, definitions, examine, migrator, recognize,
+};
 use crate::migrate::{
     Error, Event, Options, Status,
     files::File,
@@ -27,7 +29,8 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS coderdb.baseline (
     adopted bigint[] NOT NULL,
     left_out bigint[] NOT NULL,
     error_code_check boolean NOT NULL DEFAULT false,
-    accepted text[] NOT NULL
+    accepted text[] NOT NULL,
+    indexes jsonb NOT NULL
 )";
 
 /// The constraint as the versions that were left out make it, in two statements.
@@ -49,12 +52,14 @@ pub(in crate::migrate) struct Baseline {
     pub(in crate::migrate) error_code_check: bool,
     /// The differences that were accepted, in words.
     pub(super) accepted: Vec<String>,
+    /// The definitions of the indexes that were there, by name.
+    pub(super) indexes: BTreeMap<String, String>,
 }
 
 impl Baseline {
     /// Reads the last one, which is there.
     pub(in crate::migrate) async fn read(conn: &mut PgConnection) -> Result<Option<Self>, Error> {
-        let last = "SELECT coder_version, adopted, left_out, error_code_check, accepted FROM coderdb.baseline \
+        let last = "SELECT coder_version, adopted, left_out, error_code_check, accepted, indexes FROM coderdb.baseline \
                     ORDER BY id DESC LIMIT 1";
         let rows = settings::read(conn, last).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -66,6 +71,7 @@ impl Baseline {
             left_out: row.try_get(2)?,
             error_code_check: row.try_get(3)?,
             accepted: row.try_get(4)?,
+            indexes: row.try_get::<Json<_>, _>(5)?.0,
         }))
     }
 
@@ -114,15 +120,17 @@ async fn recording(conn: &mut PgConnection, options: &Options, how: Adoption) ->
     let (left_out, adopted): (Vec<_>, Vec<_>) =
         versions.iter().partition(|version| !has_check && ERROR_CODE_CHECK.contains(version));
     let accepted: Vec<_> = examination.differences.iter().map(|difference| quote(&difference.to_string())).collect();
+    let indexes = definitions(conn, examination.indexes.iter().map(|index| &index.name)).await?;
     let mut sql = vec![
         CREATE.to_owned(),
         format!(
-            "INSERT INTO coderdb.baseline (coder_version, owner, adopted, left_out, error_code_check, accepted) \
-             VALUES ({version}, {}, '{}', '{}', {has_check}, ARRAY[{}]::text[])",
+            "INSERT INTO coderdb.baseline (coder_version, owner, adopted, left_out, error_code_check, accepted, indexes) \
+             VALUES ({version}, {}, '{}', '{}', {has_check}, ARRAY[{}]::text[], {})",
             quote(&examination.owner),
             array(&adopted),
             array(&left_out),
-            accepted.join(", ")
+            accepted.join(", "),
+            quote(&indexes.to_string())
         ),
         // So that a dump by that role still works, and by whoever migrates.
         "GRANT SELECT ON coderdb.baseline TO PUBLIC".to_owned(),

@@ -187,7 +187,7 @@ pub async fn examine(conn: &mut PgConnection, how: Adoption) -> Result<Examinati
     let row = row.first().ok_or(sqlx::Error::RowNotFound)?;
     let (owner, server, publications) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let differences = needs::differences(conn).await?;
-    let indexes = indexes(conn).await?;
+    let indexes = indexes(conn, history.baseline.is_some()).await?;
     let error_codes = if how.error_code_check { unknown_codes(conn).await? } else { Vec::new() };
     let (adopted_from, accepted) = match history.baseline {
         Some(baseline) => (Some(baseline.coder_version), baseline.accepted),
@@ -312,23 +312,23 @@ pub(super) fn own_objects(baseline: &Baseline) -> Vec<Object> {
         "constraint" => baseline.error_code_check && object.name == CONSTRAINT,
         _ => false,
     };
-    drift::expected().into_iter().filter(is_own).collect()
+    let mut own: Vec<_> = drift::expected().into_iter().filter(is_own).collect();
+    for object in &mut own {
+        // An upgrade may have given another name to a column of it before the last adoption.
+        if let Some(definition) = baseline.indexes.get(&object.name) {
+            object.definition.clone_from(definition);
+        }
+    }
+    own
 }
 
-/// The indexes of this version, and whether they are there.
-async fn indexes(conn: &mut PgConnection) -> Result<Vec<OwnIndex>, Error> {
+/// The indexes of this version, and whether they are there. Once the database is adopted, whatever has such a name is one, also with
+/// columns that an upgrade has given other names.
+async fn indexes(conn: &mut PgConnection, is_adopted: bool) -> Result<Vec<OwnIndex>, Error> {
     let migrations = Migrations::embedded();
     let own: Vec<_> = own_indexes(migrations.files()).collect();
     let names: Vec<_> = own.iter().map(|(name, _)| quote(name)).collect();
-    let look = format!(
-        "SELECT x.relname::text, coalesce(i.indisvalid AND i.indisready, false), coalesce(pg_get_indexdef(x.oid, 0, true), '') \
-         FROM pg_class AS x LEFT JOIN pg_index AS i ON i.indexrelid = x.oid \
-         WHERE x.relnamespace = quote_ident(current_schema())::regnamespace AND x.relname = ANY (ARRAY[{}]::text[])",
-        names.join(", ")
-    );
-    let rows = settings::read(conn, &look).await?;
-    let found = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
-    let found = found.collect::<Result<Vec<(String, bool, String)>, sqlx::Error>>()?;
+    let found = found_indexes(conn, &names).await?;
     let expected = drift::expected();
     let definition = |name: &str| {
         let is_it = |object: &&Object| object.kind == "index" && object.name == name;
@@ -336,11 +336,37 @@ async fn indexes(conn: &mut PgConnection) -> Result<Vec<OwnIndex>, Error> {
     };
     let state = |name: &str| match found.iter().find(|(found, ..)| found == name) {
         None => IndexState::Missing,
-        Some((_, _, found)) if Some(without_schema(found).as_str()) != definition(name) => IndexState::Foreign,
+        Some((_, _, found)) if !is_adopted && Some(found.as_str()) != definition(name) => IndexState::Foreign,
         Some((_, true, _)) => IndexState::Built,
         Some((_, false, _)) => IndexState::Invalid,
     };
     Ok(own.into_iter().map(|(name, table)| OwnIndex { state: state(&name), name, table }).collect())
+}
+
+/// The definitions of those that are there and valid, by name, as JSON.
+async fn definitions(
+    conn: &mut PgConnection,
+    names: impl Iterator<Item = &String>,
+) -> Result<serde_json::Value, Error> {
+    let names: Vec<_> = names.map(|name| quote(name)).collect();
+    let found = found_indexes(conn, &names).await?;
+    Ok(found.into_iter().filter(|(_, is_valid, _)| *is_valid).map(|(name, _, found)| (name, found)).collect())
+}
+
+/// The relations with these quoted names, whether each is a valid index, and its definition.
+async fn found_indexes(conn: &mut PgConnection, names: &[String]) -> Result<Vec<(String, bool, String)>, Error> {
+    let look = format!(
+        "SELECT x.relname::text, coalesce(i.indisvalid AND i.indisready, false), coalesce(pg_get_indexdef(x.oid, 0, true), '') \
+         FROM pg_class AS x LEFT JOIN pg_index AS i ON i.indexrelid = x.oid \
+         WHERE x.relnamespace = quote_ident(current_schema())::regnamespace AND x.relname = ANY (ARRAY[{}]::text[])",
+        names.join(", ")
+    );
+    let rows = settings::read(conn, &look).await?;
+    let found = rows.iter().map(|row| {
+        let definition: String = row.try_get(2)?;
+        Ok((row.try_get(0)?, row.try_get(1)?, without_schema(&definition)))
+    });
+    Ok(found.collect::<Result<_, sqlx::Error>>()?)
 }
 
 /// The definition of an index as it is where its table is on the search path.

@@ -24,8 +24,9 @@ pub async fn unadopt(
     if !is_there(conn).await? {
         return Ok(Vec::new());
     }
-    let has_check = history_table::read_any(conn).await?.baseline.is_some_and(|baseline| baseline.error_code_check);
-    let own = indexes(conn).await?;
+    let baseline = history_table::read_any(conn).await?.baseline;
+    let own = indexes(conn, baseline.is_some()).await?;
+    let has_check = baseline.is_some_and(|baseline| baseline.error_code_check);
     let own = own.iter().filter(|index| matches!(index.state, IndexState::Built | IndexState::Invalid));
     let mut removed: Vec<_> = own.clone().map(|index| format!("index {}", index.name)).collect();
     let mut sql: Vec<_> = own.map(|index| format!("DROP INDEX CONCURRENTLY IF EXISTS {};", index.name)).collect();

@@ -1,7 +1,10 @@
 //! Working on a database that Coder's own server made and goes on writing to.
 
 mod baseline;
+mod beside;
 mod needs;
+mod upgrades;
+mod writer;
 
 use std::process::Command;
 
@@ -23,6 +26,22 @@ pub(crate) async fn coder() -> (Database, PgConnection) {
 
 pub(crate) fn options(database: &Database) -> Options {
     Options { second: Some(connect::Options::from(database.options())), ..Options::default() }
+}
+
+/// A random database, with chats.
+pub(crate) async fn fill(conn: &mut PgConnection, rng: &mut fastrand::Rng) {
+    crate::random_database::fill(conn, rng).await;
+    run(
+        conn,
+        "INSERT INTO chat_providers (provider) VALUES ('openai');
+         INSERT INTO chat_model_configs (provider, model, context_limit, compression_threshold) VALUES ('openai', 'model', 200000, 80);
+         INSERT INTO chats (owner_id, last_model_config_id, organization_id, workspace_id, build_id, status)
+         SELECT u.id, c.id, o.id, w.id, b.id, s FROM (SELECT * FROM users ORDER BY id LIMIT 2) AS u, chat_model_configs AS c,
+            (SELECT * FROM organizations ORDER BY id LIMIT 2) AS o, unnest(enum_range(NULL::chat_status)) AS s
+         LEFT JOIN LATERAL (SELECT * FROM workspaces ORDER BY id LIMIT 1) AS w ON true
+         LEFT JOIN LATERAL (SELECT * FROM workspace_builds ORDER BY id LIMIT 1) AS b ON true",
+    )
+    .await;
 }
 
 /// Adopts it, whatever breaks.
