@@ -39,8 +39,9 @@ const WORK: &[&str] = &[
         WHERE worker_id = md5('daemon {session}')::uuid AND completed_at IS NULL LIMIT 1;
      UPDATE provisioner_jobs SET logs_length = logs_length + 6 WHERE worker_id = md5('daemon {session}')::uuid AND completed_at IS NULL; COMMIT",
     // A quota commit.
-    "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT sum(b.daily_cost) FROM workspaces AS w INNER JOIN workspace_latest_builds AS b ON b.workspace_id = w.id
-        WHERE w.owner_id = md5('user')::uuid AND NOT w.deleted;
+    "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT sum(b.daily_cost) FROM (SELECT DISTINCT ON (w.id) b.daily_cost FROM workspaces AS w
+        INNER JOIN workspace_builds AS b ON b.workspace_id = w.id WHERE w.owner_id = md5('user')::uuid AND NOT w.deleted
+        ORDER BY w.id, b.build_number DESC) AS b;
      UPDATE workspace_builds SET daily_cost = 1 WHERE job_id = (SELECT id FROM provisioner_jobs
         WHERE worker_id = md5('daemon {session}')::uuid AND completed_at IS NULL LIMIT 1); COMMIT",
     "UPDATE provisioner_jobs SET canceled_at = now(), completed_at = CASE WHEN started_at IS NULL THEN now() END WHERE id = (
@@ -65,8 +66,8 @@ const WORLD: &str = "
         VALUES (md5('version')::uuid, md5('template')::uuid, md5('organization')::uuid, now(), now(), 'v1', '', md5('import')::uuid, md5('user')::uuid);
     INSERT INTO workspaces (id, created_at, updated_at, owner_id, organization_id, template_id, name)
         VALUES (md5('workspace')::uuid, now(), now(), md5('user')::uuid, md5('organization')::uuid, md5('template')::uuid, 'workspace');
-    INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret)
-        VALUES (md5('key')::uuid, now(), md5('organization')::uuid, 'key', '');
+    INSERT INTO provisioner_keys (id, created_at, organization_id, name, hashed_secret, tags)
+        VALUES (md5('key')::uuid, now(), md5('organization')::uuid, 'key', '', '{}');
     INSERT INTO provisioner_daemons (id, created_at, name, provisioners, replica_id, version, api_version, organization_id, key_id)
         SELECT md5('daemon ' || n)::uuid, now(), 'daemon-' || n, '{terraform}', NULL, '', '1.0', md5('organization')::uuid, md5('key')::uuid
         FROM generate_series(0, 3) AS n";
