@@ -100,7 +100,13 @@ pub(super) async fn run(
     let stop = options.stop.clone();
     let adopting = async {
         let adopted = migrate::adopt(database, &options, args.how(), say).await;
-        adopted.map_err(|error| CliError::from(error).instead_of_up("adopt"))
+        adopted.map_err(|error| match &error {
+            migrate::Error::Rights { .. } => CliError::from(error).next(
+                "adopt as the role that owns the tables, or let its owner run what `coderdb migrate adopt --print-sql` prints, \
+                 and adopt then",
+            ),
+            _ => CliError::from(error).instead_of_up("adopt"),
+        })
     };
     let (adopted, code) = args.limits.run(&stop, signals, adopting).await?;
     match args.output {

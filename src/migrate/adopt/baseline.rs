@@ -166,16 +166,11 @@ pub(super) async fn add_check(
     options: &Options,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<(), Error> {
-    let there = format!(
-        "SELECT convalidated FROM pg_constraint WHERE conrelid = 'provisioner_jobs'::regclass AND conname = '{CONSTRAINT}'"
-    );
-    let there = sqlx::raw_sql(AssertSqlSafe(there)).fetch_optional(&mut *conn).await?;
-    let is_valid: Option<bool> = there.map(|row| row.try_get(0)).transpose()?;
     let done = [
         "UPDATE coderdb.baseline SET error_code_check = true; ",
         "UPDATE coderdb.baseline SET adopted = adopted || left_out, left_out = '{}'; ",
     ];
-    let skipped = match is_valid {
+    let skipped = match check_state(conn).await? {
         None => 0,
         Some(false) => 1,
         Some(true) => 2,
@@ -183,6 +178,15 @@ pub(super) async fn add_check(
     // Where the owner has added it, or a run was killed in between.
     batch(conn, &done[..skipped].concat()).await?;
     Run::new(conn, pid, options, on_event).await?.steps(&check_file(), skipped, &done).await
+}
+
+/// Whether the closed set of error codes is there, and holds for every row.
+pub(super) async fn check_state(conn: &mut PgConnection) -> Result<Option<bool>, Error> {
+    let there = format!(
+        "SELECT convalidated FROM pg_constraint WHERE conrelid = 'provisioner_jobs'::regclass AND conname = '{CONSTRAINT}'"
+    );
+    let rows = settings::read(conn, &there).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
 }
 
 /// What [`add_check`] runs.

@@ -188,7 +188,8 @@ pub async fn examine(conn: &mut PgConnection, how: Adoption) -> Result<Examinati
     let (owner, server, publications) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let differences = needs::differences(conn).await?;
     let indexes = indexes(conn, history.baseline.is_some()).await?;
-    let error_codes = if how.error_code_check { unknown_codes(conn).await? } else { Vec::new() };
+    let adds_check = how.error_code_check && baseline::check_state(conn).await? != Some(true);
+    let error_codes = if adds_check { unknown_codes(conn).await? } else { Vec::new() };
     let (adopted_from, accepted) = match history.baseline {
         Some(baseline) => (Some(baseline.coder_version), baseline.accepted),
         None => (None, Vec::new()),
@@ -237,7 +238,7 @@ pub async fn adopt(
     };
     let mut files: Vec<_> = options.migrations.files().iter().filter(missing).collect();
     let check = baseline::check_file();
-    if how.error_code_check {
+    if how.error_code_check && baseline::check_state(conn).await? != Some(true) {
         files.push(&check);
     }
     super::alone(conn, options, &files, &mut on_event, async |conn, pid, on_event| {
@@ -257,15 +258,18 @@ pub async fn adopt(
 /// # Errors
 /// As [`examine`].
 pub async fn owner_sql(conn: &mut PgConnection, how: Adoption) -> Result<String, Error> {
-    let Examination { owner, indexes, .. } = examine(conn, how).await?;
+    let Examination { coder, owner, indexes, .. } = examine(conn, Adoption::default()).await?;
     let about = "SELECT current_user::text, current_database()::text, to_regnamespace('coderdb') IS NULL \
         AND NOT has_database_privilege(current_database(), 'CREATE')";
     let rows = settings::read(conn, about).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let role: String = row.try_get(0)?;
     let mut sql = format!("-- As {owner}, in the database {}, not in a transaction.\n", row.try_get::<String, _>(1)?);
+    let role = super::log::quote_name(&role);
+    if coder.version.is_none() {
+        sql += &format!("GRANT SELECT ON schema_migrations TO {role};\n");
+    }
     if row.try_get(2)? {
-        let role = super::log::quote_name(&role);
         sql += &format!("-- By whoever may create schemas there:\nCREATE SCHEMA coderdb AUTHORIZATION {role};\n");
     }
     for file in Migrations::embedded().files() {
