@@ -170,16 +170,14 @@ impl From<migrate::Error> for CliError {
             ),
             E::MadeByCoder { .. } => Self::new(HISTORY, error.to_string())
                 .next("`coderdb migrate adopt --plan` says what that would do; it writes nothing"),
-            E::CannotAdopt { .. } => Self::new(UNFIT, error.to_string()),
             E::Unconfirmed { .. } => Self::new(REFUSED, error.to_string()).next("say --yes to go on"),
-            E::MigratorBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
             E::EditedMidway { .. } => {
                 Self::new(HISTORY, error.to_string()).next("put the statement back, and add what is new behind it")
             }
             E::TooNew { .. } => {
                 Self::new(TOO_NEW, error.to_string()).next("run a coderdb that knows this migration, or a newer one")
             }
-            E::LockBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
+            E::LockBusy { .. } | E::MigratorBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
             E::Elsewhere { home: Some(home), .. } => Self::new(UNFIT, error.to_string()).next(format!(
                 "name that schema first in the search_path: PGOPTIONS='-c search_path={home}', or ALTER ROLE … SET search_path"
             )),
@@ -194,7 +192,7 @@ impl From<migrate::Error> for CliError {
             E::LockReleased => Self::new(UNFIT, error.to_string()).next(
                 "take pg_advisory_unlock_all and DISCARD ALL out of the migration before, and run `coderdb migrate up` again",
             ),
-            E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
+            E::Unfit { .. } | E::CannotAdopt { .. } => Self::new(UNFIT, error.to_string()),
             E::TableLock(_) => Self::caused(TABLE_LOCK, &error).next(again),
             E::OlderTransactions(_) => Self::caused(TABLE_LOCK, &error)
                 .next("end those transactions, or wait longer with --lock-patience, and run `coderdb migrate up` again"),

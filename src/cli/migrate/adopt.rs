@@ -23,6 +23,7 @@ use crate::{
 /// Compares it with what this version's statements need, records what is there, and builds the indexes of this version beside its
 /// users. Nothing else is changed; everything of its own is in the schema `coderdb`, and `unadopt` takes it away again.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(
     after_help = "Examples:\n  coderdb migrate adopt --plan\n  coderdb migrate adopt\n  coderdb migrate adopt --print-grants \
                   coderdb_service | psql\n\nAfter an upgrade of Coder, `check` says whether to run it again. Only --plan, \
@@ -99,7 +100,7 @@ pub(super) async fn run(
     let options = Options { second: Some(database.options().clone()), ..args.limits.options(migrations) };
     let stop = options.stop.clone();
     let adopting = async {
-        let adopted = migrate::adopt(database, &options, args.how(), say).await;
+        let adopted = migrate::adopt(database, &options, args.how(), |event| say(&event)).await;
         adopted.map_err(|error| match &error {
             migrate::Error::Rights { .. } => CliError::from(error).next(
                 "adopt as the role that owns the tables, or let its owner run what `coderdb migrate adopt --print-sql` prints, \

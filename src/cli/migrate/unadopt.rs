@@ -47,7 +47,7 @@ pub(super) async fn run(
     let options = Options { second: Some(database.options().clone()), ..args.limits.options(migrations) };
     let stop = options.stop.clone();
     let removing = async {
-        let removed = migrate::unadopt(database, &options, say).await;
+        let removed = migrate::unadopt(database, &options, |event| say(&event)).await;
         removed.map_err(|error| CliError::from(error).instead_of_up("unadopt --yes"))
     };
     let (removed, code) = args.limits.run(&stop, signals, removing).await?;

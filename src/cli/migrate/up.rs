@@ -140,7 +140,7 @@ pub(in crate::cli) async fn up(database: &mut Database, mut options: Options) ->
         return Err(pooled());
     }
     options.second = Some(database.options().clone());
-    Ok(migrate::up(database, &options, say).await?)
+    Ok(migrate::up(database, &options, |event| say(&event)).await?)
 }
 
 /// A runner's lock is one of its session.
@@ -150,22 +150,22 @@ pub(super) fn pooled() -> CliError {
 }
 
 /// Says what takes long.
-pub(super) fn say(event: Event<'_>) {
+pub(super) fn say(event: &Event<'_>) {
     let of = |version: i64| if version == 0 { "unadopt".to_owned() } else { format!("V{version:04}") };
     match event {
         Event::Waiting { holders } => {
             let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
             note(&format!("waiting for another runner: {}", holders.join(", ")));
         }
-        Event::Started { version, name } => note(&format!("applying V{version:04}__{name}")),
+        Event::Started { version, name } => note(&format!("applying {}__{name}", of(*version))),
         Event::Retrying { version, attempt, blockers } => {
             let behind = if blockers.is_empty() { String::new() } else { format!(", behind {blockers}") };
-            let version = of(version);
+            let version = of(*version);
             note(&format!("{version}: no table lock in attempt {attempt}{behind}; trying again"));
         }
         Event::Building { version, progress } => {
             let migrate::Progress { phase, done, total, blockers } = progress;
-            let version = of(version);
+            let version = of(*version);
             let of = if *total > 0 { format!(", {done} of {total}") } else { String::new() };
             let behind = if blockers.is_empty() { String::new() } else { format!(", behind {blockers}") };
             note(&format!("{version}: {phase}{of}{behind}"));

@@ -264,30 +264,31 @@ pub async fn owner_sql(conn: &mut PgConnection, how: Adoption) -> Result<String,
     let rows = settings::read(conn, about).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let role: String = row.try_get(0)?;
-    let mut sql = format!("-- As {owner}, in the database {}, not in a transaction.\n", row.try_get::<String, _>(1)?);
+    let database: String = row.try_get(1)?;
+    let mut sql = vec![format!("-- As {owner}, in the database {database}, not in a transaction.\n")];
     let role = super::log::quote_name(&role);
     if coder.version.is_none() {
-        sql += &format!("GRANT SELECT ON schema_migrations TO {role};\n");
+        sql.push(format!("GRANT SELECT ON schema_migrations TO {role};\n"));
     }
     if row.try_get(2)? {
-        sql += &format!("-- By whoever may create schemas there:\nCREATE SCHEMA coderdb AUTHORIZATION {role};\n");
+        sql.push(format!("-- By whoever may create schemas there:\nCREATE SCHEMA coderdb AUTHORIZATION {role};\n"));
     }
     for file in Migrations::embedded().files() {
         for statement in file.statements() {
             let Some(index) = Index::of(&statement) else { continue };
             let state = indexes.iter().find(|own| own.name == index.name).map(|own| own.state);
             if state == Some(IndexState::Invalid) {
-                sql += &format!("DROP INDEX CONCURRENTLY {};\n", index.name);
+                sql.push(format!("DROP INDEX CONCURRENTLY {};\n", index.name));
             }
             if state != Some(IndexState::Built) {
-                sql += &format!("{};\n", statement.text);
+                sql.push(format!("{};\n", statement.text));
             }
         }
     }
     if how.error_code_check {
-        sql += baseline::CHECK;
+        sql.push(baseline::CHECK.to_owned());
     }
-    Ok(sql)
+    Ok(sql.concat())
 }
 
 /// What a role is to be granted that services work as, in SQL.

@@ -89,7 +89,7 @@ fn compare(needs: Vec<Need>, found: Vec<Object>) -> Vec<Difference> {
     let there: BTreeSet<_> = found.values().filter(|o| o.kind == "column").filter_map(|o| o.table.clone()).collect();
     let mut gone = BTreeMap::<String, BTreeSet<String>>::new();
     let mut differences = Vec::new();
-    let mut users = BTreeMap::new();
+    let mut known = BTreeMap::new();
     for Need { object, r#for: breaks } in needs {
         let table = object.table.clone().unwrap_or_default();
         if object.kind != "label" && !there.contains(&table) {
@@ -103,7 +103,7 @@ fn compare(needs: Vec<Need>, found: Vec<Object>) -> Vec<Difference> {
                 Drift::Changed { expected: object.clone(), found: found.clone() }
             }
             Some(_) => {
-                users.insert(key(&object), breaks);
+                known.insert(key(&object), breaks);
                 continue;
             }
         };
@@ -111,8 +111,8 @@ fn compare(needs: Vec<Need>, found: Vec<Object>) -> Vec<Difference> {
     }
     for (key, object) in &found {
         let inserting = inserts.get(&key.0).filter(|_| object.kind == "column" && object.restricts);
-        let uses = |statement: &&String| users.get(key).is_some_and(|users| users.contains(statement));
-        let breaks: Vec<_> = inserting.into_iter().flatten().filter(|statement| !uses(statement)).cloned().collect();
+        let fills = |statement: &&String| known.get(key).is_some_and(|using| using.contains(statement));
+        let breaks: Vec<_> = inserting.into_iter().flatten().filter(|statement| !fills(statement)).cloned().collect();
         if !breaks.is_empty() && !differences.iter().any(|other| other.drift.object().name == object.name) {
             differences.push(Difference { drift: Drift::Unexpected(object.clone()), breaks });
         }

@@ -77,11 +77,11 @@ async fn adopt_records_what_is_there_and_builds_the_indexes_and_every_command_ac
     assert_eq!(applied, [8, 9]);
 
     let status = machine(&database, &["status", "--exit-code"], 0);
-    let states: Vec<_> =
+    let are: Vec<_> =
         status["migrations"].as_array().unwrap().iter().map(|entry| entry["state"].as_str().unwrap()).collect();
     let expected =
         ["adopted", "adopted", "adopted", "left_out", "left_out", "left_out", "left_out", "applied", "applied"];
-    assert_eq!((states.as_slice(), &status["adopted"]), (&expected[..], &json!({ "from": 440, "now": 440 })));
+    assert_eq!((are.as_slice(), &status["adopted"]), (&expected[..], &json!({ "from": 440, "now": 440 })));
     assert_eq!(text(&database, &["check"], 0), "adopted from Coder's version 440: fits: the schema is at version 9\n");
     assert_eq!(machine(&database, &["verify"], 0)["drifts"], json!([]));
     assert_eq!(text(&database, &["up"], 0), "The schema is up to date.\n");

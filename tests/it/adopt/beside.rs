@@ -87,11 +87,11 @@ async fn killed_anywhere_beside_a_writer_a_plain_run_ends_well_and_no_statement_
     let (database, mut conn) = coder().await;
     let before = dump(&database);
     let writer = Writer::start(&database).await;
-    rows(&mut conn, 20_000).await;
+    rows(&mut conn, support::states::number_from_env("CODERDB_TEST_JOBS").unwrap_or(20_000)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let usual = writer.worst();
-    let length = timed(&database, &["adopt"]).await;
-    let back = timed(&database, &["unadopt", "--yes"]).await;
+    let length = timed(&database, &["adopt"]);
+    let back = timed(&database, &["unadopt", "--yes"]);
     for _ in 0..rounds {
         killed(&database, &["adopt"], length).await;
         text(&database, &["adopt"], 0);
@@ -108,7 +108,7 @@ async fn killed_anywhere_beside_a_writer_a_plain_run_ends_well_and_no_statement_
     assert!(worst < usual + Duration::from_secs(2), "{usual:?} before, {worst:?} beside it");
 }
 
-async fn timed(database: &Database, args: &[&str]) -> Duration {
+fn timed(database: &Database, args: &[&str]) -> Duration {
     let began = Instant::now();
     text(database, args, 0);
     began.elapsed()
@@ -127,7 +127,7 @@ async fn killed(database: &Database, args: &[&str], length: Duration) {
     child.kill().await.expect("a child");
 }
 
-async fn rows(conn: &mut sqlx::PgConnection, jobs: u32) {
+async fn rows(conn: &mut sqlx::PgConnection, jobs: u64) {
     let history = format!(
         "INSERT INTO provisioner_jobs (id, created_at, updated_at, started_at, completed_at, organization_id, initiator_id, provisioner,
             storage_method, type, input, file_id, worker_id)

@@ -3,6 +3,7 @@
 mod baseline;
 mod beside;
 mod needs;
+mod reads;
 mod roles;
 mod upgrades;
 mod writer;

@@ -53,11 +53,11 @@ const TOOLS: &str = r"
             GENERATED ALWAYS AS (%s) STORED NOT NULL', (SELECT body FROM status));
         CREATE INDEX idx_provisioner_jobs_status ON provisioner_jobs (job_status); END $f$;";
 
-struct Upgrade {
-    name: &'static str,
-    sql: &'static str,
+pub(super) struct Upgrade {
+    pub(super) name: &'static str,
+    pub(super) sql: &'static str,
     /// What `check` names afterwards; nothing where all statements go on.
-    differences: &'static [&'static str],
+    pub(super) differences: &'static [&'static str],
 }
 
 const fn upgrade(name: &'static str, sql: &'static str, differences: &'static [&'static str]) -> Upgrade {
@@ -65,7 +65,7 @@ const fn upgrade(name: &'static str, sql: &'static str, differences: &'static [&
 }
 
 /// The first five are real, in other words.
-const UPGRADES: &[Upgrade] = &[
+pub(super) const UPGRADES: &[Upgrade] = &[
     upgrade(
         "unique keys on builds and presets, and a table that refers to them",
         "ALTER TABLE workspace_builds ADD CONSTRAINT builds_id_workspace_key UNIQUE (id, workspace_id);
@@ -187,7 +187,7 @@ async fn described(
     described
 }
 
-async fn upgraded(database: &Database, sql: &str) -> Result<(), String> {
+pub(super) async fn upgraded(database: &Database, sql: &str) -> Result<(), String> {
     let mut conn = database.connect().await;
     let script = format!("{BEGIN} {TOOLS} {sql}; UPDATE schema_migrations SET version = version + 1; COMMIT");
     let ran = sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut conn).await;

@@ -1,6 +1,7 @@
 //! Somebody who writes as Coder's own server does.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use coderdb::sqlx::{self, AssertSqlSafe, PgConnection};
+use coderdb::sqlx::{self, AssertSqlSafe, PgConnection, error::DatabaseError};
 use tokio::task::JoinHandle;
 
 use super::run;
@@ -121,7 +122,7 @@ async fn write(mut conn: PgConnection, session: usize, stop: Arc<AtomicBool>, wo
             let Err(error) = sqlx::raw_sql(AssertSqlSafe(work.clone())).execute(&mut conn).await else { break };
             run(&mut conn, "ROLLBACK").await;
             // Two builds of one workspace at once, and two quota commits: the server tries again, too.
-            let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
+            let code = error.as_database_error().and_then(DatabaseError::code).map(Cow::into_owned);
             assert!(matches!(code.as_deref(), Some("40001" | "23505")), "{work}\n{error}");
         }
         let mut worst = worst.lock().expect("no panic");

@@ -10,10 +10,7 @@ use serde_json::Value;
 use super::Database;
 
 /// The version of its schema.
-pub const VERSION: i64 = 440;
-
-/// The lock that its server holds while it migrates.
-pub const MIGRATOR: i64 = 1_037_453_835_920_848_937;
+const VERSION: i64 = 440;
 
 /// The tables of the catalog that the base has not.
 const NOT_IN_THE_BASE: [&str; 3] = ["schema_migrations", "workspace_build_parameters", "workspace_modules"];
