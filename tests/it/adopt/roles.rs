@@ -7,7 +7,7 @@ use std::{
 
 use coderdb::sqlx::PgConnection;
 
-use super::{coder, dump, needs::prepare_all, run, texts};
+use super::{coder, dump, dump_of, needs::prepare_all, run, texts};
 use crate::support::{self, Database};
 
 /// A login of this database alone; roles belong to the whole server.
@@ -43,12 +43,6 @@ async fn owned(conn: &mut PgConnection, database: &Database) -> String {
     owner
 }
 
-/// What a role's own backup does.
-fn dump_as(database: &Database, role: &str) {
-    let dump = Command::new("pg_dump").arg(database.url_as(role, "")).output().expect("pg_dump");
-    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
-}
-
 #[tokio::test]
 async fn the_owner_of_the_tables_does_everything_and_still_dumps_them() {
     let (database, mut conn) = coder().await;
@@ -58,7 +52,8 @@ async fn the_owner_of_the_tables_does_everything_and_still_dumps_them() {
     text(&database, &owner, &["adopt", "--with-error-code-check"]);
     assert!(text(&database, &owner, &["check"]).contains("fits"));
     text(&database, &owner, &["verify"]);
-    dump_as(&database, &owner);
+    // What its own backup does.
+    dump_of(&database.url_as(&owner, ""), "--no-sync");
     text(&database, &owner, &["unadopt", "--yes"]);
     assert_eq!(dump(&database), before);
 }
@@ -80,7 +75,8 @@ async fn another_role_prints_what_the_owner_is_to_run_and_records_it_then() {
     assert!(psql.wait().expect("its end").success(), "{script}");
     text(&database, &other, &["adopt", "--with-error-code-check"]);
     text(&database, &other, &["verify"]);
-    dump_as(&database, &owner);
+    // What its own backup does.
+    dump_of(&database.url_as(&owner, ""), "--no-sync");
     support::fails(&mut program(&database, &other, &["unadopt", "--yes"]), 14, &["to own provisioner_jobs"]);
 }
 
