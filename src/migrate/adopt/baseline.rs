@@ -108,7 +108,7 @@ async fn recording(conn: &mut PgConnection, options: &Options, how: Adoption) ->
     let examination = examine(conn, how).await?;
     examination.check(how)?;
     let Coder { version: Some(version), .. } = examination.coder else {
-        return Err(cannot("this role may not read the version of Coder's schema: GRANT SELECT ON schema_migrations"));
+        return Err(cannot("the version of Coder's schema cannot be read: GRANT SELECT ON schema_migrations"));
     };
     let history = history_table::read_any(conn).await?;
     let before = history.baseline.as_ref();

@@ -34,7 +34,7 @@ const CONSTRAINT: &str = "provisioner_jobs_error_code_check";
 /// What Coder's own migrator says of its database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Coder {
-    /// The version of its schema; `None` where this role may not read it.
+    /// The version of its schema; `None` where this role may not read it, and while that server migrates.
     pub version: Option<i64>,
     /// Whether a migration of it has failed halfway.
     pub dirty: bool,
@@ -159,8 +159,13 @@ pub(super) async fn recognize(conn: &mut PgConnection) -> Result<Option<Coder>, 
     if !row.try_get::<bool, _>(0)? {
         return Ok(Some(Coder { version: None, dirty: false }));
     }
-    let version = "SELECT version::bigint, dirty FROM schema_migrations ORDER BY version DESC LIMIT 1";
-    let rows = settings::read(conn, version).await?;
+    // Its migrator has this table for itself until all of its files are done.
+    let version = "SET LOCAL lock_timeout = '500ms'; \
+        SELECT version::bigint, dirty FROM schema_migrations ORDER BY version DESC LIMIT 1";
+    let rows = match settings::read(conn, version).await {
+        Err(error) if history_table::sqlstate(&error) == Some("55P03") => Vec::new(),
+        rows => rows?,
+    };
     let Some(row) = rows.first() else { return Ok(Some(Coder { version: None, dirty: false })) };
     Ok(Some(Coder { version: row.try_get(0)?, dirty: row.try_get(1)? }))
 }
@@ -181,11 +186,16 @@ pub async fn examine(conn: &mut PgConnection, how: Adoption) -> Result<Examinati
         ));
     }
     let about = "SELECT pg_get_userbyid(c.relowner)::text, current_setting('server_version'), \
-        ARRAY(SELECT pubname::text FROM pg_publication WHERE puballtables ORDER BY 1) \
+        ARRAY(SELECT pubname::text FROM pg_publication WHERE puballtables ORDER BY 1), \
+        nullif(c.relnamespace::regnamespace::text, quote_ident(current_schema())) \
         FROM pg_class AS c WHERE c.oid = 'provisioner_jobs'::regclass";
     let row = settings::read(conn, about).await?;
     let row = row.first().ok_or(sqlx::Error::RowNotFound)?;
     let (owner, server, publications) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    if let Some(home) = row.try_get(3)? {
+        let current = sqlx::raw_sql("SELECT current_schema()::text").fetch_one(conn).await?.try_get(0)?;
+        return Err(Error::Elsewhere { home: Some(home), current });
+    }
     let differences = needs::differences(conn).await?;
     let indexes = indexes(conn, history.baseline.is_some()).await?;
     let adds_check = how.error_code_check && baseline::check_state(conn).await? != Some(true);
@@ -397,7 +407,7 @@ impl fmt::Display for Coder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.version {
             Some(version) => write!(f, "version {version}"),
-            None => f.write_str("a version that this role may not read"),
+            None => f.write_str("a version that cannot be read now, or not by this role"),
         }
     }
 }

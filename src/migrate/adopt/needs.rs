@@ -3,18 +3,23 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    time::Duration,
 };
 
 use serde::Deserialize;
 use sqlx::{PgConnection, Row, types::Json};
 
-use crate::migrate::{Drift, Error, Object, log::quote_name, settings};
+use super::migrator;
+use crate::migrate::{Drift, Error, Object, history_table, log::quote_name, settings};
 
 /// Each column, label and key, and what may be done to each table, with the statements that need it. A test finds it out from the
 /// statements; `scripts/prepare` writes it.
 const NEEDS: &str = include_str!("needs.jsonl");
 
 const FACTS: &str = include_str!("facts.sql");
+
+/// How long a table may be in use.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The kind of what is no object: what may be done to a table.
 const PRIVILEGE: &str = "privilege";
@@ -72,7 +77,14 @@ pub(super) async fn differences(conn: &mut PgConnection) -> Result<Vec<Differenc
     let needs = needs();
     let tables: BTreeSet<_> = needs.iter().filter_map(|need| need.object.table.clone()).collect();
     let facts = FACTS.replace("{relations}", &format!("{{{}}}", tables.into_iter().collect::<Vec<_>>().join(",")));
-    let rows = settings::read(conn, &facts).await?;
+    let facts = format!("SET LOCAL lock_timeout = '{}ms'; {facts}", PATIENCE.as_millis());
+    let rows = match settings::read(conn, &facts).await {
+        // Newer servers lock the table whose expressions they show, and Coder's migrator may have it for long.
+        Err(error) if history_table::sqlstate(&error) == Some("55P03") => {
+            return Err(Error::MigratorBusy { waited: PATIENCE, holders: migrator::holders(conn).await? });
+        }
+        rows => rows?,
+    };
     let found = rows.iter().map(|row| Ok(row.try_get::<Json<Object>, _>(0)?.0)).collect::<Result<_, sqlx::Error>>()?;
     Ok(compare(needs, found))
 }

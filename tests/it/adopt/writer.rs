@@ -75,26 +75,28 @@ const WORLD: &str = "
 
 pub(super) struct Writer {
     stop: Arc<AtomicBool>,
-    worst: Arc<Mutex<Duration>>,
+    taken: Arc<Mutex<Vec<Duration>>>,
     sessions: Vec<JoinHandle<u64>>,
 }
 
 impl Writer {
     pub(super) async fn start(database: &Database) -> Self {
         run(&mut database.connect().await, WORLD).await;
-        let (stop, worst) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Duration::ZERO)));
+        let (stop, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let mut sessions = Vec::new();
         for session in 0..SESSIONS {
             let conn = database.connect().await;
-            let (stop, worst) = (Arc::clone(&stop), Arc::clone(&worst));
-            sessions.push(tokio::spawn(write(conn, session, stop, worst)));
+            let (stop, taken) = (Arc::clone(&stop), Arc::clone(&taken));
+            sessions.push(tokio::spawn(write(conn, session, stop, taken)));
         }
-        Self { stop, worst, sessions }
+        Self { stop, taken, sessions }
     }
 
-    /// The longest that a statement has taken since the last look.
-    pub(super) fn worst(&self) -> Duration {
-        std::mem::take(&mut self.worst.lock().expect("no panic"))
+    /// How long a transaction has taken since the last look: the median, and the longest.
+    pub(super) fn taken(&self) -> (Duration, Duration) {
+        let mut taken = std::mem::take(&mut *self.taken.lock().expect("no panic"));
+        taken.sort_unstable();
+        (taken.get(taken.len() / 2).copied().unwrap_or_default(), taken.last().copied().unwrap_or_default())
     }
 
     /// Ends; how much was done. Whatever was refused has failed the test.
@@ -108,7 +110,7 @@ impl Writer {
     }
 }
 
-async fn write(mut conn: PgConnection, session: usize, stop: Arc<AtomicBool>, worst: Arc<Mutex<Duration>>) -> u64 {
+async fn write(mut conn: PgConnection, session: usize, stop: Arc<AtomicBool>, taken: Arc<Mutex<Vec<Duration>>>) -> u64 {
     let mut pace = tokio::time::interval(PACE);
     let mut done = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -125,8 +127,7 @@ async fn write(mut conn: PgConnection, session: usize, stop: Arc<AtomicBool>, wo
             let code = error.as_database_error().and_then(DatabaseError::code).map(Cow::into_owned);
             assert!(matches!(code.as_deref(), Some("40001" | "23505")), "{work}\n{error}");
         }
-        let mut worst = worst.lock().expect("no panic");
-        *worst = worst.max(began.elapsed());
+        taken.lock().expect("no panic").push(began.elapsed());
         done += 1;
     }
     done
