@@ -27,6 +27,8 @@ pub(super) const TOO_NEW: u8 = 13;
 pub(super) const UNFIT: u8 = 14;
 /// Lint found something.
 pub(super) const LINT: u8 = 15;
+/// There is something to know first.
+pub(super) const REFUSED: u8 = 15;
 /// Stopped by a signal; the command says by which.
 const STOPPED: u8 = 143;
 
@@ -71,6 +73,12 @@ impl CliError {
 
     pub(super) fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
+    }
+
+    /// For a command that runs like `migrate up`.
+    pub(super) fn instead_of_up(self, command: &str) -> Self {
+        let next = self.next.map(|next| next.replace("`coderdb migrate up`", &format!("`coderdb migrate {command}`")));
+        Self { next, ..self }
     }
 
     /// What went wrong, without what to do.
@@ -131,7 +139,10 @@ impl From<store::Error> for CliError {
                     _ => missing,
                 }
             }
-            store::Error::Schema(_) => Self::no_schema(),
+            store::Error::Schema(source) => {
+                let missing = Self::no_schema();
+                Self { message: format!("{}: {}", missing.message, chain(source)), ..missing }
+            }
             store::Error::Unavailable(_) => {
                 Self::caused(UNREACHABLE, &error).next("check that the server runs, and try again")
             }
@@ -157,13 +168,16 @@ impl From<migrate::Error> for CliError {
             E::History { .. } | E::MalformedHistory { .. } => Self::new(HISTORY, error.to_string()).next(
                 "run the version of coderdb that this database was migrated with, or a newer one; or `coderdb migrate repair`",
             ),
+            E::MadeByCoder { .. } => Self::new(HISTORY, error.to_string())
+                .next("`coderdb migrate adopt --plan` says what that would do; it writes nothing"),
+            E::Unconfirmed { .. } => Self::new(REFUSED, error.to_string()).next("say --yes to go on"),
             E::EditedMidway { .. } => {
                 Self::new(HISTORY, error.to_string()).next("put the statement back, and add what is new behind it")
             }
             E::TooNew { .. } => {
                 Self::new(TOO_NEW, error.to_string()).next("run a coderdb that knows this migration, or a newer one")
             }
-            E::LockBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
+            E::LockBusy { .. } | E::MigratorBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
             E::Elsewhere { home: Some(home), .. } => Self::new(UNFIT, error.to_string()).next(format!(
                 "name that schema first in the search_path: PGOPTIONS='-c search_path={home}', or ALTER ROLE … SET search_path"
             )),
@@ -178,7 +192,7 @@ impl From<migrate::Error> for CliError {
             E::LockReleased => Self::new(UNFIT, error.to_string()).next(
                 "take pg_advisory_unlock_all and DISCARD ALL out of the migration before, and run `coderdb migrate up` again",
             ),
-            E::Unfit { .. } => Self::new(UNFIT, error.to_string()),
+            E::Unfit { .. } | E::CannotAdopt { .. } => Self::new(UNFIT, error.to_string()),
             E::TableLock(_) => Self::caused(TABLE_LOCK, &error).next(again),
             E::OlderTransactions(_) => Self::caused(TABLE_LOCK, &error)
                 .next("end those transactions, or wait longer with --lock-patience, and run `coderdb migrate up` again"),

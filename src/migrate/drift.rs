@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row, types::Json};
 
-use super::{Error, Migrations, State, Status, history_table, log, plan, settings};
+use super::{Error, Migrations, State, Status, adopt, history_table, log, plan, settings};
 
 /// Reads the catalog, object by object.
 const CATALOG: &str = include_str!("catalog.sql");
@@ -47,10 +47,16 @@ pub struct Object {
     pub definition: String,
     /// Whether one more of it can make writers fail.
     #[serde(default, skip_serializing)]
-    restricts: bool,
+    pub(super) restricts: bool,
     /// Whether it is an index that is not valid, or a constraint that holds for new rows only.
     #[serde(default, skip_serializing)]
-    unfinished: bool,
+    pub(super) unfinished: bool,
+}
+
+impl Object {
+    fn is_same_as(&self, other: &Self) -> bool {
+        (&self.kind, &self.table, &self.name) == (&other.kind, &other.table, &other.name)
+    }
 }
 
 /// `column users.email`
@@ -142,7 +148,10 @@ impl fmt::Display for Drift {
 #[tracing::instrument(name = "migrate.verify", skip_all)]
 pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
     let history = history_table::read(conn).await?;
-    let status = plan::status(&history.migrations, &Migrations::embedded().as_applied());
+    let mut status = plan::status(&history.migrations, &Migrations::embedded().as_applied());
+    if let Some(baseline) = &history.baseline {
+        baseline.mark(&mut status);
+    }
     if status.migrations.iter().any(|entry| entry.state == State::Pending) {
         return Ok(Verification { status, drifts: None, extras: Vec::new() });
     }
@@ -150,12 +159,23 @@ pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
     let path =
         history.home.map_or_else(String::new, |home| format!("SET LOCAL search_path = {};\n", log::quote_name(&home)));
     let rows = settings::read(conn, &(path + CATALOG)).await?;
-    let found = rows.iter().map(|row| Ok(row.try_get::<Json<Object>, _>(0)?.0)).collect::<Result<_, sqlx::Error>>()?;
+    let found = rows.iter().map(|row| Ok(row.try_get::<Json<Object>, _>(0)?.0));
+    let found = found.collect::<Result<Vec<_>, sqlx::Error>>()?;
+    if let Some(baseline) = &history.baseline {
+        // Everything else is somebody else's.
+        let tables: Vec<_> = found.iter().filter(|object| object.kind == "table").map(|table| &table.name).collect();
+        let mut own = adopt::own_objects(baseline);
+        own.retain(|object| object.table.as_ref().is_some_and(|table| tables.contains(&table)));
+        let is_own = |object: &Object| own.iter().any(|own| own.is_same_as(object));
+        let (mut drifts, _) = compare(own.clone(), found.into_iter().filter(is_own).collect());
+        drifts.extend(adopt::new_differences(conn, baseline).await?.into_iter().map(|difference| difference.drift));
+        return Ok(Verification { status, drifts: Some(drifts), extras: Vec::new() });
+    }
     let (drifts, extras) = compare(expected(), found);
     Ok(Verification { status, drifts: Some(drifts), extras })
 }
 
-fn expected() -> Vec<Object> {
+pub(super) fn expected() -> Vec<Object> {
     EXPECTED.lines().map(|line| serde_json::from_str(line).expect("a test reads every line")).collect()
 }
 

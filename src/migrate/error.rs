@@ -28,6 +28,35 @@ pub enum Error {
         /// What is wrong, migration by migration.
         problems: Vec<Problem>,
     },
+    /// Coder's own server made the database, and it is not adopted; nothing was written.
+    #[error(
+        "this database was made by Coder{}: run `coderdb migrate adopt`",
+        version.map(|version| format!(" (version {version})")).unwrap_or_default()
+    )]
+    MadeByCoder {
+        /// The version of Coder's schema; `None` where this role may not read it.
+        version: Option<i64>,
+    },
+    /// The database cannot be adopted as it is; nothing was written.
+    #[error("the database cannot be adopted:\n{}", indented(reasons))]
+    CannotAdopt {
+        /// What is in the way.
+        reasons: Vec<String>,
+    },
+    /// There is something to know before the database is adopted; nothing was written.
+    #[error("before it is adopted:\n{}", indented(reasons))]
+    Unconfirmed {
+        /// What.
+        reasons: Vec<String>,
+    },
+    /// Coder's own migrator did not finish in time. Trying again may help.
+    #[error("Coder's own migrator has held its lock for {}s{}", waited.as_secs(), behind(holders))]
+    MigratorBusy {
+        /// How long this runner waited.
+        waited: Duration,
+        /// Whose session it is, in words.
+        holders: String,
+    },
     /// Another runner did not finish in time. Trying again may help.
     #[error("another runner has held the lock for {}s: {}", waited.as_secs(), join(holders))]
     LockBusy {
@@ -383,6 +412,10 @@ fn elsewhere(home: Option<&str>, current: Option<&str>) -> String {
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
+}
+
+fn indented(reasons: &[String]) -> String {
+    reasons.iter().map(|reason| format!("  {reason}")).collect::<Vec<_>>().join("\n")
 }
 
 fn tables_or_any(tables: &[String]) -> String {

@@ -131,7 +131,7 @@ impl Migrations {
 }
 
 impl File {
-    fn new(version: i64, name: String, checksum: u64, sql: Cow<'static, str>, path: String) -> Self {
+    pub(super) fn new(version: i64, name: String, checksum: u64, sql: Cow<'static, str>, path: String) -> Self {
         let timeout = |name| statements::directive(&sql, name).and_then(duration::parse);
         Self {
             // The only way to say which checksum one has; when it was applied does not matter here.

@@ -5,7 +5,12 @@ use refinery_core::AsyncMigrate as _;
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgDatabaseError};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, driver::Driver, log, settings};
+use super::{
+    Error,
+    adopt::{self, Baseline},
+    driver::Driver,
+    log, settings,
+};
 
 /// refinery's own name for it, so that its tools find it with `search_path=coderdb`.
 pub(super) const TABLE: &str = "coderdb.refinery_schema_history";
@@ -24,14 +29,30 @@ pub(super) struct History {
     pub(super) migrations: Vec<Migration>,
     /// The schema that the migrations were applied in; `None` before the first one.
     pub(super) home: Option<String>,
+    /// What was recorded when it was adopted; `None` for a database that this layer made itself.
+    pub(super) baseline: Option<Baseline>,
 }
 
-/// What was applied; nothing where there is no such table. One round trip, and one message of the simple protocol: a
-/// pooler, a standby and a role that may only read can answer it.
+/// What was applied; nothing where there is no such table. One round trip where migrations are applied, and one message of the
+/// simple protocol: a pooler, a standby and a role that may only read can answer it.
+///
+/// # Errors
+/// [`Error::MadeByCoder`] for a database that somebody else's server made, and that is not adopted.
 pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
+    let history = read_any(conn).await?;
+    if history.migrations.is_empty()
+        && let Some(coder) = adopt::recognize(conn).await?
+    {
+        return Err(Error::MadeByCoder { version: coder.version });
+    }
+    Ok(history)
+}
+
+/// The same, whoever made the database.
+pub(super) async fn read_any(conn: &mut PgConnection) -> Result<History, Error> {
     let sql = format!(
-        "SELECT h.version, h.name, h.applied_on, h.checksum, p.*, p.home = ANY (current_schemas(false)) AS is_on_path \
-         FROM ({PLACE}) AS p LEFT JOIN {TABLE} AS h ON true ORDER BY h.version"
+        "SELECT h.version, h.name, h.applied_on, h.checksum, p.*, p.home = ANY (current_schemas(false)) AS is_on_path, \
+         to_regclass('coderdb.baseline') IS NOT NULL AS is_adopted FROM ({PLACE}) AS p LEFT JOIN {TABLE} AS h ON true ORDER BY h.version"
     );
     let rows = match settings::read(conn, &sql).await {
         Ok(rows) => rows,
@@ -45,7 +66,8 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
     if !applied.is_empty() && !is_reachable && !row.try_get::<bool, _>("is_unknown")? {
         return Err(Error::Elsewhere { home, current: row.try_get("current")? });
     }
-    Ok(History { migrations: applied, home })
+    let baseline = if row.try_get("is_adopted")? { Baseline::read(conn).await? } else { None };
+    Ok(History { migrations: applied, home, baseline })
 }
 
 /// Creates what is missing of the schema `coderdb`, and makes sure that this session works where earlier ones did.

@@ -4,6 +4,7 @@
 //! tool can read it. Around refinery stand what a deploy needs: one runner at a time, each migration in one transaction with its
 //! history row, concurrent indexes that are recorded only when they are valid, errors that point into the file.
 
+mod adopt;
 mod drift;
 mod driver;
 mod error;
@@ -30,6 +31,10 @@ use refinery::{Runner, Target};
 use sqlx::{PgConnection, Row};
 
 use crate::connect;
+pub use adopt::{
+    Adopted, Adoption, Coder, Difference, Examination, IndexState, OwnIndex, adopt, differences, examine, grants,
+    owner_sql, unadopt,
+};
 pub use drift::{Drift, Object, Verification, verify};
 use driver::Driver;
 pub use error::{Error, Lost, NoTableLock, OlderTransactions, Outcome, Refusal};
@@ -37,7 +42,7 @@ pub use files::Migrations;
 pub use lock::Holder;
 pub use locks::{StatementLocks, locks};
 pub use log::{Done, history};
-pub use plan::{Entry, Fit, Planned, Problem, State, Status};
+pub use plan::{AdoptedFrom, Entry, Fit, Planned, Problem, State, Status};
 pub use repair::{accept, drop_invalid_indexes, mark_applied};
 use run::Run;
 #[cfg(feature = "cli")]
@@ -169,7 +174,12 @@ pub async fn status(conn: &mut PgConnection) -> Result<Status, Error> {
 /// # Errors
 /// As [`status`].
 pub async fn status_of(conn: &mut PgConnection, migrations: &Migrations) -> Result<Status, Error> {
-    Ok(plan::status(&history_table::read(conn).await?.migrations, &migrations.as_applied()))
+    let history = history_table::read(conn).await?;
+    let mut status = plan::status(&history.migrations, &migrations.as_applied());
+    if let Some(baseline) = history.baseline {
+        baseline.mark(&mut status);
+    }
+    Ok(status)
 }
 
 /// What [`up`] would run, in its order. Writes nothing; one round trip, as [`status`].

@@ -1,6 +1,6 @@
 //! A second connection that looks, while a migration runs, what it waits for and whom it delays.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
@@ -157,6 +157,15 @@ impl Observer {
         }
     }
 
+    /// Whether anybody waits for the backend.
+    async fn is_waited_for(&mut self) -> Result<bool, sqlx::Error> {
+        let pid = self.pid;
+        let waits = format!(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid <> {pid} AND {pid} = ANY (pg_blocking_pids(pid)))"
+        );
+        sqlx::raw_sql(AssertSqlSafe(waits)).fetch_one(&mut self.conn).await?.try_get(0)
+    }
+
     /// How far the index is that the backend builds, or whom it waits for.
     async fn progress(&mut self) -> Result<Option<Progress>, sqlx::Error> {
         let look = self.look().await?;
@@ -213,16 +222,19 @@ pub(super) async fn observed<T>(
     work.await
 }
 
-/// Does the work while the observer says how far it is.
+/// Does the work while the observer says how far it is. Says whether it was canceled because somebody waits for it, who may be about
+/// to do what the work waits for itself.
 pub(super) async fn progressing<T>(
     observer: &mut Option<Observer>,
     stop: &Stop,
     mut say: impl FnMut(Progress),
     work: impl Future<Output = T>,
-) -> T {
+) -> (bool, T) {
+    let mut gave_way = false;
     tokio::pin!(work);
     if let Some(looking) = observer {
         let mut was_stopped = false;
+        let mut told = Instant::now();
         let look = async {
             loop {
                 tokio::select! {
@@ -230,22 +242,33 @@ pub(super) async fn progressing<T>(
                         was_stopped = true;
                         looking.cancel().await?;
                     }
-                    () = sleep(Duration::from_secs(1)) => {}
+                    () = sleep(LOOK) => {}
                 }
-                if let Some(progress) = looking.progress().await? {
-                    say(progress);
+                if !gave_way && looking.is_waited_for().await? {
+                    gave_way = true;
+                    looking.cancel().await?;
+                }
+                if told.elapsed() >= Duration::from_secs(1) {
+                    told = Instant::now();
+                    if let Some(progress) = looking.progress().await? {
+                        say(progress);
+                    }
                 }
             }
         };
-        let broken: Result<(), sqlx::Error> = tokio::select! {
+        let ended: Result<T, Result<(), sqlx::Error>> = tokio::select! {
             biased;
-            done = &mut work => return done,
-            broken = look => broken,
+            done = &mut work => Ok(done),
+            broken = look => Err(broken),
         };
-        if let Err(error) = broken {
-            tracing::warn!(name: "migrate.observer_lost", error = %error, "progress is not seen any more");
+        match ended {
+            Ok(done) => return (gave_way, done),
+            Err(Err(error)) => {
+                tracing::warn!(name: "migrate.observer_lost", error = %error, "progress is not seen any more");
+            }
+            Err(Ok(())) => {}
         }
         *observer = None;
     }
-    work.await
+    (gave_way, work.await)
 }

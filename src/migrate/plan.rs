@@ -19,6 +19,17 @@ pub struct Status {
     pub newest: i64,
     /// Every migration that is known or applied, in the order of the versions.
     pub migrations: Vec<Entry>,
+    /// From whom the database was taken over; `None` for one that this library made.
+    pub adopted: Option<AdoptedFrom>,
+}
+
+/// The versions of Coder's own schema in an adopted database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AdoptedFrom {
+    /// The version when it was adopted.
+    pub from: i64,
+    /// The version now; `None` where this role may not read it.
+    pub now: Option<i64>,
 }
 
 /// One migration.
@@ -40,6 +51,10 @@ pub struct Entry {
 pub enum State {
     /// The history has it as it is in the file.
     Applied,
+    /// Its objects were there when the database was adopted.
+    Adopted,
+    /// It is not for a database that was adopted, unless that is asked for.
+    LeftOut,
     /// It will be applied next, or after those before it.
     Pending,
     /// The history has its version, with another name or content.
@@ -60,6 +75,8 @@ impl State {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
+            Self::Adopted => "adopted",
+            Self::LeftOut => "left_out",
             Self::Pending => "pending",
             Self::Changed => "changed",
             Self::Unknown => "unknown",
@@ -83,7 +100,7 @@ impl fmt::Display for Problem {
             State::Unknown => "was applied by another coderdb",
             State::Breaking => "was applied by a newer coderdb, and this one cannot work with it",
             State::Skipped => "was never applied, though a later one was",
-            State::Applied | State::Pending | State::Newer => "is fine",
+            State::Applied | State::Adopted | State::LeftOut | State::Pending | State::Newer => "is fine",
         })
     }
 }
@@ -131,8 +148,9 @@ impl Status {
     /// What is wrong with the history; empty when the pending migrations can be applied.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
-        let fine = |entry: &&Entry| !matches!(entry.state, State::Applied | State::Pending | State::Newer);
-        self.migrations.iter().filter(fine).cloned().map(Problem).collect()
+        let wrong =
+            |entry: &&Entry| matches!(entry.state, State::Changed | State::Unknown | State::Breaking | State::Skipped);
+        self.migrations.iter().filter(wrong).cloned().map(Problem).collect()
     }
 
     /// The migrations that are not applied yet, in their order.
@@ -219,7 +237,7 @@ pub(super) fn status(applied: &[Migration], files: &[Migration]) -> Status {
         entry(row, state, Some(row))
     }));
     migrations.sort_by_key(|entry| entry.version);
-    Status { version, newest, migrations }
+    Status { version, newest, migrations, adopted: None }
 }
 
 fn entry(named_by: &Migration, state: State, applied: Option<&Migration>) -> Entry {

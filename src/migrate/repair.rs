@@ -106,6 +106,8 @@ async fn repair(
     options: &Options,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<String>, Error>,
 ) -> Result<Vec<String>, Error> {
+    // Before anything is created.
+    status_of(conn, &options.migrations).await?;
     super::alone(conn, options, &[], &mut |_: super::Event<'_>| {}, async |conn, _, _| {
         history_table::prepare(conn).await?;
         work(conn).await

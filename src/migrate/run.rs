@@ -7,7 +7,7 @@ use refinery::Migration;
 use sqlx::{AssertSqlSafe, Connection as _, Either, PgConnection, Row, postgres::PgDatabaseError};
 
 use super::{
-    Applied, Error, Event, Lost, NoTableLock, OlderTransactions, Options, Outcome, Progress, Refusal,
+    Applied, Error, Event, Lost, NoTableLock, OlderTransactions, Options, Outcome, Progress, Refusal, adopt,
     files::File,
     history_table::sqlstate,
     lock, log,
@@ -24,6 +24,9 @@ const PROBES: u32 = 100;
 
 /// The first attempt waits no longer: the observer has seen by then which table it needs.
 const FIRST: Duration = Duration::from_millis(100);
+
+/// So often an index is begun again because somebody waits for it.
+const GIVE_WAY: usize = 20;
 
 /// An attempt that waits for so long after `deadlock_timeout` makes an autovacuum step aside.
 const AFTER_DEADLOCK: Duration = Duration::from_millis(200);
@@ -242,10 +245,10 @@ impl<'a> Run<'a> {
         let open = async {
             let row = sqlx::raw_sql(AssertSqlSafe(opening)).fetch_all(&mut **conn).await?;
             let row = row.last().ok_or(sqlx::Error::RowNotFound)?;
-            Ok::<(bool, String, String), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+            Ok::<(String, String, String), sqlx::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
         };
         let opened = observed(observer, seen, budget, &options.stop, open).await;
-        let (is_locked, transaction, held) = match opened {
+        let (locked, transaction, held) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 roll_back(conn).await?;
@@ -256,8 +259,11 @@ impl<'a> Run<'a> {
             roll_back(conn).await?;
             return Err(Failure::Broken(error));
         }
-        if !is_locked {
+        if locked != "true" {
             roll_back(conn).await?;
+            if locked == "migrating" {
+                seen.blockers = format!("Coder's own migrator, {}", adopt::holders(conn).await?);
+            }
             return Err(Failure::Occupied);
         }
         let ran = observed(observer, seen, budget, &options.stop, run(conn, work.sql)).await;
@@ -337,6 +343,25 @@ impl<'a> Run<'a> {
         Ok(String::new())
     }
 
+    /// The statements of what is no migration, from that one on, each with what records it. What is done proves it from the
+    /// catalog, or does no harm when it is done again.
+    pub(super) async fn steps(&mut self, file: &File, skipped: usize, records: &[&str]) -> Result<(), Error> {
+        for (number, statement) in (1..).zip(&file.statements()).skip(skipped) {
+            if self.options.stop.is_requested() {
+                return Err(Error::Stopped);
+            }
+            if is_concurrent(statement) {
+                lock::is_held(self.conn, self.pid).await?;
+                self.concurrently(file, number, statement).await?;
+                continue;
+            }
+            let record = |_: &Seen| records.get(number - 1).copied().unwrap_or_default().to_owned();
+            let work = Work { file, sql: statement.text, at: statement.at, statement: Some(number), record: &record };
+            self.transaction(&work, &mut Seen::default()).await?;
+        }
+        Ok(())
+    }
+
     /// Builds or drops an index beside its users, unless that is done already.
     async fn concurrently(&mut self, file: &File, number: usize, statement: &Statement<'_>) -> Result<(), Error> {
         let work =
@@ -347,11 +372,24 @@ impl<'a> Run<'a> {
         };
         let timeout = file.statement_timeout.unwrap_or(self.options.statement_timeout).as_millis();
         self.set(&format!("statement_timeout = {timeout}")).await?;
-        let built = self.index(&work, &index).await;
+        let built = self.patiently(&work, &index).await;
         let restored = sqlx::raw_sql(AssertSqlSafe(self.restore.clone())).execute(&mut *self.conn).await;
         built?;
         restored?;
         Ok(())
+    }
+
+    /// Again, as often as somebody waits for it: who wants to alter the table has perhaps written to it before, and each would
+    /// then wait for the other.
+    async fn patiently(&mut self, work: &Work<'_>, index: &Index) -> Result<(), Error> {
+        let start = Instant::now();
+        for _ in 0..GIVE_WAY {
+            if self.index(work, index).await? {
+                return Ok(());
+            }
+        }
+        let is_left = matches!(index.find(self.conn).await?, Some((_, false)));
+        Err(no_index(work, index, start.elapsed(), format!("{GIVE_WAY} sessions that waited for it"), is_left))
     }
 
     async fn set(&mut self, setting: &str) -> Result<(), Error> {
@@ -359,30 +397,35 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn index(&mut self, work: &Work<'_>, index: &Index) -> Result<(), Error> {
+    /// Until it is done; says whether it is, or somebody who waited for it comes first.
+    async fn index(&mut self, work: &Work<'_>, index: &Index) -> Result<bool, Error> {
         let found = index.find(self.conn).await?;
         let is_done = match (&found, &index.table) {
             (None, None) | (Some((_, true)), Some(_)) => true,
             (Some((qualified, false)), Some(_)) => {
                 // What a killed or failed build leaves behind; the name is taken, and nothing uses it.
-                self.alone(work, index, &format!("DROP INDEX CONCURRENTLY {qualified}"), true).await?;
+                let drop = format!("DROP INDEX CONCURRENTLY {qualified}");
+                if !self.alone(work, index, &drop, true).await? {
+                    return Ok(false);
+                }
                 false
             }
             _ => false,
         };
-        if !is_done {
-            self.alone(work, index, work.sql, index.table.is_none()).await?;
+        if !is_done && !self.alone(work, index, work.sql, index.table.is_none()).await? {
+            return Ok(false);
         }
         match (index.find(self.conn).await?, &index.table) {
-            (Some((_, true)), Some(_)) | (None, None) => Ok(()),
+            (Some((_, true)), Some(_)) | (None, None) => Ok(true),
             _ => Err(Error::InvalidIndex { file: work.file.path.clone(), index: index.name.clone() }),
         }
     }
 
-    /// Runs a statement that wants no transaction around it, and says how far it is. It waits for every transaction that
+    /// Runs a statement that wants no transaction around it, and says how far it is; `false` when it was canceled because somebody
+    /// waits for it. It waits for every transaction that
     /// was there before it, and is not to wait for ever: neither before it begins nor, by `lock_timeout`, for those that
     /// came meanwhile.
-    async fn alone(&mut self, work: &Work<'_>, index: &Index, sql: &str, drops: bool) -> Result<(), Error> {
+    async fn alone(&mut self, work: &Work<'_>, index: &Index, sql: &str, drops: bool) -> Result<bool, Error> {
         let start = Instant::now();
         let version = work.file.migration.version();
         self.wait_for_older(work, index, drops).await?;
@@ -394,8 +437,13 @@ impl<'a> Run<'a> {
             blockers.clone_from(&progress.blockers);
             on_event(Event::Building { version, progress: &progress });
         };
-        let Err((completed, error)) = progressing(observer, &options.stop, say, run(conn, sql)).await else {
-            return Ok(());
+        let (gave_way, done) = progressing(observer, &options.stop, say, run(conn, sql)).await;
+        let Err((completed, error)) = done else {
+            if gave_way {
+                // What cancels may come late.
+                let _ = run(conn, "SELECT").await;
+            }
+            return Ok(true);
         };
         let state = sqlstate(&error).map(str::to_owned);
         if state.as_deref() == Some("57014") && self.options.stop.is_requested() {
@@ -405,6 +453,9 @@ impl<'a> Run<'a> {
             return Err(refused(work, completed, error));
         }
         let is_left = self.clean_up(index, drops).await?;
+        if gave_way && state.as_deref() == Some("57014") {
+            return Ok(false);
+        }
         if state.is_some_and(|state| ["55P03", "40P01"].contains(&state.as_str())) {
             return Err(no_index(work, index, start.elapsed(), blockers, is_left));
         }
@@ -476,7 +527,7 @@ fn older(table: &str, drops: bool) -> String {
              UNION ALL SELECT pid FROM pg_stat_progress_vacuum)",
         )
     };
-    let table = log::quote(table);
+    let (table, migrator) = (log::quote(table), adopt::LOCKS);
     let has_table = format!(
         "SELECT FROM pg_locks AS h WHERE h.virtualtransaction = l.virtualtransaction AND h.pid IS NOT DISTINCT FROM l.pid \
          AND h.granted AND h.relation = to_regclass({table}) AND h.database = d.oid AND {modes}"
@@ -489,11 +540,13 @@ fn older(table: &str, drops: bool) -> String {
          UNION ALL SELECT l.virtualtransaction, {PREPARED} FROM pg_prepared_xacts AS p \
          INNER JOIN pg_database AS d ON d.datname = p.database AND d.datname = current_database() \
          INNER JOIN pg_locks AS l ON l.transactionid = p.transaction AND l.locktype = 'transactionid' AND l.pid IS NULL \
-         WHERE EXISTS ({has_table})"
+         WHERE EXISTS ({has_table}) \
+         UNION SELECT format('migrator %s', a.pid), format('Coder''s own migrator, %s', {SESSION}) FROM pg_locks AS m \
+         INNER JOIN pg_stat_activity AS a ON a.pid = m.pid WHERE {migrator}"
     )
 }
 
-/// Opens the transaction, gets at the tables, and says whether it has them, which transaction it is, and whether the
+/// Opens the transaction, gets at the tables unless Coder's own server migrates, and says whether it has them, which transaction it is, and whether the
 /// session still has the runner's lock.
 fn begin(
     approach: Approach,
@@ -518,12 +571,14 @@ fn begin(
     format!(
         "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
          DO $coderdb$ BEGIN {deadlock}\
+         IF NOT {} THEN PERFORM set_config('coderdb.locked', 'migrating', true); RETURN; END IF; \
          BEGIN {locks}PERFORM set_config('coderdb.locked', 'true', true); \
          EXCEPTION WHEN lock_not_available THEN PERFORM set_config('coderdb.locked', 'false', true); \
          WHEN undefined_table THEN PERFORM set_config('coderdb.locked', 'true', true); END; END $coderdb$; \
-         SELECT current_setting('coderdb.locked')::boolean, pg_current_xact_id()::text, {held}",
+         SELECT current_setting('coderdb.locked'), pg_current_xact_id()::text, {held}",
         setting(patience),
-        statement_timeout.as_millis()
+        statement_timeout.as_millis(),
+        adopt::TRY
     )
 }
 
@@ -612,9 +667,9 @@ pub(super) fn is_concurrent(statement: &Statement<'_>) -> bool {
 /// An index that a statement builds or drops beside its users.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Index {
-    name: String,
+    pub(super) name: String,
     /// What it is built on; `None` when it is dropped.
-    table: Option<String>,
+    pub(super) table: Option<String>,
 }
 
 impl Index {

@@ -47,8 +47,9 @@ pub enum Error {
         /// What is wrong with the value.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A table, column, type or function is missing.
-    #[error("the database schema is missing or too old; run `coderdb migrate up`")]
+    /// A table, column, type or function is missing or another one, or a column that this version does not know must be given a
+    /// value; nothing was written.
+    #[error("the database schema is missing or too old{}; run `coderdb migrate up`", Said(.0))]
     Schema(#[source] sqlx::Error),
     /// The server cannot be reached, is starting or stopping, or has too many connections. Trying again may help.
     #[error("the database is unavailable")]
@@ -119,8 +120,8 @@ impl Error {
             (error @ (sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut), _) => {
                 Self::Unavailable(error)
             }
-            // undefined table, column, function and object
-            (error, Some("42P01" | "42703" | "42883" | "42704")) => Self::Schema(error),
+            // undefined table, column, function and object; another type; a null where none may be
+            (error, Some("42P01" | "42703" | "42883" | "42704" | "42804" | "23502")) => Self::Schema(error),
             (error, Some("40001" | "40P01")) => Self::Serialization(error),
             (error, Some("57P01" | "57P02" | "57P03" | "53300")) => Self::Unavailable(error),
             (source, _) => Self::Sql { query, source },
@@ -170,6 +171,15 @@ pub(crate) fn note_outdated(error: &sqlx::Error) {
 impl From<Denied> for Error {
     fn from(Denied { entity, key }: Denied) -> Self {
         Self::NotFound { entity, key }
+    }
+}
+
+/// The server's own words, which name what it has not.
+struct Said<'a>(&'a sqlx::Error);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_database_error().map_or(Ok(()), |error| write!(f, ": {}", error.message()))
     }
 }
 

@@ -1,12 +1,10 @@
 //! The base schema beside the catalog of a deployment of Coder: facts, as both servers say them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use coderdb::sqlx::{self, AssertSqlSafe, PgConnection};
-use serde::Deserialize;
-use serde_json::Value;
 
-use crate::support;
+use crate::support::{self, coder::Catalog};
 
 /// Facts, with `-` that only the catalog has, with `+` that only the base has; each with the reason.
 const DIFFERENCES: &[(&str, &str)] = &[
@@ -19,122 +17,6 @@ const DIFFERENCES: &[(&str, &str)] = &[
 ];
 
 const BY_VERSION_2: &str = "the cap on logs is a change of its own, for deployments that are older than it";
-
-#[derive(Deserialize)]
-struct Catalog {
-    enums: BTreeMap<String, Vec<String>>,
-    domains: BTreeMap<String, Domain>,
-    sequences: Vec<String>,
-    tables: BTreeMap<String, Table>,
-    functions: BTreeMap<String, Function>,
-}
-
-#[derive(Deserialize)]
-struct Domain {
-    r#type: String,
-    checks: Value,
-}
-
-#[derive(Deserialize)]
-struct Table {
-    #[serde(default)]
-    view: bool,
-    #[serde(default)]
-    unlogged: bool,
-    columns: Vec<Column>,
-    #[serde(default)]
-    constraints: BTreeMap<String, String>,
-    #[serde(default)]
-    indexes: BTreeMap<String, String>,
-    #[serde(default)]
-    triggers: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Column {
-    name: String,
-    r#type: String,
-    default: Option<String>,
-    generated: Option<String>,
-    #[serde(default)]
-    not_null: bool,
-}
-
-#[derive(Deserialize)]
-struct Function {
-    arguments: String,
-    returns: String,
-    language: String,
-    volatility: String,
-}
-
-impl Catalog {
-    fn read() -> Self {
-        serde_json::from_str(include_str!("golden/coder_catalog.json")).expect("the catalog")
-    }
-
-    /// Statements that make all of it: functions and views only by what the catalog says of them.
-    fn statements(&self) -> Vec<String> {
-        let mut made = Vec::new();
-        for (name, labels) in &self.enums {
-            made.push(format!("CREATE TYPE {name} AS ENUM ('{}')", labels.join("', '")));
-        }
-        for (name, domain) in &self.domains {
-            assert!(domain.checks.is_null(), "{name}");
-            made.push(format!("CREATE DOMAIN {name} AS {}", domain.r#type));
-        }
-        made.extend(self.sequences.iter().map(|name| format!("CREATE SEQUENCE {name}")));
-        for (name, function) in &self.functions {
-            let Function { arguments, returns, language, volatility } = function;
-            made.push(format!(
-                "CREATE FUNCTION {name}({arguments}) RETURNS {returns} LANGUAGE {language} {volatility}
-                 AS 'BEGIN RETURN NULL; END'"
-            ));
-        }
-        let tables = || self.tables.iter().filter(|(_, table)| !table.view);
-        for (name, table) in tables() {
-            let columns: Vec<String> = table.columns.iter().map(Column::definition).collect();
-            let unlogged = if table.unlogged { "UNLOGGED" } else { "" };
-            made.push(format!("CREATE {unlogged} TABLE {name} ({})", columns.join(", ")));
-        }
-        // Foreign keys refer to what the others make unique.
-        for foreign in [false, true] {
-            for (name, table) in tables() {
-                for (constraint, definition) in &table.constraints {
-                    if definition.starts_with("FOREIGN KEY") == foreign {
-                        made.push(format!("ALTER TABLE {name} ADD CONSTRAINT {constraint} {definition}"));
-                    }
-                }
-            }
-        }
-        for (name, table) in tables() {
-            made.extend(table.indexes.values().cloned());
-            for (trigger, definition) in &table.triggers {
-                let (when, runs) = definition.split_once(" EACH ROW runs ").expect("what the trigger runs");
-                made.push(format!("CREATE TRIGGER {trigger} {when} ON {name} FOR EACH ROW EXECUTE FUNCTION {runs}"));
-            }
-        }
-        for (name, view) in self.tables.iter().filter(|(_, table)| table.view) {
-            let columns: Vec<String> =
-                view.columns.iter().map(|column| format!("NULL::{} AS \"{}\"", column.r#type, column.name)).collect();
-            made.push(format!("CREATE VIEW {name} AS SELECT {}", columns.join(", ")));
-        }
-        made
-    }
-}
-
-impl Column {
-    fn definition(&self) -> String {
-        let Self { name, r#type, default, generated, not_null } = self;
-        let value = match (generated, default) {
-            (Some(expression), _) => format!(" GENERATED ALWAYS AS ({expression}) STORED"),
-            (None, Some(expression)) => format!(" DEFAULT {expression}"),
-            (None, None) => String::new(),
-        };
-        let definition = format!("\"{name}\" {type}{value}");
-        if *not_null { definition + " NOT NULL" } else { definition }
-    }
-}
 
 async fn facts(conn: &mut PgConnection) -> BTreeSet<String> {
     let facts = sqlx::query_scalar(include_str!("golden/catalog_facts.sql")).fetch_all(conn).await.expect("the facts");
@@ -206,4 +88,13 @@ async fn the_later_versions_change_nothing_that_coder_has() {
         .collect();
     let changed: Vec<_> = more(&coder, &ours).filter(|fact| !left_out.contains(fact.as_str())).collect();
     assert!(changed.is_empty(), "{changed:#?}");
+}
+
+#[tokio::test]
+async fn a_generated_database_of_coder_is_the_one_of_the_catalog() {
+    let database = support::coder::database().await;
+    let (coder, generated) = (of_the_catalog().await, facts(&mut database.connect().await).await);
+    let (missing, more): (Vec<_>, Vec<_>) =
+        (coder.difference(&generated).collect(), generated.difference(&coder).collect());
+    assert!(missing.is_empty() && more.is_empty(), "not generated: {missing:#?}\ntoo much: {more:#?}");
 }

@@ -14,7 +14,7 @@ async fn lines(conn: &mut PgConnection, sql: &str) -> Vec<String> {
 
 /// All objects of the schema but indexes and constraints. The two columns of the cap on logs are in the base of April
 /// 2026, too: they have a version of their own here because this project is about what they keep.
-const OBJECTS: &str = "
+pub const OBJECTS: &str = "
     SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname FROM pg_trigger WHERE NOT tgisinternal
     UNION ALL
     SELECT 'relation ' || relname || ' ' || relkind::text FROM pg_class

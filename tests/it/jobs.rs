@@ -138,6 +138,33 @@ const fn import(version: u128) -> JobSubject {
 const UPLOAD: &str = "INSERT INTO files (id, hash, created_at, created_by, mimetype, data)
                       VALUES (u(9), '', now(), u(2), '', '')";
 
+/// Coder's own server upgrades the schema of a database that it shares.
+#[tokio::test]
+async fn insert_names_the_column_that_it_cannot_write_and_writes_nothing() {
+    let mut rows = Rows::new().await;
+    let alice = rows.user(1, "{}", "{}").await;
+    let permit = InsertJobs::check(&alice, OrganizationId(id(1)), DRY_RUN).expect("a member");
+    let before = rows.one("SELECT count(*) FROM provisioner_jobs").await;
+    for (upgrade, column) in [
+        (
+            "ALTER TABLE provisioner_jobs ADD COLUMN lane text; UPDATE provisioner_jobs SET lane = '';
+             ALTER TABLE provisioner_jobs ALTER lane SET NOT NULL",
+            "\"lane\"",
+        ),
+        (
+            "ALTER TABLE provisioner_jobs DROP COLUMN lane; ALTER TABLE provisioner_jobs RENAME tags TO labels",
+            "\"tags\"",
+        ),
+    ] {
+        rows.run(upgrade).await;
+        // The others must prepare the statement anew first.
+        rows.conn = rows.database.connect().await;
+        let error = store::jobs::insert(&mut rows.conn, &permit, new_job(2)).await.expect_err(upgrade);
+        assert!(error.code() == "schema" && error.to_string().contains(column), "{error}");
+        assert_eq!(rows.one("SELECT count(*) FROM provisioner_jobs").await, before);
+    }
+}
+
 #[tokio::test]
 async fn a_new_job_waits_in_the_permits_organization_for_the_permits_initiator() {
     let mut rows = Rows::new().await;

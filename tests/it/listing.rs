@@ -77,7 +77,7 @@ async fn random_databases_are_listed_as_the_model_says() {
     }
 }
 
-async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) {
+pub async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) {
     let model = Model::read(conn).await;
     let mut organizations: Vec<Uuid> = model.organizations.iter().map(|organization| organization.id).collect();
     organizations.push(rows::uuid(rng));

@@ -1,5 +1,6 @@
 //! Everything that needs a server, in one program: one server, one template, a clone per test.
 
+mod adopt;
 mod agents;
 mod authz;
 mod bad_input;

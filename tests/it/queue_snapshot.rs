@@ -606,7 +606,8 @@ async fn queue_that_cannot_be_looked_at_is_an_error_for_all_who_ask_and_there_ag
     let began = Instant::now();
     for _ in 0..100 {
         let error = watcher.queue(&support::read_jobs(id(1))).await.err().expect("an error");
-        assert_eq!(error.to_string(), "the database schema is missing or too old; run `coderdb migrate up`");
+        let expected = "the database schema is missing or too old: relation \"provisioner_daemons\" does not exist; run `coderdb migrate up`";
+        assert_eq!(error.to_string(), expected);
     }
     assert!(pool.metrics().taken <= began.elapsed().as_secs() + 1, "{} statements", pool.metrics().taken);
     rows.run("ALTER TABLE elsewhere RENAME TO provisioner_daemons").await;

@@ -11,7 +11,7 @@ use super::{
         error::CliError,
         output::{Output, note, print, print_json},
     },
-    length,
+    adopt, length,
     status::code,
 };
 use crate::{
@@ -57,19 +57,35 @@ pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: 
         }
         sleep(POLL.min(deadline - Instant::now())).await;
     };
-    let fit = status.fit();
+    let differences = if status.adopted.is_some() { migrate::differences(conn).await? } else { Vec::new() };
+    let fit = if differences.is_empty() { status.fit() } else { Fit::Diverged };
+    let adopted = status.adopted.map_or_else(String::new, |adopted| {
+        let now = adopted.now.filter(|now| *now != adopted.from).map(|now| format!(", now {now}")).unwrap_or_default();
+        format!("adopted from Coder's version {}{now}: ", adopted.from)
+    });
     match args.output {
-        Output::Json => print_json(&json!({
-            "format": 1,
-            "fit": fit,
-            "version": status.version,
-            "newest": status.newest,
-            "pending": status.pending().count(),
-        }))?,
+        Output::Json => {
+            let mut document = json!({
+                "format": 1,
+                "fit": fit,
+                "version": status.version,
+                "newest": status.newest,
+                "pending": status.pending().count(),
+            });
+            if status.adopted.is_some() {
+                document["adopted"] = json!(status.adopted);
+                document["differences"] = differences.iter().map(adopt::difference).collect();
+            }
+            print_json(&document)?;
+        }
         Output::Table => {
             let version = status.version.map_or_else(|| "none".to_owned(), |version| version.to_string());
             let newest = status.newest;
-            print(&match fit {
+            let text = match fit {
+                _ if !differences.is_empty() => {
+                    let differences: Vec<_> = differences.iter().map(ToString::to_string).collect();
+                    format!("run `coderdb migrate adopt` again: {}\n", differences.join("; "))
+                }
                 Fit::Current => format!("fits: the schema is at version {version}\n"),
                 Fit::Newer => {
                     format!("fits: the schema is at version {version}, newer than {newest}, and compatible\n")
@@ -82,7 +98,8 @@ pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: 
                     let problems: Vec<_> = status.problems().iter().map(ToString::to_string).collect();
                     format!("does not fit: {}\n", problems.join("; "))
                 }
-            })?;
+            };
+            print(&(adopted + &text))?;
         }
     }
     Ok(code(fit))

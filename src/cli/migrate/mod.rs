@@ -1,5 +1,6 @@
 //! `coderdb migrate`.
 
+mod adopt;
 mod check;
 mod history;
 mod lint;
@@ -7,6 +8,7 @@ mod new;
 mod plan;
 mod repair;
 mod status;
+mod unadopt;
 mod up;
 mod verify;
 
@@ -43,6 +45,8 @@ enum Command {
     Check(check::Args),
     Verify(verify::Args),
     History(history::Args),
+    Adopt(adopt::Args),
+    Unadopt(unadopt::Args),
     #[command(subcommand)]
     Repair(repair::Command),
     Lint(lint::Args),
@@ -54,6 +58,12 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     match &args.command {
         Command::Lint(args) => return lint::run(args),
         Command::New(args) => return new::run(args),
+        Command::Adopt(_) | Command::Unadopt(_) if args.from.is_some() => {
+            return Err(CliError::new(
+                USAGE,
+                "adopt and unadopt know the indexes of this version only; leave --from out",
+            ));
+        }
         Command::Verify(_) if args.from.is_some() => {
             return Err(CliError::new(USAGE, "verify knows the schema of this version only; leave --from out"));
         }
@@ -78,8 +88,11 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
             Command::History(args) => history::run(&mut database, &args).await?,
             Command::Repair(command) => repair::run(&mut database, &migrations, &command).await?,
             Command::Lint(_) | Command::New(_) => unreachable!("they are done"),
-            // It ends with its signals itself.
-            Command::Up(args) => return Ok(Ran::ToMigrate(Box::new((database, args)))),
+            Command::Adopt(args) if args.only_looks() => adopt::look(&mut database, &args).await?,
+            // These end with their signals themselves.
+            command @ (Command::Up(_) | Command::Adopt(_) | Command::Unadopt(_)) => {
+                return Ok(Ran::ToMigrate(Box::new((database, command))));
+            }
         };
         database.close().await;
         Ok::<_, CliError>(Ran::Code(code))
@@ -89,8 +102,13 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     match signals::or_end(&mut signals, command).await? {
         Ran::Code(code) => Ok(code),
         Ran::ToMigrate(migrating) => {
-            let (mut database, args) = *migrating;
-            let code = up::run(&mut database, migrations.clone(), &args, &mut signals).await;
+            let (mut database, command) = *migrating;
+            let code = match command {
+                Command::Adopt(args) => adopt::run(&mut database, migrations, &args, &mut signals).await,
+                Command::Unadopt(args) => unadopt::run(&mut database, migrations, &args, &mut signals).await,
+                Command::Up(args) => up::run(&mut database, migrations, &args, &mut signals).await,
+                _ => unreachable!("the others are done"),
+            };
             database.close().await;
             code
         }
@@ -99,7 +117,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
 
 enum Ran {
     Code(ExitCode),
-    ToMigrate(Box<(Database, up::Args)>),
+    ToMigrate(Box<(Database, Command)>),
 }
 
 /// A duration such as `250ms` or `1h30m`.

@@ -27,13 +27,19 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: &Args) -> Result<ExitCode, CliError> {
     let status = migrate::status_of(conn, migrations).await?;
     match args.output {
-        Output::Json => print_json(&json!({
-            "format": 1,
-            "fit": status.fit(),
-            "version": status.version,
-            "newest": status.newest,
-            "migrations": status.migrations,
-        }))?,
+        Output::Json => {
+            let mut document = json!({
+                "format": 1,
+                "fit": status.fit(),
+                "version": status.version,
+                "newest": status.newest,
+                "migrations": status.migrations,
+            });
+            if status.adopted.is_some() {
+                document["adopted"] = json!(status.adopted);
+            }
+            print_json(&document)?;
+        }
         Output::Table => {
             let rows = status.migrations.iter().map(|entry| {
                 [

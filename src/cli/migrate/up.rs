@@ -28,6 +28,15 @@ pub(in crate::cli) struct Args {
     /// Stop after this version
     #[arg(long, value_name = "VERSION")]
     target: Option<i64>,
+    #[command(flatten)]
+    limits: Limits,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// How long a run waits for what.
+#[derive(Debug, clap::Args)]
+pub(super) struct Limits {
     /// How long to wait for another runner to finish
     #[arg(long, value_name = "DURATION", env = "CODERDB_RUNNER_LOCK_TIMEOUT", default_value = "15m", value_parser = seconds)]
     runner_lock_timeout: Duration,
@@ -46,8 +55,45 @@ pub(in crate::cli) struct Args {
     /// How long the statement under way may go on after a signal
     #[arg(long, value_name = "DURATION", env = "CODERDB_GRACE", default_value = "25s", value_parser = length)]
     grace: Duration,
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+}
+
+impl Limits {
+    pub(super) fn options(&self, migrations: Migrations) -> Options {
+        Options {
+            runner_lock_timeout: self.runner_lock_timeout,
+            max_stall: self.max_stall.0,
+            lock_timeout: self.lock_timeout,
+            patience: self.lock_patience,
+            statement_timeout: self.statement_timeout,
+            ..who(migrations)
+        }
+    }
+
+    /// Runs to the end, or until it is stopped by a signal. Gives what was done, and which signal came.
+    pub(super) async fn run<T>(
+        &self,
+        stop: &Stop,
+        signals: &mut Signals,
+        run: impl Future<Output = Result<T, CliError>>,
+    ) -> Result<(T, ExitCode), CliError> {
+        let mut ended_by = None;
+        let result = {
+            tokio::pin!(run);
+            tokio::select! {
+                result = &mut run => result,
+                () = until_canceled(stop, self.grace, signals, &mut ended_by) => {
+                    // What is canceled is rolled back; whoever cannot be canceled is left.
+                    tokio::time::timeout(Duration::from_secs(3), run).await.unwrap_or(Err(stopped()))
+                }
+            }
+        };
+        match (result, ended_by) {
+            // Also when everything was done by then: whoever sent it expects no success.
+            (Ok(done), _) => Ok((done, ended_by.map_or(ExitCode::SUCCESS, ExitCode::from))),
+            (Err(error), Some(signal)) if error.is_stop() => Err(error.with_code(signal)),
+            (Err(error), _) => Err(error),
+        }
+    }
 }
 
 /// A duration; a bare number is one of seconds.
@@ -61,39 +107,14 @@ pub(super) async fn run(
     args: &Args,
     signals: &mut Signals,
 ) -> Result<ExitCode, CliError> {
-    let options = Options {
-        target: args.target,
-        runner_lock_timeout: args.runner_lock_timeout,
-        max_stall: args.max_stall.0,
-        lock_timeout: args.lock_timeout,
-        patience: args.lock_patience,
-        statement_timeout: args.statement_timeout,
-        ..who(migrations)
-    };
+    let options = Options { target: args.target, ..args.limits.options(migrations) };
     let stop = options.stop.clone();
-    let mut ended_by = None;
-    let result = {
-        let migrating = up(database, options);
-        tokio::pin!(migrating);
-        tokio::select! {
-            result = &mut migrating => result,
-            () = until_canceled(&stop, args.grace, signals, &mut ended_by) => {
-                // What is canceled is rolled back; whoever cannot be canceled is left.
-                tokio::time::timeout(Duration::from_secs(3), migrating).await.unwrap_or(Err(stopped()))
-            }
-        }
-    };
-    let applied = match (result, ended_by) {
-        (Ok(applied), _) => applied,
-        (Err(error), Some(signal)) if error.is_stop() => return Err(error.with_code(signal)),
-        (Err(error), _) => return Err(error),
-    };
+    let (applied, code) = args.limits.run(&stop, signals, up(database, options)).await?;
     match args.output {
         Output::Json => print_json(&json!({ "format": 1, "applied": applied }))?,
         Output::Table => print(&report(&applied))?,
     }
-    // Also when everything was done by then: whoever sent it expects no success.
-    Ok(ended_by.map_or(ExitCode::SUCCESS, ExitCode::from))
+    Ok(code)
 }
 
 fn stopped() -> CliError {
@@ -115,32 +136,41 @@ async fn until_canceled(stop: &Stop, grace: Duration, signals: &mut Signals, end
 
 /// Migrates, and says on standard error what takes long.
 pub(in crate::cli) async fn up(database: &mut Database, mut options: Options) -> Result<Vec<Applied>, CliError> {
-    let say = |event: Event<'_>| match event {
+    if is_pooled()? && !migrate::status_of(database, &options.migrations).await?.is_current() {
+        return Err(pooled());
+    }
+    options.second = Some(database.options().clone());
+    Ok(migrate::up(database, &options, |event| say(&event)).await?)
+}
+
+/// A runner's lock is one of its session.
+pub(super) fn pooled() -> CliError {
+    CliError::new(UNFIT, "a migration holds a lock of its session, and a transaction pooler lends it none")
+        .next("migrate over a direct connection, without CODERDB_POOLER")
+}
+
+/// Says what takes long.
+pub(super) fn say(event: &Event<'_>) {
+    let of = |version: i64| if version == 0 { "unadopt".to_owned() } else { format!("V{version:04}") };
+    match event {
         Event::Waiting { holders } => {
             let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
             note(&format!("waiting for another runner: {}", holders.join(", ")));
         }
-        Event::Started { version, name } => note(&format!("applying V{version:04}__{name}")),
+        Event::Started { version, name } => note(&format!("applying {}__{name}", of(*version))),
         Event::Retrying { version, attempt, blockers } => {
             let behind = if blockers.is_empty() { String::new() } else { format!(", behind {blockers}") };
-            note(&format!("V{version:04}: no table lock in attempt {attempt}{behind}; trying again"));
+            let version = of(*version);
+            note(&format!("{version}: no table lock in attempt {attempt}{behind}; trying again"));
         }
         Event::Building { version, progress } => {
             let migrate::Progress { phase, done, total, blockers } = progress;
+            let version = of(*version);
             let of = if *total > 0 { format!(", {done} of {total}") } else { String::new() };
             let behind = if blockers.is_empty() { String::new() } else { format!(", behind {blockers}") };
-            note(&format!("V{version:04}: {phase}{of}{behind}"));
+            note(&format!("{version}: {phase}{of}{behind}"));
         }
-    };
-    if is_pooled()? && !migrate::status_of(database, &options.migrations).await?.is_current() {
-        return Err(CliError::new(
-            UNFIT,
-            "a migration holds a lock of its session, and a transaction pooler lends it none",
-        )
-        .next("migrate over a direct connection, without CODERDB_POOLER"));
     }
-    options.second = Some(database.options().clone());
-    Ok(migrate::up(database, &options, say).await?)
 }
 
 /// What is said of who runs this.

@@ -99,7 +99,11 @@ fn report(verification: &Verification) -> String {
         text.push_str(&difference(drift));
     }
     if verification.is_clean() {
-        let _ = writeln!(text, "The schema is as version {} made it.", verification.status.newest);
+        let newest = verification.status.newest;
+        let _ = match verification.status.adopted {
+            Some(_) => writeln!(text, "What version {newest} needs is there, and what it made."),
+            None => writeln!(text, "The schema is as version {newest} made it."),
+        };
     }
     text
 }

@@ -4,6 +4,7 @@
 //! server, but for what a pooler takes away by its nature: that is done [`Database::directly`] or
 //! [`Database::with_sessions`], each time with the reason.
 
+pub mod coder;
 pub mod pgbouncer;
 pub mod proxy;
 pub mod secrets;

@@ -1,0 +1,172 @@
+//! Recognising such a database, recording what is there, and taking everything away again.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{adopt, coder, dump, machine, program, run, text, texts};
+use crate::{
+    foreign_tables::OBJECTS,
+    random_database::{self as rows, insert},
+    support::{self, fails},
+};
+
+#[tokio::test]
+async fn every_command_says_whose_the_database_is_and_leaves_nothing_behind() {
+    let (database, _conn) = coder().await;
+    let before = dump(&database);
+    let said = "this database was made by Coder (version 440): run `coderdb migrate adopt`";
+    for args in [
+        &["up"][..],
+        &["plan"],
+        &["status"],
+        &["check"],
+        &["verify"],
+        &["history"],
+        &["repair", "accept", "1", "--yes"],
+        &["repair", "mark-applied", "7", "--yes"],
+        &["repair", "drop-invalid-indexes", "--yes"],
+    ] {
+        fails(database.coderdb().arg("migrate").args(args), 12, &[said, "adopt --plan"]);
+    }
+    fails(database.coderdb().args(["demo", "--allow-existing"]), 12, &[said]);
+    assert_eq!(dump(&database), before);
+}
+
+#[tokio::test]
+async fn adopt_refuses_what_coder_has_not_made_and_what_a_migration_has_left_halfway() {
+    let plain = support::database().await.directly();
+    fails(plain.coderdb().args(["migrate", "adopt"]), 14, &["no database that Coder's server made"]);
+    fails(plain.coderdb().args(["migrate", "unadopt", "--yes"]), 14, &["no database that Coder's server made"]);
+    let (database, mut conn) = coder().await;
+    let before = dump(&database);
+    fails(database.coderdb().args(["migrate", "unadopt"]), 2, &["say --yes"]);
+    assert_eq!(text(&database, &["unadopt", "--yes"], 0), "There is nothing of coderdb.\n");
+    run(&mut conn, "UPDATE schema_migrations SET dirty = true").await;
+    fails(database.coderdb().args(["migrate", "adopt"]), 14, &["failed halfway"]);
+    run(&mut conn, "UPDATE schema_migrations SET dirty = false").await;
+    run(&mut conn, "CREATE INDEX provisioner_jobs_running_idx ON provisioner_jobs (id)").await;
+    fails(
+        database.coderdb().args(["migrate", "adopt"]),
+        14,
+        &["another index has the name provisioner_jobs_running_idx"],
+    );
+    run(&mut conn, "DROP INDEX provisioner_jobs_running_idx").await;
+    assert_eq!(dump(&database), before);
+}
+
+#[tokio::test]
+async fn adopt_records_what_is_there_and_builds_the_indexes_and_every_command_accepts_it() {
+    let (database, mut conn) = coder().await;
+    let (before, objects) = (dump(&database), texts(&mut conn, OBJECTS).await);
+    let plan = text(&database, &["adopt", "--plan"], 0);
+    assert!(
+        plan.contains("A database of Coder, version 440")
+            && plan.contains("provisioner_jobs_acquire_idx on provisioner_jobs: to be built"),
+        "{plan}"
+    );
+    let plan = machine(&database, &["adopt", "--plan"], 0);
+    assert_eq!(
+        (&plan["differences"], &plan["warnings"], &plan["coder"]),
+        (&json!([]), &json!([]), &json!({ "version": 440, "dirty": false }))
+    );
+    assert_eq!(dump(&database), before);
+
+    let adopted = machine(&database, &["adopt"], 0);
+    assert_eq!((&adopted["coder_version"], &adopted["recorded"]), (&json!(440), &json!([1, 2, 3, 4, 5, 6, 7])));
+    let applied: Vec<_> =
+        adopted["applied"].as_array().unwrap().iter().map(|applied| applied["version"].clone()).collect();
+    assert_eq!(applied, [8, 9]);
+
+    let status = machine(&database, &["status", "--exit-code"], 0);
+    let are: Vec<_> =
+        status["migrations"].as_array().unwrap().iter().map(|entry| entry["state"].as_str().unwrap()).collect();
+    let expected =
+        ["adopted", "adopted", "adopted", "left_out", "left_out", "left_out", "left_out", "applied", "applied"];
+    assert_eq!((are.as_slice(), &status["adopted"]), (&expected[..], &json!({ "from": 440, "now": 440 })));
+    assert_eq!(text(&database, &["check"], 0), "adopted from Coder's version 440: fits: the schema is at version 9\n");
+    assert_eq!(machine(&database, &["verify"], 0)["drifts"], json!([]));
+    assert_eq!(text(&database, &["up"], 0), "The schema is up to date.\n");
+    assert_eq!(text(&database, &["plan"], 0), "Nothing is pending.\n");
+    let history = machine(&database, &["history"], 0);
+    let actions: Vec<_> =
+        history["history"].as_array().unwrap().iter().map(|done| done["action"].as_str().unwrap()).collect();
+    assert_eq!(actions.iter().filter(|action| **action == "left out").count(), 4);
+    // On Coder's tables this layer has indexes, and nothing else.
+    assert_eq!(texts(&mut conn, OBJECTS).await, objects);
+
+    // Again, it changes nothing but that it was done.
+    assert_eq!(machine(&database, &["adopt"], 0)["applied"], json!([]));
+    run(&mut conn, "DROP INDEX provisioner_jobs_running_idx").await;
+    assert_eq!(machine(&database, &["verify"], 12)["drifts"][0]["name"], "provisioner_jobs_running_idx");
+    run(&mut conn, "CREATE INDEX provisioner_jobs_running_idx ON provisioner_jobs (started_at) WHERE started_at IS NOT NULL AND completed_at IS NULL").await;
+    assert_eq!(machine(&database, &["verify"], 0)["clean"], json!(true));
+
+    let removed = machine(&database, &["unadopt", "--yes"], 0);
+    assert_eq!(removed["removed"].as_array().unwrap().len(), 13);
+    assert_eq!(dump(&database), before);
+}
+
+#[tokio::test]
+async fn the_closed_set_of_error_codes_is_added_when_it_is_asked_for_and_no_job_is_in_the_way() {
+    let (database, mut conn) = coder().await;
+    let before = dump(&database);
+    let (organization, job) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    insert(&mut conn, "organizations", &[rows::organization(organization, "one")]).await;
+    let later = rows::with(rows::job(job, organization, job), json!({ "error_code": "LATER" }));
+    insert(&mut conn, "provisioner_jobs", &[later]).await;
+    fails(database.coderdb().args(["migrate", "adopt", "--with-error-code-check"]), 14, &["\"LATER\" in 1 jobs"]);
+    assert_eq!(dump(&database), before);
+    run(&mut conn, "DELETE FROM provisioner_jobs").await;
+    for args in
+        [&["adopt"][..], &["adopt", "--with-error-code-check"], &["adopt", "--with-error-code-check"], &["adopt"]]
+    {
+        text(&database, args, 0);
+    }
+    let status: Value = machine(&database, &["status"], 0);
+    assert!(status["migrations"].as_array().unwrap()[..7].iter().all(|entry| entry["state"] == "adopted"), "{status}");
+    assert_eq!(machine(&database, &["verify"], 0)["clean"], json!(true));
+    let definition =
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'provisioner_jobs_error_code_check'";
+    let here = texts(&mut conn, definition).await;
+    assert_eq!(here, texts(&mut support::database().await.connect().await, definition).await);
+    text(&database, &["unadopt", "--yes"], 0);
+    assert_eq!(dump(&database), before);
+}
+
+#[tokio::test]
+async fn a_publication_of_all_tables_is_named_first() {
+    let (database, mut conn) = coder().await;
+    run(&mut conn, "CREATE PUBLICATION everything FOR ALL TABLES").await;
+    fails(
+        database.coderdb().args(["migrate", "adopt"]),
+        15,
+        &["the publication everything is FOR ALL TABLES", "say --yes"],
+    );
+    let plan = machine(&database, &["adopt", "--plan"], 15);
+    assert_eq!(plan["publications"], json!(["everything"]));
+    text(&database, &["adopt", "--yes"], 0);
+    text(&database, &["adopt"], 0);
+}
+
+#[tokio::test]
+async fn a_history_that_was_marked_by_hand_is_taken_away_before_it_is_adopted() {
+    let (database, mut conn) = coder().await;
+    let before = dump(&database);
+    // What `repair mark-applied 7` and `up` did on such a database before they recognised it.
+    adopt(&database).await;
+    run(&mut conn, "DROP TABLE coderdb.baseline").await;
+    fails(database.coderdb().args(["migrate", "adopt"]), 14, &["run `coderdb migrate unadopt`"]);
+    text(&database, &["unadopt", "--yes"], 0);
+    assert_eq!(dump(&database), before);
+    text(&database, &["adopt"], 0);
+}
+
+#[tokio::test]
+async fn unadopt_keeps_what_somebody_else_has_put_into_the_schema() {
+    let (database, mut conn) = coder().await;
+    adopt(&database).await;
+    run(&mut conn, "CREATE TABLE coderdb.notes (note text)").await;
+    fails(&mut program(&database, &["unadopt", "--yes"]), 10, &["other objects depend on it"]);
+    run(&mut conn, "DROP TABLE coderdb.notes").await;
+    text(&database, &["unadopt", "--yes"], 0);
+}

@@ -1,0 +1,50 @@
+//! What is read on adopted databases is what the model says, before and after upgrades of Coder.
+
+use coderdb::sqlx::{Connection as _, PgConnection};
+use fastrand::Rng;
+
+use super::{adopt, coder, upgrades};
+use crate::{
+    listing,
+    model::Reached,
+    random_database as rows,
+    support::{
+        Database,
+        states::{Seed, seeds},
+    },
+};
+
+/// `CODERDB_TEST_CASES` multiplies it.
+const DATABASES: u64 = 20;
+
+async fn compare(database: &Database, seeds: impl Iterator<Item = u64>) {
+    let mut conn: PgConnection = database.connect().await;
+    let reached = Reached::default();
+    for seed in seeds {
+        let _seed = Seed(seed);
+        let mut rng = Rng::with_seed(seed);
+        let mut transaction = conn.begin().await.expect("a transaction");
+        rows::fill(&mut transaction, &mut rng).await;
+        listing::compare(&mut transaction, &mut rng, &reached).await;
+        transaction.rollback().await.expect("a clean end");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_adopted_databases_are_listed_as_the_model_says_before_and_after_upgrades() {
+    let (database, conn) = coder().await;
+    adopt(&database).await;
+    compare(&database, seeds(DATABASES).step_by(2)).await;
+    conn.close().await.expect("a clean end");
+    // All that leave every statement as it is, one after the other, but for what the rows of the test would have to have.
+    let ours = upgrades::UPGRADES
+        .iter()
+        .filter(|upgrade| upgrade.differences.is_empty() && !upgrade.sql.contains("default_org_member"));
+    let mut count = 0;
+    for upgrade in ours {
+        assert_eq!(upgrades::upgraded(&database, upgrade.sql).await, Ok(()), "{}", upgrade.name);
+        count += 1;
+    }
+    assert!(count > 5, "{count}");
+    compare(&database, seeds(DATABASES).skip(1).step_by(2)).await;
+}

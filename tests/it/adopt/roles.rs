@@ -1,0 +1,105 @@
+//! Who may adopt, and as whom services work.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use coderdb::sqlx::PgConnection;
+
+use super::{coder, dump, dump_of, needs::prepare_all, run, texts};
+use crate::support::{self, Database};
+
+/// A login of this database alone; roles belong to the whole server.
+async fn role(conn: &mut PgConnection, database: &Database, name: &str) -> String {
+    let role = format!("{}_{name}", database.name());
+    run(conn, &format!("CREATE ROLE {role} LOGIN")).await;
+    role
+}
+
+fn program(database: &Database, role: &str, args: &[&str]) -> assert_cmd::Command {
+    let mut command = support::coderdb();
+    command.env("DATABASE_URL", database.url_as(role, "")).arg("migrate").args(args);
+    command
+}
+
+fn text(database: &Database, role: &str, args: &[&str]) -> String {
+    let outcome = support::run(&mut program(database, role, args));
+    assert_eq!(outcome.code, 0, "{args:?}: {}", outcome.stderr);
+    outcome.stdout
+}
+
+/// Gives all tables to a role, as in a deployment.
+async fn owned(conn: &mut PgConnection, database: &Database) -> String {
+    let owner = role(conn, database, "owner").await;
+    let give = format!(
+        "DO $$ DECLARE relation regclass; BEGIN
+            FOR relation IN SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v') LOOP
+                EXECUTE format('ALTER TABLE %s OWNER TO {owner}', relation);
+            END LOOP; END $$;
+         ALTER SCHEMA public OWNER TO {owner}"
+    );
+    run(conn, &give).await;
+    owner
+}
+
+#[tokio::test]
+async fn the_owner_of_the_tables_does_everything_and_still_dumps_them() {
+    let (database, mut conn) = coder().await;
+    let owner = owned(&mut conn, &database).await;
+    run(&mut conn, &format!("GRANT CREATE ON DATABASE {} TO {owner}", database.name())).await;
+    let before = dump(&database);
+    text(&database, &owner, &["adopt", "--with-error-code-check"]);
+    assert!(text(&database, &owner, &["check"]).contains("fits"));
+    text(&database, &owner, &["verify"]);
+    // What its own backup does.
+    dump_of(&database.url_as(&owner, ""), "--no-sync");
+    text(&database, &owner, &["unadopt", "--yes"]);
+    assert_eq!(dump(&database), before);
+}
+
+#[tokio::test]
+async fn another_role_prints_what_the_owner_is_to_run_and_records_it_then() {
+    let (database, mut conn) = coder().await;
+    let owner = owned(&mut conn, &database).await;
+    let other = role(&mut conn, &database, "other").await;
+    let needs = format!("to own provisioner_jobs, as a member of {owner}");
+    support::fails(&mut program(&database, &other, &["adopt"]), 14, &[&needs, "--print-sql"]);
+    let script = text(&database, &other, &["adopt", "--print-sql", "--with-error-code-check"]);
+    assert!(script.contains(&format!("CREATE SCHEMA coderdb AUTHORIZATION \"{other}\"")), "{script}");
+    assert!(script.contains("GRANT SELECT ON schema_migrations TO"), "{script}");
+    let mut psql = Command::new("psql");
+    psql.args(["-qX", "-v", "ON_ERROR_STOP=1"]).arg(support::server().url(database.name())).stdin(Stdio::piped());
+    let mut psql = psql.spawn().expect("psql");
+    psql.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("the script");
+    assert!(psql.wait().expect("its end").success(), "{script}");
+    text(&database, &other, &["adopt", "--with-error-code-check"]);
+    text(&database, &other, &["verify"]);
+    // What its own backup does.
+    dump_of(&database.url_as(&owner, ""), "--no-sync");
+    support::fails(&mut program(&database, &other, &["unadopt", "--yes"]), 14, &["to own provisioner_jobs"]);
+}
+
+#[tokio::test]
+async fn a_role_with_the_printed_grants_and_no_others_may_do_every_statement() {
+    let (database, mut conn) = coder().await;
+    let service = role(&mut conn, &database, "service").await;
+    super::adopt(&database).await;
+    let grants = text(&database, "postgres", &["adopt", "--print-grants", &service]);
+    run(&mut conn, &grants).await;
+    let statements = prepare_all(&mut conn).await;
+    run(&mut conn, &format!("SET ROLE {service}")).await;
+    for (name, types, statement) in statements {
+        run(
+            &mut conn,
+            &format!("PREPARE s ({}) AS {statement}", types.join(", ")).replace("PREPARE s () AS", "PREPARE s AS"),
+        )
+        .await;
+        // The server asks for the rights before it plans to do anything.
+        let nulls = vec!["NULL"; types.len()].join(", ");
+        let explained = texts(&mut conn, &format!("EXPLAIN EXECUTE s ({nulls})").replace(" ()", "")).await;
+        assert!(!explained.is_empty(), "{name}");
+        run(&mut conn, "DEALLOCATE s").await;
+    }
+    assert!(text(&database, &service, &["check"]).contains("adopted from Coder's version 440: fits"));
+}
