@@ -23,17 +23,15 @@ pub fn is_current(path: &str, expected: &str, comparable: impl Fn(&str) -> Strin
 }
 
 #[tokio::test]
-async fn the_readme_and_its_picture_show_what_the_demo_prints() {
+async fn demo_prints_what_its_page_and_the_picture_show() {
     // Migrations need a session.
     let database = support::empty_database().await.with_sessions();
     let demo = run(database.coderdb().arg("demo"));
     assert_eq!(demo.code, 0, "{}", demo.stderr);
 
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("the README");
-    let (before, rest) = readme.split_once("<!-- demo -->\n").expect("the beginning of the demo's output");
-    let (_, after) = rest.split_once("<!-- /demo -->").expect("the end of the demo's output");
-    let shown = format!("{before}<!-- demo -->\n```text\n{}```\n<!-- /demo -->{after}", demo.stdout);
-    is_current("README.md", &shown, without_times);
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/demo.md")).expect("the page");
+    let (before, _) = page.split_once("```text\n").expect("the beginning of the demo's output");
+    is_current("docs/demo.md", &format!("{before}```text\n{}```\n", demo.stdout), without_times);
 
     let list = ["provisioner", "jobs", "list"];
     let columns = "created at,type,status,queue,workspace name,workspace build transition,worker name,error code";
