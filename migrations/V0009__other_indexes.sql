@@ -2,6 +2,8 @@
 -- What:     the indexes that other statements need.
 -- Locks:    SHARE UPDATE EXCLUSIVE on one table after the other: reads and writes go on; waits for older transactions.
 -- Old code: sees nothing.
+--
+-- None of them adds to the life of a job of people (`scripts/writes`).
 
 -- queries/job_timings/list.sql, and each deletion of a job.
 CREATE INDEX CONCURRENTLY provisioner_job_timings_job_id_idx ON provisioner_job_timings (job_id);
