@@ -149,7 +149,7 @@ impl fmt::Display for Drift {
 pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
     let history = history_table::read(conn).await?;
     let mut status = plan::status(&history.migrations, &Migrations::embedded().as_applied());
-    if let Some(baseline) = &history.baseline {
+    if let Some(baseline) = history.baseline {
         baseline.mark(&mut status);
     }
     if status.migrations.iter().any(|entry| entry.state == State::Pending) {
@@ -161,7 +161,7 @@ pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
     let rows = settings::read(conn, &(path + CATALOG)).await?;
     let found = rows.iter().map(|row| Ok(row.try_get::<Json<Object>, _>(0)?.0));
     let found = found.collect::<Result<Vec<_>, sqlx::Error>>()?;
-    if let Some(baseline) = &history.baseline {
+    if let Some(baseline) = &status.baseline {
         // Everything else is somebody else's.
         let tables: Vec<_> = found.iter().filter(|object| object.kind == "table").map(|table| &table.name).collect();
         let mut own = adopt::own_objects(baseline);

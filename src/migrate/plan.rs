@@ -8,7 +8,9 @@ use std::{
 use refinery::Migration;
 use serde::Serialize;
 
-use super::{Error, StatementLocks, files::File, history_table, locks, names, statements::line_and_column};
+use super::{
+    Error, StatementLocks, adopt::Baseline, files::File, history_table, locks, names, statements::line_and_column,
+};
 
 /// The state of a database's schema, migration by migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,6 +23,9 @@ pub struct Status {
     pub migrations: Vec<Entry>,
     /// From whom the database was taken over; `None` for one that this library made.
     pub adopted: Option<AdoptedFrom>,
+    /// What was recorded then.
+    #[serde(skip)]
+    pub(super) baseline: Option<Baseline>,
 }
 
 /// The versions of Coder's own schema in an adopted database.
@@ -237,7 +242,7 @@ pub(super) fn status(applied: &[Migration], files: &[Migration]) -> Status {
         entry(row, state, Some(row))
     }));
     migrations.sort_by_key(|entry| entry.version);
-    Status { version, newest, migrations, adopted: None }
+    Status { version, newest, migrations, adopted: None, baseline: None }
 }
 
 fn entry(named_by: &Migration, state: State, applied: Option<&Migration>) -> Entry {

@@ -57,7 +57,7 @@ pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: 
         }
         sleep(POLL.min(deadline - Instant::now())).await;
     };
-    let differences = if status.adopted.is_some() { migrate::differences(conn).await? } else { Vec::new() };
+    let differences = migrate::differences(conn, &status).await?;
     let fit = if differences.is_empty() { status.fit() } else { Fit::Diverged };
     let adopted = status.adopted.map_or_else(String::new, |adopted| {
         let now = adopted.now.filter(|now| *now != adopted.from).map(|now| format!(", now {now}")).unwrap_or_default();

@@ -76,7 +76,7 @@ impl Baseline {
     }
 
     /// Says of each version whether it was recorded without being run.
-    pub(in crate::migrate) fn mark(&self, status: &mut Status) {
+    pub(in crate::migrate) fn mark(self, status: &mut Status) {
         for entry in status.migrations.iter_mut().filter(|entry| entry.state == State::Applied) {
             if self.left_out.contains(&entry.version) {
                 entry.state = State::LeftOut;
@@ -85,6 +85,7 @@ impl Baseline {
             }
         }
         status.adopted = Some(AdoptedFrom { from: self.coder_version, now: self.now });
+        status.baseline = Some(self);
     }
 }
 

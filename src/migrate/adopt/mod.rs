@@ -14,8 +14,8 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{
-    Applied, Error, Event, Migrations, Object, Options, drift, files::File, history_table, log::quote, run::Index,
-    settings,
+    Applied, Error, Event, Migrations, Object, Options, Status, drift, files::File, history_table, log::quote,
+    run::Index, settings,
 };
 pub(super) use baseline::Baseline;
 pub(super) use migrator::{LOCKS, TRY, holders};
@@ -207,14 +207,14 @@ pub async fn examine(conn: &mut PgConnection, how: Adoption) -> Result<Examinati
     Ok(Examination { coder, adopted_from, owner, server, differences, publications, indexes, error_codes, accepted })
 }
 
-/// How an adopted database differs from what was accepted when it was adopted; empty for one that fits, and for one that this
-/// layer made itself. Writes nothing.
+/// How an adopted database with this status differs from what was accepted when it was adopted; empty for one that fits, and for one
+/// that this layer made itself. Writes nothing; one round trip.
 ///
 /// # Errors
-/// [`Error::Unavailable`], [`Error::Sql`] and those of [`status`](super::status()).
-pub async fn differences(conn: &mut PgConnection) -> Result<Vec<Difference>, Error> {
-    match history_table::read(conn).await?.baseline {
-        Some(baseline) => new_differences(conn, &baseline).await,
+/// [`Error::Unavailable`] and [`Error::Sql`]; [`Error::MigratorBusy`] while Coder's own server alters a table.
+pub async fn differences(conn: &mut PgConnection, status: &Status) -> Result<Vec<Difference>, Error> {
+    match &status.baseline {
+        Some(baseline) => new_differences(conn, baseline).await,
         None => Ok(Vec::new()),
     }
 }
