@@ -1,5 +1,6 @@
 //! A database that was dumped on one server and restored on another answers at once as before, also where functions may
-//! not be executed by default. `scripts/versions 14 18 -- restore::` restores the dump of the installed server on others.
+//! not be executed by default. `scripts/versions 14 18 -- restore::` restores the dump of the installed
+//! server on newer ones.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -15,7 +16,8 @@ use coderdb::{
 
 use crate::support::{self, CODERDB, Database, coderdb, run};
 
-/// A server of its own, of the version that is installed, with the demo.
+/// A server of its own with the demo: of the version that is installed, or of that of the target where the target is older,
+/// because a dump of a newer server does not fit an older one.
 struct Source {
     dir: tempfile::TempDir,
     server: Child,
@@ -23,11 +25,16 @@ struct Source {
 }
 
 impl Source {
-    fn start() -> Self {
+    fn start(target_version: i32) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(CODERDB);
         command.args(["postgres", "run"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("CODERDB_DATA_DIR", dir.path().join("data")).stdout(Stdio::piped());
+        if target_version < 150_000
+            && let Some(programs) = std::env::var_os("PG_BIN_DIR")
+        {
+            command.env("PG_BIN_DIR", programs);
+        }
         let mut server = command.spawn().expect("the program starts");
         let mut url = String::new();
         BufReader::new(server.stdout.take().expect("its output")).read_line(&mut url).expect("its URL");
@@ -103,7 +110,9 @@ async fn execute(conn: &mut PgConnection, sql: &str) {
 
 #[tokio::test]
 async fn restored_databases_answer_at_once_as_before() {
-    let source = Source::start();
+    let version = "SELECT current_setting('server_version_num')::integer";
+    let mut target = support::database().await.directly().connect().await;
+    let source = Source::start(sqlx::query_scalar(version).fetch_one(&mut target).await.expect("a version"));
     let mut original = PgConnection::connect(&source.url).await.expect("the source");
     let expected = answers(&mut original).await;
     assert!(expected.jobs.iter().any(|row| row.queue_position > 0));
