@@ -9,7 +9,7 @@ use super::{
     Adoption, CONSTRAINT, Coder, ERROR_CODE_CHECK, LAST_FOUND, batch, cannot, definitions, examine, migrator, recognize,
 };
 use crate::migrate::{
-    Error, Event, Options, Status,
+    Error, Event, Object, Options, Status, drift,
     files::File,
     history_table,
     log::{self, quote, quote_name},
@@ -135,6 +135,8 @@ async fn recording(conn: &mut PgConnection, options: &Options, how: Adoption) ->
         ),
         // So that a dump by that role still works, and by whoever migrates.
         "GRANT SELECT ON coderdb.baseline TO PUBLIC".to_owned(),
+        // Also where somebody else has made the schema: whoever serves looks whether it fits.
+        "GRANT USAGE ON SCHEMA coderdb TO PUBLIC".to_owned(),
         format!("GRANT USAGE ON SCHEMA coderdb TO {}", quote_name(&examination.owner)),
         format!("GRANT SELECT ON ALL TABLES IN SCHEMA coderdb TO {}", quote_name(&examination.owner)),
         format!("GRANT SELECT ON ALL SEQUENCES IN SCHEMA coderdb TO {}", quote_name(&examination.owner)),
@@ -188,6 +190,21 @@ pub(super) async fn check_state(conn: &mut PgConnection) -> Result<Option<bool>,
     );
     let rows = settings::read(conn, &there).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Whether the constraint of that name is the one that [`CHECK`] makes, proved or not; `None` where there is none.
+pub(super) async fn check_is_ours(conn: &mut PgConnection) -> Result<Option<bool>, Error> {
+    let definition = format!(
+        "SELECT pg_get_constraintdef(oid, true) FROM pg_constraint \
+         WHERE conrelid = 'provisioner_jobs'::regclass AND conname = '{CONSTRAINT}'"
+    );
+    let rows = settings::read(conn, &definition).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let found: String = row.try_get(0)?;
+    let found = found.strip_suffix(" NOT VALID").unwrap_or(&found);
+    let is_it =
+        |object: &Object| object.kind == "constraint" && object.name == CONSTRAINT && object.definition == found;
+    Ok(Some(drift::expected().iter().any(is_it)))
 }
 
 /// What [`add_check`] runs.

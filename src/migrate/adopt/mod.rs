@@ -93,6 +93,8 @@ pub struct Examination {
     pub indexes: Vec<OwnIndex>,
     /// Error codes that the closed set has not, each with how many jobs have it; empty where that is not to be added.
     pub error_codes: Vec<(String, i64)>,
+    /// Whether another constraint has the name of the closed set; only where that is to be added.
+    has_other_check: bool,
     accepted: Vec<String>,
 }
 
@@ -110,6 +112,11 @@ impl Examination {
             format!("provisioner_jobs.error_code is {code:?} in {jobs} jobs: leave out --with-error-code-check")
         });
         obstacles.extend(codes);
+        if self.has_other_check {
+            obstacles.push(format!(
+                "another constraint has the name {CONSTRAINT}: rename it, or leave out --with-error-code-check"
+            ));
+        }
         obstacles
     }
 
@@ -200,11 +207,24 @@ pub async fn examine(conn: &mut PgConnection, how: Adoption) -> Result<Examinati
     let indexes = indexes(conn, history.baseline.is_some()).await?;
     let adds_check = how.error_code_check && baseline::check_state(conn).await? != Some(true);
     let error_codes = if adds_check { unknown_codes(conn).await? } else { Vec::new() };
+    let is_recorded = history.baseline.as_ref().is_some_and(|baseline| baseline.error_code_check);
+    let has_other_check = how.error_code_check && !is_recorded && baseline::check_is_ours(conn).await? == Some(false);
     let (adopted_from, accepted) = match history.baseline {
         Some(baseline) => (Some(baseline.coder_version), baseline.accepted),
         None => (None, Vec::new()),
     };
-    Ok(Examination { coder, adopted_from, owner, server, differences, publications, indexes, error_codes, accepted })
+    Ok(Examination {
+        coder,
+        adopted_from,
+        owner,
+        server,
+        differences,
+        publications,
+        indexes,
+        error_codes,
+        has_other_check,
+        accepted,
+    })
 }
 
 /// How an adopted database with this status differs from what was accepted when it was adopted; empty for one that fits, and for one
@@ -296,7 +316,8 @@ pub async fn owner_sql(conn: &mut PgConnection, how: Adoption) -> Result<String,
         }
     }
     if how.error_code_check {
-        sql.push(baseline::CHECK.to_owned());
+        let done = baseline::check_state(conn).await?.map_or(0, |is_proved| 1 + usize::from(is_proved));
+        sql.extend(baseline::CHECK.split_inclusive(";\n").skip(done).map(str::to_owned));
     }
     Ok(sql.concat())
 }

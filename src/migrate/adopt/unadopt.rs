@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{PgConnection, Row};
 
-use super::{CONSTRAINT, IndexState, batch, cannot, indexes, migrator, recognize};
-use crate::migrate::{Error, Event, Options, alone, files::File, history_table, lock, run::Run};
+use super::{CONSTRAINT, IndexState, baseline, batch, cannot, indexes, migrator, recognize};
+use crate::migrate::{Error, Event, Options, alone, files::File, history_table, lock, run::Run, settings};
 
 /// Removes the indexes of this layer, its constraint, and the schema `coderdb`. Returns what it removed; nothing when nothing of it
 /// was there. What was done before a failure stays done, and running again goes on.
@@ -21,31 +21,23 @@ pub async fn unadopt(
     if recognize(conn).await?.is_none() {
         return Err(cannot("this is no database that Coder's server made: nothing of it can be taken away"));
     }
-    if !is_there(conn).await? {
-        return Ok(Vec::new());
+    may_drop_schema(conn).await?;
+    let (removed, file) = own(conn).await?;
+    if removed.is_empty() {
+        return Ok(removed);
     }
-    let baseline = history_table::read_any(conn).await?.baseline;
-    let own = indexes(conn, baseline.is_some()).await?;
-    let has_check = baseline.is_some_and(|baseline| baseline.error_code_check);
-    let own = own.iter().filter(|index| matches!(index.state, IndexState::Built | IndexState::Invalid));
-    let mut removed: Vec<_> = own.clone().map(|index| format!("index {}", index.name)).collect();
-    let mut sql: Vec<_> = own.map(|index| format!("DROP INDEX CONCURRENTLY IF EXISTS {};", index.name)).collect();
-    if has_check {
-        sql.push(format!("ALTER TABLE provisioner_jobs DROP CONSTRAINT IF EXISTS {CONSTRAINT};"));
-        removed.push(format!("constraint provisioner_jobs.{CONSTRAINT}"));
-    }
-    removed.push("schema coderdb".to_owned());
-    let file = File::new(0, "unadopt".to_owned(), 0, Cow::Owned(sql.join("\n")), "unadopt".to_owned());
     alone(conn, options, &[&file], &mut on_event, async |conn, pid, on_event| {
         lock::is_held(conn, pid).await?;
-        if !is_there(conn).await? {
-            return Ok(Vec::new());
+        // Again, because another runner may have built more while this one waited, or taken everything away.
+        let (removed, file) = own(conn).await?;
+        if removed.is_empty() {
+            return Ok(removed);
         }
         Run::new(conn, pid, options, on_event).await?.steps(&file, 0, &[]).await?;
         migrator::begin(conn, options).await?;
         // Without CASCADE: what somebody else has put there is named, and stays.
         let drop = format!(
-            "DROP TABLE IF EXISTS coderdb.baseline, coderdb.migration_log, {}; DROP SCHEMA coderdb; COMMIT",
+            "DROP TABLE IF EXISTS coderdb.baseline, coderdb.migration_log, {}; DROP SCHEMA IF EXISTS coderdb; COMMIT",
             history_table::TABLE
         );
         batch(conn, &drop).await?;
@@ -54,8 +46,48 @@ pub async fn unadopt(
     .await
 }
 
-/// Whether there is anything of this layer.
-async fn is_there(conn: &mut PgConnection) -> Result<bool, Error> {
-    let schema = sqlx::raw_sql(AssertSqlSafe("SELECT FROM pg_namespace WHERE nspname = 'coderdb'".to_owned()));
-    Ok(schema.fetch_optional(conn).await?.is_some())
+/// What is of this layer, and what drops all of it but the schema. Indexes that its owner has built may be there without a schema.
+async fn own(conn: &mut PgConnection) -> Result<(Vec<String>, File), Error> {
+    let schema = sqlx::raw_sql("SELECT FROM pg_namespace WHERE nspname = 'coderdb'").fetch_optional(&mut *conn).await?;
+    let baseline = history_table::read_any(conn).await?.baseline;
+    let indexes = indexes(conn, baseline.is_some()).await?;
+    let indexes = indexes.iter().filter(|index| matches!(index.state, IndexState::Built | IndexState::Invalid));
+    let mut removed: Vec<_> = indexes.clone().map(|index| format!("index {}", index.name)).collect();
+    let mut sql: Vec<_> = indexes.map(|index| format!("DROP INDEX CONCURRENTLY IF EXISTS {};", index.name)).collect();
+    if baseline.is_some_and(|baseline| baseline.error_code_check) || baseline::check_is_ours(conn).await? == Some(true)
+    {
+        sql.push(format!("ALTER TABLE provisioner_jobs DROP CONSTRAINT IF EXISTS {CONSTRAINT};"));
+        removed.push(format!("constraint provisioner_jobs.{CONSTRAINT}"));
+    }
+    removed.extend(schema.map(|_| "schema coderdb".to_owned()));
+    let file = File::new(0, "unadopt".to_owned(), 0, Cow::Owned(sql.join("\n")), "unadopt".to_owned());
+    Ok((removed, file))
+}
+
+/// Whether the schema can be dropped, before anything is: by this role, and because nobody else has put anything there.
+async fn may_drop_schema(conn: &mut PgConnection) -> Result<(), Error> {
+    let look = "SELECT pg_has_role(n.nspowner, 'USAGE'), current_user::text, pg_get_userbyid(n.nspowner)::text, \
+        coalesce((SELECT string_agg(pg_describe_object(d.classid, d.objid, 0), ', ' ORDER BY d.objid) FROM pg_depend AS d \
+            WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.deptype = 'n' \
+            AND d.objid NOT IN (SELECT oid FROM pg_class WHERE relnamespace = n.oid \
+                AND relname IN ('refinery_schema_history', 'migration_log', 'baseline')) \
+            AND NOT EXISTS (SELECT FROM pg_depend AS o WHERE o.classid = d.classid AND o.objid = d.objid \
+                AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i'))), '') \
+        FROM pg_namespace AS n WHERE n.nspname = 'coderdb'";
+    let rows = settings::read(conn, look).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let (is_owner, role, owner): (bool, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    if !is_owner {
+        return Err(Error::Rights {
+            role,
+            missing: vec![format!("to own the schema coderdb, as a member of {owner}")],
+        });
+    }
+    let others: String = row.try_get(3)?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unfit {
+        reason: format!("others have put something into the schema coderdb, move or drop it: {others}"),
+    })
 }

@@ -166,7 +166,40 @@ async fn unadopt_keeps_what_somebody_else_has_put_into_the_schema() {
     let (database, mut conn) = coder().await;
     adopt(&database).await;
     run(&mut conn, "CREATE TABLE coderdb.notes (note text)").await;
-    fails(&mut program(&database, &["unadopt", "--yes"]), 10, &["other objects depend on it"]);
+    let indexes = "SELECT relname FROM pg_class WHERE relname = 'provisioner_jobs_running_idx'";
+    fails(&mut program(&database, &["unadopt", "--yes"]), 14, &["move or drop it: table coderdb.notes"]);
+    assert_eq!(texts(&mut conn, indexes).await.len(), 1, "nothing is dropped before");
     run(&mut conn, "DROP TABLE coderdb.notes").await;
     text(&database, &["unadopt", "--yes"], 0);
+}
+
+#[tokio::test]
+async fn a_constraint_of_others_with_the_name_of_the_closed_set_is_not_taken_for_it() {
+    let (database, mut conn) = coder().await;
+    run(
+        &mut conn,
+        "ALTER TABLE provisioner_jobs ADD CONSTRAINT provisioner_jobs_error_code_check CHECK (length(error_code) < 100)",
+    )
+    .await;
+    let before = dump(&database);
+    let said = "another constraint has the name provisioner_jobs_error_code_check";
+    fails(database.coderdb().args(["migrate", "adopt", "--with-error-code-check"]), 14, &[said]);
+    assert_eq!(dump(&database), before);
+    text(&database, &["adopt"], 0);
+    text(&database, &["unadopt", "--yes"], 0);
+    assert_eq!(dump(&database), before);
+}
+
+#[tokio::test]
+async fn unadopt_takes_away_what_the_owner_was_told_to_run_also_before_it_was_adopted() {
+    let (database, mut conn) = coder().await;
+    let before = dump(&database);
+    let script = text(&database, &["adopt", "--print-sql", "--with-error-code-check"], 0);
+    for statement in script.split_inclusive(";\n") {
+        run(&mut conn, statement).await;
+    }
+    let rest = text(&database, &["adopt", "--print-sql", "--with-error-code-check"], 0);
+    assert_eq!(rest.lines().count(), 1, "nothing is left to be run: {rest}");
+    text(&database, &["unadopt", "--yes"], 0);
+    assert_eq!(dump(&database), before);
 }

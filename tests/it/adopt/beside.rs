@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coderdb::{
-    migrate::{self, Adoption, Error, Options},
+    migrate::{self, Adoption, Error, Event, Options},
     sqlx::{self, AssertSqlSafe},
 };
 use tokio::process::Command;
@@ -46,6 +46,45 @@ async fn adopt_and_unadopt_wait_for_coders_migrator_with_a_bound_and_leave_nothi
     );
     run(&mut conn, GIVE_BACK).await;
     text(&database, &["unadopt", "--yes"], 0);
+    assert_eq!(dump(&database), before);
+}
+
+#[tokio::test]
+async fn unadopt_takes_away_what_another_runner_has_built_while_it_waited() {
+    let (database, mut conn) = coder().await;
+    let before = dump(&database);
+    run(&mut conn, "BEGIN; UPDATE provisioner_jobs SET updated_at = now()").await;
+    let (waits, adopter_waits) = tokio::sync::oneshot::channel();
+    let mut waits = Some(waits);
+    let adopting = tokio::spawn({
+        let (mut conn, options) = (database.connect().await, options(&database));
+        async move {
+            let on_event = |event: Event<'_>| {
+                if matches!(event, Event::Building { .. }) {
+                    waits.take().map(|waits| waits.send(()));
+                }
+            };
+            migrate::adopt(&mut conn, &options, Adoption::default(), on_event).await
+        }
+    });
+    adopter_waits.await.expect("it waits for the older transaction");
+    let (waits, unadopter_waits) = tokio::sync::oneshot::channel();
+    let mut waits = Some(waits);
+    let unadopting = tokio::spawn({
+        let (mut conn, options) = (database.connect().await, options(&database));
+        async move {
+            let on_event = |event: Event<'_>| {
+                if matches!(event, Event::Waiting { .. }) {
+                    waits.take().map(|waits| waits.send(()));
+                }
+            };
+            migrate::unadopt(&mut conn, &options, on_event).await
+        }
+    });
+    unadopter_waits.await.expect("it waits for the other runner");
+    run(&mut conn, "COMMIT").await;
+    adopting.await.expect("no panic").expect("adopted");
+    assert_eq!(unadopting.await.expect("no panic").expect("gone").len(), 13);
     assert_eq!(dump(&database), before);
 }
 

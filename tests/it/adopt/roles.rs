@@ -78,6 +78,11 @@ async fn another_role_prints_what_the_owner_is_to_run_and_records_it_then() {
     // What its own backup does.
     dump_of(&database.url_as(&owner, ""), "--no-sync");
     support::fails(&mut program(&database, &other, &["unadopt", "--yes"]), 14, &["to own provisioner_jobs"]);
+    let needs = format!("to own the schema coderdb, as a member of {other}");
+    support::fails(&mut program(&database, &owner, &["unadopt", "--yes"]), 14, &[&needs]);
+    // Whoever serves looks with no rights but the printed ones.
+    let service = role(&mut conn, &database, "service").await;
+    assert!(text(&database, &service, &["check"]).contains("fits"));
 }
 
 #[tokio::test]
