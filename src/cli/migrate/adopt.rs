@@ -135,6 +135,9 @@ fn plan(examination: &Examination, how: Adoption) -> String {
     let _ = writeln!(text, "The history goes into the schema coderdb, {checked} the closed set of error codes.");
     for index in indexes {
         let what = match index.state {
+            IndexState::Missing | IndexState::Invalid if adopted_from.is_some() => {
+                "is gone or invalid: `migrate unadopt --yes` and `migrate adopt` build it again"
+            }
             IndexState::Missing => "to be built",
             IndexState::Invalid => "to be built anew: it is invalid",
             IndexState::Built => "is there",

@@ -108,6 +108,7 @@ impl Examination {
         }
         let foreign = self.indexes.iter().filter(|index| index.state == IndexState::Foreign);
         obstacles.extend(foreign.map(|index| format!("another index has the name {}: rename it", index.name)));
+        obstacles.extend(self.impossible_indexes());
         let codes = self.error_codes.iter().map(|(code, jobs)| {
             format!("provisioner_jobs.error_code is {code:?} in {jobs} jobs: leave out --with-error-code-check")
         });
@@ -118,6 +119,37 @@ impl Examination {
             ));
         }
         obstacles
+    }
+
+    /// The indexes that cannot be built, because what they are over is gone. Where the database is adopted already, an index
+    /// went with it, and nothing is built again.
+    fn impossible_indexes(&self) -> Vec<String> {
+        let expected = drift::expected();
+        let gone: Vec<&Object> = self
+            .differences
+            .iter()
+            .filter_map(|difference| match &difference.drift {
+                drift::Drift::Missing(object) => Some(object),
+                _ => None,
+            })
+            .collect();
+        let mut impossible = Vec::new();
+        for index in self.indexes.iter().filter(|_| self.adopted_from.is_none()) {
+            let of = |object: &&Object| object.kind == "index" && object.name == index.name;
+            let Some(Object { definition, .. }) = expected.iter().find(of) else { continue };
+            let words: Vec<_> = definition.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+            let is_over = |object: &&&Object| match &object.table {
+                Some(table) => {
+                    *table == index.table && object.kind == "column" && words.contains(&object.name.as_str())
+                }
+                None => object.kind == "table" && object.name == index.table,
+            };
+            if let Some(object) = gone.iter().find(is_over) {
+                impossible
+                    .push(format!("{object} is gone, and the index {} is over it: use a newer coderdb", index.name));
+            }
+        }
+        impossible
     }
 
     /// What is to be known before anything is done.

@@ -52,6 +52,15 @@ async fn adopt_refuses_what_coder_has_not_made_and_what_a_migration_has_left_hal
     );
     run(&mut conn, "DROP INDEX provisioner_jobs_running_idx").await;
     assert_eq!(dump(&database), before);
+    // What an index is over must be there, whatever is accepted.
+    run(&mut conn, "ALTER TABLE workspaces RENAME COLUMN name TO title").await;
+    fails(
+        database.coderdb().args(["migrate", "adopt", "--yes"]),
+        14,
+        &["column workspaces.name is gone, and the index workspaces_organization_id_lower_idx is over it"],
+    );
+    run(&mut conn, "ALTER TABLE workspaces RENAME COLUMN title TO name").await;
+    assert_eq!(dump(&database), before);
 }
 
 #[tokio::test]
