@@ -84,7 +84,7 @@ async fn writes(url: &str, announcer: Option<&Watcher>) -> f64 {
             while began.elapsed() < Duration::from_secs(1) {
                 n = if n % (WAITERS / 4) == WAITERS / 4 - 1 { n + 1 - WAITERS / 4 } else { n + 1 };
                 let _ =
-                    store::jobs::update(&mut conn, &permit, job(n), OffsetDateTime::now_utc()).await.expect("a job");
+                    store::jobs::heartbeat(&mut conn, &permit, job(n), OffsetDateTime::now_utc()).await.expect("a job");
                 if let Some(announcer) = &announcer {
                     announcer.announce(change(n));
                 }

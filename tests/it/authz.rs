@@ -95,12 +95,12 @@ jobs::fail_over_quota            thing        : daemon
 jobs::get                        thing        : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
+jobs::heartbeat                  thing        : daemon
 jobs::ids                        list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::insert                     thing        : owner member
 jobs::list                       list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::reap                       site         : reaper
 jobs::reap_candidates            site         : reaper
-jobs::update                     thing        : daemon
 jobs::would_cancel_batch         owned        : owner @admin member operator
 licenses::delete                 site         : owner operator
 licenses::get                    site         : owner entitlements operator
@@ -172,9 +172,9 @@ pub const WRITES: &[&str] = &[
     "jobs::fail_over_quota",
     "jobs::get_for_update_skip_locked",
     "jobs::get_with_lock",
+    "jobs::heartbeat",
     "jobs::insert",
     "jobs::reap",
-    "jobs::update",
     "licenses::delete",
     "licenses::insert",
     "prebuilds::cancel_stale_pending",
@@ -199,7 +199,7 @@ const BEFORE: &[(&str, &[&str])] = &[
             "jobs::complete",
             "jobs::fail",
             "jobs::fail_over_quota",
-            "jobs::update",
+            "jobs::heartbeat",
             "quota::commit",
         ],
     ),
@@ -742,9 +742,9 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let stuck = store::jobs::reap_candidates(conn, &ReapJobs::check(who)?, later, 10).await?;
             usize::from(stuck.len() == 3)
         }
-        "jobs::update" => {
+        "jobs::heartbeat" => {
             let permit = RunJobs::check(who, organization, daemon)?;
-            let outcome = store::jobs::update(conn, &permit, job, NOW).await?;
+            let outcome = store::jobs::heartbeat(conn, &permit, job, NOW).await?;
             usize::from(outcome == ByWorker::Done(Heartbeat { cancel_requested: false }))
         }
         "licenses::delete" => {

@@ -100,6 +100,7 @@ jobs::fail                       now                        time
 jobs::fail                       failure.error              text  nul=ok
 jobs::fail                       failure.provisioner_state  bytes
 jobs::fail_over_quota            now                        time
+jobs::heartbeat                  now                        time
 jobs::insert                     job.created_at             time
 jobs::insert                     job.options                json
 jobs::insert                     job.tags                   tags
@@ -125,7 +126,6 @@ jobs::list                       page.after                 time  bc=ok
 jobs::reap                       now                        time
 jobs::reap_candidates            now                        time
 jobs::reap_candidates            limit                      u32
-jobs::update                     now                        time
 licenses::delete                 id                         i32
 licenses::get                    id                         i32   min=not_found minus=not_found max=not_found
 licenses::insert                 new.uploaded_at            time
@@ -545,7 +545,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let limit = if is("limit") { bad.number() } else { 10 };
             store::jobs::reap_candidates(conn, &permit, time("now"), limit).await.map(drop)
         }
-        "jobs::update" => store::jobs::update(conn, &runs, job, bad.time()).await.map(drop),
+        "jobs::heartbeat" => store::jobs::heartbeat(conn, &runs, job, bad.time()).await.map(drop),
         "licenses::delete" => {
             store::licenses::delete(conn, &WriteLicenses::check(owner)?, LicenseId(bad.number())).await.map(drop)
         }
@@ -979,7 +979,7 @@ async fn a_clock_that_goes_backwards_reaps_nobody_and_makes_no_time_negative() {
     let acts = ActAsDaemon::check(&actor, daemon, organization).expect("a daemon");
     let outcome = store::daemons::heartbeat(&mut conn, &acts, earlier).await.expect("an answer");
     assert_eq!(outcome, HeartbeatOutcome::Ignored);
-    let _ = store::jobs::update(&mut conn, &runs, job, earlier).await.expect("an answer");
+    let _ = store::jobs::heartbeat(&mut conn, &runs, job, earlier).await.expect("an answer");
     let found = store::jobs::get(&mut conn, &jobs, job).await.expect("the job").job;
     assert_eq!(found.updated_at, NOW, "the sign of life stays");
 

@@ -239,7 +239,7 @@ async fn step(conn: &mut PgConnection, owner: &Actor, rng: &mut fastrand::Rng, s
         }
         20 => {
             let job = any_job(conn, running).await;
-            seen.note("update", store::jobs::update(conn, &runs, job, at).await);
+            seen.note("heartbeat", store::jobs::heartbeat(conn, &runs, job, at).await);
             let timing = JobTiming {
                 started_at: at,
                 ended_at: at,

@@ -480,7 +480,8 @@ async fn a_heartbeat_reaches_only_the_daemons_own_job_and_says_whether_to_stop()
     let later = NOW + Duration::minutes(1);
     for (n, state) in State::all() {
         let before = row(&mut rows, n).await;
-        let outcome = store::jobs::update(&mut rows.conn, &daemon(1, OWN), JobId(id(n)), later).await.expect("a job");
+        let outcome =
+            store::jobs::heartbeat(&mut rows.conn, &daemon(1, OWN), JobId(id(n)), later).await.expect("a job");
         let expected = match state.worker {
             None => ByWorker::NotRunningYet,
             Some(OWN) if state.completed => ByWorker::Ended,
@@ -495,7 +496,7 @@ async fn a_heartbeat_reaches_only_the_daemons_own_job_and_says_whether_to_stop()
     }
     // A clock that was set back does not take the sign of life back.
     let before = row(&mut rows, 116).await;
-    let outcome = store::jobs::update(&mut rows.conn, &daemon(1, OWN), JobId(id(116)), NOW).await.expect("a job");
+    let outcome = store::jobs::heartbeat(&mut rows.conn, &daemon(1, OWN), JobId(id(116)), NOW).await.expect("a job");
     assert_eq!(outcome, ByWorker::Done(Heartbeat { cancel_requested: false }));
     assert_eq!(row(&mut rows, 116).await, before);
 }
@@ -682,7 +683,7 @@ async fn a_job_of_another_organization_looks_like_none_and_stays_as_it_is() {
         let organization = if missing { 1 } else { 2 };
         let permit = daemon(organization, OWN);
         let errors = [
-            store::jobs::update(conn, &permit, job, later).await.map(|_| ()),
+            store::jobs::heartbeat(conn, &permit, job, later).await.map(|_| ()),
             store::jobs::complete(conn, &permit, job, later, None).await.map(|_| ()),
             store::jobs::fail(conn, &permit, job, later, Failure::default()).await.map(|_| ()),
             store::jobs::cancel(conn, &cancels_all(organization), job, None, later).await.map(|_| ()),
@@ -1166,7 +1167,7 @@ async fn a_job_that_somebody_holds_or_that_is_gone_or_that_reports_again_is_left
     let job = JobId(id(1));
     let before = rows.everything().await;
     let mut transaction = other.begin().await.expect("a transaction");
-    let beat = store::jobs::update(&mut transaction, &daemon(1, OWN), job, later).await.expect("the job");
+    let beat = store::jobs::heartbeat(&mut transaction, &daemon(1, OWN), job, later).await.expect("the job");
     assert_eq!(beat, ByWorker::Done(Heartbeat { cancel_requested: false }));
     let reap = store::jobs::reap(&mut rows.conn, &reaper(), job, later).await.expect("an answer");
     assert_eq!(reap, ReapOutcome::Unavailable);

@@ -76,7 +76,7 @@ async fn until_read_by_standby(cluster: &Cluster, token: Option<Token>) {
 /// Writes that the job was alive so many milliseconds after it began.
 async fn write(cluster: &Cluster, job: u128, alive: u32) -> Result<Token, Error> {
     let (permit, now) = (daemon(1, DAEMON), NOW + Duration::from_millis(alive.into()));
-    let (done, token) = cluster.write(|conn| boxed(store::jobs::update(conn, &permit, JobId(id(job)), now))).await?;
+    let (done, token) = cluster.write(|conn| boxed(store::jobs::heartbeat(conn, &permit, JobId(id(job)), now))).await?;
     assert!(matches!(done, ByWorker::Done(_)), "{done:?}");
     Ok(token)
 }

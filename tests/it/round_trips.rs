@@ -57,12 +57,12 @@ jobs::fail_over_quota            : 1
 jobs::get                        : 1
 jobs::get_for_update_skip_locked : 1
 jobs::get_with_lock              : 1
+jobs::heartbeat                  : 1
 jobs::ids                        : 1
 jobs::insert                     : 1
 jobs::list                       : 1
 jobs::reap                       : 1
 jobs::reap_candidates            : 1
-jobs::update                     : 1
 jobs::would_cancel_batch         : 1
 licenses::delete                 : 1
 licenses::get                    : 1

@@ -88,7 +88,7 @@ async fn messages_about_a_job_that_has_ended_are_answered_with_that_fact() {
         let job =
             "SELECT to_jsonb(j) FROM provisioner_jobs AS j UNION ALL SELECT to_jsonb(l) FROM provisioner_job_logs AS l";
         let before = rows.all(job).await;
-        let beat = store::jobs::update(&mut rows.conn, &permit, JOB, NOW + Duration::hours(2)).await;
+        let beat = store::jobs::heartbeat(&mut rows.conn, &permit, JOB, NOW + Duration::hours(2)).await;
         assert_eq!(beat.expect("an answer"), ByWorker::Ended, "{way}");
         let appended = store::job_logs::append(&mut rows.conn, &permit, JOB, &[line("late")]).await;
         assert_eq!(appended.expect("an answer"), ByWorker::Ended, "{way}");
@@ -103,7 +103,7 @@ async fn messages_about_a_job_that_has_ended_are_answered_with_that_fact() {
         let inserted = store::job_timings::insert(&mut rows.conn, &permit, JOB, &[timing("late")]).await;
         assert_eq!(inserted.expect("an answer"), ByWorker::Done(1), "{way}");
         // Who never had the job still hears that.
-        let beat = store::jobs::update(&mut rows.conn, &daemon(1, 8), JOB, NOW).await;
+        let beat = store::jobs::heartbeat(&mut rows.conn, &daemon(1, 8), JOB, NOW).await;
         assert_eq!(beat.expect("an answer"), ByWorker::OtherOwner, "{way}");
     }
 }

@@ -199,25 +199,25 @@ pub async fn acquire_batch(
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
-#[tracing::instrument(name = "db.jobs.update", skip_all)]
-pub async fn update(
+#[tracing::instrument(name = "db.jobs.heartbeat", skip_all)]
+pub async fn heartbeat(
     conn: &mut PgConnection,
     permit: &RunJobs,
     id: JobId,
     now: OffsetDateTime,
 ) -> Result<ByWorker<Heartbeat>> {
     let now = input::time("now", now)?;
-    let row = sqlx::query_file!("queries/jobs/update.sql", id.0, permit.organization().0, permit.daemon().0, now)
+    let row = sqlx::query_file!("queries/jobs/heartbeat.sql", id.0, permit.organization().0, permit.daemon().0, now)
         .fetch_optional(conn)
         .await
-        .map_err(|e| Error::from_sqlx("jobs/update", e))?
+        .map_err(|e| Error::from_sqlx("jobs/heartbeat", e))?
         .ok_or_else(|| Error::not_found("provisioner job", id))?;
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
         "ended" => ByWorker::Ended,
         "done" => ByWorker::Done(Heartbeat { cancel_requested: row.cancel_requested }),
-        other => return Err(Error::unknown_outcome("jobs/update", other)),
+        other => return Err(Error::unknown_outcome("jobs/heartbeat", other)),
     })
 }
 

@@ -77,7 +77,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("acquire, tags of no job", &[]),
     ("insert", &[]),
     ("create build", &[]),
-    ("update", &[]),
+    ("heartbeat", &[]),
     ("complete", &[]),
     ("cancel", &[]),
     // Fifty lines.
@@ -249,7 +249,7 @@ async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World)
             };
             store::builds::create(conn, &permit, &build, now).await.map(drop)
         }
-        "update" => store::jobs::update(conn, &run, running, now).await.map(drop),
+        "heartbeat" => store::jobs::heartbeat(conn, &run, running, now).await.map(drop),
         "complete" => store::jobs::complete(conn, &run, running, now, None).await.map(drop),
         "cancel" => {
             let permit = CancelJobs::check(&support::operator(), organization).unwrap();
