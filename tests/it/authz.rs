@@ -91,7 +91,7 @@ jobs::complete                   thing        : daemon
 jobs::count_by_tags              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::created_after              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::fail                       thing        : daemon
-jobs::fail_over_quota            thing        : daemon
+jobs::fail_insufficient_quota    thing        : daemon
 jobs::get                        thing        : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
@@ -169,7 +169,7 @@ pub const WRITES: &[&str] = &[
     "jobs::cancel_batch",
     "jobs::complete",
     "jobs::fail",
-    "jobs::fail_over_quota",
+    "jobs::fail_insufficient_quota",
     "jobs::get_for_update_skip_locked",
     "jobs::get_with_lock",
     "jobs::heartbeat",
@@ -198,7 +198,7 @@ const BEFORE: &[(&str, &[&str])] = &[
             "job_timings::insert",
             "jobs::complete",
             "jobs::fail",
-            "jobs::fail_over_quota",
+            "jobs::fail_insufficient_quota",
             "jobs::heartbeat",
             "quota::commit",
         ],
@@ -686,7 +686,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 store::jobs::fail(conn, &permit, job, NOW, Failure { error: "an error", ..Failure::default() }).await?;
             usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }
-        "jobs::fail_over_quota" => {
+        "jobs::fail_insufficient_quota" => {
             let permit = RunJobs::check(who, organization, daemon)?;
             // The rejected commit is that of the job's own daemon, whoever fails the job.
             let worker = Actor::system(System::ProvisionerDaemon);
@@ -698,7 +698,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 CommitOutcome::JobEnded => return Ok(0),
                 accepted @ CommitOutcome::Accepted(_) => panic!("{accepted:?} is beyond the budget"),
             };
-            let outcome = store::jobs::fail_over_quota(conn, &permit, &rejected, NOW).await?;
+            let outcome = store::jobs::fail_insufficient_quota(conn, &permit, &rejected, NOW).await?;
             usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }
         "jobs::get" => {

@@ -99,7 +99,7 @@ jobs::created_after              after                      time
 jobs::fail                       now                        time
 jobs::fail                       failure.error              text  nul=ok
 jobs::fail                       failure.provisioner_state  bytes
-jobs::fail_over_quota            now                        time
+jobs::fail_insufficient_quota    now                        time
 jobs::heartbeat                  now                        time
 jobs::insert                     job.created_at             time
 jobs::insert                     job.options                json
@@ -495,11 +495,11 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let failure = Failure { error: &error, code: None, provisioner_state: bytes.as_deref() };
             store::jobs::fail(conn, &runs, job, time("now"), failure).await.map(drop)
         }
-        "jobs::fail_over_quota" => {
+        "jobs::fail_insufficient_quota" => {
             let CommitOutcome::Rejected(rejected) = store::quota::commit(conn, &runs, job, 1_000).await? else {
                 panic!("there is no budget")
             };
-            store::jobs::fail_over_quota(conn, &runs, &rejected, bad.time()).await.map(drop)
+            store::jobs::fail_insufficient_quota(conn, &runs, &rejected, bad.time()).await.map(drop)
         }
         "jobs::insert" => {
             let new = NewJob {

@@ -52,7 +52,7 @@ jobs::cancel                     : nothing left to do
 jobs::cancel_batch               : nothing left to do
 jobs::complete                   : nothing left to do
 jobs::fail                       : nothing left to do
-jobs::fail_over_quota            : nothing left to do
+jobs::fail_insufficient_quota    : nothing left to do
 jobs::get_for_update_skip_locked : the same answer
 jobs::get_with_lock              : the same answer
 jobs::heartbeat                  : the same answer

@@ -28,7 +28,7 @@ fn fact<'a>(shown: &'a str, heading: &str) -> Option<&'a str> {
 // One job --------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_job_that_failed_over_quota_shows_why_what_it_built_and_whose_quota_it_was() {
+async fn a_job_that_failed_for_insufficient_quota_shows_why_what_it_built_and_whose_quota_it_was() {
     let database = demo().await;
     let mut conn = database.connect().await;
     let over = "SELECT right(id::text, 12)::int FROM provisioner_jobs WHERE error_code = 'INSUFFICIENT_QUOTA'";

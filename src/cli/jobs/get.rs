@@ -99,9 +99,9 @@ async fn look<'a>(
         Some(id) => none_if_missing(workspaces::get(conn, &permit, id).await)?,
         None => None,
     };
-    let over_quota = job.job.error_code.as_ref().is_some_and(JobErrorCode::is_insufficient_quota);
+    let is_insufficient = job.job.error_code.as_ref().is_some_and(JobErrorCode::is_insufficient_quota);
     let quota = match &workspace {
-        Some(workspace) if over_quota => {
+        Some(workspace) if is_insufficient => {
             let permit = ReadQuota::check(&OPERATOR, workspace.owner_id, organization.id)?;
             Some(quota::usage(conn, &permit).await?)
         }

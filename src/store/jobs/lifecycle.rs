@@ -244,7 +244,7 @@ pub async fn complete(
 /// [`complete`]. The build of a prebuilt workspace loses its deadline, which it has only once it is claimed. One round
 /// trip; locks the job, and its build when that changes.
 ///
-/// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes: [`fail_over_quota`] sets it.
+/// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes: [`fail_insufficient_quota`] sets it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
@@ -264,8 +264,8 @@ pub async fn fail(
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
-#[tracing::instrument(name = "db.jobs.fail_over_quota", skip_all)]
-pub async fn fail_over_quota(
+#[tracing::instrument(name = "db.jobs.fail_insufficient_quota", skip_all)]
+pub async fn fail_insufficient_quota(
     conn: &mut PgConnection,
     permit: &RunJobs,
     rejected: &RejectedCommit,
