@@ -28,7 +28,7 @@ use super::{
 
 /// What a job's life is measured on.
 pub const SCHEMAS: [&str; 3] =
-    ["plain schema", "with the indexes of listing, places, claims and reaper", "with all indexes"];
+    ["plain schema", "with the indexes of listing, positions, claims and reaper", "with all indexes"];
 /// Lives per turn.
 const LIVES: usize = 300;
 pub const LIFE_WAL: &str = "WAL of a life";
@@ -318,7 +318,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Whether the listing, places, claims or the reaper need it.
+/// Whether the listing, positions, claims or the reaper need it.
 fn is_core(index: &str) -> bool {
     index.starts_with("provisioner_jobs_") && index != "provisioner_jobs_organization_id_initiator_id_idx"
 }

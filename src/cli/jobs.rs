@@ -211,9 +211,9 @@ impl Column {
             Self::Queue => match row.queue.why(details).filter(WhyWaiting::is_stuck) {
                 Some(why) => {
                     let why = if row.is_explained { format!(": {why}") } else { String::new() };
-                    return Cell::colored(row.queue.place(details) + &why, AnsiColor::Red);
+                    return Cell::colored(row.queue.position(details) + &why, AnsiColor::Red);
                 }
-                None => row.queue.place(details),
+                None => row.queue.position(details),
             },
         }
         .into()

@@ -313,9 +313,9 @@ async fn daemons_are_online_at_the_moment_that_the_demo_calls_now() {
     )
     .await
     .unwrap();
-    let place = |n: usize| (jobs[n].queue_position, jobs[n].queue_size);
-    assert_eq!(place(0), (0, 0), "nobody has the tags of aws-linux");
-    assert_eq!(place(1), (1, 13), "people come before prebuilds");
+    let position = |n: usize| (jobs[n].queue_position, jobs[n].queue_size);
+    assert_eq!(position(0), (0, 0), "nobody has the tags of aws-linux");
+    assert_eq!(position(1), (1, 13), "people come before prebuilds");
 }
 
 #[tokio::test]

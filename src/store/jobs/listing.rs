@@ -130,7 +130,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Resul
         .ok_or_else(|| Error::not_found("provisioner job", id))
 }
 
-/// These jobs of the organization with their place in the queue, oldest first; ids without one are left out
+/// These jobs of the organization with their position in the queue, oldest first; ids without one are left out
 /// (domain: positions).
 ///
 /// A daemon counts when it was seen within `stale_interval` before `now`, usually
