@@ -123,7 +123,7 @@ async fn main() {
         let migrating = migrate::Options {
             migrations: migrate::Migrations::read(directory.path()).expect("migrations"),
             max_stall: Some(BUDGET),
-            second: Some(options.clone()),
+            observer: Some(options.clone()),
             ..migrate::Options::default()
         };
         let (worst, _, took, applied) = beside(&url, migrate::up(&mut conn, &migrating, |_| {})).await;

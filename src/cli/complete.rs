@@ -30,7 +30,7 @@ const VARIABLE: &str = "CODERDB_COMPLETE";
 const SHELLS: Shells<'static> = Shells(&[&bash::Bash, &Elvish, &Fish, &Powershell, &Zsh]);
 
 /// How long a shell waits for names out of the database.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIME_LIMIT: Duration = Duration::from_millis(500);
 
 /// Print what a shell needs to complete the arguments of coderdb
 #[derive(Debug, Args)]
@@ -115,7 +115,7 @@ fn organization_names() -> Vec<String> {
         let mut conn = Options::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
         organizations::list(&mut conn, &ReadOrganizations::of(&OPERATOR)).await.ok()
     };
-    let within = async { tokio::time::timeout(PATIENCE, names).await.ok().flatten() };
+    let within = async { tokio::time::timeout(TIME_LIMIT, names).await.ok().flatten() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let found = runtime.ok().and_then(|runtime| {
         let found = runtime.block_on(within);

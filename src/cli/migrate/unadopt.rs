@@ -44,7 +44,7 @@ pub(super) async fn run(
     if is_pooled()? {
         return Err(pooled());
     }
-    let options = Options { second: Some(database.options().clone()), ..args.limits.options(migrations) };
+    let options = Options { observer: Some(database.options().clone()), ..args.limits.options(migrations) };
     let stop = options.stop.clone();
     let removing = async {
         let removed = migrate::unadopt(database, &options, |event| say(&event)).await;

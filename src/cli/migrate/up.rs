@@ -63,7 +63,7 @@ impl Limits {
             runner_lock_timeout: self.runner_lock_timeout,
             max_stall: self.max_stall.0,
             lock_timeout: self.lock_timeout,
-            patience: self.lock_patience,
+            lock_retry_budget: self.lock_patience,
             statement_timeout: self.statement_timeout,
             ..who(migrations)
         }
@@ -139,7 +139,7 @@ pub(in crate::cli) async fn up(database: &mut Database, mut options: Options) ->
     if is_pooled()? && !migrate::status_of(database, &options.migrations).await?.is_current() {
         return Err(pooled());
     }
-    options.second = Some(database.options().clone());
+    options.observer = Some(database.options().clone());
     Ok(migrate::up(database, &options, |event| say(&event)).await?)
 }
 

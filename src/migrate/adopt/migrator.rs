@@ -30,7 +30,7 @@ pub(super) async fn begin(conn: &mut PgConnection, options: &Options) -> Result<
             return Ok(());
         }
         batch(conn, "ROLLBACK").await?;
-        if start.elapsed() >= options.patience {
+        if start.elapsed() >= options.lock_retry_budget {
             return Err(Error::MigratorBusy { waited: start.elapsed(), holders: holders(conn).await? });
         }
         options.stop.sleep(PAUSE).await;

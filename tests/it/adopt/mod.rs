@@ -27,7 +27,7 @@ pub(crate) async fn coder() -> (Database, PgConnection) {
 }
 
 pub(crate) fn options(database: &Database) -> Options {
-    Options { second: Some(connect::Options::from(database.options())), ..Options::default() }
+    Options { observer: Some(connect::Options::from(database.options())), ..Options::default() }
 }
 
 /// A random database, with chats.

@@ -276,14 +276,14 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_if_nobody_can_be_asked_t
     let (database, mut observer) = empty().await;
     let there = Some(connect::Options::from(database.options()));
     let nowhere = Some("postgres://nobody@127.0.0.1:1/db".parse().unwrap());
-    for (second, expected) in [(there, Outcome::Committed), (None, Outcome::Unknown), (nowhere, Outcome::Unknown)] {
+    for (observing, expected) in [(there, Outcome::Committed), (None, Outcome::Unknown), (nowhere, Outcome::Unknown)] {
         let (mut lost_commits, mut n) = (0, 0);
         loop {
             n += 1;
             clear(&mut observer).await;
             let proxy = Proxy::to(&database);
             let mut conn = proxy.connect_options().connect().await.unwrap();
-            let options = Options { second: second.clone(), ..one().options(&database) };
+            let options = Options { observer: observing.clone(), ..one().options(&database) };
             proxy.cut(Cut::BeforeItsAnswer(n));
             let start = Instant::now();
             match migrate::up(&mut conn, &options, |_| {}).await {
@@ -369,7 +369,7 @@ async fn a_deadlock_with_the_application_is_tried_again() {
     // Nobody looks and gives way, and nothing times out: only the server finds the deadlock.
     let mut victim = database.connect().await;
     let options =
-        Options { second: None, max_stall: None, lock_timeout: Duration::from_hours(1), ..set.options(&database) };
+        Options { observer: None, max_stall: None, lock_timeout: Duration::from_hours(1), ..set.options(&database) };
     let up = tokio::spawn(async move {
         let mut retries = 0;
         let applied = migrate::up(&mut victim, &options, |event| {

@@ -29,8 +29,8 @@ async fn a_table_that_is_never_free_is_given_up_and_whoever_has_it_idle_in_a_tra
     run(&mut reader, "SET application_name = 'a slow report'; BEGIN; LOCK TABLE one IN ACCESS SHARE MODE").await;
     let pid: i32 = ask(&mut reader, "SELECT pg_backend_pid()").await;
     let who = format!("behind pid {pid} (client backend 'a slow report', idle in transaction for ");
-    let patience = Duration::from_millis(400);
-    let options = Options { patience, ..set.options(&database) };
+    let lock_retry_budget = Duration::from_millis(400);
+    let options = Options { lock_retry_budget, ..set.options(&database) };
     match migrate::up(&mut conn, &options, |_| {}).await.unwrap_err() {
         error @ Error::TableLock { .. } => {
             let said = error.to_string();
@@ -73,7 +73,7 @@ async fn an_autovacuum_steps_aside_for_the_least_role() {
              INSERT INTO one SELECT generate_series(1, 100000)",
         )]);
         let options =
-            |set: &Set| Options { migrations: set.migrations(), second: Some(connect.clone()), ..Options::default() };
+            |set: &Set| Options { migrations: set.migrations(), observer: Some(connect.clone()), ..Options::default() };
         migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap();
         // Before 15, a session that idles keeps its statistics to itself until it ends.
         server.run(&["DELETE FROM least.one"]).await;
@@ -159,8 +159,8 @@ async fn a_prepared_transaction_in_the_way_is_named() {
     let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
     let options = |set: &Set| Options {
         migrations: set.migrations(),
-        second: Some(connect::Options::from(server.options())),
-        patience: Duration::from_millis(400),
+        observer: Some(connect::Options::from(server.options())),
+        lock_retry_budget: Duration::from_millis(400),
         ..Options::default()
     };
     migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap();
@@ -208,7 +208,7 @@ async fn indexed(sql: &str) -> (Set, Node, PgConnection) {
 const INVALID: &str = "SELECT count(*) FROM pg_index WHERE NOT (indisvalid AND indisready AND indislive)";
 
 #[tokio::test]
-async fn an_index_waits_for_older_transactions_as_long_as_it_has_patience_and_names_them() {
+async fn an_index_waits_for_older_transactions_within_the_lock_retry_budget_and_names_them() {
     for sql in ["CREATE INDEX CONCURRENTLY made ON one (a)", "DROP INDEX CONCURRENTLY there"] {
         let (set, server, mut conn) = indexed(sql).await;
         let dump = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM one";
@@ -227,10 +227,11 @@ async fn an_index_waits_for_older_transactions_as_long_as_it_has_patience_and_na
         for (begin, end, who) in held_up {
             let mut other = server.connect().await;
             run(&mut other, &format!("SET application_name = 'somebody'; {begin}")).await;
-            let second = Some(connect::Options::from(server.options()));
-            for second in [second, None] {
-                let patience = Duration::from_millis(300);
-                let options = Options { migrations: set.migrations(), second, patience, ..Options::default() };
+            let observer = Some(connect::Options::from(server.options()));
+            for observer in [observer, None] {
+                let lock_retry_budget = Duration::from_millis(300);
+                let options =
+                    Options { migrations: set.migrations(), observer, lock_retry_budget, ..Options::default() };
                 let mut said = String::new();
                 let error = migrate::up(&mut conn, &options, |event| {
                     if let Event::Building { progress, .. } = event {

@@ -118,7 +118,7 @@ impl Program {
 }
 
 fn options(database: &Database, migrations: Migrations) -> Options {
-    Options { migrations, second: Some(connect::Options::from(database.options())), ..Options::default() }
+    Options { migrations, observer: Some(connect::Options::from(database.options())), ..Options::default() }
 }
 
 /// An empty database, without a pooler: a runner's lock is that of its session.

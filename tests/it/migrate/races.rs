@@ -35,7 +35,7 @@ async fn in_process(options: &connect::Options, set: &Set) -> usize {
         let (connect, migrations) = (options.clone(), set.migrations());
         runners.spawn(async move {
             let mut conn = connect.connect().await.unwrap();
-            let options = Options { migrations, second: Some(connect), ..Options::default() };
+            let options = Options { migrations, observer: Some(connect), ..Options::default() };
             migrate::up(&mut conn, &options, |_| {}).await.unwrap_or_else(|error| panic!("{error:?}")).len()
         });
     }
