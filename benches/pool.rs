@@ -50,7 +50,7 @@ impl Call {
         let actor = Actor::system(System::Operator);
         match self {
             Self::Organization(id) => {
-                let permit = ReadOrganizations::of(&actor);
+                let permit = ReadOrganizations::check(&actor);
                 store::organizations::get(conn, &permit, id).await.expect("the organization");
             }
             Self::Usage(user, organization) => {

@@ -383,7 +383,7 @@ async fn pooled(server: &Server, database: &str) -> Vec<Row> {
         let _ = store::quota::usage(conn, &quota).await.expect("the quota");
     };
     let get = async |conn: &mut PgConnection| {
-        drop(store::organizations::get(conn, &ReadOrganizations::of(&actor), organization).await.expect("it"));
+        drop(store::organizations::get(conn, &ReadOrganizations::check(&actor), organization).await.expect("it"));
     };
     let mut row = Row::new("quota::usage over the pool", "ms", &["other way", LAYER]);
     let statement = server.statement(&mut conn, usage).await;

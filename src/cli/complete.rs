@@ -113,7 +113,7 @@ pub(super) fn organizations() -> Vec<CompletionCandidate> {
 fn organization_names() -> Vec<String> {
     let names = async {
         let mut conn = Options::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
-        organizations::list(&mut conn, &ReadOrganizations::of(&OPERATOR)).await.ok()
+        organizations::list(&mut conn, &ReadOrganizations::check(&OPERATOR)).await.ok()
     };
     let within = async { tokio::time::timeout(TIME_LIMIT, names).await.ok().flatten() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

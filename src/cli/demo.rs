@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     })?;
 
     let organization =
-        organizations::by_name(&mut database, &ReadOrganizations::of(&OPERATOR), demo::ORGANIZATION).await?;
+        organizations::by_name(&mut database, &ReadOrganizations::check(&OPERATOR), demo::ORGANIZATION).await?;
     let mut jobs = jobs::list(
         &mut database,
         &ReadJobs::check(&OPERATOR, organization.id)?,

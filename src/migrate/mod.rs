@@ -67,8 +67,8 @@ pub struct Options {
     /// How long one attempt may wait for a table, where that delays nobody for longer than `max_stall`, or where only an
     /// autovacuum is in the way.
     pub lock_timeout: Duration,
-    /// The lock retry budget: how long to try to get the tables of one migration, or to wait for the transactions that are older than an index, before
-    /// the run gives up.
+    /// The lock retry budget: how long to try to get the tables of one migration, or to wait for the transactions that are
+    /// older than an index, before the run gives up.
     pub lock_retry_budget: Duration,
     /// How long a statement may run; zero for as long as it takes, whatever the role's default is.
     pub statement_timeout: Duration,

@@ -13,7 +13,7 @@
 //!
 //! let pool = Pool::new("postgres://coder@db.example.com/coder".parse::<Options>()?, Settings::default());
 //! let mut connection = pool.get().await?;
-//! let organization = store::organizations::default(&mut connection, &coderdb::authz::ReadOrganizations::of(
+//! let organization = store::organizations::default(&mut connection, &coderdb::authz::ReadOrganizations::check(
 //!     &Actor::system(System::Operator),
 //! ))
 //! .await?;

@@ -145,7 +145,7 @@ struct Row {
 /// let now = time::OffsetDateTime::now_utc();
 /// let snapshot = store::queue::snapshot(conn, &permit, now, store::jobs::STALE_INTERVAL).await?;
 /// // Whoever asks sees one organization.
-/// let organization = store::organizations::default(conn, &coderdb::authz::ReadOrganizations::of(who)).await?;
+/// let organization = store::organizations::default(conn, &coderdb::authz::ReadOrganizations::check(who)).await?;
 /// let queue = snapshot.of(&ReadJobs::check(who, organization.id)?);
 /// match queue.why(job) {
 ///     Some(why) => println!("{job} waits: {why}"),

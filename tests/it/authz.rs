@@ -766,26 +766,26 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         }
         "organizations::by_name" => {
             let name = format!("organization-{}", at.organization);
-            let found = store::organizations::by_name(conn, &ReadOrganizations::of(who), &name).await?;
+            let found = store::organizations::by_name(conn, &ReadOrganizations::check(who), &name).await?;
             usize::from(found.id == organization)
         }
         "organizations::default" => {
-            let found = store::organizations::default(conn, &ReadOrganizations::of(who)).await?;
+            let found = store::organizations::default(conn, &ReadOrganizations::check(who)).await?;
             usize::from(found.id == organization)
         }
         "organizations::get" => {
-            let found = store::organizations::get(conn, &ReadOrganizations::of(who), organization).await?;
+            let found = store::organizations::get(conn, &ReadOrganizations::check(who), organization).await?;
             usize::from(found.id == organization)
         }
         "organizations::list" => {
-            let all = store::organizations::list(conn, &ReadOrganizations::of(who)).await?;
+            let all = store::organizations::list(conn, &ReadOrganizations::check(who)).await?;
             let key = organization.to_string();
             let found = all.iter().find(|found| found.id == organization);
             found.map(|_| 1).ok_or(Error::NotFound { entity: "organization", key })?
         }
         "organizations::resolve" => {
             let wanted = NameOrId::Id(organization);
-            let found = store::organizations::resolve(conn, &ReadOrganizations::of(who), &wanted).await?;
+            let found = store::organizations::resolve(conn, &ReadOrganizations::check(who), &wanted).await?;
             usize::from(found.id == organization)
         }
         "prebuilds::at_failure_limit" => {
@@ -870,7 +870,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(store::templates::by_name(conn, &permit, &name).await?.id == template)
         }
         "templates::find" => {
-            let found = store::templates::find(conn, &FindTemplates::of(who, TemplateRight::Read), template).await?;
+            let found = store::templates::find(conn, &FindTemplates::check(who, TemplateRight::Read), template).await?;
             usize::from(found.template.organization_id == organization)
         }
         "templates::get" => {
@@ -1086,9 +1086,9 @@ fn nothing_in_authz_makes_a_permit_but_its_check() {
         for way in ["Deserialize", "impl Default", "impl From", "derive(Default", "unsafe", "pub fn new"] {
             assert!(!code.contains(way), "{} has {way:?}", path.display());
         }
-        // The one unscoped way in, for an actor that may always ask.
+        // An actor is no permit.
         let makers = code.matches("-> Self {").count() + code.matches("-> Result<Self, Denied> {").count();
-        let checks = code.matches("pub fn check(").count() + code.matches("pub fn of(").count();
+        let checks = code.matches("pub fn check(").count();
         let file = path.file_name().and_then(|name| name.to_str());
         assert!(makers == checks || file == Some("actor.rs"), "{}: {makers} makers, {checks} checks", path.display());
     }

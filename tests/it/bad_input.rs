@@ -565,11 +565,11 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             store::licenses::unexpired(conn, &ReadLicenses::check(owner)?, bad.time()).await.map(drop)
         }
         "organizations::by_name" => {
-            store::organizations::by_name(conn, &ReadOrganizations::of(owner), &bad.text()).await.map(drop)
+            store::organizations::by_name(conn, &ReadOrganizations::check(owner), &bad.text()).await.map(drop)
         }
         "organizations::resolve" => {
             let name = NameOrId::Name(bad.text());
-            store::organizations::resolve(conn, &ReadOrganizations::of(owner), &name).await.map(drop)
+            store::organizations::resolve(conn, &ReadOrganizations::check(owner), &name).await.map(drop)
         }
         "prebuilds::at_failure_limit" => {
             let permit = MaintainPrebuilds::check(&operator, organization)?;

@@ -35,7 +35,7 @@ use crate::{
 /// };
 ///
 /// # async fn doc(conn: &mut coderdb::sqlx::PgConnection, actor: &Actor) -> Result<(), coderdb::store::Error> {
-/// let organization = store::organizations::default(conn, &ReadOrganizations::of(actor)).await?;
+/// let organization = store::organizations::default(conn, &ReadOrganizations::check(actor)).await?;
 /// let permit = ReadJobs::check(actor, organization.id)?;
 /// let stuck = JobFilter { status: vec![JobStatus::Pending], initiator: Some(UserId::PREBUILDS), ..JobFilter::default() };
 /// let page = store::jobs::list(conn, &permit, &stuck, PageRequest::first(50)).await?;

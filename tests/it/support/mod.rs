@@ -158,7 +158,7 @@ pub fn read_quota(user: impl Into<UserId>, organization: impl Into<OrganizationI
 }
 
 pub fn read_organizations() -> ReadOrganizations {
-    ReadOrganizations::of(&operator())
+    ReadOrganizations::check(&operator())
 }
 
 pub fn operator() -> Actor {
