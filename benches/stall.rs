@@ -120,11 +120,11 @@ async fn main() {
     for round in 1..=ROUNDS {
         let file = directory.path().join(format!("V{round:04}__column.sql"));
         fs::write(file, format!("ALTER TABLE t ADD c{round} integer;")).expect("a file");
-        let migrating = migrate::Options {
+        let migrating = migrate::MigrateOptions {
             migrations: migrate::Migrations::read(directory.path()).expect("migrations"),
             max_stall: Some(BUDGET),
             observer: Some(options.clone()),
-            ..migrate::Options::default()
+            ..migrate::MigrateOptions::default()
         };
         let (worst, _, took, applied) = beside(&url, migrate::up(&mut conn, &migrating, |_| {})).await;
         let applied = applied.expect("the column");

@@ -482,7 +482,7 @@ async fn stored(conn: &mut PgConnection) -> sqlx::Result<(Vec<Row>, Vec<String>)
 
 /// Owners, their workspaces and the template of these.
 async fn prepare(conn: &mut PgConnection) -> Result<Vec<Actor>, Box<dyn StdError>> {
-    migrate::up(conn, &migrate::Options::default(), |_| {}).await?;
+    migrate::up(conn, &migrate::MigrateOptions::default(), |_| {}).await?;
     let sql = format!(
         "{}
          INSERT INTO groups (id, name, organization_id, quota_allowance) VALUES (u(1), 'Everyone', u(1), {BUDGET});

@@ -56,7 +56,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     if !args.allow_existing {
         demo::check(&mut database).await?;
     }
-    let applied = migrate::up(&mut database, crate::migrate::Options::default()).await?;
+    let applied = migrate::up(&mut database, crate::migrate::MigrateOptions::default()).await?;
     print(&format!("{}\n", migrate::report(&applied)))?;
 
     let regime = match args.regime {

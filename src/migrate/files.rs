@@ -35,9 +35,9 @@ pub(super) struct File {
     pub(super) is_stepwise: bool,
     /// Whether it is one of this version of the library.
     pub(super) is_embedded: bool,
-    /// What its header says instead of [`Options::lock_timeout`](super::Options::lock_timeout).
+    /// What its header says instead of [`MigrateOptions::lock_timeout`](super::MigrateOptions::lock_timeout).
     pub(super) lock_timeout: Option<Duration>,
-    /// What its header says instead of [`Options::statement_timeout`](super::Options::statement_timeout).
+    /// What its header says instead of [`MigrateOptions::statement_timeout`](super::MigrateOptions::statement_timeout).
     pub(super) statement_timeout: Option<Duration>,
 }
 

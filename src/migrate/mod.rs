@@ -54,7 +54,7 @@ const OLDEST_SERVER: i32 = 140_000;
 
 /// How [`up`] runs.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct MigrateOptions {
     /// What to apply.
     pub migrations: Migrations,
     /// Stop after this version; `None` for the newest.
@@ -81,7 +81,7 @@ pub struct Options {
     pub stop: Stop,
 }
 
-impl Default for Options {
+impl Default for MigrateOptions {
     fn default() -> Self {
         Self {
             migrations: Migrations::embedded(),
@@ -203,7 +203,7 @@ pub async fn plan<'m>(conn: &mut PgConnection, migrations: &'m Migrations) -> Re
 #[tracing::instrument(name = "migrate.up", skip_all)]
 pub async fn up(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &MigrateOptions,
     mut on_event: impl FnMut(Event<'_>) + Send,
 ) -> Result<Vec<Applied>, Error> {
     if let Some(target) = options.target
@@ -224,7 +224,7 @@ pub async fn up(
 /// Does something as the only runner, in a session with the settings that it needs.
 async fn alone<T, E: FnMut(Event<'_>) + Send>(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &MigrateOptions,
     files: &[&files::File],
     on_event: &mut E,
     work: impl AsyncFnOnce(&mut PgConnection, i32, &mut E) -> Result<T, Error>,
@@ -277,7 +277,7 @@ async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
 async fn locked(
     conn: &mut PgConnection,
     pid: i32,
-    options: &Options,
+    options: &MigrateOptions,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<Vec<Applied>, Error> {
     lock::is_held(conn, pid).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
 
-use super::{Options, Progress, Stop, settings};
+use super::{MigrateOptions, Progress, Stop, settings};
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(20);
@@ -74,7 +74,7 @@ pub(super) struct Observer {
 
 impl Observer {
     /// Looks at the backend; `None` where there can be no second connection.
-    pub(super) async fn of(pid: i32, options: &Options) -> Option<Self> {
+    pub(super) async fn of(pid: i32, options: &MigrateOptions) -> Option<Self> {
         let observer = options.observer.as_ref()?;
         let connect = async {
             let mut conn = observer.connect().await?;

@@ -7,7 +7,7 @@ use refinery::Migration;
 use sqlx::{AssertSqlSafe, Connection as _, Either, PgConnection, Row, postgres::PgDatabaseError};
 
 use super::{
-    Applied, Error, Event, Lost, NoTableLock, OlderTransactions, Options, Outcome, Progress, Refusal, adopt,
+    Applied, Error, Event, Lost, MigrateOptions, NoTableLock, OlderTransactions, Outcome, Progress, Refusal, adopt,
     files::File,
     history_table::sqlstate,
     lock, log,
@@ -44,7 +44,7 @@ pub(super) struct Run<'a> {
     pub(super) conn: &'a mut PgConnection,
     /// The process of the server that has the runner's lock.
     pid: i32,
-    options: &'a Options,
+    options: &'a MigrateOptions,
     on_event: OnEvent<'a>,
     observer: Option<Observer>,
     deadlock_timeout: Duration,
@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
     pub(super) async fn new(
         conn: &'a mut PgConnection,
         pid: i32,
-        options: &'a Options,
+        options: &'a MigrateOptions,
         on_event: OnEvent<'a>,
     ) -> Result<Self, Error> {
         let restore = settings::restore(conn).await?;
@@ -602,7 +602,7 @@ async fn roll_back(conn: &mut PgConnection) -> Result<(), Error> {
 }
 
 /// What became of a transaction whose commit got no answer.
-async fn outcome(options: &Options, transaction: &str) -> Outcome {
+async fn outcome(options: &MigrateOptions, transaction: &str) -> Outcome {
     let Some(observer) = &options.observer else { return Outcome::Unknown };
     let ask = async {
         loop {

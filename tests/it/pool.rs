@@ -463,7 +463,7 @@ async fn connections_whose_statements_no_longer_fit_are_replaced_at_the_first_er
             sqlx::raw_sql(change).execute(&mut admin).await.expect("the change");
         }
         if change.starts_with("DROP SCHEMA") {
-            migrate::up(&mut admin, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+            migrate::up(&mut admin, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
             sqlx::raw_sql(own).execute(&mut admin).await.expect("what is the service's own");
         }
         let before = pool.metrics();

@@ -166,7 +166,9 @@ async fn texts_beyond_the_encoding_of_the_database_are_stored_with_a_visible_sub
     let create = format!("CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut admin).await.expect("a database");
     let mut conn = PgConnection::connect(&support::server().url(&name)).await.expect("the database");
-    coderdb::migrate::up(&mut conn, &coderdb::migrate::Options::default(), |_| {}).await.expect("the migrations");
+    coderdb::migrate::up(&mut conn, &coderdb::migrate::MigrateOptions::default(), |_| {})
+        .await
+        .expect("the migrations");
     let rows = include_str!("golden/rows.sql");
     sqlx::raw_sql(AssertSqlSafe(rows.to_owned())).execute(&mut conn).await.expect("the rows");
     let assign = "UPDATE provisioner_jobs SET worker_id = u(7), started_at = at_second(0)";

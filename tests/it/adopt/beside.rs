@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coderdb::{
-    migrate::{self, Adoption, Error, Event, Options},
+    migrate::{self, Adoption, Error, Event, MigrateOptions},
     sqlx::{self, AssertSqlSafe},
 };
 use tokio::process::Command;
@@ -116,7 +116,7 @@ async fn up_takes_the_lock_of_coders_migrator_for_what_is_a_transaction() {
     let (database, mut conn) = (support::empty_database().await.directly(), None);
     let conn = conn.insert(database.connect().await);
     run(conn, TAKE).await;
-    let patient = Options { lock_retry_budget: Duration::from_millis(300), ..options(&database) };
+    let patient = MigrateOptions { lock_retry_budget: Duration::from_millis(300), ..options(&database) };
     let error = migrate::up(&mut database.connect().await, &patient, |_| {}).await.expect_err("the lock is held");
     assert!(matches!(&error, Error::TableLock(lock) if lock.blockers.contains("Coder's own migrator")), "{error}");
     run(conn, GIVE_BACK).await;

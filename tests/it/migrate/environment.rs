@@ -7,7 +7,7 @@ use std::{
 
 use coderdb::{
     connect,
-    migrate::{self, Error, Options, Outcome},
+    migrate::{self, Error, MigrateOptions, Outcome},
     sqlx::{self, Connection, PgConnection},
 };
 
@@ -283,7 +283,7 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_if_nobody_can_be_asked_t
             clear(&mut observer).await;
             let proxy = Proxy::to(&database);
             let mut conn = proxy.connect_options().connect().await.unwrap();
-            let options = Options { observer: observing.clone(), ..one().options(&database) };
+            let options = MigrateOptions { observer: observing.clone(), ..one().options(&database) };
             proxy.cut(Cut::BeforeItsAnswer(n));
             let start = Instant::now();
             match migrate::up(&mut conn, &options, |_| {}).await {
@@ -368,8 +368,12 @@ async fn a_deadlock_with_the_application_is_tried_again() {
     run(&mut other, "BEGIN; SET LOCAL deadlock_timeout = '1h'; SELECT pg_advisory_xact_lock(7)").await;
     // Nobody looks and gives way, and nothing times out: only the server finds the deadlock.
     let mut victim = database.connect().await;
-    let options =
-        Options { observer: None, max_stall: None, lock_timeout: Duration::from_hours(1), ..set.options(&database) };
+    let options = MigrateOptions {
+        observer: None,
+        max_stall: None,
+        lock_timeout: Duration::from_hours(1),
+        ..set.options(&database)
+    };
     let up = tokio::spawn(async move {
         let mut retries = 0;
         let applied = migrate::up(&mut victim, &options, |event| {

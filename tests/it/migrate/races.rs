@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use coderdb::{
     connect::{self, Pooler},
-    migrate::{self, Options},
+    migrate::{self, MigrateOptions},
 };
 use tokio::task::JoinSet;
 
@@ -35,7 +35,7 @@ async fn in_process(options: &connect::Options, set: &Set) -> usize {
         let (connect, migrations) = (options.clone(), set.migrations());
         runners.spawn(async move {
             let mut conn = connect.connect().await.unwrap();
-            let options = Options { migrations, observer: Some(connect), ..Options::default() };
+            let options = MigrateOptions { migrations, observer: Some(connect), ..MigrateOptions::default() };
             migrate::up(&mut conn, &options, |_| {}).await.unwrap_or_else(|error| panic!("{error:?}")).len()
         });
     }
@@ -55,7 +55,7 @@ async fn race(sets: &[Set], through: Option<&PgBouncer>) {
             for applied in [0, 1] {
                 clear(&mut conn).await;
                 if applied == 1 {
-                    let first = Options { target: Some(1), ..set.options(&database) };
+                    let first = MigrateOptions { target: Some(1), ..set.options(&database) };
                     migrate::up(&mut conn, &first, |_| {}).await.unwrap();
                 }
                 assert_eq!(in_process(&options, set).await, all - applied, "round {round}");

@@ -237,7 +237,7 @@ pub async fn database() -> Database {
         let migrated = on_a_thread(async {
             execute("postgres", "CREATE DATABASE template").await;
             let mut conn = PgConnection::connect(&server().url("template")).await.expect("the template");
-            migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+            migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
             conn.close().await.expect("nobody else uses the template");
         });
         migrated.join().expect("the template");
