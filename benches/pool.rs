@@ -122,7 +122,7 @@ async fn main() {
     sqlx::raw_sql("CREATE DATABASE bench").execute(&mut connection).await.expect("a database");
     let mut connection = PgConnection::connect_with(&options("bench")).await.expect("a connection");
     migrate::up(&mut connection, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
-    let _ = demo::load(&mut connection, &demo::Options::default(), |_| {}).await.expect("the demo");
+    let _ = demo::load(&mut connection, &demo::DemoOptions::default(), |_| {}).await.expect("the demo");
     let member = "SELECT organization_id, user_id FROM organization_members ORDER BY user_id LIMIT 1";
     let (organization, user) = sqlx::query_as(member).fetch_one(&mut connection).await.expect("a member");
     let (organization, user) = (OrganizationId(organization), UserId(user));

@@ -231,7 +231,7 @@ impl Server {
             run(&mut conn, &format!("CREATE DATABASE {part}")).await;
             let mut loading = self.connect(&part).await;
             migrate::up(&mut loading, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
-            let options = demo::Options { scale: Some(scale), ..demo::Options::default() };
+            let options = demo::DemoOptions { scale: Some(scale), ..demo::DemoOptions::default() };
             let _ = demo::load(&mut loading, &options, |_| {}).await.expect("the demo");
             run(&mut loading, "VACUUM (ANALYZE)").await;
             loading.close().await.expect("a clean end");

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     authz::{ReadJobs, ReadOrganizations, ReadQuota, ReadUsers},
-    demo::{self, Options, Outcome, Progress, Regime, Scale, Step},
+    demo::{self, DemoOptions, Outcome, Progress, Regime, Scale, Step},
     model::{JobFilter, PageRequest},
     store::{jobs, organizations, quota, users},
 };
@@ -64,7 +64,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         RegimeArg::Storm => Regime::Storm,
     };
     let scale = args.scale.map(|jobs| Scale { jobs, regime });
-    let options = Options { allow_existing: args.allow_existing, scale };
+    let options = DemoOptions { allow_existing: args.allow_existing, scale };
     let bar = ProgressBar::no_length();
     let outcome = demo::load(&mut database, &options, |progress| show(&bar, progress)).await?;
     bar.finish_and_clear();

@@ -141,7 +141,7 @@ async fn database() -> &'static (Database, World) {
         // It reads what the session prepared, and how.
         let database = support::database().await.directly();
         let mut conn = database.connect().await;
-        let options = demo::Options { scale: Some(SCALE), ..demo::Options::default() };
+        let options = demo::DemoOptions { scale: Some(SCALE), ..demo::DemoOptions::default() };
         let _ = demo::load(&mut conn, &options, |_| {}).await.expect("the demo");
         let world = sqlx::query_as(WORLD).fetch_one(&mut conn).await.expect("the ids");
         (database, world)
