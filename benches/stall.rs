@@ -113,7 +113,7 @@ async fn main() {
     let (worst, _, took, ()) = beside(&url, retry).await;
     println!("lock_timeout of 2s: worst latency {}, took {}", millis(worst), millis(took));
 
-    let options: connect::Options = url.parse().expect("a URL");
+    let options: connect::ConnectOptions = url.parse().expect("a URL");
     let mut conn = options.connect().await.expect("a connection");
     let directory = tempfile::tempdir().expect("a directory");
     let mut kept = 0;

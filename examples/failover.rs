@@ -27,7 +27,7 @@ use std::{
 
 use coderdb::{
     authz::{Actor, BuildWorkspaces, LoadActors, ReadQuota, ReadWorkspaces, ReapJobs, RunJobs, System},
-    connect::Options,
+    connect::ConnectOptions,
     migrate,
     model::{
         BuildReason, ByWorker, Capabilities, DaemonId, End, Job, JobId, LogLevel, LogSource, NewBuild, NewJobLog,
@@ -507,7 +507,7 @@ fn input() -> mpsc::UnboundedReceiver<String> {
     receiver
 }
 
-async fn run(options: Options) -> Result<(), Box<dyn StdError>> {
+async fn run(options: ConnectOptions) -> Result<(), Box<dyn StdError>> {
     let options = options.application_name("failover");
     let actors = prepare(&mut options.connect().await?).await?;
     let world = Rc::new(World {
@@ -566,6 +566,6 @@ async fn run(options: Options) -> Result<(), Box<dyn StdError>> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let options = Options::from_environment()?.ok_or("DATABASE_URL is not set")?;
+    let options = ConnectOptions::from_environment()?.ok_or("DATABASE_URL is not set")?;
     LocalSet::new().run_until(run(options)).await
 }

@@ -71,7 +71,8 @@ impl ReadOrganizations {
         ],
     };
 
-    /// Never denied: whoever has a role on the site, and almost every part of the product, may read all; everybody else their own.
+    /// Never denied: whoever has a role on the site, and almost every part of the product, may read all; everybody else
+    /// their own.
     pub fn check(actor: &Actor) -> Self {
         Self { only: (!Self::POLICY.grants(actor)).then(|| actor.organizations()) }
     }

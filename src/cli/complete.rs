@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     authz::ReadOrganizations,
-    connect::Options,
+    connect::ConnectOptions,
     model::NameOrId,
     search::{Condition, Term},
     store::organizations,
@@ -112,7 +112,7 @@ pub(super) fn organizations() -> Vec<CompletionCandidate> {
 /// Their names; no shell can insert one that steers the terminal.
 fn organization_names() -> Vec<String> {
     let names = async {
-        let mut conn = Options::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
+        let mut conn = ConnectOptions::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
         organizations::list(&mut conn, &ReadOrganizations::check(&OPERATOR)).await.ok()
     };
     let within = async { tokio::time::timeout(TIME_LIMIT, names).await.ok().flatten() };

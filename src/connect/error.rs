@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, time::Duration};
 
-/// Why [`Options`](super::Options) could not be read, or gave no connection. It never shows a password.
+/// Why [`ConnectOptions`](super::ConnectOptions) could not be read, or gave no connection. It never shows a password.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// What should say how to connect cannot be read.

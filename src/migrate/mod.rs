@@ -74,7 +74,7 @@ pub struct MigrateOptions {
     pub statement_timeout: Duration,
     /// How to open a second connection to the same database: for a look at what a migration waits for and whom it delays,
     /// for canceling, and for finding out what became of a commit. `None` does without.
-    pub observer: Option<connect::Options>,
+    pub observer: Option<connect::ConnectOptions>,
     /// The name of the machine, for [`history`]; `None` leaves it out.
     pub host: Option<String>,
     /// Stops the run from elsewhere.

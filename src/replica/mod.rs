@@ -9,10 +9,10 @@
 //!
 //! ```no_run
 //! # async fn example(operator: &coderdb::authz::Actor, job: coderdb::model::JobId) -> Result<(), Box<dyn std::error::Error>> {
-//! use coderdb::{authz::{CancelJobs, ReadJobs}, connect::Options, model::OrganizationId, pool::{self, Pool}, store};
+//! use coderdb::{authz::{CancelJobs, ReadJobs}, connect::ConnectOptions, model::OrganizationId, pool::{self, Pool}, store};
 //! use coderdb::replica::{Cluster, Settings, boxed};
 //!
-//! let pool = |url: &str| Ok::<_, coderdb::connect::Error>(Pool::new(url.parse::<Options>()?, pool::Settings::default()));
+//! let pool = |url: &str| Ok::<_, coderdb::connect::Error>(Pool::new(url.parse::<ConnectOptions>()?, pool::Settings::default()));
 //! let standbys = [pool("postgres://coder@db2.example.com/coder")?, pool("postgres://coder@db3.example.com/coder")?];
 //! let cluster = Cluster::start(pool("postgres://coder@db1.example.com/coder")?, standbys, Settings::default());
 //! # let (organization, now) = (OrganizationId::from(uuid::Uuid::nil()), time::OffsetDateTime::UNIX_EPOCH);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use coderdb::{
-    connect::{Options, Pooler},
+    connect::{ConnectOptions, Pooler},
     migrate,
     model::{JobFilter, PageRequest},
     pool::{self, Error, Pool, Settings},
@@ -205,7 +205,7 @@ async fn a_server_that_refuses_says_so_at_once_and_one_that_is_not_there_until_t
     let database = support::database().await;
     let began = Instant::now();
     let elsewhere =
-        Pool::new(Options::from(database.options().database("nowhere")).pooler(database.pooler()), settings(1));
+        Pool::new(ConnectOptions::from(database.options().database("nowhere")).pooler(database.pooler()), settings(1));
     let error = elsewhere.get().await.expect_err("no database");
     assert!(format!("{error:?}").contains("nowhere\\\" does not exist"), "{error:?}");
     // PgBouncer 1.18 has one code for what may pass and for what does not.

@@ -244,7 +244,8 @@ pub async fn complete(
 /// [`complete`]. The build of a prebuilt workspace loses its deadline, which it has only once it is claimed. One round
 /// trip; locks the job, and its build when that changes.
 ///
-/// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes: [`fail_insufficient_quota`] sets it.
+/// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes:
+/// [`fail_insufficient_quota`] sets it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.

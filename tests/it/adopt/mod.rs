@@ -27,7 +27,7 @@ pub(crate) async fn coder() -> (Database, PgConnection) {
 }
 
 pub(crate) fn options(database: &Database) -> MigrateOptions {
-    MigrateOptions { observer: Some(connect::Options::from(database.options())), ..MigrateOptions::default() }
+    MigrateOptions { observer: Some(connect::ConnectOptions::from(database.options())), ..MigrateOptions::default() }
 }
 
 /// A random database, with chats.

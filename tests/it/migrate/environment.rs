@@ -274,7 +274,7 @@ async fn a_full_disk_is_an_unfit_environment_and_nothing_is_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_looked_up_and_if_nobody_can_be_asked_that_is_said_in_time() {
     let (database, mut observer) = empty().await;
-    let there = Some(connect::Options::from(database.options()));
+    let there = Some(connect::ConnectOptions::from(database.options()));
     let nowhere = Some("postgres://nobody@127.0.0.1:1/db".parse().unwrap());
     for (observing, expected) in [(there, Outcome::Committed), (None, Outcome::Unknown), (nowhere, Outcome::Unknown)] {
         let (mut lost_commits, mut n) = (0, 0);

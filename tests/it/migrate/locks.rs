@@ -63,7 +63,7 @@ async fn an_autovacuum_steps_aside_for_the_least_role() {
         let mut admin = server.connect().await;
         run(&mut admin, &format!("CREATE ROLE least LOGIN {more}; CREATE SCHEMA least AUTHORIZATION least")).await;
         run(&mut admin, "CREATE SCHEMA coderdb AUTHORIZATION least").await;
-        let connect = connect::Options::from(server.options().username("least"));
+        let connect = connect::ConnectOptions::from(server.options().username("least"));
         let mut conn = connect.connect().await.unwrap();
         let set = Set::of(&[(
             "V0001__one",
@@ -162,7 +162,7 @@ async fn a_prepared_transaction_in_the_way_is_named() {
     let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
     let options = |set: &Set| MigrateOptions {
         migrations: set.migrations(),
-        observer: Some(connect::Options::from(server.options())),
+        observer: Some(connect::ConnectOptions::from(server.options())),
         lock_retry_budget: Duration::from_millis(400),
         ..MigrateOptions::default()
     };
@@ -230,7 +230,7 @@ async fn an_index_waits_for_older_transactions_within_the_lock_retry_budget_and_
         for (begin, end, who) in held_up {
             let mut other = server.connect().await;
             run(&mut other, &format!("SET application_name = 'somebody'; {begin}")).await;
-            let observer = Some(connect::Options::from(server.options()));
+            let observer = Some(connect::ConnectOptions::from(server.options()));
             for observer in [observer, None] {
                 let lock_retry_budget = Duration::from_millis(300);
                 let options = MigrateOptions {

@@ -120,7 +120,7 @@ impl Program {
 fn options(database: &Database, migrations: Migrations) -> MigrateOptions {
     MigrateOptions {
         migrations,
-        observer: Some(connect::Options::from(database.options())),
+        observer: Some(connect::ConnectOptions::from(database.options())),
         ..MigrateOptions::default()
     }
 }

@@ -29,7 +29,7 @@ async fn undisturbed(set: &Set) -> Vec<String> {
 }
 
 /// Runners in this process, over this way to the database; how many migrations they applied.
-async fn in_process(options: &connect::Options, set: &Set) -> usize {
+async fn in_process(options: &connect::ConnectOptions, set: &Set) -> usize {
     let mut runners = JoinSet::new();
     for _ in 0..RUNNERS {
         let (connect, migrations) = (options.clone(), set.migrations());
@@ -47,8 +47,8 @@ async fn race(sets: &[Set], through: Option<&PgBouncer>) {
         let expected = undisturbed(set).await;
         let (database, mut conn) = empty().await;
         let options = match through {
-            Some(pgbouncer) => connect::Options::from(pgbouncer.options(database.name())),
-            None => connect::Options::from(database.options()),
+            Some(pgbouncer) => connect::ConnectOptions::from(pgbouncer.options(database.name())),
+            None => connect::ConnectOptions::from(database.options()),
         };
         let all = set.migrations().iter().count();
         for round in 1..=rounds() {

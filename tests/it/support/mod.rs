@@ -24,7 +24,7 @@ use std::{
 
 use coderdb::{
     authz::{Actor, LoadActors, ReadJobs, ReadOrganizations, ReadQuota, System},
-    connect::{Options, Pooler},
+    connect::{ConnectOptions, Pooler},
     migrate,
     model::{OrganizationId, UserId},
     pool::{self, Pool},
@@ -77,8 +77,8 @@ impl Database {
     }
 
     /// With what is between the tests and the server.
-    pub fn connect_options(&self) -> Options {
-        Options::from(self.options()).pooler(self.pooler)
+    pub fn connect_options(&self) -> ConnectOptions {
+        ConnectOptions::from(self.options()).pooler(self.pooler)
     }
 
     /// The same database without a pooler.
@@ -94,7 +94,7 @@ impl Database {
 
     /// A connection that keeps its session.
     pub async fn connect_with_session(&self) -> PgConnection {
-        Options::from(self.options_with_session()).connect().await.expect("the test server takes connections")
+        ConnectOptions::from(self.options_with_session()).connect().await.expect("the test server takes connections")
     }
 
     /// A pool of connections that keep their sessions.
