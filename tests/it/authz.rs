@@ -23,10 +23,10 @@ use coderdb::{
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
         DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, FileOutcome, GroupId, Heartbeat,
-        JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon,
-        NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus,
-        PrebuildsSettings, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, Tags, TemplateId,
-        TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+        JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewFile,
+        NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus, PrebuildsSettings,
+        PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, Tags, TemplateId, TemplateVersionId,
+        TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -721,7 +721,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 tags: Tags::default(),
                 trace_metadata: None,
             };
-            let permit = InsertJobs::check(who, organization, JobSubject::DryRun(version))?;
+            let permit = InsertJobs::check(who, organization, JobTarget::DryRun(version))?;
             usize::from(Some(store::jobs::insert(conn, &permit, new).await?.initiator_id) == who.user_id())
         }
         "jobs::ids" => {

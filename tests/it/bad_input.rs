@@ -14,7 +14,7 @@ use coderdb::{
     },
     model::{
         AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Exclude, Failure,
-        FileId, GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel,
+        FileId, GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel,
         LogSource, NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
         PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, QuotaCursor, ReapOutcome, Stuck, Tags, TemplateId,
         TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
@@ -509,7 +509,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
                 tags: tags("job.tags"),
                 trace_metadata: is("job.trace_metadata").then(|| bad.json()),
             };
-            let permit = InsertJobs::check(owner, organization, JobSubject::DryRun(version))?;
+            let permit = InsertJobs::check(owner, organization, JobTarget::DryRun(version))?;
             store::jobs::insert(conn, &permit, new).await.map(drop)
         }
         "jobs::count_by_tags" | "jobs::ids" | "jobs::list" => {

@@ -6,7 +6,7 @@ use coderdb::{
     authz::{Actor, BuildWorkspaces, CancelJobs, InsertJobs, ReadDaemons, ReadJobLogs, ReadQueue, RunJobs, System},
     demo::{self, Regime, Scale},
     model::{
-        BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, JobFilter, JobId, JobStatus, JobSubject, LogLevel,
+        BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, JobFilter, JobId, JobStatus, JobTarget, LogLevel,
         LogSource, NewBuild, NewJob, NewJobLog, OrganizationId, PageRequest, ProvisionerType, Tags, TemplateId,
         TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
@@ -219,8 +219,8 @@ async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World)
         "acquire" => acquire(conn, &tags(&[("env", "on-prem")])).await,
         "acquire, tags of no job" => acquire(conn, &tags(&[("env", "nowhere")])).await,
         "insert" => {
-            let subject = JobSubject::DryRun(TemplateVersionId(world.version));
-            let permit = InsertJobs::check(owner, organization, subject).unwrap();
+            let target = JobTarget::DryRun(TemplateVersionId(world.version));
+            let permit = InsertJobs::check(owner, organization, target).unwrap();
             let job = NewJob {
                 id: JobId(Uuid::from_u128(1)),
                 created_at: now,
