@@ -107,7 +107,7 @@ impl From<connect::Error> for CliError {
     fn from(error: connect::Error) -> Self {
         use connect::Error as E;
         let elsewhere = "check that the server runs and that DATABASE_URL or PGHOST and PGPORT point at it";
-        let (place, source) = match error {
+        let (server, source) = match error {
             E::Invalid { .. } => return Self::new(USAGE, error.to_string()),
             E::ForgetsStatements { .. } => {
                 return Self::new(USAGE, error.to_string())
@@ -116,22 +116,22 @@ impl From<connect::Error> for CliError {
             E::NoAnswer { .. } | E::OtherTarget { .. } => {
                 return Self::new(UNREACHABLE, error.to_string()).next(elsewhere);
             }
-            E::Failed { place, source } => (place, source),
+            E::Failed { server, source } => (server, source),
         };
         let Some(database) = source.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) else {
             let reason = chain(source.source().unwrap_or(&source));
             return match source {
                 sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) | sqlx::Error::Tls(_) => {
-                    Self::new(USAGE, format!("cannot connect to {place}: {reason}"))
+                    Self::new(USAGE, format!("cannot connect to {server}: {reason}"))
                 }
                 sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
-                    Self::new(USAGE, format!("cannot trust {place}: {reason}"))
+                    Self::new(USAGE, format!("cannot trust {server}: {reason}"))
                         .next("check its certificate, sslrootcert, and the host that DATABASE_URL or PGHOST names")
                 }
-                _ => Self::new(UNREACHABLE, format!("cannot reach {place}: {reason}")).next(elsewhere),
+                _ => Self::new(UNREACHABLE, format!("cannot reach {server}: {reason}")).next(elsewhere),
             };
         };
-        let said = format!("{place} refused the connection: {}", database.message());
+        let said = format!("{server} refused the connection: {}", database.message());
         match database.code() {
             // Wrong password, unknown user, no entry in pg_hba.conf, no right to connect.
             "28P01" | "28000" | "42501" => Self::new(USAGE, said).next("check the user name and the password"),

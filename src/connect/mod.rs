@@ -331,7 +331,7 @@ impl ConnectOptions {
     }
 
     async fn connect_to(&self, host: &Host) -> Result<PgConnection, Error> {
-        let failed = |source| Error::Failed { place: place(host), source };
+        let failed = |source| Error::Failed { server: server(host), source };
         let attempt = async {
             let by = |options| async move { <PgConnection as sqlx::Connection>::connect_with(&options).await };
             let mut connection = host.connect_by(&self.tasks, by).await.map_err(failed)?;
@@ -348,15 +348,15 @@ impl ConnectOptions {
             let is_on = |column, on| row.try_get::<&str, _>(column).map(|value| value == on).map_err(failed);
             let fits = self.target.fits(is_on(0, "true")?, is_on(1, "on")?);
             if is_pooled && !pooler::keeps_statements(&mut connection).await.map_err(failed)? {
-                return Err(Error::ForgetsStatements { place: place(host) });
+                return Err(Error::ForgetsStatements { server: server(host) });
             }
             if fits {
                 Ok(connection)
             } else {
-                Err(Error::OtherTarget { place: place(host), wanted: self.target.as_str() })
+                Err(Error::OtherTarget { server: server(host), wanted: self.target.as_str() })
             }
         };
-        let no_answer = |_| Err(Error::NoAnswer { place: place(host), waited: self.timeout });
+        let no_answer = |_| Err(Error::NoAnswer { server: server(host), waited: self.timeout });
         tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(no_answer)
     }
 }
@@ -417,13 +417,13 @@ impl From<PgConnectOptions> for ConnectOptions {
 /// Where it connects to: databases, hosts and ports, and nothing secret.
 impl fmt::Display for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hosts.iter().map(place).collect::<Vec<_>>().join(", "))
+        f.write_str(&self.hosts.iter().map(server).collect::<Vec<_>>().join(", "))
     }
 }
 
 impl fmt::Debug for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts: Vec<_> = self.hosts.iter().map(place).collect();
+        let hosts: Vec<_> = self.hosts.iter().map(server).collect();
         f.debug_struct("ConnectOptions")
             .field("hosts", &hosts)
             .field("last", &self.last)
@@ -541,11 +541,12 @@ fn driver_options(parameters: &Parameters, host: &str, name: &str, port: u16) ->
     if let Some(options) = parameters.get("options").filter(|options| options.origin != "PGOPTIONS") {
         add("options", &options.text);
     }
-    PgConnectOptions::from_str(&url).map_err(|source| Error::Failed { place: format!("port {port} of {host}"), source })
+    PgConnectOptions::from_str(&url)
+        .map_err(|source| Error::Failed { server: format!("port {port} of {host}"), source })
 }
 
 /// The host, port and database, and nothing secret.
-fn place(host: &Host) -> String {
+fn server(host: &Host) -> String {
     let options = &host.options;
     let at = match options.get_socket() {
         Some(socket) => socket.display().to_string(),

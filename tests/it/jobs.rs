@@ -147,12 +147,12 @@ async fn insert_names_the_column_that_it_cannot_write_and_writes_nothing() {
     let before = rows.one("SELECT count(*) FROM provisioner_jobs").await;
     for (upgrade, column) in [
         (
-            "ALTER TABLE provisioner_jobs ADD COLUMN lane text; UPDATE provisioner_jobs SET lane = '';
-             ALTER TABLE provisioner_jobs ALTER lane SET NOT NULL",
-            "\"lane\"",
+            "ALTER TABLE provisioner_jobs ADD COLUMN zone text; UPDATE provisioner_jobs SET zone = '';
+             ALTER TABLE provisioner_jobs ALTER zone SET NOT NULL",
+            "\"zone\"",
         ),
         (
-            "ALTER TABLE provisioner_jobs DROP COLUMN lane; ALTER TABLE provisioner_jobs RENAME tags TO labels",
+            "ALTER TABLE provisioner_jobs DROP COLUMN zone; ALTER TABLE provisioner_jobs RENAME tags TO labels",
             "\"tags\"",
         ),
     ] {

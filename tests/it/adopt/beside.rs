@@ -135,7 +135,7 @@ async fn a_migration_of_coder_that_meets_the_build_of_an_index_comes_first() {
     for _ in 0..10 {
         run(&mut conn, "BEGIN; UPDATE provisioner_jobs SET updated_at = now(); SELECT pg_sleep(0.1)").await;
         let alter =
-            "ALTER TABLE provisioner_jobs ADD COLUMN lane text; ALTER TABLE provisioner_jobs DROP COLUMN lane; COMMIT";
+            "ALTER TABLE provisioner_jobs ADD COLUMN zone text; ALTER TABLE provisioner_jobs DROP COLUMN zone; COMMIT";
         run(&mut conn, alter).await;
     }
     adopting.await.expect("no panic").expect("adopted");
