@@ -62,7 +62,7 @@ async fn main() {
     let server = Server::open(&settings, |notice| eprintln!("{notice}")).expect("a server");
     let url = server.url("postgres");
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
-    migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+    migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
     let organization = format!(
         "INSERT INTO organizations (id, name, description, created_at, updated_at, display_name)
          VALUES ('{ORGANIZATION}', 'bench', '', now(), now(), '')"

@@ -50,7 +50,7 @@ impl Call {
         let actor = Actor::system(System::Operator);
         match self {
             Self::Organization(id) => {
-                let permit = ReadOrganizations::of(&actor);
+                let permit = ReadOrganizations::check(&actor);
                 store::organizations::get(conn, &permit, id).await.expect("the organization");
             }
             Self::Usage(user, organization) => {
@@ -121,8 +121,8 @@ async fn main() {
     let mut connection = PgConnection::connect_with(&options("postgres")).await.expect("a connection");
     sqlx::raw_sql("CREATE DATABASE bench").execute(&mut connection).await.expect("a database");
     let mut connection = PgConnection::connect_with(&options("bench")).await.expect("a connection");
-    migrate::up(&mut connection, &migrate::Options::default(), |_| {}).await.expect("the migrations");
-    let _ = demo::load(&mut connection, &demo::Options::default(), |_| {}).await.expect("the demo");
+    migrate::up(&mut connection, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
+    let _ = demo::load(&mut connection, &demo::DemoOptions::default(), |_| {}).await.expect("the demo");
     let member = "SELECT organization_id, user_id FROM organization_members ORDER BY user_id LIMIT 1";
     let (organization, user) = sqlx::query_as(member).fetch_one(&mut connection).await.expect("a member");
     let (organization, user) = (OrganizationId(organization), UserId(user));

@@ -113,18 +113,18 @@ async fn main() {
     let (worst, _, took, ()) = beside(&url, retry).await;
     println!("lock_timeout of 2s: worst latency {}, took {}", millis(worst), millis(took));
 
-    let options: connect::Options = url.parse().expect("a URL");
+    let options: connect::ConnectOptions = url.parse().expect("a URL");
     let mut conn = options.connect().await.expect("a connection");
     let directory = tempfile::tempdir().expect("a directory");
     let mut kept = 0;
     for round in 1..=ROUNDS {
         let file = directory.path().join(format!("V{round:04}__column.sql"));
         fs::write(file, format!("ALTER TABLE t ADD c{round} integer;")).expect("a file");
-        let migrating = migrate::Options {
+        let migrating = migrate::MigrateOptions {
             migrations: migrate::Migrations::read(directory.path()).expect("migrations"),
             max_stall: Some(BUDGET),
-            second: Some(options.clone()),
-            ..migrate::Options::default()
+            observer: Some(options.clone()),
+            ..migrate::MigrateOptions::default()
         };
         let (worst, _, took, applied) = beside(&url, migrate::up(&mut conn, &migrating, |_| {})).await;
         let applied = applied.expect("the column");

@@ -79,7 +79,7 @@ async fn main() {
     let server = Server::open(&settings, |notice| eprintln!("{notice}")).expect("a server");
     let url = server.url("postgres");
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
-    migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+    migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
     let u = "CREATE FUNCTION u(n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$ SELECT lpad(to_hex(n), 32, '0')::uuid $$;";
     run(&mut conn, [u, ROWS].concat()).await;
 

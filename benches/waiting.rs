@@ -84,7 +84,7 @@ async fn writes(url: &str, announcer: Option<&Watcher>) -> f64 {
             while began.elapsed() < Duration::from_secs(1) {
                 n = if n % (WAITERS / 4) == WAITERS / 4 - 1 { n + 1 - WAITERS / 4 } else { n + 1 };
                 let _ =
-                    store::jobs::update(&mut conn, &permit, job(n), OffsetDateTime::now_utc()).await.expect("a job");
+                    store::jobs::heartbeat(&mut conn, &permit, job(n), OffsetDateTime::now_utc()).await.expect("a job");
                 if let Some(announcer) = &announcer {
                     announcer.announce(change(n));
                 }
@@ -102,7 +102,7 @@ async fn main() {
     let server = Server::open(&settings, |notice| eprintln!("{notice}")).expect("a server");
     let url = server.url("postgres");
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
-    migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+    migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
     let organization = format!(
         "INSERT INTO organizations (id, name, description, created_at, updated_at, display_name)
          VALUES ('{ORGANIZATION}', 'bench', '', now(), now(), '')"

@@ -9,7 +9,7 @@ use std::{env, error::Error, time::Duration};
 
 use coderdb::{
     authz::{Actor, BuildWorkspaces, LoadActors, ReadWorkspaces, System, UseChats},
-    connect::Options,
+    connect::ConnectOptions,
     model::{BuildReason, Chat, ChatId, NewBuild, Transition},
     pool::{self, Pool},
     store,
@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
     let mut arguments = env::args().skip(1);
     let usage = "agent <id of the chat> <name of the workspace that may go>";
     let (chat, expendable) = (arguments.next().ok_or(usage)?.parse()?, arguments.next().ok_or(usage)?);
-    let pool = Pool::new(env::var("DATABASE_URL")?.parse::<Options>()?, pool::Settings::default());
+    let pool = Pool::new(env::var("DATABASE_URL")?.parse::<ConnectOptions>()?, pool::Settings::default());
     println!("{}", run(&pool, chat, &expendable).await?.text());
     Ok(())
 }

@@ -27,7 +27,7 @@ use std::{
 
 use coderdb::{
     authz::{Actor, BuildWorkspaces, LoadActors, ReadQuota, ReadWorkspaces, ReapJobs, RunJobs, System},
-    connect::Options,
+    connect::ConnectOptions,
     migrate,
     model::{
         BuildReason, ByWorker, Capabilities, DaemonId, End, Job, JobId, LogLevel, LogSource, NewBuild, NewJobLog,
@@ -482,7 +482,7 @@ async fn stored(conn: &mut PgConnection) -> sqlx::Result<(Vec<Row>, Vec<String>)
 
 /// Owners, their workspaces and the template of these.
 async fn prepare(conn: &mut PgConnection) -> Result<Vec<Actor>, Box<dyn StdError>> {
-    migrate::up(conn, &migrate::Options::default(), |_| {}).await?;
+    migrate::up(conn, &migrate::MigrateOptions::default(), |_| {}).await?;
     let sql = format!(
         "{}
          INSERT INTO groups (id, name, organization_id, quota_allowance) VALUES (u(1), 'Everyone', u(1), {BUDGET});
@@ -507,7 +507,7 @@ fn input() -> mpsc::UnboundedReceiver<String> {
     receiver
 }
 
-async fn run(options: Options) -> Result<(), Box<dyn StdError>> {
+async fn run(options: ConnectOptions) -> Result<(), Box<dyn StdError>> {
     let options = options.application_name("failover");
     let actors = prepare(&mut options.connect().await?).await?;
     let world = Rc::new(World {
@@ -566,6 +566,6 @@ async fn run(options: Options) -> Result<(), Box<dyn StdError>> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let options = Options::from_environment()?.ok_or("DATABASE_URL is not set")?;
+    let options = ConnectOptions::from_environment()?.ok_or("DATABASE_URL is not set")?;
     LocalSet::new().run_until(run(options)).await
 }

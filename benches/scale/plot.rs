@@ -13,8 +13,8 @@ const READS: [(&str, &str); 8] = [
     ("list, failed", "list, failed jobs"),
     ("list, tags", "list, by tags"),
     ("list, workspace", "list, of one workspace"),
-    ("by ids, 1 pending", "one job's place in the queue"),
-    ("by ids, 50 pending", "50 jobs' places in the queue"),
+    ("by ids, 1 pending", "one job's position in the queue"),
+    ("by ids, 50 pending", "50 jobs' positions in the queue"),
     ("quota, ordinary owner", "quota of an ordinary owner"),
     ("quota, heavy owner", "quota of a heavy owner"),
 ];

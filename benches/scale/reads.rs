@@ -133,7 +133,7 @@ impl Caller {
         )))
         .fetch_one(&mut page.conn)
         .await
-        .expect("a place");
+        .expect("a position");
         Self { how: How::Page(Cursor { created_at, id }), ..page }
     }
 

@@ -229,7 +229,7 @@ impl Report {
             };
             print_reads("Listings", "access path; best index", of(|name| name.starts_with("list")), &below);
             print_reads(
-                "Places in the queue",
+                "Positions in the queue",
                 "best index",
                 of(|name| name.starts_with("by ids") || name.starts_with("get")),
                 "",
@@ -349,7 +349,7 @@ impl Report {
             let [plain, core, _] = super::writes::SCHEMAS;
             self.row(name).map_or(f64::NAN, |row| quantile(&row.quotient(core, plain), 500))
         };
-        let core = "indexes of listing, places, claims and reaper";
+        let core = "indexes of listing, positions, claims and reaper";
         goals.push(Goal::at_most(
             format!("WAL of a life, {core} ÷ plain schema"),
             1.3,
@@ -368,7 +368,12 @@ impl Report {
             " ms",
             self.of("snapshot of the queue, on the server", LAYER),
         ));
-        goals.push(Goal::at_most("a place out of a snapshot", 1.0, " µs", self.of("a place out of a snapshot", LAYER)));
+        goals.push(Goal::at_most(
+            "a position out of a snapshot",
+            1.0,
+            " µs",
+            self.of("a position out of a snapshot", LAYER),
+        ));
         goals.push(Goal::at_least(
             "log append, 200 lines ÷ single inserts",
             8.0,

@@ -230,8 +230,8 @@ impl Server {
         } else {
             run(&mut conn, &format!("CREATE DATABASE {part}")).await;
             let mut loading = self.connect(&part).await;
-            migrate::up(&mut loading, &migrate::Options::default(), |_| {}).await.expect("the migrations");
-            let options = demo::Options { scale: Some(scale), ..demo::Options::default() };
+            migrate::up(&mut loading, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
+            let options = demo::DemoOptions { scale: Some(scale), ..demo::DemoOptions::default() };
             let _ = demo::load(&mut loading, &options, |_| {}).await.expect("the demo");
             run(&mut loading, "VACUUM (ANALYZE)").await;
             loading.close().await.expect("a clean end");

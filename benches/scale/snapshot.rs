@@ -1,4 +1,4 @@
-//! A snapshot of the queue: what it costs the server, and what a place out of it costs.
+//! A snapshot of the queue: what it costs the server, and what a position out of it costs.
 
 use std::{hint::black_box, time::Instant};
 
@@ -32,7 +32,7 @@ pub async fn measure(server: &Server, scale: Scale) -> Table {
     let rows = [
         ("snapshot of the queue, on the server", "ms"),
         ("snapshot of the queue, read and indexed", "ms"),
-        ("a place out of a snapshot", "µs"),
+        ("a position out of a snapshot", "µs"),
     ];
     let mut rows = rows.map(|(name, unit)| Row::new(name, unit, &[LAYER]));
     for _ in 0..PAIRS {
@@ -43,10 +43,10 @@ pub async fn measure(server: &Server, scale: Scale) -> Table {
         }
         let queue = read(&mut conn).await.everywhere();
         rows[1].push([per_call(SNAPSHOTS, began)]);
-        // Places by tags are made when the first is asked for.
+        // Positions by tags are made when the first is asked for.
         let began = Instant::now();
         for job in &waiting {
-            black_box((queue.place_in_list(*job), queue.place_by_tags(*job)));
+            black_box((queue.position_in_list(*job), queue.position_by_tags(*job)));
         }
         rows[2].push([per_call(waiting.len() * 2, began) * 1e3]);
     }

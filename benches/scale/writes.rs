@@ -28,7 +28,7 @@ use super::{
 
 /// What a job's life is measured on.
 pub const SCHEMAS: [&str; 3] =
-    ["plain schema", "with the indexes of listing, places, claims and reaper", "with all indexes"];
+    ["plain schema", "with the indexes of listing, positions, claims and reaper", "with all indexes"];
 /// Lives per turn.
 const LIVES: usize = 300;
 pub const LIFE_WAL: &str = "WAL of a life";
@@ -318,7 +318,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Whether the listing, places, claims or the reaper need it.
+/// Whether the listing, positions, claims or the reaper need it.
 fn is_core(index: &str) -> bool {
     index.starts_with("provisioner_jobs_") && index != "provisioner_jobs_organization_id_initiator_id_idx"
 }
@@ -383,7 +383,7 @@ async fn pooled(server: &Server, database: &str) -> Vec<Row> {
         let _ = store::quota::usage(conn, &quota).await.expect("the quota");
     };
     let get = async |conn: &mut PgConnection| {
-        drop(store::organizations::get(conn, &ReadOrganizations::of(&actor), organization).await.expect("it"));
+        drop(store::organizations::get(conn, &ReadOrganizations::check(&actor), organization).await.expect("it"));
     };
     let mut row = Row::new("quota::usage over the pool", "ms", &["other way", LAYER]);
     let statement = server.statement(&mut conn, usage).await;

@@ -1,5 +1,5 @@
 -- What the job of the build $3 in the organization $1, of the owner $2 when it is not null, was given: its input without
--- the keys that name its subject.
+-- the keys that name its target.
 SELECT
     CASE jsonb_typeof(j.input)
         WHEN 'object' THEN j.input - '{workspace_build_id,template_version_id}'::text[]

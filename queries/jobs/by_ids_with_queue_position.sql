@@ -1,4 +1,4 @@
--- The jobs in $1 of the organization $3 with their place among the jobs that the same daemons can take (domain: positions),
+-- The jobs in $1 of the organization $3 with their position among the jobs that the same daemons can take (domain: positions),
 -- oldest first. A daemon is online when it was seen at $2 or later. Neither its organization nor its provisioners count, only
 -- tags.
 --
@@ -133,7 +133,7 @@ waiting AS (
 
 sets AS MATERIALIZED (
     SELECT row_number() OVER () AS set, hash, hash_1, tags
-    -- Told apart by their hashes: 1 and 1.0 are equal, but have a place each in the index.
+    -- Told apart by their hashes: 1 and 1.0 are equal, but have an entry each in the index.
     FROM (
         SELECT DISTINCT ON (hash, hash_1) hash, hash_1, tags
         FROM (

@@ -71,8 +71,9 @@ impl ReadOrganizations {
         ],
     };
 
-    /// Whoever has a role on the site, and almost every part of the product, may read all; everybody else one's own.
-    pub fn of(actor: &Actor) -> Self {
+    /// Never denied: whoever has a role on the site, and almost every part of the product, may read all; everybody else
+    /// their own.
+    pub fn check(actor: &Actor) -> Self {
         Self { only: (!Self::POLICY.grants(actor)).then(|| actor.organizations()) }
     }
 

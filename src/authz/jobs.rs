@@ -6,7 +6,7 @@ use super::{
     SiteRole, System, TemplateRight,
     permit::{Permission, Policy, denied, permit},
 };
-use crate::model::{DaemonId, JobSubject, OrganizationId, UserId};
+use crate::model::{DaemonId, JobTarget, OrganizationId, UserId};
 
 permit! {
     /// May read the provisioner jobs of one organization.
@@ -41,7 +41,7 @@ permit! {
         /// Who asks for them.
         initiator: UserId,
         /// What they do, to which version.
-        subject: JobSubject,
+        target: JobTarget,
         /// Whom the lists of the template must let read it for a dry run; `None` where a role lets.
         reader: Option<UserId>,
     }
@@ -56,14 +56,14 @@ impl InsertJobs {
     const DRY_RUNS: Policy = Policy { site: &[SiteRole::Owner], organization: &[], system: &[] };
 
     /// A user as oneself: an import needs a template admin, a dry run a member.
-    pub fn check(actor: &Actor, organization: OrganizationId, subject: JobSubject) -> Result<Self, Denied> {
-        let granted = match subject {
-            JobSubject::Import { .. } => Self::IMPORTS.grants_in(actor, organization),
-            JobSubject::DryRun(_) => actor.is_member_of(organization) || Self::DRY_RUNS.grants_in(actor, organization),
+    pub fn check(actor: &Actor, organization: OrganizationId, target: JobTarget) -> Result<Self, Denied> {
+        let granted = match target {
+            JobTarget::Import { .. } => Self::IMPORTS.grants_in(actor, organization),
+            JobTarget::DryRun(_) => actor.is_member_of(organization) || Self::DRY_RUNS.grants_in(actor, organization),
         };
         let initiator = actor.user_id().filter(|_| granted).ok_or_else(|| denied("organization", organization))?;
         let reader = TemplateRight::Read.decided_for(actor, organization)?;
-        Ok(Self { organization, initiator, subject, reader, _checked: () })
+        Ok(Self { organization, initiator, target, reader, _checked: () })
     }
 }
 

@@ -39,7 +39,7 @@ pub use files::*;
 pub use identity::*;
 pub use jobs::*;
 pub use licenses::*;
-pub use permit::MayLag;
+pub use permit::ReplicaSafe;
 pub use queue::*;
 pub use quota::*;
 pub use settings::*;

@@ -33,7 +33,7 @@ macro_rules! permit {
 }
 pub(super) use permit;
 
-/// A permit of reads that may be answered by a standby, some time behind the primary.
+/// A permit of reads that are replica-safe: a standby may answer them, some time behind the primary.
 ///
 /// Not the one for quota, nor those that lock, claim or write. Nor what one needs for deciding what somebody may do or
 /// what the product may do: actors, users, licenses and settings, whose revocation must be seen.
@@ -41,20 +41,20 @@ pub(super) use permit;
     message = "what `{Self}` opens must not lag behind the primary",
     note = "read it on a connection of `Cluster::primary`"
 )]
-pub trait MayLag: sealed::OfReads {}
+pub trait ReplicaSafe: sealed::OfReads {}
 
 mod sealed {
     pub trait OfReads {}
 }
 
-macro_rules! may_lag {
+macro_rules! replica_safe {
     ($($permit:ty),* $(,)?) => {$(
         impl sealed::OfReads for $permit {}
-        impl MayLag for $permit {}
+        impl ReplicaSafe for $permit {}
     )*};
 }
 
-may_lag!(ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadOrganizations, ReadTemplates, ReadWorkspaces);
+replica_safe!(ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadOrganizations, ReadTemplates, ReadWorkspaces);
 
 /// Who gets a permit: the holders of these roles, and these parts of the product.
 #[derive(Clone, Copy, Default)]

@@ -90,8 +90,8 @@ pub struct FindTemplates {
 }
 
 impl FindTemplates {
-    /// Whoever may do so with templates of an organization, in each of them.
-    pub fn of(actor: &Actor, right: TemplateRight) -> Self {
+    /// Never denied: reaches the templates of each organization where the actor may do so, and those whose lists say so.
+    pub fn check(actor: &Actor, right: TemplateRight) -> Self {
         let everything_in = (!right.policy().grants(actor)).then(|| {
             let mut organizations = actor.organizations();
             organizations.retain(|organization| right.is_given_by_a_role(actor, *organization));

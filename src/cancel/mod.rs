@@ -10,7 +10,7 @@
 //! };
 //!
 //! # async fn doc(conn: &mut store::PgConnection, who: &Actor) -> Result<(), store::Error> {
-//! let organization = store::organizations::default(conn, &coderdb::authz::ReadOrganizations::of(who)).await?;
+//! let organization = store::organizations::default(conn, &coderdb::authz::ReadOrganizations::check(who)).await?;
 //! let filter = JobFilter {
 //!     initiator: Some(UserId::PREBUILDS),
 //!     status: vec![JobStatus::Pending],

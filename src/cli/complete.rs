@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     authz::ReadOrganizations,
-    connect::Options,
+    connect::ConnectOptions,
     model::NameOrId,
     search::{Condition, Term},
     store::organizations,
@@ -30,7 +30,7 @@ const VARIABLE: &str = "CODERDB_COMPLETE";
 const SHELLS: Shells<'static> = Shells(&[&bash::Bash, &Elvish, &Fish, &Powershell, &Zsh]);
 
 /// How long a shell waits for names out of the database.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIME_LIMIT: Duration = Duration::from_millis(500);
 
 /// Print what a shell needs to complete the arguments of coderdb
 #[derive(Debug, Args)]
@@ -112,10 +112,10 @@ pub(super) fn organizations() -> Vec<CompletionCandidate> {
 /// Their names; no shell can insert one that steers the terminal.
 fn organization_names() -> Vec<String> {
     let names = async {
-        let mut conn = Options::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
-        organizations::list(&mut conn, &ReadOrganizations::of(&OPERATOR)).await.ok()
+        let mut conn = ConnectOptions::from_environment().ok()??.disable_statement_logging().connect().await.ok()?;
+        organizations::list(&mut conn, &ReadOrganizations::check(&OPERATOR)).await.ok()
     };
-    let within = async { tokio::time::timeout(PATIENCE, names).await.ok().flatten() };
+    let within = async { tokio::time::timeout(TIME_LIMIT, names).await.ok().flatten() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let found = runtime.ok().and_then(|runtime| {
         let found = runtime.block_on(within);

@@ -10,7 +10,7 @@ use super::{
     output::note,
 };
 use crate::{
-    connect::{self, Options, Pooler},
+    connect::{self, ConnectOptions, Pooler},
     postgres::{DATABASE, Server, Settings},
 };
 
@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A connection, and the hold on the private server that it goes to, if it does.
 pub(super) struct Database {
     connection: PgConnection,
-    options: Options,
+    options: ConnectOptions,
     server: Option<Server>,
 }
 
@@ -40,7 +40,7 @@ impl DerefMut for Database {
 
 impl Database {
     /// How it was connected to, for more connections.
-    pub(super) const fn options(&self) -> &Options {
+    pub(super) const fn options(&self) -> &ConnectOptions {
         &self.options
     }
 
@@ -60,7 +60,7 @@ pub(super) async fn connect() -> Result<Database, CliError> {
 
 /// Connects, and waits so long for a database that starts, restarts or has no room.
 pub(super) async fn connect_within(wait: Duration) -> Result<Database, CliError> {
-    let (options, server) = if let Some(options) = Options::from_environment()? {
+    let (options, server) = if let Some(options) = ConnectOptions::from_environment()? {
         (options, None)
     } else {
         let server = Server::open(&Settings::development()?, |notice| note(&notice.to_string()))?;
@@ -88,13 +88,13 @@ pub(super) async fn connect_within(wait: Duration) -> Result<Database, CliError>
 
 /// Whether a transaction pooler lends the sessions of the configured database.
 pub(super) fn is_pooled() -> Result<bool, CliError> {
-    Ok(Options::from_environment()?.is_some_and(|options| options.get_pooler() == Pooler::Transaction))
+    Ok(ConnectOptions::from_environment()?.is_some_and(|options| options.get_pooler() == Pooler::Transaction))
 }
 
 /// Connects to the configured database and nothing else, and says how, for more connections.
 #[cfg(feature = "mcp")]
 pub(super) async fn connect_to_configured() -> Result<Database, CliError> {
-    let options = Options::from_environment()?.ok_or_else(|| {
+    let options = ConnectOptions::from_environment()?.ok_or_else(|| {
         CliError::new(USAGE, "no database is configured")
             .next("set DATABASE_URL, or the variables of libpq (PGHOST, …)")
     })?;
@@ -107,7 +107,7 @@ impl From<connect::Error> for CliError {
     fn from(error: connect::Error) -> Self {
         use connect::Error as E;
         let elsewhere = "check that the server runs and that DATABASE_URL or PGHOST and PGPORT point at it";
-        let (place, source) = match error {
+        let (server, source) = match error {
             E::Invalid { .. } => return Self::new(USAGE, error.to_string()),
             E::ForgetsStatements { .. } => {
                 return Self::new(USAGE, error.to_string())
@@ -116,22 +116,22 @@ impl From<connect::Error> for CliError {
             E::NoAnswer { .. } | E::OtherTarget { .. } => {
                 return Self::new(UNREACHABLE, error.to_string()).next(elsewhere);
             }
-            E::Failed { place, source } => (place, source),
+            E::Failed { server, source } => (server, source),
         };
         let Some(database) = source.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) else {
             let reason = chain(source.source().unwrap_or(&source));
             return match source {
                 sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) | sqlx::Error::Tls(_) => {
-                    Self::new(USAGE, format!("cannot connect to {place}: {reason}"))
+                    Self::new(USAGE, format!("cannot connect to {server}: {reason}"))
                 }
                 sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
-                    Self::new(USAGE, format!("cannot trust {place}: {reason}"))
+                    Self::new(USAGE, format!("cannot trust {server}: {reason}"))
                         .next("check its certificate, sslrootcert, and the host that DATABASE_URL or PGHOST names")
                 }
-                _ => Self::new(UNREACHABLE, format!("cannot reach {place}: {reason}")).next(elsewhere),
+                _ => Self::new(UNREACHABLE, format!("cannot reach {server}: {reason}")).next(elsewhere),
             };
         };
-        let said = format!("{place} refused the connection: {}", database.message());
+        let said = format!("{server} refused the connection: {}", database.message());
         match database.code() {
             // Wrong password, unknown user, no entry in pg_hba.conf, no right to connect.
             "28P01" | "28000" | "42501" => Self::new(USAGE, said).next("check the user name and the password"),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     authz::{ReadJobs, ReadOrganizations, ReadQuota, ReadUsers},
-    demo::{self, Options, Outcome, Progress, Regime, Scale, Step},
+    demo::{self, DemoOptions, Outcome, Progress, Regime, Scale, Step},
     model::{JobFilter, PageRequest},
     store::{jobs, organizations, quota, users},
 };
@@ -56,7 +56,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     if !args.allow_existing {
         demo::check(&mut database).await?;
     }
-    let applied = migrate::up(&mut database, crate::migrate::Options::default()).await?;
+    let applied = migrate::up(&mut database, crate::migrate::MigrateOptions::default()).await?;
     print(&format!("{}\n", migrate::report(&applied)))?;
 
     let regime = match args.regime {
@@ -64,7 +64,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         RegimeArg::Storm => Regime::Storm,
     };
     let scale = args.scale.map(|jobs| Scale { jobs, regime });
-    let options = Options { allow_existing: args.allow_existing, scale };
+    let options = DemoOptions { allow_existing: args.allow_existing, scale };
     let bar = ProgressBar::no_length();
     let outcome = demo::load(&mut database, &options, |progress| show(&bar, progress)).await?;
     bar.finish_and_clear();
@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     })?;
 
     let organization =
-        organizations::by_name(&mut database, &ReadOrganizations::of(&OPERATOR), demo::ORGANIZATION).await?;
+        organizations::by_name(&mut database, &ReadOrganizations::check(&OPERATOR), demo::ORGANIZATION).await?;
     let mut jobs = jobs::list(
         &mut database,
         &ReadJobs::check(&OPERATOR, organization.id)?,

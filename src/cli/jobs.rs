@@ -20,7 +20,7 @@ use super::{
     output::{Array, Format, json_lines, note, print, print_on, printable, rfc_3339},
     queue::{Queue, Reasons},
     resolve::OPERATOR,
-    table::{Cell, Cut, Heading, Medium, Table, one_line},
+    table::{Cell, Heading, Medium, Table, Truncation, one_line},
 };
 use crate::{
     authz::ReadJobs,
@@ -156,7 +156,7 @@ impl Column {
         [Self::CreatedAt, Self::Id, Self::Type, Self::TemplateDisplayName, Self::Status, Self::Queue, Self::Tags];
 
     fn titled(self) -> Heading {
-        Heading { text: self.heading(), cut: self.cut() }
+        Heading { text: self.heading(), truncation: self.truncation() }
     }
 
     fn heading(self) -> String {
@@ -164,11 +164,11 @@ impl Column {
     }
 
     /// An id is of use only when it is whole, and others say much more then.
-    const fn cut(self) -> Cut {
+    const fn truncation(self) -> Truncation {
         match self {
-            Self::Id => Cut::Last,
-            Self::CreatedAt | Self::Status | Self::Queue | Self::ErrorCode => Cut::Later,
-            _ => Cut::First,
+            Self::Id => Truncation::Last,
+            Self::CreatedAt | Self::Status | Self::Queue | Self::ErrorCode => Truncation::Later,
+            _ => Truncation::First,
         }
     }
 
@@ -211,9 +211,9 @@ impl Column {
             Self::Queue => match row.queue.why(details).filter(WhyWaiting::is_stuck) {
                 Some(why) => {
                     let why = if row.is_explained { format!(": {why}") } else { String::new() };
-                    return Cell::colored(row.queue.place(details) + &why, AnsiColor::Red);
+                    return Cell::colored(row.queue.position(details) + &why, AnsiColor::Red);
                 }
-                None => row.queue.place(details),
+                None => row.queue.position(details),
             },
         }
         .into()

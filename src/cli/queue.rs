@@ -40,18 +40,18 @@ impl Queue {
         self.0.as_ref().and_then(|queue| queue.why(details.job.id))
     }
 
-    /// The place in the listing, where it does not promise too much; empty for a job that does not wait.
-    pub(super) fn place(&self, details: &JobDetails) -> String {
-        let place = match details.queue_position {
+    /// The position in the listing, where it does not promise too much; empty for a job that does not wait.
+    pub(super) fn position(&self, details: &JobDetails) -> String {
+        let position = match details.queue_position {
             0 => String::new(),
             position => format!("{position}/{}", details.queue_size),
         };
         match self.why(details) {
             Some(WhyWaiting::DaemonGone) => "daemon gone".to_owned(),
             Some(WhyWaiting::DaemonSilent { .. }) => "daemon offline".to_owned(),
-            Some(WhyWaiting::AllOffline { .. }) => format!("{place} offline").trim_start().to_owned(),
+            Some(WhyWaiting::AllOffline { .. }) => format!("{position} offline").trim_start().to_owned(),
             Some(why) if why.is_stuck() => "no eligible daemon".to_owned(),
-            _ => place,
+            _ => position,
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct OrganizationArg {
 
 impl OrganizationArg {
     pub(super) async fn resolve(&self, conn: &mut PgConnection) -> Result<Organization, CliError> {
-        let permit = ReadOrganizations::of(&OPERATOR);
+        let permit = ReadOrganizations::check(&OPERATOR);
         Ok(match &self.org {
             Some(organization) => organizations::resolve(conn, &permit, organization).await?,
             None => organizations::default(conn, &permit).await?,

@@ -69,12 +69,12 @@ impl<T: Into<String>> From<T> for Cell {
 #[derive(Debug, Clone)]
 pub(super) struct Heading {
     pub(super) text: String,
-    pub(super) cut: Cut,
+    pub(super) truncation: Truncation,
 }
 
 /// When a column is cut: one of a later kind only when cutting those of the earlier ones is not enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Cut {
+pub(super) enum Truncation {
     First,
     Later,
     Last,
@@ -127,7 +127,7 @@ impl Table {
         // Spaces that are owed to the next cell: a line ends with its last character.
         let mut owed = 0;
         for (cell, width) in cells.iter().zip(widths) {
-            let shown = cut(&cell.text, *width);
+            let shown = truncate(&cell.text, *width);
             if !shown.is_empty() {
                 text.extend(std::iter::repeat_n(' ', owed));
                 owed = 0;
@@ -152,27 +152,32 @@ impl Table {
             return self.natural.clone();
         }
         // What is cut before is as narrow as it gets, what is cut later is whole.
-        let fixed = |now: Cut, cut: Cut, width: usize| if cut < now { width.min(LEAST) } else { width };
-        let columns = || self.headings.iter().map(|heading| heading.cut).zip(self.natural.iter().copied());
-        let others = |now: Cut| -> usize {
-            columns().filter(|(cut, _)| *cut != now).map(|(cut, width)| fixed(now, cut, width)).sum()
+        let fixed = |now: Truncation, truncation: Truncation, width: usize| {
+            if truncation < now { width.min(LEAST) } else { width }
         };
-        let capped = |now: Cut, cap: usize| -> usize {
-            columns().filter(|(cut, _)| *cut == now).map(|(_, width)| width.min(cap)).sum()
+        let columns = || self.headings.iter().map(|heading| heading.truncation).zip(self.natural.iter().copied());
+        let others = |now: Truncation| -> usize {
+            columns()
+                .filter(|(truncation, _)| *truncation != now)
+                .map(|(truncation, width)| fixed(now, truncation, width))
+                .sum()
         };
-        let is_enough = |now: Cut, cap: usize| others(now) + capped(now, cap) <= available;
+        let capped = |now: Truncation, cap: usize| -> usize {
+            columns().filter(|(truncation, _)| *truncation == now).map(|(_, width)| width.min(cap)).sum()
+        };
+        let is_enough = |now: Truncation, cap: usize| others(now) + capped(now, cap) <= available;
         let now = match () {
-            () if is_enough(Cut::First, ENOUGH) => Cut::First,
-            () if is_enough(Cut::Later, LEAST) => Cut::Later,
-            () => Cut::Last,
+            () if is_enough(Truncation::First, ENOUGH) => Truncation::First,
+            () if is_enough(Truncation::Later, LEAST) => Truncation::Later,
+            () => Truncation::Last,
         };
         // Columns that are cut share what there is; what is narrower leaves its part to the others.
         let rest = available.saturating_sub(others(now));
         let cap = (LEAST..=rest.max(LEAST)).rev().find(|cap| capped(now, *cap) <= rest).unwrap_or(LEAST);
         let mut left = rest.saturating_sub(capped(now, cap));
-        let widths = columns().map(|(cut, width)| {
-            if cut != now {
-                return fixed(now, cut, width);
+        let widths = columns().map(|(truncation, width)| {
+            if truncation != now {
+                return fixed(now, truncation, width);
             }
             let is_wider = width > cap && left > 0;
             left -= usize::from(is_wider);
@@ -186,7 +191,7 @@ impl Table {
 pub(super) fn listing(headings: &[&str]) -> Table {
     let heading = |(n, text): (usize, &&str)| Heading {
         text: (*text).to_owned(),
-        cut: if n == 0 { Cut::Last } else { Cut::First },
+        truncation: if n == 0 { Truncation::Last } else { Truncation::First },
     };
     Table::new(headings.iter().enumerate().map(heading), Medium::stdout())
 }
@@ -201,7 +206,7 @@ where
 }
 
 /// As many whole characters as fit, with an ellipsis for the rest.
-pub(super) fn cut(text: &str, width: usize) -> String {
+pub(super) fn truncate(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -234,14 +239,16 @@ pub(super) fn one_line(cell: &str) -> String {
 mod tests {
     use super::*;
 
-    fn widths(natural: &[(usize, Cut)], available: usize) -> Vec<usize> {
-        let headings = natural.iter().map(|(width, cut)| Heading { text: "x".repeat(*width), cut: *cut });
+    fn widths(natural: &[(usize, Truncation)], available: usize) -> Vec<usize> {
+        let headings =
+            natural.iter().map(|(width, truncation)| Heading { text: "x".repeat(*width), truncation: *truncation });
         Table::new(headings, Medium::default()).fit(available)
     }
 
     #[test]
     fn what_says_more_when_it_is_whole_is_cut_last() {
-        let natural = [(36, Cut::Later), (40, Cut::First), (9, Cut::Later), (12, Cut::First)];
+        let natural =
+            [(36, Truncation::Later), (40, Truncation::First), (9, Truncation::Later), (12, Truncation::First)];
         assert_eq!(widths(&natural, 97), [36, 40, 9, 12]);
         assert_eq!(widths(&natural, 96), [36, 39, 9, 12]);
         assert_eq!(widths(&natural, 70), [36, 13, 9, 12]);
@@ -249,7 +256,13 @@ mod tests {
         assert_eq!(widths(&natural, 60), [36, 4, 9, 4], "the keys have room again");
         assert_eq!(widths(&natural, 40), [23, 4, 9, 4]);
         assert_eq!(widths(&natural, 3), [4, 4, 4, 4], "narrower than this says nothing");
-        let with_id = [(20, Cut::Later), (36, Cut::Last), (24, Cut::First), (9, Cut::Later), (30, Cut::First)];
+        let with_id = [
+            (20, Truncation::Later),
+            (36, Truncation::Last),
+            (24, Truncation::First),
+            (9, Truncation::Later),
+            (30, Truncation::First),
+        ];
         assert_eq!(widths(&with_id, 73), [20, 36, 4, 9, 4]);
         assert_eq!(widths(&with_id, 60), [8, 36, 4, 8, 4]);
         assert_eq!(widths(&with_id, 52), [4, 36, 4, 4, 4]);
@@ -261,7 +274,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..10_000 {
             let natural: Vec<_> = (0..rng.usize(1..9))
-                .map(|_| (rng.usize(1..60), [Cut::First, Cut::Later, Cut::Last][rng.usize(0..3)]))
+                .map(|_| (rng.usize(1..60), [Truncation::First, Truncation::Later, Truncation::Last][rng.usize(0..3)]))
                 .collect();
             let (least, most) = natural.iter().fold((0, 0), |(a, b), (width, _)| (a + width.min(&LEAST), b + width));
             let available = rng.usize(least..=most);
@@ -284,8 +297,8 @@ mod tests {
             ("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…"),
             ("abc", 0, ""),
         ] {
-            assert_eq!(cut(text, width), shown, "{text} in {width}");
-            assert!(cut(text, width).width() <= width, "{text} in {width}");
+            assert_eq!(truncate(text, width), shown, "{text} in {width}");
+            assert!(truncate(text, width).width() <= width, "{text} in {width}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, time::Duration};
 
-/// Why [`Options`](super::Options) could not be read, or gave no connection. It never shows a password.
+/// Why [`ConnectOptions`](super::ConnectOptions) could not be read, or gave no connection. It never shows a password.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// What should say how to connect cannot be read.
@@ -14,37 +14,37 @@ pub enum Error {
         problem: String,
     },
     /// No server there, or it refused.
-    #[error("cannot connect to {place}")]
+    #[error("cannot connect to {server}")]
     Failed {
         /// The database, host and port.
-        place: String,
+        server: String,
         /// What the driver says of it.
         source: sqlx::Error,
     },
     /// No answer in time.
-    #[error("cannot connect to {place}: no answer within {waited:?}")]
+    #[error("cannot connect to {server}: no answer within {waited:?}")]
     NoAnswer {
         /// The database, host and port.
-        place: String,
+        server: String,
         /// How long the attempt took.
         waited: Duration,
     },
     /// A server, but not one of the kind that was asked for: a standby instead of a primary, for example.
-    #[error("cannot connect to {place}: the server is not {wanted}")]
+    #[error("cannot connect to {server}: the server is not {wanted}")]
     OtherTarget {
         /// The database, host and port.
-        place: String,
+        server: String,
         /// What was asked for, in libpq's words.
         wanted: &'static str,
     },
     /// No pooler in transaction mode that keeps prepared statements.
     #[error(
-        "cannot connect to {place}: no pooler there keeps prepared statements in transaction mode, so that they would be \
+        "cannot connect to {server}: no pooler there keeps prepared statements in transaction mode, so that they would be \
          missing on its other sessions; set max_prepared_statements = 200 (PgBouncer 1.21 or later)"
     )]
     ForgetsStatements {
         /// The database, host and port.
-        place: String,
+        server: String,
     },
 }
 

@@ -1,16 +1,16 @@
 //! How to connect: where the server is, how to enter, and what holds for the session.
 //!
-//! [`Options`] read what libpq reads (a URL with one host or several, `PG…` variables, a service file, a password file),
-//! and more strictly than the driver: what is misspelt is an error, because a connection without the encryption that was
+//! [`ConnectOptions`] read what libpq reads (a URL with one host or several, `PG…` variables, a service file, a password
+//! file), and more strictly than the driver: what is misspelt is an error, because a connection without the encryption that was
 //! asked for is worse than none. No password is shown by any error, and none by `Debug`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), coderdb::connect::Error> {
 //! use std::time::Duration;
-//! use coderdb::connect::Options;
+//! use coderdb::connect::ConnectOptions;
 //!
 //! let url = "postgres://coder@db1.example.com,db2.example.com/coder?sslmode=verify-full&target_session_attrs=read-write";
-//! let options: Options = url.parse()?;
+//! let options: ConnectOptions = url.parse()?;
 //! let connection = options.application_name("reaper").lock_timeout(Duration::from_secs(5)).connect().await?;
 //! # drop(connection);
 //! # Ok(())
@@ -63,7 +63,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Where and how to connect. A clone shares the knowledge of which host was the right one.
 #[derive(Clone)]
-pub struct Options {
+pub struct ConnectOptions {
     hosts: Vec<Host>,
     /// The host that was the right one last time.
     last: Arc<AtomicUsize>,
@@ -126,7 +126,7 @@ impl Target {
     }
 }
 
-impl Options {
+impl ConnectOptions {
     /// What `DATABASE_URL` says, or the file that `DATABASE_URL_FILE` names, and libpq's variables and service file for what it leaves out; `None` when nothing of
     /// this is set. `CODERDB_POOLER` is `session` or `transaction`.
     ///
@@ -331,7 +331,7 @@ impl Options {
     }
 
     async fn connect_to(&self, host: &Host) -> Result<PgConnection, Error> {
-        let failed = |source| Error::Failed { place: place(host), source };
+        let failed = |source| Error::Failed { server: server(host), source };
         let attempt = async {
             let by = |options| async move { <PgConnection as sqlx::Connection>::connect_with(&options).await };
             let mut connection = host.connect_by(&self.tasks, by).await.map_err(failed)?;
@@ -348,15 +348,15 @@ impl Options {
             let is_on = |column, on| row.try_get::<&str, _>(column).map(|value| value == on).map_err(failed);
             let fits = self.target.fits(is_on(0, "true")?, is_on(1, "on")?);
             if is_pooled && !pooler::keeps_statements(&mut connection).await.map_err(failed)? {
-                return Err(Error::ForgetsStatements { place: place(host) });
+                return Err(Error::ForgetsStatements { server: server(host) });
             }
             if fits {
                 Ok(connection)
             } else {
-                Err(Error::OtherTarget { place: place(host), wanted: self.target.as_str() })
+                Err(Error::OtherTarget { server: server(host), wanted: self.target.as_str() })
             }
         };
-        let no_answer = |_| Err(Error::NoAnswer { place: place(host), waited: self.timeout });
+        let no_answer = |_| Err(Error::NoAnswer { server: server(host), waited: self.timeout });
         tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(no_answer)
     }
 }
@@ -388,7 +388,7 @@ impl Session {
 }
 
 /// A URL, as libpq reads it, with its variables and files for what the URL leaves out.
-impl FromStr for Options {
+impl FromStr for ConnectOptions {
     type Err = Error;
 
     fn from_str(url: &str) -> Result<Self, Error> {
@@ -398,7 +398,7 @@ impl FromStr for Options {
 
 /// What the caller has read elsewhere. The files of certificates cannot be read out of it: encrypted connections trust the
 /// authorities of the operating system, and have no certificate of their own. A URL can name them.
-impl From<PgConnectOptions> for Options {
+impl From<PgConnectOptions> for ConnectOptions {
     fn from(options: PgConnectOptions) -> Self {
         let name = options.get_host().trim_matches(['[', ']']).to_owned();
         let encryption = Encryption { mode: options.get_ssl_mode(), name, roots: None, identity: None };
@@ -415,16 +415,16 @@ impl From<PgConnectOptions> for Options {
 }
 
 /// Where it connects to: databases, hosts and ports, and nothing secret.
-impl fmt::Display for Options {
+impl fmt::Display for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hosts.iter().map(place).collect::<Vec<_>>().join(", "))
+        f.write_str(&self.hosts.iter().map(server).collect::<Vec<_>>().join(", "))
     }
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts: Vec<_> = self.hosts.iter().map(place).collect();
-        f.debug_struct("Options")
+        let hosts: Vec<_> = self.hosts.iter().map(server).collect();
+        f.debug_struct("ConnectOptions")
             .field("hosts", &hosts)
             .field("last", &self.last)
             .field("target", &self.target)
@@ -541,11 +541,12 @@ fn driver_options(parameters: &Parameters, host: &str, name: &str, port: u16) ->
     if let Some(options) = parameters.get("options").filter(|options| options.origin != "PGOPTIONS") {
         add("options", &options.text);
     }
-    PgConnectOptions::from_str(&url).map_err(|source| Error::Failed { place: format!("port {port} of {host}"), source })
+    PgConnectOptions::from_str(&url)
+        .map_err(|source| Error::Failed { server: format!("port {port} of {host}"), source })
 }
 
 /// The host, port and database, and nothing secret.
-fn place(host: &Host) -> String {
+fn server(host: &Host) -> String {
     let options = &host.options;
     let at = match options.get_socket() {
         Some(socket) => socket.display().to_string(),

@@ -31,7 +31,7 @@ pub const NOTE: &str = "coderdb_demo";
 
 /// What to load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct DemoOptions {
     /// Load even if the database holds rows of others.
     pub allow_existing: bool,
     /// Load the large organization too.
@@ -211,7 +211,7 @@ impl Others {
 /// [`Error::InUse`] when there are rows of others and the options do not allow them; see the other variants too.
 pub async fn load(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &DemoOptions,
     mut progress: impl FnMut(Progress),
 ) -> Result<Outcome, Error> {
     let started = Instant::now();

@@ -170,10 +170,10 @@ pub enum Error {
         source: io::Error,
     },
     /// A file is no migration.
-    #[error("{place}: {problem}")]
+    #[error("{location}: {problem}")]
     File {
         /// The file, with line and column where there is one.
-        place: String,
+        location: String,
         /// What is wrong.
         problem: String,
     },

@@ -35,9 +35,9 @@ pub(super) struct File {
     pub(super) is_stepwise: bool,
     /// Whether it is one of this version of the library.
     pub(super) is_embedded: bool,
-    /// What its header says instead of [`Options::lock_timeout`](super::Options::lock_timeout).
+    /// What its header says instead of [`MigrateOptions::lock_timeout`](super::MigrateOptions::lock_timeout).
     pub(super) lock_timeout: Option<Duration>,
-    /// What its header says instead of [`Options::statement_timeout`](super::Options::statement_timeout).
+    /// What its header says instead of [`MigrateOptions::statement_timeout`](super::MigrateOptions::statement_timeout).
     pub(super) statement_timeout: Option<Duration>,
 }
 
@@ -77,7 +77,7 @@ impl Migrations {
                 continue;
             }
             let shown = path.display().to_string();
-            let wrong = |text: &str| Error::File { place: shown.clone(), problem: text.to_owned() };
+            let wrong = |text: &str| Error::File { location: shown.clone(), problem: text.to_owned() };
             let named = file.strip_suffix(".sql").and_then(|stem| Some((stem, names::parse(stem)?.0)));
             let Some((stem, version)) = named else {
                 return Err(wrong(&format!("the name is not like {}", names::EXPECTED)));
@@ -94,7 +94,7 @@ impl Migrations {
         }
         if files.is_empty() {
             let problem = format!("no migration is there, that is no file like {}", names::EXPECTED);
-            return Err(Error::File { place: directory.display().to_string(), problem });
+            return Err(Error::File { location: directory.display().to_string(), problem });
         }
         Ok(Self { files: files.into_values().collect() })
     }
@@ -115,8 +115,8 @@ impl Migrations {
     }
 
     pub(super) fn get(&self, version: i64) -> Option<&File> {
-        let place = self.files.binary_search_by_key(&version, |file| file.migration.version());
-        place.ok().map(|place| &self.files[place])
+        let index = self.files.binary_search_by_key(&version, |file| file.migration.version());
+        index.ok().map(|index| &self.files[index])
     }
 
     /// As the history has them.
@@ -162,10 +162,10 @@ impl File {
 fn check(sql: &str, path: &str) -> Result<(), Error> {
     if let Some(problem) = statements::problems(sql).first() {
         let (line, column) = statements::line_and_column(sql, problem.at);
-        return Err(Error::File { place: format!("{path}:{line}:{column}"), problem: problem.text.to_owned() });
+        return Err(Error::File { location: format!("{path}:{line}:{column}"), problem: problem.text.to_owned() });
     }
     match statements::wrong_directive(sql, |value| duration::parse(value).is_some()) {
-        Some(problem) => Err(Error::File { place: path.to_owned(), problem }),
+        Some(problem) => Err(Error::File { location: path.to_owned(), problem }),
         None => Ok(()),
     }
 }

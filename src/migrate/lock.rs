@@ -9,7 +9,7 @@ use std::{
 
 use sqlx::{AssertSqlSafe, FromRow as _, PgConnection, Row};
 
-use super::{Error, Event, Options};
+use super::{Error, Event, MigrateOptions};
 
 /// Any number that other programs are unlikely to choose; advisory locks are per database. ASCII for `coderdb`.
 const KEY: i64 = 0x0063_6f64_6572_6462;
@@ -54,7 +54,7 @@ const TELL: Duration = Duration::from_secs(3);
 /// Returns the process of the server that has it.
 pub(super) async fn acquire(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &MigrateOptions,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<i32, Error> {
     let start = Instant::now();

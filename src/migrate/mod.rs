@@ -54,7 +54,7 @@ const OLDEST_SERVER: i32 = 140_000;
 
 /// How [`up`] runs.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct MigrateOptions {
     /// What to apply.
     pub migrations: Migrations,
     /// Stop after this version; `None` for the newest.
@@ -62,26 +62,26 @@ pub struct Options {
     /// How long to wait for another runner to finish.
     pub runner_lock_timeout: Duration,
     /// How long others may be delayed because a migration waits for a table; `None` for as long as it waits. Without
-    /// [`second`](Self::second), each wait ends after this time, whether it delays anybody or not.
+    /// [an observer](Self::observer), each wait ends after this time, whether it delays anybody or not.
     pub max_stall: Option<Duration>,
     /// How long one attempt may wait for a table, where that delays nobody for longer than `max_stall`, or where only an
     /// autovacuum is in the way.
     pub lock_timeout: Duration,
-    /// How long to try to get the tables of one migration, or to wait for the transactions that are older than an index, before
-    /// the run gives up.
-    pub patience: Duration,
+    /// The lock retry budget: how long to try to get the tables of one migration, or to wait for the transactions that are
+    /// older than an index, before the run gives up.
+    pub lock_retry_budget: Duration,
     /// How long a statement may run; zero for as long as it takes, whatever the role's default is.
     pub statement_timeout: Duration,
     /// How to open a second connection to the same database: for a look at what a migration waits for and whom it delays,
     /// for canceling, and for finding out what became of a commit. `None` does without.
-    pub second: Option<connect::Options>,
+    pub observer: Option<connect::ConnectOptions>,
     /// The name of the machine, for [`history`]; `None` leaves it out.
     pub host: Option<String>,
     /// Stops the run from elsewhere.
     pub stop: Stop,
 }
 
-impl Default for Options {
+impl Default for MigrateOptions {
     fn default() -> Self {
         Self {
             migrations: Migrations::embedded(),
@@ -90,9 +90,9 @@ impl Default for Options {
             max_stall: Some(Duration::from_millis(250)),
 
             lock_timeout: Duration::from_secs(2),
-            patience: Duration::from_mins(1),
+            lock_retry_budget: Duration::from_mins(1),
             statement_timeout: Duration::ZERO,
-            second: None,
+            observer: None,
             host: None,
             stop: Stop::default(),
         }
@@ -203,7 +203,7 @@ pub async fn plan<'m>(conn: &mut PgConnection, migrations: &'m Migrations) -> Re
 #[tracing::instrument(name = "migrate.up", skip_all)]
 pub async fn up(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &MigrateOptions,
     mut on_event: impl FnMut(Event<'_>) + Send,
 ) -> Result<Vec<Applied>, Error> {
     if let Some(target) = options.target
@@ -224,7 +224,7 @@ pub async fn up(
 /// Does something as the only runner, in a session with the settings that it needs.
 async fn alone<T, E: FnMut(Event<'_>) + Send>(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &MigrateOptions,
     files: &[&files::File],
     on_event: &mut E,
     work: impl AsyncFnOnce(&mut PgConnection, i32, &mut E) -> Result<T, Error>,
@@ -277,7 +277,7 @@ async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
 async fn locked(
     conn: &mut PgConnection,
     pid: i32,
-    options: &Options,
+    options: &MigrateOptions,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<Vec<Applied>, Error> {
     lock::is_held(conn, pid).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
 
-use super::{Options, Progress, Stop, settings};
+use super::{MigrateOptions, Progress, Stop, settings};
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(20);
@@ -74,10 +74,10 @@ pub(super) struct Observer {
 
 impl Observer {
     /// Looks at the backend; `None` where there can be no second connection.
-    pub(super) async fn of(pid: i32, options: &Options) -> Option<Self> {
-        let second = options.second.as_ref()?;
+    pub(super) async fn of(pid: i32, options: &MigrateOptions) -> Option<Self> {
+        let observer = options.observer.as_ref()?;
         let connect = async {
-            let mut conn = second.connect().await?;
+            let mut conn = observer.connect().await?;
             settings::pin(&mut conn).await?;
             // Only as the role that has logged in can it see and cancel what that role does.
             sqlx::raw_sql("SET ROLE NONE").execute(&mut conn).await?;

@@ -3,14 +3,14 @@
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, Options, State, history_table, log, status_of};
+use super::{Error, MigrateOptions, State, history_table, log, status_of};
 
 /// Takes the file of a migration for what was applied, though it had another name or content then. Returns what was
 /// repaired: its version and name.
 ///
 /// # Errors
 /// [`Error::UnknownTarget`]; otherwise as [`up`](super::up()).
-pub async fn accept(conn: &mut PgConnection, options: &Options, version: i64) -> Result<Vec<String>, Error> {
+pub async fn accept(conn: &mut PgConnection, options: &MigrateOptions, version: i64) -> Result<Vec<String>, Error> {
     repair(conn, options, async |conn| {
         let file = options.migrations.get(version).ok_or_else(|| unknown(options, version))?;
         let status = status_of(conn, &options.migrations).await?;
@@ -36,7 +36,11 @@ pub async fn accept(conn: &mut PgConnection, options: &Options, version: i64) ->
 ///
 /// # Errors
 /// [`Error::UnknownTarget`]; otherwise as [`up`](super::up()).
-pub async fn mark_applied(conn: &mut PgConnection, options: &Options, version: i64) -> Result<Vec<String>, Error> {
+pub async fn mark_applied(
+    conn: &mut PgConnection,
+    options: &MigrateOptions,
+    version: i64,
+) -> Result<Vec<String>, Error> {
     repair(conn, options, async |conn| {
         options.migrations.get(version).ok_or_else(|| unknown(options, version))?;
         let status = status_of(conn, &options.migrations).await?;
@@ -69,7 +73,7 @@ pub async fn mark_applied(conn: &mut PgConnection, options: &Options, version: i
 ///
 /// # Errors
 /// As [`up`](super::up()).
-pub async fn drop_invalid_indexes(conn: &mut PgConnection, options: &Options) -> Result<Vec<String>, Error> {
+pub async fn drop_invalid_indexes(conn: &mut PgConnection, options: &MigrateOptions) -> Result<Vec<String>, Error> {
     repair(conn, options, async |conn| {
         let invalid = "SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid \
                        WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = quote_ident(current_schema())::regnamespace \
@@ -103,7 +107,7 @@ pub async fn drop_invalid_indexes(conn: &mut PgConnection, options: &Options) ->
 /// Under the runner's lock, with the tables that the repair writes.
 async fn repair(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &MigrateOptions,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<String>, Error>,
 ) -> Result<Vec<String>, Error> {
     // Before anything is created.
@@ -128,10 +132,10 @@ async fn rows(conn: &mut PgConnection, sql: &str) -> Result<Vec<PgRow>, Error> {
     Ok(done?)
 }
 
-fn new<'a>(options: &'a Options, version: i64, name: &'a str) -> log::New<'a> {
+fn new<'a>(options: &'a MigrateOptions, version: i64, name: &'a str) -> log::New<'a> {
     log::New { version: Some(version), name, host: options.host.as_deref(), ..log::New::default() }
 }
 
-fn unknown(options: &Options, target: i64) -> Error {
+fn unknown(options: &MigrateOptions, target: i64) -> Error {
     Error::UnknownTarget { target, newest: options.migrations.newest() }
 }

@@ -7,7 +7,7 @@ use refinery::Migration;
 use sqlx::{AssertSqlSafe, Connection as _, Either, PgConnection, Row, postgres::PgDatabaseError};
 
 use super::{
-    Applied, Error, Event, Lost, NoTableLock, OlderTransactions, Options, Outcome, Progress, Refusal, adopt,
+    Applied, Error, Event, Lost, MigrateOptions, NoTableLock, OlderTransactions, Outcome, Progress, Refusal, adopt,
     files::File,
     history_table::sqlstate,
     lock, log,
@@ -44,7 +44,7 @@ pub(super) struct Run<'a> {
     pub(super) conn: &'a mut PgConnection,
     /// The process of the server that has the runner's lock.
     pid: i32,
-    options: &'a Options,
+    options: &'a MigrateOptions,
     on_event: OnEvent<'a>,
     observer: Option<Observer>,
     deadlock_timeout: Duration,
@@ -92,14 +92,14 @@ impl<'a> Run<'a> {
     pub(super) async fn new(
         conn: &'a mut PgConnection,
         pid: i32,
-        options: &'a Options,
+        options: &'a MigrateOptions,
         on_event: OnEvent<'a>,
     ) -> Result<Self, Error> {
         let restore = settings::restore(conn).await?;
         let deadlock_timeout = "SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'";
         let milliseconds: i64 = sqlx::raw_sql(deadlock_timeout).fetch_one(&mut *conn).await?.try_get(0)?;
         // Who has no time for that does not wait for it.
-        let deadlock_timeout = Duration::from_millis(milliseconds.unsigned_abs()).min(options.patience);
+        let deadlock_timeout = Duration::from_millis(milliseconds.unsigned_abs()).min(options.lock_retry_budget);
         let observer = Observer::of(pid, options).await;
         Ok(Self { conn, pid, options, on_event, observer, deadlock_timeout, restore })
     }
@@ -163,19 +163,19 @@ impl<'a> Run<'a> {
             if self.options.stop.is_requested() {
                 return Err(Error::Stopped);
             }
-            let patience = self.patience(work.file, seen);
+            let lock_timeout = self.attempt_timeout(work.file, seen);
             let approach = if seen.waited_for.is_empty() || seen.only_autovacuum || probes >= PROBES {
                 probes = 0;
                 Approach::Queue
             } else {
                 Approach::Probe
             };
-            let (completed, error) = match self.attempt(work, approach, patience, seen).await {
+            let (completed, error) = match self.attempt(work, approach, lock_timeout, seen).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Broken(error)) => return Err(error),
                 Err(Failure::Occupied) => {
                     probes += 1;
-                    if start.elapsed() >= self.options.patience {
+                    if start.elapsed() >= self.options.lock_retry_budget {
                         return Err(self.no_lock(work, attempt, seen, None));
                     }
                     self.options.stop.sleep(PROBE).await;
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
             if !lost_a_race {
                 return Err(refused(work, completed, error));
             }
-            if start.elapsed() >= self.options.patience {
+            if start.elapsed() >= self.options.lock_retry_budget {
                 return Err(self.no_lock(work, attempt, seen, Some(error)));
             }
             self.emit(Event::Retrying { version, attempt, blockers: &seen.blockers });
@@ -207,21 +207,21 @@ impl<'a> Run<'a> {
     }
 
     /// How long an attempt may wait for a lock.
-    fn patience(&self, file: &File, seen: &Seen) -> Duration {
+    fn attempt_timeout(&self, file: &File, seen: &Seen) -> Duration {
         let longest = file.lock_timeout.unwrap_or(self.options.lock_timeout);
         if seen.only_autovacuum {
             return longest.max(self.deadlock_timeout + AFTER_DEADLOCK);
         }
-        let patience = self.options.max_stall.map_or(longest, |budget| budget.min(longest));
+        let lock_timeout = self.options.max_stall.map_or(longest, |budget| budget.min(longest));
         let is_first = seen.waited_for.is_empty() && self.observer.is_some();
-        if is_first { patience.min(FIRST) } else { patience }
+        if is_first { lock_timeout.min(FIRST) } else { lock_timeout }
     }
 
     fn no_lock(&self, work: &Work<'_>, attempts: u32, seen: &Seen, source: Option<sqlx::Error>) -> Error {
         let tables: Vec<_> = seen.waited_for.iter().map(|(table, _)| table.clone()).collect();
         Error::TableLock(Box::new(NoTableLock {
             file: work.file.path.clone(),
-            waited: self.options.patience,
+            waited: self.options.lock_retry_budget,
             attempts,
             tables,
             blockers: seen.blockers.clone(),
@@ -233,14 +233,14 @@ impl<'a> Run<'a> {
         &mut self,
         work: &Work<'_>,
         approach: Approach,
-        patience: Duration,
+        lock_timeout: Duration,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
         let Self { conn, pid, options, observer, restore, .. } = self;
         seen.begin_again();
         let statement_timeout = work.file.statement_timeout.unwrap_or(options.statement_timeout);
         let opening =
-            begin(approach, patience, options.max_stall, statement_timeout, &seen.waited_for, &lock::ask(*pid));
+            begin(approach, lock_timeout, options.max_stall, statement_timeout, &seen.waited_for, &lock::ask(*pid));
         let budget = options.max_stall.filter(|_| !seen.only_autovacuum);
         let open = async {
             let row = sqlx::raw_sql(AssertSqlSafe(opening)).fetch_all(&mut **conn).await?;
@@ -429,7 +429,8 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let version = work.file.migration.version();
         self.wait_for_older(work, index, drops).await?;
-        let left = self.options.patience.saturating_sub(start.elapsed()).max(self.deadlock_timeout + AFTER_DEADLOCK);
+        let left =
+            self.options.lock_retry_budget.saturating_sub(start.elapsed()).max(self.deadlock_timeout + AFTER_DEADLOCK);
         self.set(&format!("lock_timeout = {}", setting(left))).await?;
         let mut blockers = String::new();
         let Self { conn, options, observer, on_event, .. } = self;
@@ -485,7 +486,7 @@ impl<'a> Run<'a> {
             let total = i64::try_from(first.len()).unwrap_or(i64::MAX);
             let done = total - i64::try_from(now.len()).unwrap_or(i64::MAX);
             let blockers = now.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(", ");
-            if start.elapsed() >= self.options.patience {
+            if start.elapsed() >= self.options.lock_retry_budget {
                 let is_left = matches!(index.find(self.conn).await?, Some((_, false)));
                 return Err(no_index(work, index, start.elapsed(), blockers, is_left));
             }
@@ -550,7 +551,7 @@ fn older(table: &str, drops: bool) -> String {
 /// session still has the runner's lock.
 fn begin(
     approach: Approach,
-    patience: Duration,
+    lock_timeout: Duration,
     budget: Option<Duration>,
     statement_timeout: Duration,
     tables: &[(String, String)],
@@ -576,7 +577,7 @@ fn begin(
          EXCEPTION WHEN lock_not_available THEN PERFORM set_config('coderdb.locked', 'false', true); \
          WHEN undefined_table THEN PERFORM set_config('coderdb.locked', 'true', true); END; END $coderdb$; \
          SELECT current_setting('coderdb.locked'), pg_current_xact_id()::text, {held}",
-        setting(patience),
+        setting(lock_timeout),
         statement_timeout.as_millis(),
         adopt::TRY
     )
@@ -601,11 +602,11 @@ async fn roll_back(conn: &mut PgConnection) -> Result<(), Error> {
 }
 
 /// What became of a transaction whose commit got no answer.
-async fn outcome(options: &Options, transaction: &str) -> Outcome {
-    let Some(second) = &options.second else { return Outcome::Unknown };
+async fn outcome(options: &MigrateOptions, transaction: &str) -> Outcome {
+    let Some(observer) = &options.observer else { return Outcome::Unknown };
     let ask = async {
         loop {
-            if let Ok(mut conn) = second.connect().await {
+            if let Ok(mut conn) = observer.connect().await {
                 let status = format!("SELECT pg_xact_status({}::xid8)", log::quote(transaction));
                 let status = sqlx::raw_sql(AssertSqlSafe(status)).fetch_one(&mut conn).await;
                 let status = status.and_then(|row| row.try_get::<Option<String>, _>(0));

@@ -198,14 +198,14 @@ impl fmt::Display for JobErrorCode {
     }
 }
 
-/// A job with its place among the jobs that the same online daemons can take (domain: positions).
+/// A job with its position among the jobs that the same online daemons can take (domain: positions).
 ///
 /// There is no worker name here: this is the query that templates and builds call for every page they show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobWithQueue {
     /// The job.
     pub job: Job,
-    /// The best place over all online tag sets that can serve the job, counted from 1; 0 when there is none.
+    /// The best position over all online tag sets that can serve the job, counted from 1; 0 when there is none.
     pub queue_position: i64,
     /// The longest queue over those tag sets, in jobs; 0 when there is none.
     pub queue_size: i64,
@@ -219,7 +219,7 @@ pub struct JobWithQueue {
 pub struct JobDetails {
     /// The job.
     pub job: Job,
-    /// The place among all jobs that wait anywhere in the database, counted from 1; 0 when it does not wait.
+    /// The position among all jobs that wait anywhere in the database, counted from 1; 0 when it does not wait.
     pub queue_position: i64,
     /// How many jobs wait anywhere in the database: the same number in every row.
     pub queue_size: i64,

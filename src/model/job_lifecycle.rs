@@ -8,9 +8,10 @@ use super::{
     TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
-/// What a job about a version of a template does; it decides the type of the job (domain: jobs).
+/// The target of a job about a version of a template: the version, and what is done to it. It decides the type of the job
+/// (domain: jobs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum JobSubject {
+pub enum JobTarget {
     /// Import it.
     Import {
         /// The version. Its row may come after the job.
@@ -24,7 +25,7 @@ pub enum JobSubject {
     DryRun(TemplateVersionId),
 }
 
-impl JobSubject {
+impl JobTarget {
     /// The type of a job about this.
     #[must_use]
     pub const fn job_type(self) -> JobType {
@@ -43,7 +44,7 @@ impl JobSubject {
     }
 }
 
-/// A job that is about to enter the queue. Its organization, its initiator and its subject come from the permit.
+/// A job that is about to enter the queue. Its organization, its initiator and its target come from the permit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
     /// Its id.

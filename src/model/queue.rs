@@ -6,9 +6,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{JobId, Label, OrganizationId, ProvisionerType, Tags};
 
-/// A place in a queue.
+/// A position in a queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct QueuePosition {
     /// Counted from 1; 0 when the job is in no such queue.
     pub position: i64,
     /// How many jobs are in it.
@@ -16,7 +16,7 @@ pub struct Place {
 }
 
 /// `3/17`
-impl fmt::Display for Place {
+impl fmt::Display for QueuePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.position, self.size)
     }
@@ -62,13 +62,13 @@ pub enum WhyWaiting {
     AllBusy {
         /// How many they are.
         daemons: i64,
-        /// The best place over these daemons, and the longest of their queues.
-        place: Place,
+        /// The best position over these daemons, and the longest of their queues.
+        position: QueuePosition,
     },
     /// A daemon is idle that can take it, and does so when it is its turn.
     Ranked(
-        /// The best place over the daemons that can take it and are online, and the longest of their queues.
-        Place,
+        /// The best position over the daemons that can take it and are online, and the longest of their queues.
+        QueuePosition,
     ),
 }
 
@@ -128,10 +128,10 @@ impl fmt::Display for WhyWaiting {
             Self::AllOffline { daemons, last_seen_at } => {
                 write!(f, "{}, {}", matching(daemons, "offline"), last_seen(last_seen_at))
             }
-            Self::AllBusy { daemons, place } => {
-                write!(f, "{}: place {} of {}", matching(daemons, "busy"), place.position, place.size)
+            Self::AllBusy { daemons, position } => {
+                write!(f, "{}: position {} of {}", matching(daemons, "busy"), position.position, position.size)
             }
-            Self::Ranked(place) => write!(f, "place {} of {} in the queue", place.position, place.size),
+            Self::Ranked(position) => write!(f, "position {} of {} in the queue", position.position, position.size),
         }
     }
 }

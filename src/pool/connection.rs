@@ -14,7 +14,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::{Settings, Shared};
 use crate::{
-    connect::{self, Options},
+    connect::{self, ConnectOptions},
     store,
 };
 
@@ -112,7 +112,7 @@ impl Drop for Connection {
 
 /// Opens, checks and drops connections.
 pub(super) struct Manager {
-    pub options: Options,
+    pub options: ConnectOptions,
     pub settings: Settings,
     pub shared: Arc<Shared>,
     pub failure: Mutex<Option<Failure>>,

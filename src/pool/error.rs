@@ -30,7 +30,7 @@ pub enum Error {
 /// Who has a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
-    /// The place in the code that asked for it.
+    /// The location in the code that asked for it.
     pub at: &'static Location<'static>,
     /// For how long.
     pub held: Duration,
@@ -38,20 +38,23 @@ pub struct Holder {
 
 fn timeout(waited: Duration, max_size: usize, holders: &[Holder], last: Option<&str>) -> String {
     let why = last.map_or_else(String::new, |last| format!(": {last}"));
-    // By place: a leak shows as many connections of one.
-    let mut places: BTreeMap<_, (usize, Duration)> = BTreeMap::new();
+    // By location: a leak shows as many connections of one.
+    let mut locations: BTreeMap<_, (usize, Duration)> = BTreeMap::new();
     for holder in holders {
-        let place = places.entry(holder.at).or_default();
-        *place = (place.0 + 1, place.1.max(holder.held));
+        let counted = locations.entry(holder.at).or_default();
+        *counted = (counted.0 + 1, counted.1.max(holder.held));
     }
-    let mut places: Vec<_> = places.into_iter().collect();
-    places.sort_by_key(|(_, (_, held))| Reverse(*held));
-    let place =
+    let mut locations: Vec<_> = locations.into_iter().collect();
+    locations.sort_by_key(|(_, (_, held))| Reverse(*held));
+    let described =
         |(at, (count, held)): &(&Location<'_>, (usize, Duration))| format!("{count} by {at} for up to {held:.1?}");
     let held = match holders.len() {
         0 => String::new(),
         count => {
-            format!("; {count} of {max_size} are held: {}", places.iter().map(place).collect::<Vec<_>>().join(", "))
+            format!(
+                "; {count} of {max_size} are held: {}",
+                locations.iter().map(described).collect::<Vec<_>>().join(", ")
+            )
         }
     };
     format!("no connection within {waited:?}{why}{held}")

@@ -9,11 +9,11 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use coderdb::{authz::{Actor, ReadJobs, System}, connect::Options, pool::{Pool, Settings}, store};
+//! use coderdb::{authz::{Actor, ReadJobs, System}, connect::ConnectOptions, pool::{Pool, Settings}, store};
 //!
-//! let pool = Pool::new("postgres://coder@db.example.com/coder".parse::<Options>()?, Settings::default());
+//! let pool = Pool::new("postgres://coder@db.example.com/coder".parse::<ConnectOptions>()?, Settings::default());
 //! let mut connection = pool.get().await?;
-//! let organization = store::organizations::default(&mut connection, &coderdb::authz::ReadOrganizations::of(
+//! let organization = store::organizations::default(&mut connection, &coderdb::authz::ReadOrganizations::check(
 //!     &Actor::system(System::Operator),
 //! ))
 //! .await?;
@@ -38,7 +38,7 @@ use std::{
 
 use deadpool::managed;
 
-use crate::{connect::Options, store};
+use crate::{connect::ConnectOptions, store};
 pub use connection::Connection;
 use connection::{Manager, NotOpened, RETRY};
 pub use error::{Error, Holder};
@@ -136,7 +136,7 @@ impl Pool {
     /// A pool of connections with these options. It opens them when they are asked for.
     #[must_use]
     #[expect(clippy::missing_panics_doc, reason = "only time-outs of the pool below need a runtime, and it has none")]
-    pub fn new(options: impl Into<Options>, settings: Settings) -> Self {
+    pub fn new(options: impl Into<ConnectOptions>, settings: Settings) -> Self {
         let shared = Arc::new(Shared::default());
         let manager = Manager { options: options.into(), settings, shared: shared.clone(), failure: Mutex::default() };
         let builder = managed::Pool::builder(manager).max_size(settings.max_size.max(1));
@@ -201,7 +201,7 @@ impl Pool {
     }
 
     #[cfg(any(feature = "watch", feature = "replica"))]
-    pub(crate) fn options(&self) -> &Options {
+    pub(crate) fn options(&self) -> &ConnectOptions {
         &self.objects.manager().options
     }
 

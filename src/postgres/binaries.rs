@@ -5,18 +5,18 @@ use std::{
     process::Command,
 };
 
-use super::{Error, Notice, fetch, place::Place};
+use super::{Error, Notice, data_directory::DataDirectory, fetch};
 
 /// Older servers lack what the queries use, and `initdb --no-instructions`.
 const OLDEST_MAJOR: u32 = 14;
 
-/// The `bin` directory to run `place` with; fetches one if there is no other way.
-pub(super) fn find(place: &Place, on_notice: &mut dyn FnMut(Notice)) -> Result<PathBuf, Error> {
-    let wanted = place.data_version();
-    let wrong_version = |wanted, found| Error::WrongVersion { data_dir: place.data(), wanted, found };
+/// The `bin` directory to run `directory` with; fetches one if there is no other way.
+pub(super) fn find(directory: &DataDirectory, on_notice: &mut dyn FnMut(Notice)) -> Result<PathBuf, Error> {
+    let wanted = directory.data_version();
+    let wrong_version = |wanted, found| Error::WrongVersion { data_dir: directory.data(), wanted, found };
     if let Some(dir) = std::env::var_os("PG_BIN_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from) {
         let dir = std::path::absolute(&dir).unwrap_or(dir);
-        return match (check(place, &dir), wanted) {
+        return match (check(directory, &dir), wanted) {
             (Err(problem), _) => Err(Error::BadBinDir { dir, problem }),
             (Ok(major), Some(wanted)) if major != wanted => {
                 Err(wrong_version(wanted, vec![format!("{major} (PG_BIN_DIR {})", dir.display())]))
@@ -29,12 +29,12 @@ pub(super) fn find(place: &Place, on_notice: &mut dyn FnMut(Notice)) -> Result<P
             Some(wanted) if wanted != fetch::MAJOR => {
                 Err(wrong_version(wanted, vec!["CODERDB_POSTGRES=pinned".into()]))
             }
-            _ => fetch::fetched(place, on_notice, &["the cache only (CODERDB_POSTGRES=pinned)".into()]),
+            _ => fetch::fetched(directory, on_notice, &["the cache only (CODERDB_POSTGRES=pinned)".into()]),
         };
     }
     let (mut looked_in, mut other_versions) = (Vec::new(), Vec::new());
     for dir in candidates() {
-        match check(place, &dir) {
+        match check(directory, &dir) {
             Ok(major) if wanted.is_none_or(|wanted| wanted == major) => return Ok(dir),
             Ok(major) => other_versions.push(format!("{major} ({})", dir.display())),
             Err(problem) => looked_in.push(format!("{} ({problem})", dir.display())),
@@ -44,7 +44,7 @@ pub(super) fn find(place: &Place, on_notice: &mut dyn FnMut(Notice)) -> Result<P
     looked_in.extend(VERSIONED.map(|(root, prefix, tail)| format!("{root}/{prefix}*/{tail}")));
     match wanted {
         Some(wanted) if wanted != fetch::MAJOR => Err(wrong_version(wanted, other_versions)),
-        _ => fetch::fetched(place, on_notice, &looked_in),
+        _ => fetch::fetched(directory, on_notice, &looked_in),
     }
 }
 
@@ -91,13 +91,13 @@ fn candidates() -> impl Iterator<Item = PathBuf> {
 }
 
 /// The major version of a directory that the server's user can run, or what is wrong with it.
-fn check(place: &Place, dir: &Path) -> Result<u32, String> {
+fn check(directory: &DataDirectory, dir: &Path) -> Result<u32, String> {
     for program in ["initdb", "postgres"] {
         if !dir.join(program).is_file() {
             return Err(format!("where {program} is missing"));
         }
     }
-    if !place.can_reach(dir) {
+    if !directory.can_reach(dir) {
         return Err("which the server's user cannot enter".into());
     }
     let said = Command::new(dir.join("postgres"))

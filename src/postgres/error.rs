@@ -19,7 +19,7 @@ pub enum Error {
         looked_in.join(", ")
     )]
     NoBinaries {
-        /// Every place that was tried, with what was wrong there.
+        /// Every directory that was tried, with what was wrong there.
         looked_in: Vec<String>,
         /// Why the pinned build could not be used instead.
         why_not_fetched: String,
@@ -58,7 +58,7 @@ pub enum Error {
         "PostgreSQL cannot run as root, and neither the user `postgres` nor `nobody` exists; create one or run as another user"
     )]
     NoUser,
-    /// The home directory is unknown, so there is no default place for the data.
+    /// The home directory is unknown, so there is no default directory for the data.
     #[error(
         "the home directory is unknown, so there is no place for a private server; set DATABASE_URL to use a server of \
          your own, or CODERDB_DATA_DIR"

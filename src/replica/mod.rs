@@ -4,15 +4,15 @@
 //! that carries it sees that write, wherever it is answered: the connection that it gets has proved that its server has
 //! replayed so far. A read that would wait too long for that goes to the primary, and so does one that a standby fails.
 //!
-//! Only what the type of its permit lets lag, [`MayLag`], goes to a standby. Claims, quota, what
-//! somebody may do, and everything else that a write depends on have the primary: [`Cluster::primary`].
+//! Only reads whose permit is [`ReplicaSafe`] go to a standby. Claims, quota, what somebody may do, and everything else
+//! that a write depends on have the primary: [`Cluster::primary`].
 //!
 //! ```no_run
 //! # async fn example(operator: &coderdb::authz::Actor, job: coderdb::model::JobId) -> Result<(), Box<dyn std::error::Error>> {
-//! use coderdb::{authz::{CancelJobs, ReadJobs}, connect::Options, model::OrganizationId, pool::{self, Pool}, store};
+//! use coderdb::{authz::{CancelJobs, ReadJobs}, connect::ConnectOptions, model::OrganizationId, pool::{self, Pool}, store};
 //! use coderdb::replica::{Cluster, Settings, boxed};
 //!
-//! let pool = |url: &str| Ok::<_, coderdb::connect::Error>(Pool::new(url.parse::<Options>()?, pool::Settings::default()));
+//! let pool = |url: &str| Ok::<_, coderdb::connect::Error>(Pool::new(url.parse::<ConnectOptions>()?, pool::Settings::default()));
 //! let standbys = [pool("postgres://coder@db2.example.com/coder")?, pool("postgres://coder@db3.example.com/coder")?];
 //! let cluster = Cluster::start(pool("postgres://coder@db1.example.com/coder")?, standbys, Settings::default());
 //! # let (organization, now) = (OrganizationId::from(uuid::Uuid::nil()), time::OffsetDateTime::UNIX_EPOCH);
@@ -47,7 +47,7 @@ use sqlx::PgConnection;
 use tokio::{select, task::JoinHandle, time::timeout};
 
 use crate::{
-    authz::MayLag,
+    authz::ReplicaSafe,
     pool::{self, Connection, Pool},
     store,
 };
@@ -219,7 +219,7 @@ impl Cluster {
     #[track_caller]
     pub fn read<'a, T>(
         &self,
-        _permit: &impl MayLag,
+        _permit: &impl ReplicaSafe,
         token: Option<Token>,
         mut operation: impl for<'c> FnMut(&'c mut PgConnection) -> BoxFuture<'a, 'c, T>,
     ) -> impl Future<Output = Result<T, Error>> {

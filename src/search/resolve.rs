@@ -29,7 +29,7 @@ impl Query {
             Condition::Organization(named) => Some(named),
             _ => None,
         });
-        let permit = ReadOrganizations::of(actor);
+        let permit = ReadOrganizations::check(actor);
         let organization = match named {
             Some(named) => organizations::resolve(conn, &permit, named).await?,
             None => organizations::default(conn, &permit).await?,

@@ -207,7 +207,7 @@ pub async fn latest(
         .map_err(|e| Error::from_sqlx("builds/latest", e))
 }
 
-/// What the job of the build was given beside its subject, as [`NewBuild::options`] has it, such as the values of its
+/// What the job of the build was given beside its target, as [`NewBuild::options`] has it, such as the values of its
 /// parameters; nothing where what is stored is no JSON object. One round trip.
 ///
 /// # Errors

@@ -62,13 +62,13 @@ fn json_within(field: &'static str, document: &Value, levels: u32) -> Result<()>
     }
 }
 
-/// The `input` of a job: the key that names its subject, and options that name none.
-pub(super) fn job(key: &str, subject: Uuid, options: &Map<String, Value>) -> Result<Value> {
+/// The `input` of a job: the key that names its target, and options that name none.
+pub(super) fn job(key: &str, target: Uuid, options: &Map<String, Value>) -> Result<Value> {
     if ["workspace_build_id", "template_version_id"].iter().any(|key| options.contains_key(*key)) {
-        return Err(Error::Invalid { field: "options", expected: "no key that names the subject" });
+        return Err(Error::Invalid { field: "options", expected: "no key that names the target" });
     }
     let mut input = options.clone();
-    input.insert(key.to_owned(), Value::String(subject.to_string()));
+    input.insert(key.to_owned(), Value::String(target.to_string()));
     let input = Value::Object(input);
     json("options", &input)?;
     Ok(input)

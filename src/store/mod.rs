@@ -15,7 +15,7 @@
 //! times outside of the years 1 to 9999, JSON of more than 100 levels. Rows that hold such values nevertheless, or tags
 //! and inputs that are not what their type says, fail no listing. Neither do labels of enumerated types that this version
 //! does not know ([`Label`](crate::model::Label)), nor bytes that are no UTF-8, which a database with the encoding
-//! `SQL_ASCII` may hold: those are read as U+FFFD, where the connection is one of `connect::Options` or has that
+//! `SQL_ASCII` may hold: those are read as U+FFFD, where the connection is one of `connect::ConnectOptions` or has that
 //! `client_encoding`.
 
 pub mod actors;

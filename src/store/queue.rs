@@ -18,8 +18,8 @@ use super::{Error, Result, StoredJson, Timestamp, input};
 use crate::{
     authz::{ReadJobs, ReadQueue},
     model::{
-        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, Place, ProvisionerType, TagQueue,
-        WhyWaiting, tags_serve,
+        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, ProvisionerType, QueuePosition,
+        TagQueue, WhyWaiting, tags_serve,
     },
 };
 use fleet::{Fleet, Group};
@@ -79,9 +79,9 @@ struct Kind {
     served_by: Arc<[usize]>,
 }
 
-/// The places of all jobs by one definition.
+/// The positions of all jobs by one definition.
 struct Ranks {
-    /// By job: the best place in any queue; 0 for none.
+    /// By job: the best position in any queue; 0 for none.
     positions: Vec<u32>,
     /// By kind: the longest queue.
     sizes: Vec<u32>,
@@ -97,22 +97,22 @@ impl Ranks {
                 queues_of[kind].push(queue);
             }
         }
-        let mut place = |job: &Job| {
-            let places = queues_of[job.kind].iter().map(|queue| {
+        let mut position = |job: &Job| {
+            let positions = queues_of[job.kind].iter().map(|queue| {
                 seen[*queue] += 1;
                 seen[*queue]
             });
-            places.min().unwrap_or(0)
+            positions.min().unwrap_or(0)
         };
-        let positions = inner.jobs.iter().map(|job| if counts(job.state) { place(job) } else { 0 }).collect();
+        let positions = inner.jobs.iter().map(|job| if counts(job.state) { position(job) } else { 0 }).collect();
         let longest = |queues: &Vec<usize>| queues.iter().map(|queue| seen[*queue]).max().unwrap_or(0);
         Self { positions, sizes: queues_of.iter().map(longest).collect() }
     }
 
-    fn place(&self, job: usize, kind: usize) -> Place {
+    fn position(&self, job: usize, kind: usize) -> QueuePosition {
         match self.positions[job] {
-            0 => Place::default(),
-            position => Place { position: position.into(), size: self.sizes[kind].into() },
+            0 => QueuePosition::default(),
+            position => QueuePosition { position: position.into(), size: self.sizes[kind].into() },
         }
     }
 }
@@ -145,7 +145,7 @@ struct Row {
 /// let now = time::OffsetDateTime::now_utc();
 /// let snapshot = store::queue::snapshot(conn, &permit, now, store::jobs::STALE_INTERVAL).await?;
 /// // Whoever asks sees one organization.
-/// let organization = store::organizations::default(conn, &coderdb::authz::ReadOrganizations::of(who)).await?;
+/// let organization = store::organizations::default(conn, &coderdb::authz::ReadOrganizations::check(who)).await?;
 /// let queue = snapshot.of(&ReadJobs::check(who, organization.id)?);
 /// match queue.why(job) {
 ///     Some(why) => println!("{job} waits: {why}"),
@@ -306,11 +306,11 @@ impl Inner {
             let last_seen_at = able.iter().filter_map(|group| group.last_seen_at).max();
             return WhyWaiting::AllOffline { daemons: counts.offline, last_seen_at };
         }
-        let place = self.by_claim().place(job, number);
+        let position = self.by_claim().position(job, number);
         if counts.idle == 0 {
-            return WhyWaiting::AllBusy { daemons: counts.busy, place };
+            return WhyWaiting::AllBusy { daemons: counts.busy, position };
         }
-        WhyWaiting::Ranked(place)
+        WhyWaiting::Ranked(position)
     }
 }
 
@@ -321,22 +321,22 @@ impl View {
         self.snapshot.0.at
     }
 
-    /// The place among all jobs that wait anywhere, as in the listing (domain: positions): the size is the same for
+    /// The position among all jobs that wait anywhere, as in the listing (domain: positions): the size is the same for
     /// every job, also for one that does not wait.
     #[must_use]
-    pub fn place_in_list(&self, job: JobId) -> Place {
+    pub fn position_in_list(&self, job: JobId) -> QueuePosition {
         let inner = &*self.snapshot.0;
         let position = self.find(job).map_or(0, |job| inner.listed.positions[job]);
         // All kinds are in the one queue.
-        Place { position: position.into(), size: inner.listed.sizes.first().copied().unwrap_or(0).into() }
+        QueuePosition { position: position.into(), size: inner.listed.sizes.first().copied().unwrap_or(0).into() }
     }
 
-    /// The best place over the tag sets of the daemons that are online, and the longest of their queues
+    /// The best position over the tag sets of the daemons that are online, and the longest of their queues
     /// (domain: positions).
     #[must_use]
-    pub fn place_by_tags(&self, job: JobId) -> Place {
+    pub fn position_by_tags(&self, job: JobId) -> QueuePosition {
         let inner = &*self.snapshot.0;
-        self.find(job).map_or(Place::default(), |job| inner.by_tags().place(job, inner.jobs[job].kind))
+        self.find(job).map_or(QueuePosition::default(), |job| inner.by_tags().position(job, inner.jobs[job].kind))
     }
 
     /// Why the job waits; `None` for a job that a daemon works on, that has ended, or that is not there.

@@ -103,6 +103,6 @@ pub async fn commit_quota(
     // What the log's cap drops changes nothing for the build.
     let _ = job_logs::append(conn, permit, job, &lines).await?;
     let Some(rejected) = rejected else { return Ok(QuotaStep::Committed(quota)) };
-    let end = jobs::fail_over_quota(conn, permit, &rejected, now).await?;
+    let end = jobs::fail_insufficient_quota(conn, permit, &rejected, now).await?;
     Ok(QuotaStep::OverQuota { quota, end })
 }

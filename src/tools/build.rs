@@ -97,7 +97,7 @@ pub(super) fn failure(
 ) -> Failure {
     let build_id = build.filter(|id| !id.0.is_nil());
     let text = format!("{context}: {error}");
-    if !is_over_quota(error) {
+    if !is_insufficient_quota(error) {
         return Failure::Other(BuildFailure { error: text, build_id });
     }
     let action = match action {
@@ -117,7 +117,7 @@ pub(super) fn failure(
     })
 }
 
-fn is_over_quota(error: &(dyn StdError + 'static)) -> bool {
+fn is_insufficient_quota(error: &(dyn StdError + 'static)) -> bool {
     error_code(error).is_some_and(JobErrorCode::is_insufficient_quota)
 }
 
@@ -164,7 +164,7 @@ impl Toolbox {
         context: &str,
         error: BuildError,
     ) -> Failure {
-        let quota = if is_over_quota(&error) { self.quota(who, organization).await } else { None };
+        let quota = if is_insufficient_quota(&error) { self.quota(who, organization).await } else { None };
         failure(action, Some(build), context, &error, quota)
     }
 

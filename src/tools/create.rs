@@ -162,7 +162,7 @@ impl Toolbox {
     }
 
     async fn find_template(&self, owner: &Actor, template: TemplateId) -> Result<TemplateRules, Unavailable> {
-        let permit = FindTemplates::of(owner, TemplateRight::Use);
+        let permit = FindTemplates::check(owner, TemplateRight::Use);
         twice(|| async { Ok(store::templates::find(&mut *self.pool.get().await?, &permit, template).await?) }).await
     }
 

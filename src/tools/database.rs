@@ -169,7 +169,7 @@ async fn start(
         return Err(OperationError::Changed);
     }
     let Workspace { template_id, .. } = workspace;
-    let template = store::templates::find(conn, &FindTemplates::of(owner, TemplateRight::Read), template_id).await?;
+    let template = store::templates::find(conn, &FindTemplates::check(owner, TemplateRight::Read), template_id).await?;
     let version_id =
         if template.require_active_version { template.active_version_id } else { latest.template_version_id };
     let version = version(conn, owner, TemplateRight::Read, &template, version_id, "template_version_id").await?;
@@ -263,7 +263,7 @@ async fn template_for_new(conn: &mut PgConnection, owner: &Actor, new: &NewChatW
         let detail = format!("The organization has no template {id}.");
         ApiError { status: 404, ..invalid("template_id", &detail) }
     };
-    let permit = FindTemplates::of(owner, TemplateRight::Use);
+    let permit = FindTemplates::check(owner, TemplateRight::Use);
     let template = match store::templates::find(conn, &permit, new.template).await {
         Ok(template) if template.template.organization_id == new.organization => template,
         Ok(_) | Err(Error::NotFound { .. }) => return Err(unknown(new.template).into()),

@@ -59,7 +59,7 @@ async fn listen(shared: &Shared, pause: &mut Duration) -> Result<(), sqlx::Error
         match heard? {
             Some(notification) => {
                 let mut state = shared.state();
-                announcer::changes(notification.payload()).for_each(|change| state.mark(change));
+                announcer::changes(notification.payload()).for_each(|change| state.note(change));
                 drop(state);
                 shared.queue.has_changed();
                 shared.look.notify_one();

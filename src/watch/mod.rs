@@ -188,7 +188,7 @@ impl Watcher {
     /// later, those who wait in this process without the detour over the server.
     pub fn announce(&self, change: Change) {
         let mut state = self.shared.state();
-        state.mark(change);
+        state.note(change);
         if self.shared.settings.listen && state.outgoing.insert(change) {
             self.shared.send.notify_one();
         }
@@ -303,21 +303,21 @@ impl Shared {
 
     /// Notifications may have been missed.
     fn look_at_everything(&self) {
-        self.state().mark_all();
+        self.state().look_up_all();
         self.queue.has_changed();
         self.look.notify_one();
     }
 }
 
 impl State {
-    fn mark(&mut self, Change { job, organization }: Change) {
+    fn note(&mut self, Change { job, organization }: Change) {
         if self.jobs.contains_key(&job) || self.organizations.contains_key(&organization) {
             self.changed.insert(job, true);
         }
     }
 
-    /// Forgets who no longer waits, and marks the jobs of the others.
-    fn mark_all(&mut self) {
+    /// Forgets who no longer waits, and has the jobs of the others looked up.
+    fn look_up_all(&mut self) {
         self.jobs.retain(|_, sender| sender.receiver_count() > 0);
         self.organizations.retain(|_, organization| organization.events.receiver_count() > 0);
         for (id, _) in self.jobs.iter().filter(|(_, sender)| !is_over(sender)) {
@@ -389,7 +389,7 @@ async fn look(shared: Arc<Shared>) {
             () = shared.look.notified() => false,
         };
         if everywhere {
-            shared.state().mark_all();
+            shared.state().look_up_all();
         } else {
             sleep(shared.settings.gather).await;
         }

@@ -23,10 +23,10 @@ use coderdb::{
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
         DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, FileOutcome, GroupId, Heartbeat,
-        JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon,
-        NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus,
-        PrebuildsSettings, PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, Tags, TemplateId,
-        TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+        JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewFile,
+        NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus, PrebuildsSettings,
+        PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, Tags, TemplateId, TemplateVersionId,
+        TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -91,16 +91,16 @@ jobs::complete                   thing        : daemon
 jobs::count_by_tags              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::created_after              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::fail                       thing        : daemon
-jobs::fail_over_quota            thing        : daemon
+jobs::fail_insufficient_quota    thing        : daemon
 jobs::get                        thing        : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
+jobs::heartbeat                  thing        : daemon
 jobs::ids                        list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::insert                     thing        : owner member
 jobs::list                       list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::reap                       site         : reaper
 jobs::reap_candidates            site         : reaper
-jobs::update                     thing        : daemon
 jobs::would_cancel_batch         owned        : owner @admin member operator
 licenses::delete                 site         : owner operator
 licenses::get                    site         : owner entitlements operator
@@ -169,12 +169,12 @@ pub const WRITES: &[&str] = &[
     "jobs::cancel_batch",
     "jobs::complete",
     "jobs::fail",
-    "jobs::fail_over_quota",
+    "jobs::fail_insufficient_quota",
     "jobs::get_for_update_skip_locked",
     "jobs::get_with_lock",
+    "jobs::heartbeat",
     "jobs::insert",
     "jobs::reap",
-    "jobs::update",
     "licenses::delete",
     "licenses::insert",
     "prebuilds::cancel_stale_pending",
@@ -198,8 +198,8 @@ const BEFORE: &[(&str, &[&str])] = &[
             "job_timings::insert",
             "jobs::complete",
             "jobs::fail",
-            "jobs::fail_over_quota",
-            "jobs::update",
+            "jobs::fail_insufficient_quota",
+            "jobs::heartbeat",
             "quota::commit",
         ],
     ),
@@ -686,7 +686,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 store::jobs::fail(conn, &permit, job, NOW, Failure { error: "an error", ..Failure::default() }).await?;
             usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }
-        "jobs::fail_over_quota" => {
+        "jobs::fail_insufficient_quota" => {
             let permit = RunJobs::check(who, organization, daemon)?;
             // The rejected commit is that of the job's own daemon, whoever fails the job.
             let worker = Actor::system(System::ProvisionerDaemon);
@@ -698,7 +698,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 CommitOutcome::JobEnded => return Ok(0),
                 accepted @ CommitOutcome::Accepted(_) => panic!("{accepted:?} is beyond the budget"),
             };
-            let outcome = store::jobs::fail_over_quota(conn, &permit, &rejected, NOW).await?;
+            let outcome = store::jobs::fail_insufficient_quota(conn, &permit, &rejected, NOW).await?;
             usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
         }
         "jobs::get" => {
@@ -721,7 +721,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 tags: Tags::default(),
                 trace_metadata: None,
             };
-            let permit = InsertJobs::check(who, organization, JobSubject::DryRun(version))?;
+            let permit = InsertJobs::check(who, organization, JobTarget::DryRun(version))?;
             usize::from(Some(store::jobs::insert(conn, &permit, new).await?.initiator_id) == who.user_id())
         }
         "jobs::ids" => {
@@ -742,9 +742,9 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let stuck = store::jobs::reap_candidates(conn, &ReapJobs::check(who)?, later, 10).await?;
             usize::from(stuck.len() == 3)
         }
-        "jobs::update" => {
+        "jobs::heartbeat" => {
             let permit = RunJobs::check(who, organization, daemon)?;
-            let outcome = store::jobs::update(conn, &permit, job, NOW).await?;
+            let outcome = store::jobs::heartbeat(conn, &permit, job, NOW).await?;
             usize::from(outcome == ByWorker::Done(Heartbeat { cancel_requested: false }))
         }
         "licenses::delete" => {
@@ -766,26 +766,26 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         }
         "organizations::by_name" => {
             let name = format!("organization-{}", at.organization);
-            let found = store::organizations::by_name(conn, &ReadOrganizations::of(who), &name).await?;
+            let found = store::organizations::by_name(conn, &ReadOrganizations::check(who), &name).await?;
             usize::from(found.id == organization)
         }
         "organizations::default" => {
-            let found = store::organizations::default(conn, &ReadOrganizations::of(who)).await?;
+            let found = store::organizations::default(conn, &ReadOrganizations::check(who)).await?;
             usize::from(found.id == organization)
         }
         "organizations::get" => {
-            let found = store::organizations::get(conn, &ReadOrganizations::of(who), organization).await?;
+            let found = store::organizations::get(conn, &ReadOrganizations::check(who), organization).await?;
             usize::from(found.id == organization)
         }
         "organizations::list" => {
-            let all = store::organizations::list(conn, &ReadOrganizations::of(who)).await?;
+            let all = store::organizations::list(conn, &ReadOrganizations::check(who)).await?;
             let key = organization.to_string();
             let found = all.iter().find(|found| found.id == organization);
             found.map(|_| 1).ok_or(Error::NotFound { entity: "organization", key })?
         }
         "organizations::resolve" => {
             let wanted = NameOrId::Id(organization);
-            let found = store::organizations::resolve(conn, &ReadOrganizations::of(who), &wanted).await?;
+            let found = store::organizations::resolve(conn, &ReadOrganizations::check(who), &wanted).await?;
             usize::from(found.id == organization)
         }
         "prebuilds::at_failure_limit" => {
@@ -870,7 +870,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(store::templates::by_name(conn, &permit, &name).await?.id == template)
         }
         "templates::find" => {
-            let found = store::templates::find(conn, &FindTemplates::of(who, TemplateRight::Read), template).await?;
+            let found = store::templates::find(conn, &FindTemplates::check(who, TemplateRight::Read), template).await?;
             usize::from(found.template.organization_id == organization)
         }
         "templates::get" => {
@@ -1086,9 +1086,9 @@ fn nothing_in_authz_makes_a_permit_but_its_check() {
         for way in ["Deserialize", "impl Default", "impl From", "derive(Default", "unsafe", "pub fn new"] {
             assert!(!code.contains(way), "{} has {way:?}", path.display());
         }
-        // The one unscoped way in, for an actor that may always ask.
+        // An actor is no permit.
         let makers = code.matches("-> Self {").count() + code.matches("-> Result<Self, Denied> {").count();
-        let checks = code.matches("pub fn check(").count() + code.matches("pub fn of(").count();
+        let checks = code.matches("pub fn check(").count();
         let file = path.file_name().and_then(|name| name.to_str());
         assert!(makers == checks || file == Some("actor.rs"), "{}: {makers} makers, {checks} checks", path.display());
     }

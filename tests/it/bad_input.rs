@@ -14,7 +14,7 @@ use coderdb::{
     },
     model::{
         AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Exclude, Failure,
-        FileId, GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobSubject, JobTiming, LicenseId, LogLevel,
+        FileId, GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel,
         LogSource, NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
         PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, QuotaCursor, ReapOutcome, Stuck, Tags, TemplateId,
         TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
@@ -99,7 +99,8 @@ jobs::created_after              after                      time
 jobs::fail                       now                        time
 jobs::fail                       failure.error              text  nul=ok
 jobs::fail                       failure.provisioner_state  bytes
-jobs::fail_over_quota            now                        time
+jobs::fail_insufficient_quota    now                        time
+jobs::heartbeat                  now                        time
 jobs::insert                     job.created_at             time
 jobs::insert                     job.options                json
 jobs::insert                     job.tags                   tags
@@ -125,7 +126,6 @@ jobs::list                       page.after                 time  bc=ok
 jobs::reap                       now                        time
 jobs::reap_candidates            now                        time
 jobs::reap_candidates            limit                      u32
-jobs::update                     now                        time
 licenses::delete                 id                         i32
 licenses::get                    id                         i32   min=not_found minus=not_found max=not_found
 licenses::insert                 new.uploaded_at            time
@@ -495,11 +495,11 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let failure = Failure { error: &error, code: None, provisioner_state: bytes.as_deref() };
             store::jobs::fail(conn, &runs, job, time("now"), failure).await.map(drop)
         }
-        "jobs::fail_over_quota" => {
+        "jobs::fail_insufficient_quota" => {
             let CommitOutcome::Rejected(rejected) = store::quota::commit(conn, &runs, job, 1_000).await? else {
                 panic!("there is no budget")
             };
-            store::jobs::fail_over_quota(conn, &runs, &rejected, bad.time()).await.map(drop)
+            store::jobs::fail_insufficient_quota(conn, &runs, &rejected, bad.time()).await.map(drop)
         }
         "jobs::insert" => {
             let new = NewJob {
@@ -509,7 +509,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
                 tags: tags("job.tags"),
                 trace_metadata: is("job.trace_metadata").then(|| bad.json()),
             };
-            let permit = InsertJobs::check(owner, organization, JobSubject::DryRun(version))?;
+            let permit = InsertJobs::check(owner, organization, JobTarget::DryRun(version))?;
             store::jobs::insert(conn, &permit, new).await.map(drop)
         }
         "jobs::count_by_tags" | "jobs::ids" | "jobs::list" => {
@@ -545,7 +545,7 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let limit = if is("limit") { bad.number() } else { 10 };
             store::jobs::reap_candidates(conn, &permit, time("now"), limit).await.map(drop)
         }
-        "jobs::update" => store::jobs::update(conn, &runs, job, bad.time()).await.map(drop),
+        "jobs::heartbeat" => store::jobs::heartbeat(conn, &runs, job, bad.time()).await.map(drop),
         "licenses::delete" => {
             store::licenses::delete(conn, &WriteLicenses::check(owner)?, LicenseId(bad.number())).await.map(drop)
         }
@@ -565,11 +565,11 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             store::licenses::unexpired(conn, &ReadLicenses::check(owner)?, bad.time()).await.map(drop)
         }
         "organizations::by_name" => {
-            store::organizations::by_name(conn, &ReadOrganizations::of(owner), &bad.text()).await.map(drop)
+            store::organizations::by_name(conn, &ReadOrganizations::check(owner), &bad.text()).await.map(drop)
         }
         "organizations::resolve" => {
             let name = NameOrId::Name(bad.text());
-            store::organizations::resolve(conn, &ReadOrganizations::of(owner), &name).await.map(drop)
+            store::organizations::resolve(conn, &ReadOrganizations::check(owner), &name).await.map(drop)
         }
         "prebuilds::at_failure_limit" => {
             let permit = MaintainPrebuilds::check(&operator, organization)?;
@@ -979,7 +979,7 @@ async fn a_clock_that_goes_backwards_reaps_nobody_and_makes_no_time_negative() {
     let acts = ActAsDaemon::check(&actor, daemon, organization).expect("a daemon");
     let outcome = store::daemons::heartbeat(&mut conn, &acts, earlier).await.expect("an answer");
     assert_eq!(outcome, HeartbeatOutcome::Ignored);
-    let _ = store::jobs::update(&mut conn, &runs, job, earlier).await.expect("an answer");
+    let _ = store::jobs::heartbeat(&mut conn, &runs, job, earlier).await.expect("an answer");
     let found = store::jobs::get(&mut conn, &jobs, job).await.expect("the job").job;
     assert_eq!(found.updated_at, NOW, "the sign of life stays");
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use coderdb::{
-    connect::{Error, Options, Pooler, Target},
+    connect::{ConnectOptions, Error, Pooler, Target},
     sqlx::{self, PgConnection, postgres::PgConnectOptions},
 };
 use tokio::net::{TcpListener, UnixListener};
@@ -60,7 +60,7 @@ async fn a_time_out_that_a_pooler_would_not_keep_is_refused() {
     assert!(error.to_string().ends_with("through a transaction pooler: use ALTER ROLE … SET"), "{error}");
 }
 
-fn options_of(database: &Database) -> Options {
+fn options_of(database: &Database) -> ConnectOptions {
     database.url().parse().expect("a URL")
 }
 
@@ -71,7 +71,7 @@ async fn of_several_hosts_the_one_that_takes_writes_is_found_wherever_it_stands_
     let black_hole = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent = black_hole.local_addr().expect("an address");
     let hosts = format!("127.0.0.1:1,{silent},{}", socket());
-    let options: Options = url(&database, &hosts, "target_session_attrs=read-write").parse().expect("a URL");
+    let options: ConnectOptions = url(&database, &hosts, "target_session_attrs=read-write").parse().expect("a URL");
     let mut conn = options.connect().await.expect("the third host");
     assert_eq!(setting(&mut conn, "transaction_read_only").await, "off");
     assert!(format!("{options:?}").contains("last: 2"), "{options:?}");
@@ -91,7 +91,7 @@ async fn while_a_host_is_silent_another_one_may_become_the_right_one() {
     let black_hole = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let hosts = format!("{},{}", socket(), black_hole.local_addr().expect("an address"));
     let more = "target_session_attrs=read-write&connect_timeout=60";
-    let options: Options = url(&database, &hosts, more).parse().expect("a URL");
+    let options: ConnectOptions = url(&database, &hosts, more).parse().expect("a URL");
     let connecting = tokio::spawn(async move { options.connect().await });
     // The first one has said no when the second one is asked.
     let _silent = black_hole.accept().await.expect("somebody asks");
@@ -108,7 +108,8 @@ async fn hosts_that_are_all_silent_are_asked_once_each_and_do_not_take_turns() {
         silent.push(TcpListener::bind("127.0.0.1:0").await.expect("a port"));
     }
     let hosts: Vec<_> = silent.iter().map(|host| host.local_addr().expect("an address").to_string()).collect();
-    let options: Options = format!("postgres://u@{}/db?connect_timeout=1", hosts.join(",")).parse().expect("a URL");
+    let options: ConnectOptions =
+        format!("postgres://u@{}/db?connect_timeout=1", hosts.join(",")).parse().expect("a URL");
     let connecting = tokio::time::timeout(Duration::from_secs(30), options.connect());
     let error = connecting.await.expect("an end").expect_err("nobody answers");
     assert!(matches!(error, Error::NoAnswer { .. }), "{error:?}");
@@ -123,7 +124,7 @@ async fn hosts_that_are_all_silent_are_asked_once_each_and_do_not_take_turns() {
 async fn a_socket_is_not_encrypted_whatever_is_asked_for() {
     let database = support::empty_database().await;
     for mode in ["require", "verify-full"] {
-        let options: Options = url(&database, &socket(), &format!("sslmode={mode}")).parse().expect("a URL");
+        let options: ConnectOptions = url(&database, &socket(), &format!("sslmode={mode}")).parse().expect("a URL");
         options.connect().await.expect(mode);
     }
 }
@@ -149,7 +150,7 @@ async fn a_server_of_the_wrong_kind_is_not_taken() {
         }
     }
     let more = "target_session_attrs=read-write&options=-c%20default_transaction_read_only%3Don";
-    let read_only: Options = url(&database, &socket(), more).parse().expect("a URL");
+    let read_only: ConnectOptions = url(&database, &socket(), more).parse().expect("a URL");
     assert!(matches!(read_only.connect().await, Err(Error::OtherTarget { .. })));
 }
 
@@ -157,7 +158,7 @@ async fn a_server_of_the_wrong_kind_is_not_taken() {
 async fn a_host_that_never_answers_is_given_up_after_the_time_out() {
     let directory = tempfile::tempdir().expect("a directory");
     let _silent = UnixListener::bind(directory.path().join(".s.PGSQL.5432")).expect("a socket");
-    let options = Options::from(PgConnectOptions::new().socket(directory.path()).database("db"));
+    let options = ConnectOptions::from(PgConnectOptions::new().socket(directory.path()).database("db"));
     let began = Instant::now();
     let error = options.connect_timeout(Duration::from_millis(300)).connect().await.expect_err("nobody answers");
     assert!(matches!(error, Error::NoAnswer { .. }) && error.is_passing(), "{error:?}");
@@ -185,7 +186,7 @@ fn what_a_url_means_is_what_libpq_reads_out_of_it() {
         ("postgres:///db?host=h&user=u&password=p%2Bp", "database \"db\" at h:5432"),
         ("postgres://u@h/db?hostaddr=10.0.0.1", "database \"db\" at 10.0.0.1:5432"),
     ] {
-        assert_eq!(url.parse::<Options>().expect(url).to_string(), places, "{url}");
+        assert_eq!(url.parse::<ConnectOptions>().expect(url).to_string(), places, "{url}");
     }
 }
 
@@ -220,7 +221,7 @@ fn what_a_url_cannot_mean_is_said_without_what_may_be_a_secret() {
         ("postgres://u@a,b,c/db?port=1,2", "not one port or 3"),
         ("postgres://u@a,b/db?hostaddr=10.0.0.1", "not a list of 2 addresses"),
     ] {
-        let error = url.parse::<Options>().expect_err(url);
+        let error = url.parse::<ConnectOptions>().expect_err(url);
         let shown = format!("{error} {error:?}");
         assert!(matches!(error, Error::Invalid { .. }) && !error.is_passing(), "{url}: {error:?}");
         assert!(error.to_string().starts_with("the URL ") && error.to_string().contains(problem), "{url}: {error}");
@@ -252,7 +253,7 @@ fn a_parameter_that_asks_for_nothing_more_is_accepted_wherever_it_stands() {
         "connect_timeout=-1",
     ] {
         let url = format!("postgres://u@h/db?{harmless}&port=7");
-        assert_eq!(url.parse::<Options>().expect(harmless).to_string(), "database \"db\" at h:7");
+        assert_eq!(url.parse::<ConnectOptions>().expect(harmless).to_string(), "database \"db\" at h:7");
         let (mut coderdb, _directory) =
             with_service(&format!("[production]\n{harmless}\nhost=127.0.0.1\nport=1\nuser=u\n"));
         fails(&mut coderdb, 4, &["127.0.0.1:1"]);
@@ -267,7 +268,7 @@ async fn without_a_user_it_is_that_of_the_operating_system_and_empty_variables_a
     let role = format!("DO $$ BEGIN CREATE ROLE {user:?} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
     sqlx::raw_sql(sqlx::AssertSqlSafe(role)).execute(&mut database.connect().await).await.expect("a role");
     let url = format!("postgres:///{}?host={}", database.name(), socket());
-    let mut conn = url.parse::<Options>().expect("a URL").connect().await.expect("a connection");
+    let mut conn = url.parse::<ConnectOptions>().expect("a URL").connect().await.expect("a connection");
     let found: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(&mut conn).await.expect("a name");
     assert_eq!(found, user);
     let mut coderdb = support::coderdb();
@@ -312,7 +313,7 @@ async fn without_a_user_it_is_that_of_the_operating_system_and_empty_variables_a
 
 #[test]
 fn options_show_no_password() {
-    let options: Options = "postgres://u:s3cret@a,b/db".parse().expect("a URL");
+    let options: ConnectOptions = "postgres://u:s3cret@a,b/db".parse().expect("a URL");
     let shown = format!("{options:?} {options:#?} {options}");
     assert!(shown.contains("database \\\"db\\\" at a:5432") && !shown.contains("s3cret"), "{shown}");
 }

@@ -15,7 +15,7 @@ use coderdb::{
         ProvisionerStates, ReapJobs, RunJobs, System, UseChats,
     },
     model::{
-        AgentLogLine, BuildReason, Capabilities, ChatBinding, ChatId, DaemonId, Failure, GroupId, JobId, JobSubject,
+        AgentLogLine, BuildReason, Capabilities, ChatBinding, ChatId, DaemonId, Failure, GroupId, JobId, JobTarget,
         JobTiming, LogLevel, LogSource, NewBuild, NewDaemon, NewJob, NewJobLog, OrganizationId, PrebuildStatus,
         PresetId, ProvisionerKeyId, ProvisionerType, Tags, TemplateVersionId, TimingStage, Transition,
         WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
@@ -239,7 +239,7 @@ async fn step(conn: &mut PgConnection, owner: &Actor, rng: &mut fastrand::Rng, s
         }
         20 => {
             let job = any_job(conn, running).await;
-            seen.note("update", store::jobs::update(conn, &runs, job, at).await);
+            seen.note("heartbeat", store::jobs::heartbeat(conn, &runs, job, at).await);
             let timing = JobTiming {
                 started_at: at,
                 ended_at: at,
@@ -253,8 +253,8 @@ async fn step(conn: &mut PgConnection, owner: &Actor, rng: &mut fastrand::Rng, s
         _ => {
             let status = if rng.bool() { PrebuildStatus::Healthy } else { PrebuildStatus::HardLimited };
             seen.note("set status", store::prebuilds::set_status(conn, &maintains, PresetId(u(1)), status).await);
-            let subject = JobSubject::DryRun(TemplateVersionId(u(1)));
-            let permit = InsertJobs::check(owner, ORGANIZATION, subject).unwrap();
+            let target = JobTarget::DryRun(TemplateVersionId(u(1)));
+            let permit = InsertJobs::check(owner, ORGANIZATION, target).unwrap();
             let job = NewJob {
                 id: JobId(Uuid::from_u128(rng.u128(..))),
                 created_at: at,

@@ -52,12 +52,12 @@ jobs::cancel                     : nothing left to do
 jobs::cancel_batch               : nothing left to do
 jobs::complete                   : nothing left to do
 jobs::fail                       : nothing left to do
-jobs::fail_over_quota            : nothing left to do
+jobs::fail_insufficient_quota    : nothing left to do
 jobs::get_for_update_skip_locked : the same answer
 jobs::get_with_lock              : the same answer
+jobs::heartbeat                  : the same answer
 jobs::insert                     : conflict
 jobs::reap                       : nothing left to do
-jobs::update                     : the same answer
 licenses::delete                 : nothing left to do
 licenses::insert                 : conflict
 prebuilds::cancel_stale_pending  : conflict

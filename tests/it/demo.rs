@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coderdb::{
     authz::ReadQueue,
-    demo::{self, Error, Options, Outcome, Progress, Regime, Scale, Step},
+    demo::{self, DemoOptions, Error, Outcome, Progress, Regime, Scale, Step},
     model::{JobDetails, JobErrorCode, JobFilter, JobStatus, JobType, OrganizationId, PageRequest, UserId},
     sqlx::{self, AssertSqlSafe, PgConnection},
     store,
@@ -29,12 +29,12 @@ fn user(number: u128) -> UserId {
     UserId(id(2, number))
 }
 
-async fn load(conn: &mut PgConnection, options: Options) -> Result<Outcome, Error> {
+async fn load(conn: &mut PgConnection, options: DemoOptions) -> Result<Outcome, Error> {
     demo::load(conn, &options, |_| ()).await
 }
 
 async fn loaded(conn: &mut PgConnection, scale: Option<Scale>) {
-    let outcome = load(conn, Options { scale, ..Options::default() }).await.unwrap();
+    let outcome = load(conn, DemoOptions { scale, ..DemoOptions::default() }).await.unwrap();
     assert!(matches!(outcome, Outcome::Loaded { .. }), "the database was empty, and the demo says {outcome:?}");
 }
 
@@ -134,7 +134,7 @@ async fn a_second_load_changes_nothing() {
     execute(&mut conn, "DELETE FROM chats; UPDATE users SET username = 'alicia' WHERE username = 'alice'").await;
     let (rows, places) = (tables(&mut conn).await, sequences(&mut conn).await);
     for asked in [None, scale] {
-        let outcome = load(&mut conn, Options { scale: asked, ..Options::default() }).await.unwrap();
+        let outcome = load(&mut conn, DemoOptions { scale: asked, ..DemoOptions::default() }).await.unwrap();
         assert_eq!(outcome, Outcome::AlreadyLoaded { scale });
         assert_eq!(tables(&mut conn).await, rows, "a demo that was loaded once is left as it is");
         assert_eq!(sequences(&mut conn).await, places);
@@ -148,14 +148,14 @@ async fn the_large_organization_can_follow_the_small_one_but_not_another_large_o
     loaded(&mut conn, None).await;
     let before = schema(&mut conn).await;
     let calm = Scale { jobs: 1_000, regime: Regime::Calm };
-    let outcome = load(&mut conn, Options { scale: Some(calm), ..Options::default() }).await.unwrap();
+    let outcome = load(&mut conn, DemoOptions { scale: Some(calm), ..DemoOptions::default() }).await.unwrap();
     assert!(matches!(outcome, Outcome::Loaded { jobs: 1_000, .. }), "{outcome:?}");
     assert_eq!(schema(&mut conn).await, before);
     assert_eq!(count(&mut conn, "SELECT count(*) FROM provisioner_jobs").await, 1_042);
 
     let rows = tables(&mut conn).await;
     let storm = Scale { jobs: 1_000, regime: Regime::Storm };
-    let error = load(&mut conn, Options { scale: Some(storm), ..Options::default() }).await.unwrap_err();
+    let error = load(&mut conn, DemoOptions { scale: Some(storm), ..DemoOptions::default() }).await.unwrap_err();
     assert!(matches!(error, Error::OtherScale { loaded, asked } if loaded == calm && asked == storm), "{error}");
     assert_eq!(
         error.to_string(),
@@ -180,14 +180,14 @@ async fn a_database_with_rows_of_others_is_refused_and_can_be_overridden() {
     )
     .await;
     let rows = tables(&mut conn).await;
-    let error = load(&mut conn, Options::default()).await.unwrap_err();
+    let error = load(&mut conn, DemoOptions::default()).await.unwrap_err();
     assert!(matches!(error, Error::InUse { organizations: 1, users: 1, jobs: 3 }), "{error}");
     assert_eq!(error.code(), "demo_in_use");
     assert_eq!(tables(&mut conn).await, rows, "a refusal must not write");
 
     let before = schema(&mut conn).await;
     let scale = Some(Scale { jobs: 1_000, regime: Regime::Storm });
-    let _ = load(&mut conn, Options { allow_existing: true, scale }).await.unwrap();
+    let _ = load(&mut conn, DemoOptions { allow_existing: true, scale }).await.unwrap();
     assert_eq!(schema(&mut conn).await, before);
     assert_eq!(broken_references(&mut conn).await, Vec::<String>::new());
     let default = store::organizations::default(&mut conn, &support::read_organizations()).await.unwrap();
@@ -206,7 +206,7 @@ async fn a_taken_name_is_named_and_nothing_is_written() {
     )
     .await;
     let rows = tables(&mut conn).await;
-    let error = load(&mut conn, Options { allow_existing: true, scale: None }).await.unwrap_err();
+    let error = load(&mut conn, DemoOptions { allow_existing: true, scale: None }).await.unwrap_err();
     assert_eq!(error.to_string(), "the demo needs names that are taken: username Alice");
     assert_eq!(tables(&mut conn).await, rows);
 }
@@ -218,7 +218,7 @@ async fn a_demo_whose_note_is_gone_is_not_touched() {
     loaded(&mut conn, None).await;
     execute(&mut conn, "DELETE FROM site_configs WHERE key = 'coderdb_demo'").await;
     let rows = tables(&mut conn).await;
-    let error = load(&mut conn, Options { allow_existing: true, scale: None }).await.unwrap_err();
+    let error = load(&mut conn, DemoOptions { allow_existing: true, scale: None }).await.unwrap_err();
     assert!(matches!(error, Error::Unknown), "{error}");
     assert_eq!(tables(&mut conn).await, rows);
 }
@@ -228,7 +228,7 @@ async fn a_scale_that_cannot_keep_its_proportions_is_refused() {
     let database = support::database().await;
     let mut conn = database.connect().await;
     let scale = Some(Scale { jobs: 999, regime: Regime::Calm });
-    let error = load(&mut conn, Options { scale, ..Options::default() }).await.unwrap_err();
+    let error = load(&mut conn, DemoOptions { scale, ..DemoOptions::default() }).await.unwrap_err();
     assert_eq!(error.to_string(), "a demo of 999 jobs cannot be made: between 1000 and 20000000, please");
 }
 
@@ -313,9 +313,9 @@ async fn daemons_are_online_at_the_moment_that_the_demo_calls_now() {
     )
     .await
     .unwrap();
-    let place = |n: usize| (jobs[n].queue_position, jobs[n].queue_size);
-    assert_eq!(place(0), (0, 0), "nobody has the tags of aws-linux");
-    assert_eq!(place(1), (1, 13), "people come before prebuilds");
+    let position = |n: usize| (jobs[n].queue_position, jobs[n].queue_size);
+    assert_eq!(position(0), (0, 0), "nobody has the tags of aws-linux");
+    assert_eq!(position(1), (1, 13), "people come before prebuilds");
 }
 
 #[tokio::test]
@@ -474,7 +474,7 @@ async fn a_scale_has_the_proportions_that_it_promises() {
         let before = schema(&mut conn).await;
         let mut last = None;
         let mut rebuilt = false;
-        let options = Options { scale: Some(scale), ..Options::default() };
+        let options = DemoOptions { scale: Some(scale), ..DemoOptions::default() };
         let outcome = demo::load(&mut conn, &options, |progress: Progress| {
             assert!(progress.done <= progress.total, "{progress:?}");
             if progress.step == Step::Jobs {
@@ -545,7 +545,7 @@ async fn a_load_that_is_cancelled_leaves_nothing() {
     let mut conn = database.connect().await;
     let (rows, objects) = (tables(&mut conn).await, schema(&mut conn).await);
     let midway = Notify::new();
-    let options = Options { scale: Some(Scale { jobs: 100_000, regime: Regime::Calm }), ..Options::default() };
+    let options = DemoOptions { scale: Some(Scale { jobs: 100_000, regime: Regime::Calm }), ..DemoOptions::default() };
     tokio::select! {
         biased;
         outcome = demo::load(&mut conn, &options, |progress| {
@@ -564,7 +564,7 @@ async fn a_load_that_is_cancelled_leaves_nothing() {
 async fn of_two_loads_at_once_one_finds_the_others() {
     let database = support::database().await;
     let (mut one, mut other) = (database.connect().await, database.connect().await);
-    let (one, other) = tokio::join!(load(&mut one, Options::default()), load(&mut other, Options::default()));
+    let (one, other) = tokio::join!(load(&mut one, DemoOptions::default()), load(&mut other, DemoOptions::default()));
     let loads = [one.unwrap(), other.unwrap()];
     assert_eq!(loads.iter().filter(|load| matches!(load, Outcome::Loaded { .. })).count(), 1, "{loads:?}");
     assert!(loads.contains(&Outcome::AlreadyLoaded { scale: None }), "{loads:?}");

@@ -44,10 +44,10 @@ const INDEXES: &str = "
 async fn later_versions_add_nothing_but_indexes_and_constraints() {
     let database = support::empty_database().await.directly();
     let mut conn = database.connect().await;
-    let base = migrate::Options { target: Some(1), ..migrate::Options::default() };
+    let base = migrate::MigrateOptions { target: Some(1), ..migrate::MigrateOptions::default() };
     migrate::up(&mut conn, &base, |_| {}).await.expect("the base");
     let (objects, indexes) = (lines(&mut conn, OBJECTS).await, lines(&mut conn, INDEXES).await);
-    migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the other versions");
+    migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the other versions");
     assert_eq!(lines(&mut conn, OBJECTS).await, objects);
     let ours: Vec<String> =
         lines(&mut conn, INDEXES).await.into_iter().filter(|index| !indexes.contains(index)).collect();

@@ -215,3 +215,43 @@ fn references_to_the_domain_name_a_heading_of_its_document() {
         }
     }
 }
+
+#[test]
+fn names_are_the_words_of_the_field() {
+    const WORDS: &[(&str, &str)] = &[
+        ("fold", "compaction"),
+        ("marks", "dirty rows"),
+        ("cut", "watermark, or truncation"),
+        ("lane", "partition"),
+        ("subject", "target; a subject is who acts"),
+        ("place", "position, or the name of what is there"),
+        ("patience", "lock retry budget, or timeout"),
+        ("second", "observer"),
+        ("may_lag", "replica-safe"),
+        ("fail_over_quota", "fail_insufficient_quota"),
+        ("Cut", "Truncation"),
+        ("JobSubject", "JobTarget"),
+        ("Lead", "AccessPath"),
+        ("MayLag", "ReplicaSafe"),
+        ("Options", "ConnectOptions, MigrateOptions, DemoOptions"),
+        ("Place", "QueuePosition, or DataDirectory"),
+    ];
+    const BEFORE_A_NAME: &[&str] =
+        &["fn ", "let ", "mut ", "const ", "static ", "struct ", "enum ", "trait ", "type ", "mod ", "macro_rules! "];
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    for (file, text) in
+        files("src").into_iter().filter(|(file, _)| Path::new(file).extension().is_some_and(|it| it == "rs"))
+    {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for (word, instead) in WORDS {
+                let names = line.match_indices(word).any(|(at, _)| {
+                    let (before, after) = (&line[..at], &line[at + word.len()..]);
+                    let is_whole = !before.ends_with(is_part) && !after.starts_with(is_part);
+                    let is_field = after.starts_with(": ") && !before.contains('"');
+                    is_whole && (is_field || BEFORE_A_NAME.iter().any(|keyword| before.ends_with(keyword)))
+                });
+                assert!(!names, "src/{file}: {word} is a name of our own for {instead}: {line}");
+            }
+        }
+    }
+}

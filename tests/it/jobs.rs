@@ -9,8 +9,8 @@ use coderdb::{
     authz::{Actor, CancelJobs, InsertJobs, LoadActors, LockJobs, ReapJobs, RunJobs, System},
     model::{
         BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, EndedBuild, ExpectedStatus, Failure,
-        FailureCode, FailureNotice, FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobSubject, JobType,
-        NewJob, OrganizationId, ProvisionerType, ReapOutcome, Stuck, Tags, TemplateVersionId, Transition, UserId,
+        FailureCode, FailureNotice, FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobTarget, JobType, NewJob,
+        OrganizationId, ProvisionerType, ReapOutcome, Stuck, Tags, TemplateVersionId, Transition, UserId,
         WorkspaceBuildId, WorkspaceId,
     },
     store::{self, Error},
@@ -123,12 +123,12 @@ fn new_job(n: u128) -> NewJob {
 
 // Insert ---------------------------------------------------------------------------------------------------------------
 
-const IMPORT: JobSubject = import(1);
-const DRY_RUN: JobSubject = JobSubject::DryRun(TemplateVersionId(Uuid::from_u128(1)));
+const IMPORT: JobTarget = import(1);
+const DRY_RUN: JobTarget = JobTarget::DryRun(TemplateVersionId(Uuid::from_u128(1)));
 
 /// An import of the version from the source with the id 9, which user 2 has uploaded.
-const fn import(version: u128) -> JobSubject {
-    JobSubject::Import {
+const fn import(version: u128) -> JobTarget {
+    JobTarget::Import {
         version: TemplateVersionId(Uuid::from_u128(version)),
         file: FileId(Uuid::from_u128(9)),
         provisioner: ProvisionerType::Echo,
@@ -147,12 +147,12 @@ async fn insert_names_the_column_that_it_cannot_write_and_writes_nothing() {
     let before = rows.one("SELECT count(*) FROM provisioner_jobs").await;
     for (upgrade, column) in [
         (
-            "ALTER TABLE provisioner_jobs ADD COLUMN lane text; UPDATE provisioner_jobs SET lane = '';
-             ALTER TABLE provisioner_jobs ALTER lane SET NOT NULL",
-            "\"lane\"",
+            "ALTER TABLE provisioner_jobs ADD COLUMN zone text; UPDATE provisioner_jobs SET zone = '';
+             ALTER TABLE provisioner_jobs ALTER zone SET NOT NULL",
+            "\"zone\"",
         ),
         (
-            "ALTER TABLE provisioner_jobs DROP COLUMN lane; ALTER TABLE provisioner_jobs RENAME tags TO labels",
+            "ALTER TABLE provisioner_jobs DROP COLUMN zone; ALTER TABLE provisioner_jobs RENAME tags TO labels",
             "\"tags\"",
         ),
     ] {
@@ -194,11 +194,11 @@ async fn a_new_job_waits_in_the_permits_organization_for_the_permits_initiator()
     let admin = rows.user(2, "{}", "{organization-template-admin}").await;
     rows.run(UPLOAD).await;
     for (n, version) in [(3, 1), (4, 404)] {
-        let subject = import(version);
-        let permit = InsertJobs::check(&admin, OrganizationId(id(1)), subject).expect("a template admin");
+        let target = import(version);
+        let permit = InsertJobs::check(&admin, OrganizationId(id(1)), target).expect("a template admin");
         let job = store::jobs::insert(&mut rows.conn, &permit, new_job(n)).await.expect("the job");
         assert_eq!((job.job_type, job.initiator_id), (JobType::TemplateVersionImport.into(), UserId(id(2))));
-        assert_eq!(job.input.template_version_id, Some(subject.template_version_id()));
+        assert_eq!(job.input.template_version_id, Some(target.template_version_id()));
         assert_eq!((job.file_id, job.provisioner), (FileId(id(9)), ProvisionerType::Echo.into()));
     }
     // Not from a source of somebody else.
@@ -254,21 +254,21 @@ async fn a_job_is_about_a_version_of_its_own_organization() {
     let version = |n| TemplateVersionId(id(n));
     let nowhere = [
         (1, import(2)),
-        (1, JobSubject::DryRun(version(2))),
-        (1, JobSubject::DryRun(version(404))),
-        (2, JobSubject::DryRun(version(1))),
+        (1, JobTarget::DryRun(version(2))),
+        (1, JobTarget::DryRun(version(404))),
+        (2, JobTarget::DryRun(version(1))),
         (2, import(1)),
         (3, import(404)),
         (404, import(404)),
     ];
-    for (organization, subject) in nowhere {
-        let permit = InsertJobs::check(&owner, OrganizationId(id(organization)), subject).expect("an owner");
+    for (organization, target) in nowhere {
+        let permit = InsertJobs::check(&owner, OrganizationId(id(organization)), target).expect("an owner");
         let error = store::jobs::insert(&mut rows.conn, &permit, new_job(5)).await.expect_err("not there");
-        let missing = format!("template version or its source not found: {}", subject.template_version_id());
+        let missing = format!("template version or its source not found: {}", target.template_version_id());
         assert_eq!(error.to_string(), missing);
     }
     assert_eq!(rows.everything().await, before);
-    let permit = InsertJobs::check(&owner, OrganizationId(id(2)), JobSubject::DryRun(version(2))).expect("an owner");
+    let permit = InsertJobs::check(&owner, OrganizationId(id(2)), JobTarget::DryRun(version(2))).expect("an owner");
     store::jobs::insert(&mut rows.conn, &permit, new_job(5)).await.expect("the job");
 }
 
@@ -480,7 +480,8 @@ async fn a_heartbeat_reaches_only_the_daemons_own_job_and_says_whether_to_stop()
     let later = NOW + Duration::minutes(1);
     for (n, state) in State::all() {
         let before = row(&mut rows, n).await;
-        let outcome = store::jobs::update(&mut rows.conn, &daemon(1, OWN), JobId(id(n)), later).await.expect("a job");
+        let outcome =
+            store::jobs::heartbeat(&mut rows.conn, &daemon(1, OWN), JobId(id(n)), later).await.expect("a job");
         let expected = match state.worker {
             None => ByWorker::NotRunningYet,
             Some(OWN) if state.completed => ByWorker::Ended,
@@ -495,7 +496,7 @@ async fn a_heartbeat_reaches_only_the_daemons_own_job_and_says_whether_to_stop()
     }
     // A clock that was set back does not take the sign of life back.
     let before = row(&mut rows, 116).await;
-    let outcome = store::jobs::update(&mut rows.conn, &daemon(1, OWN), JobId(id(116)), NOW).await.expect("a job");
+    let outcome = store::jobs::heartbeat(&mut rows.conn, &daemon(1, OWN), JobId(id(116)), NOW).await.expect("a job");
     assert_eq!(outcome, ByWorker::Done(Heartbeat { cancel_requested: false }));
     assert_eq!(row(&mut rows, 116).await, before);
 }
@@ -682,7 +683,7 @@ async fn a_job_of_another_organization_looks_like_none_and_stays_as_it_is() {
         let organization = if missing { 1 } else { 2 };
         let permit = daemon(organization, OWN);
         let errors = [
-            store::jobs::update(conn, &permit, job, later).await.map(|_| ()),
+            store::jobs::heartbeat(conn, &permit, job, later).await.map(|_| ()),
             store::jobs::complete(conn, &permit, job, later, None).await.map(|_| ()),
             store::jobs::fail(conn, &permit, job, later, Failure::default()).await.map(|_| ()),
             store::jobs::cancel(conn, &cancels_all(organization), job, None, later).await.map(|_| ()),
@@ -1166,7 +1167,7 @@ async fn a_job_that_somebody_holds_or_that_is_gone_or_that_reports_again_is_left
     let job = JobId(id(1));
     let before = rows.everything().await;
     let mut transaction = other.begin().await.expect("a transaction");
-    let beat = store::jobs::update(&mut transaction, &daemon(1, OWN), job, later).await.expect("the job");
+    let beat = store::jobs::heartbeat(&mut transaction, &daemon(1, OWN), job, later).await.expect("the job");
     assert_eq!(beat, ByWorker::Done(Heartbeat { cancel_requested: false }));
     let reap = store::jobs::reap(&mut rows.conn, &reaper(), job, later).await.expect("an answer");
     assert_eq!(reap, ReapOutcome::Unavailable);

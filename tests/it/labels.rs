@@ -434,7 +434,9 @@ fn a_label_is_its_plain_text_in_json_and_parses_only_when_it_is_known() {
 async fn world_of_bytes(before: &str) -> support::Database {
     let database = support::empty_database_in("SQL_ASCII").await.with_sessions();
     let mut conn = database.connect().await;
-    coderdb::migrate::up(&mut conn, &coderdb::migrate::Options::default(), |_| {}).await.expect("the migrations");
+    coderdb::migrate::up(&mut conn, &coderdb::migrate::MigrateOptions::default(), |_| {})
+        .await
+        .expect("the migrations");
     execute(&mut conn, &operations::what_is_there_after(before)).await;
     database
 }

@@ -665,8 +665,8 @@ async fn jobs_of_one_moment_queue_by_id_and_list_by_id_from_the_last() {
         world.job(id, json!({})).await;
     }
     let rows = world.list(&JobFilter::default()).await;
-    let places: Vec<_> = rows.iter().map(|row| (row.job.id.0.as_u128(), row.queue_position)).collect();
-    assert_eq!(places, [(3, 3), (2, 2), (1, 1)]);
+    let positions: Vec<_> = rows.iter().map(|row| (row.job.id.0.as_u128(), row.queue_position)).collect();
+    assert_eq!(positions, [(3, 3), (2, 2), (1, 1)]);
     assert_eq!(world.queued(&[3, 2, 1]).await, [(1, 1, 3), (2, 2, 3), (3, 3, 3)]);
 }
 

@@ -269,7 +269,7 @@ async fn what_is_wrong_with_a_call_is_a_result_and_what_is_wrong_with_a_request_
 }
 
 #[tokio::test]
-async fn who_waits_is_told_of_the_place_in_the_queue_and_of_the_last_line_of_the_log() {
+async fn who_waits_is_told_of_the_position_in_the_queue_and_of_the_last_line_of_the_log() {
     let mut world = World::after("SELECT has(5, 'stop', 'succeeded')").await;
     let mut daemon = world.rows.database.connect().await;
     let mut client = Client::new(&world).await;
@@ -283,10 +283,10 @@ async fn who_waits_is_told_of_the_place_in_the_queue_and_of_the_last_line_of_the
     };
     told("start build pending: the organization has no daemons").await;
     world.rows.run(&format!("SELECT add_job(60); {ONLINE}")).await;
-    told("start build pending: place 2 of 2 in the queue").await;
+    told("start build pending: position 2 of 2 in the queue").await;
     let before = take(&mut daemon).await;
     assert_eq!(before.id, id(60).into());
-    told("start build pending: the only matching daemon is busy: place 1 of 1").await;
+    told("start build pending: the only matching daemon is busy: position 1 of 1").await;
 
     let job = take(&mut daemon).await;
     let change = Change { job: job.id, organization: job.organization_id };

@@ -18,7 +18,7 @@ fn newest() -> i64 {
 async fn migrated_to(version: i64) -> (Database, PgConnection) {
     let database = support::empty_database().await.directly();
     let mut conn = database.connect().await;
-    let options = migrate::Options { target: Some(version), ..migrate::Options::default() };
+    let options = migrate::MigrateOptions { target: Some(version), ..migrate::MigrateOptions::default() };
     migrate::up(&mut conn, &options, |_| {}).await.expect("the migrations");
     (database, conn)
 }
@@ -202,7 +202,7 @@ async fn a_check_waits_until_somebody_else_has_migrated() {
     let stderr = waiting.stderr.as_mut().expect("a pipe");
     tokio::io::AsyncReadExt::read_exact(stderr, &mut said).await.expect("a note");
     assert_eq!(&said, b"waiting");
-    migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the rest");
+    migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the rest");
     let output = waiting.wait_with_output().await.expect("an end");
     let expected = format!("fits: the schema is at version {}\n", newest());
     assert_eq!((output.status.code(), &*output.stdout), (Some(0), expected.as_bytes()));

@@ -426,7 +426,7 @@ async fn nothing_is_compared_while_migrations_are_pending() {
     let outcome = support::run(database.coderdb().args(["migrate", "verify"]));
     assert_eq!((outcome.code, outcome.stdout.as_str()), (3, ""));
     let mut conn = database.connect().await;
-    let options = migrate::Options { target: Some(migrate::newest() - 1), ..migrate::Options::default() };
+    let options = migrate::MigrateOptions { target: Some(migrate::newest() - 1), ..migrate::MigrateOptions::default() };
     migrate::up(&mut conn, &options, |_| {}).await.unwrap();
     run(&mut conn, "DROP TABLE user_links").await;
     let outcome = support::run(database.coderdb().args(["migrate", "verify"]));
@@ -464,7 +464,7 @@ async fn a_role_that_may_read_nothing_but_what_everybody_may_can_verify() {
 async fn a_standby_can_be_verified() {
     let mut streaming = Streaming::start(1, "SELECT").await;
     let mut primary = streaming.primary.connect().await;
-    migrate::up(&mut primary, &migrate::Options::default(), |_| {}).await.unwrap();
+    migrate::up(&mut primary, &migrate::MigrateOptions::default(), |_| {}).await.unwrap();
     run(&mut primary, "ALTER TABLE user_links ADD mine text").await;
     let written: String =
         sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(&mut primary).await.unwrap();

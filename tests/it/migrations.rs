@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coderdb::{
-    migrate::{self, Error, Event, Options, State},
+    migrate::{self, Error, Event, MigrateOptions, State},
     sqlx::{self, Connection, PgConnection},
 };
 
@@ -13,7 +13,7 @@ use crate::support::{self, Database};
 const RUNNER_LOCK: &str = "SELECT pg_advisory_lock(x'636f6465726462'::bigint)";
 
 async fn up_to(conn: &mut PgConnection, target: i64) -> Result<Vec<i64>, Error> {
-    let options = Options { target: Some(target), ..Options::default() };
+    let options = MigrateOptions { target: Some(target), ..MigrateOptions::default() };
     Ok(migrate::up(conn, &options, |_| {}).await?.iter().map(|applied| applied.version).collect())
 }
 
@@ -109,7 +109,7 @@ async fn a_waiting_runner_says_whom_it_waits_for_and_gives_up_in_time() {
     let mut holder = database.connect().await;
     run(&mut holder, "SET application_name = 'a slow deploy'").await;
     run(&mut holder, RUNNER_LOCK).await;
-    let options = Options { runner_lock_timeout: Duration::from_millis(50), ..Options::default() };
+    let options = MigrateOptions { runner_lock_timeout: Duration::from_millis(50), ..MigrateOptions::default() };
     match migrate::up(&mut conn, &options, |_| {}).await.unwrap_err() {
         Error::LockBusy { holders, .. } => {
             assert_eq!((holders[0].application_name.as_str(), holders[0].address.as_str()), ("a slow deploy", "local"));
@@ -138,7 +138,7 @@ async fn a_waiting_runner_takes_over_when_the_holder_is_gone() {
     let mut holder = database.connect().await;
     run(&mut holder, RUNNER_LOCK).await;
     let mut holder = Some(holder);
-    let applied = migrate::up(&mut conn, &Options::default(), |event| {
+    let applied = migrate::up(&mut conn, &MigrateOptions::default(), |event| {
         if matches!(event, Event::Waiting { .. }) {
             drop(holder.take());
         }
@@ -251,7 +251,7 @@ async fn a_table_lock_that_is_not_to_be_had_is_tried_again() {
     up_to(&mut conn, 1).await.unwrap();
     let mut reader = database.connect().await;
     run(&mut reader, "BEGIN; LOCK TABLE provisioner_jobs IN ACCESS SHARE MODE").await;
-    let options = Options { lock_timeout: Duration::from_millis(20), ..Options::default() };
+    let options = MigrateOptions { lock_timeout: Duration::from_millis(20), ..MigrateOptions::default() };
     let mut reader = Some(reader);
     let mut retried = false;
     migrate::up(&mut conn, &options, |event| {

@@ -185,7 +185,7 @@ branches! {
     EmptyError = "a pending job had an empty error",
     FailedNotCompleted = "a failed job was not completed",
     CancelingNeverStarted = "a job that never started was canceling",
-    Ranked = "a job had a place in the queue of the listing",
+    Ranked = "a job had a position in the queue of the listing",
     RankedBehindPerson = "an older prebuilds job ranked behind a person's",
     RankedTie = "two queued jobs shared a creation time",
     QueueSizeOfUnqueued = "a job that does not wait showed the queue size",
@@ -507,29 +507,29 @@ impl Model {
         requested
             .into_iter()
             .map(|job| {
-                let places: Vec<(i64, i64)> = queues
+                let positions: Vec<(i64, i64)> = queues
                     .iter()
                     .filter_map(|(_, queue)| {
                         let index = queue.iter().position(|queued| queued.id == job.id)?;
                         Some((number(index) + 1, number(queue.len())))
                     })
                     .collect();
-                let queue_position = places.iter().map(|place| place.0).min().unwrap_or(0);
-                let queue_size = places.iter().map(|place| place.1).max().unwrap_or(0);
-                self.note_places(job, &online, &places);
+                let queue_position = positions.iter().map(|position| position.0).min().unwrap_or(0);
+                let queue_size = positions.iter().map(|position| position.1).max().unwrap_or(0);
+                self.note_positions(job, &online, &positions);
                 QueuedJob { job, queue_position, queue_size }
             })
             .collect()
     }
 
-    fn note_places(&self, job: &JobRow, online: &[&DaemonRow], places: &[(i64, i64)]) {
-        let best = places.iter().map(|place| place.0).min().unwrap_or(0);
-        let largest = places.iter().map(|place| place.1).max().unwrap_or(0);
+    fn note_positions(&self, job: &JobRow, online: &[&DaemonRow], positions: &[(i64, i64)]) {
+        let best = positions.iter().map(|position| position.0).min().unwrap_or(0);
+        let largest = positions.iter().map(|position| position.1).max().unwrap_or(0);
         let serving: Vec<_> = online.iter().filter(|daemon| tagset_contains(&daemon.tags, &job.tags)).collect();
-        let ranked = !places.is_empty();
+        let ranked = !positions.is_empty();
         self.reached.note(Branch::NoTagSet, !ranked && job.status() == "pending");
-        self.reached.note(Branch::SeveralTagSets, places.len() > 1);
-        self.reached.note(Branch::PositionAndSizeDiffer, ranked && !places.contains(&(best, largest)));
+        self.reached.note(Branch::SeveralTagSets, positions.len() > 1);
+        self.reached.note(Branch::PositionAndSizeDiffer, ranked && !positions.contains(&(best, largest)));
         self.reached.note(
             Branch::RankedForeign,
             ranked && serving.iter().all(|daemon| daemon.organization_id != job.organization_id),

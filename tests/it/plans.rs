@@ -219,7 +219,7 @@ async fn list_finds_its_jobs_in_the_index_of_its_access_path() {
     let tags = || Some([("scope", "organization")].into_iter().collect());
     let status = || vec![JobStatus::Failed, JobStatus::Canceled];
     let initiator = || Some(UserId(id));
-    let subject = || JobFilter { template: Some(TemplateId(id)), transition: Some(Transition::Start), ..none() };
+    let of_template = || JobFilter { template: Some(TemplateId(id)), transition: Some(Transition::Start), ..none() };
     let by_id = ["provisioner_jobs_pkey"].as_slice();
     let by_initiator = &["provisioner_jobs_organization_id_initiator_id_idx"];
     let by_status = &["idx_provisioner_jobs_status"];
@@ -228,18 +228,21 @@ async fn list_finds_its_jobs_in_the_index_of_its_access_path() {
     let cases = [
         (none(), by_time.as_slice()),
         (JobFilter { created_after: Some(OffsetDateTime::UNIX_EPOCH), ..none() }, by_time),
-        (subject(), by_time),
+        (of_template(), by_time),
         (JobFilter { transition: Some(Transition::Delete), ..none() }, by_time),
         (JobFilter { status: status(), ..none() }, by_time),
         (JobFilter { status: unfinished(), ..none() }, by_status),
-        (JobFilter { status: unfinished(), initiator: initiator(), ..subject() }, by_status),
-        (JobFilter { status: status(), ..subject() }, by_time),
+        (JobFilter { status: unfinished(), initiator: initiator(), ..of_template() }, by_status),
+        (JobFilter { status: status(), ..of_template() }, by_time),
         (JobFilter { tags: tags(), ..none() }, by_time),
         (JobFilter { tags: tags(), status: status(), ..none() }, by_time),
         (JobFilter { initiator: initiator(), ..none() }, by_initiator),
         (JobFilter { initiator: initiator(), status: status(), ..none() }, by_initiator),
         (JobFilter { initiator: initiator(), tags: tags(), ..none() }, by_initiator),
-        (JobFilter { workspace: Some(WorkspaceId(id)), status: status(), initiator: initiator(), ..subject() }, by_id),
+        (
+            JobFilter { workspace: Some(WorkspaceId(id)), status: status(), initiator: initiator(), ..of_template() },
+            by_id,
+        ),
         (JobFilter { ids: vec![JobId(id)], workspace: Some(WorkspaceId(id)), status: status(), ..none() }, by_id),
     ];
     // What every listing reads besides: the jobs of the page, by their ids, and the queue.

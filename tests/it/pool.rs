@@ -9,7 +9,7 @@ use std::{
 };
 
 use coderdb::{
-    connect::{Options, Pooler},
+    connect::{ConnectOptions, Pooler},
     migrate,
     model::{JobFilter, PageRequest},
     pool::{self, Error, Pool, Settings},
@@ -205,7 +205,7 @@ async fn a_server_that_refuses_says_so_at_once_and_one_that_is_not_there_until_t
     let database = support::database().await;
     let began = Instant::now();
     let elsewhere =
-        Pool::new(Options::from(database.options().database("nowhere")).pooler(database.pooler()), settings(1));
+        Pool::new(ConnectOptions::from(database.options().database("nowhere")).pooler(database.pooler()), settings(1));
     let error = elsewhere.get().await.expect_err("no database");
     assert!(format!("{error:?}").contains("nowhere\\\" does not exist"), "{error:?}");
     // PgBouncer 1.18 has one code for what may pass and for what does not.
@@ -463,7 +463,7 @@ async fn connections_whose_statements_no_longer_fit_are_replaced_at_the_first_er
             sqlx::raw_sql(change).execute(&mut admin).await.expect("the change");
         }
         if change.starts_with("DROP SCHEMA") {
-            migrate::up(&mut admin, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+            migrate::up(&mut admin, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
             sqlx::raw_sql(own).execute(&mut admin).await.expect("what is the service's own");
         }
         let before = pool.metrics();

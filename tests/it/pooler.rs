@@ -3,7 +3,7 @@
 use std::{future::poll_fn, pin::pin, sync::OnceLock, task::Poll, time::Duration};
 
 use coderdb::{
-    connect::{Error, Options, Pooler},
+    connect::{ConnectOptions, Error, Pooler},
     model::JobStatus,
     pool::{self, Pool},
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
@@ -27,11 +27,11 @@ fn pgbouncer() -> &'static PgBouncer {
     PGBOUNCER.get_or_init(|| PgBouncer::start(Pooler::Transaction, 2))
 }
 
-fn options_of(pgbouncer: &PgBouncer, database: &Database) -> Options {
-    Options::from(pgbouncer.options(database.name())).pooler(Pooler::Transaction)
+fn options_of(pgbouncer: &PgBouncer, database: &Database) -> ConnectOptions {
+    ConnectOptions::from(pgbouncer.options(database.name())).pooler(Pooler::Transaction)
 }
 
-fn options(database: &Database) -> Options {
+fn options(database: &Database) -> ConnectOptions {
     options_of(pgbouncer(), database)
 }
 
@@ -56,7 +56,7 @@ fn code(error: &sqlx::Error) -> String {
 }
 
 /// Uses a statement on one session, and again when only the other one is free.
-async fn moved(options: &Options) -> sqlx::Result<i32> {
+async fn moved(options: &ConnectOptions) -> sqlx::Result<i32> {
     const STATEMENT: &str = "SELECT $1 + pg_backend_pid() * 0";
     let connect = || async { options.connect().await.expect("a connection") };
     let (mut conn, mut one, mut other) = (connect().await, connect().await, connect().await);
@@ -110,7 +110,7 @@ async fn connecting_takes_a_pooler_only_if_a_statement_is_there_on_whatever_sess
         }
     }
     let database = database.directly();
-    let direct = Options::from(database.options()).pooler(Pooler::Transaction);
+    let direct = ConnectOptions::from(database.options()).pooler(Pooler::Transaction);
     assert!(matches!(direct.connect().await, Err(Error::ForgetsStatements { .. })));
 }
 

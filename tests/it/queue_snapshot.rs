@@ -1,4 +1,4 @@
-//! Snapshots of the queue: places, reasons and further daemons beside a brute force, who sees what, and how often the
+//! Snapshots of the queue: positions, reasons and further daemons beside a brute force, who sees what, and how often the
 //! database is asked.
 
 use std::{
@@ -9,8 +9,8 @@ use std::{
 use coderdb::{
     authz::{Actor, ReadQueue, System},
     model::{
-        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, Place, ProvisionerType, TagQueue,
-        Tags, WhyWaiting,
+        Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, ProvisionerType, QueuePosition,
+        TagQueue, Tags, WhyWaiting,
     },
     pool::Pool,
     sqlx::{self, Connection, PgConnection},
@@ -179,14 +179,14 @@ impl At<'_> {
         }
         let queues: Vec<_> = online.iter().map(|daemon| self.claims(daemon)).collect();
         let positions = queues.iter().filter_map(|queue| queue.iter().position(|other| other.id == job.id));
-        let place = Place {
+        let position = QueuePosition {
             position: i64::try_from(positions.min().expect("it is in each of them") + 1).expect("few"),
             size: i64::try_from(queues.iter().map(Vec::len).max().expect("one")).expect("few"),
         };
         if online.iter().all(|daemon| self.is_busy(daemon)) {
-            return Some(WhyWaiting::AllBusy { daemons: counts.busy, place });
+            return Some(WhyWaiting::AllBusy { daemons: counts.busy, position });
         }
-        Some(WhyWaiting::Ranked(place))
+        Some(WhyWaiting::Ranked(position))
     }
 
     fn by_tags(&self, organization: Uuid) -> Vec<TagQueue> {
@@ -260,14 +260,14 @@ fn note(classes: &Classes, job: &JobRow, why: Option<&WhyWaiting>) {
     let none_missing =
         |why: &WhyWaiting| matches!(why, WhyWaiting::NoDaemonHasTags { missing, .. } if missing.0.is_empty());
     classes.note("each tag has a daemon, but none has all", why.is_some_and(none_missing));
-    let ranked = |why: &WhyWaiting| matches!(why, WhyWaiting::Ranked(place) if place.position > 1);
+    let ranked = |why: &WhyWaiting| matches!(why, WhyWaiting::Ranked(position) if position.position > 1);
     classes
         .note("a failed job that is not the first in its queue", why.is_some_and(ranked) && job.status() == "failed");
     classes.note("a job with an empty error is ranked", why.is_some_and(ranked) && job.error.as_deref() == Some(""));
 }
 
 #[test]
-fn snapshot_says_places_reasons_and_queues_as_a_brute_force_does() {
+fn snapshot_says_positions_reasons_and_queues_as_a_brute_force_does() {
     compare(SLOW_STATES, 1, async |conn, seeds, classes| {
         for seed in seeds {
             let _seed = Seed(*seed);
@@ -281,14 +281,24 @@ fn snapshot_says_places_reasons_and_queues_as_a_brute_force_does() {
                 let view = whole.of(&support::read_jobs(organization));
                 let ids: Vec<Uuid> = model.provisioner_jobs.iter().map(|job| job.id).collect();
                 for listed in model.organization(organization) {
-                    let expected = Place { position: listed.queue_position, size: listed.queue_size };
-                    assert_eq!(view.place_in_list(JobId(listed.job.id)), expected, "5.4 {:#?} {model:#?}", listed.job);
+                    let expected = QueuePosition { position: listed.queue_position, size: listed.queue_size };
+                    assert_eq!(
+                        view.position_in_list(JobId(listed.job.id)),
+                        expected,
+                        "5.4 {:#?} {model:#?}",
+                        listed.job
+                    );
                 }
                 for placed in model.by_ids_with_queue_position(&ids, rows::NOW, stale) {
                     let here = placed.job.organization_id == organization;
-                    let expected = Place { position: placed.queue_position, size: placed.queue_size };
-                    let expected = if here { expected } else { Place::default() };
-                    assert_eq!(view.place_by_tags(JobId(placed.job.id)), expected, "5.3 {:#?} {model:#?}", placed.job);
+                    let expected = QueuePosition { position: placed.queue_position, size: placed.queue_size };
+                    let expected = if here { expected } else { QueuePosition::default() };
+                    assert_eq!(
+                        view.position_by_tags(JobId(placed.job.id)),
+                        expected,
+                        "5.3 {:#?} {model:#?}",
+                        placed.job
+                    );
                 }
                 for job in &model.provisioner_jobs {
                     let why = at.why(job);
@@ -387,7 +397,7 @@ fn why_is_a_sentence_for_people() {
     let untagged = Tags::untagged();
     let both = tags(&[("dc", "chi"), ("env", "aws")]);
     let missing = |tags: &Tags, missing: Tags| WhyWaiting::NoDaemonHasTags { tags: tags.clone(), missing };
-    let place = Place { position: 2, size: 5 };
+    let position = QueuePosition { position: 2, size: 5 };
     let (provisioner, running) = (Label::from(ProvisionerType::Terraform), vec![ProvisionerType::Echo.into()]);
     for (why, said) in [
         (WhyWaiting::DaemonGone, "taken by a daemon that is gone"),
@@ -416,8 +426,8 @@ fn why_is_a_sentence_for_people() {
             "the only matching daemon is offline, last seen at 2026-05-07T12:00:00Z",
         ),
         (WhyWaiting::AllOffline { daemons: 3, last_seen_at: None }, "all 3 matching daemons are offline, never seen"),
-        (WhyWaiting::AllBusy { daemons: 3, place }, "all 3 matching daemons are busy: place 2 of 5"),
-        (WhyWaiting::Ranked(place), "place 2 of 5 in the queue"),
+        (WhyWaiting::AllBusy { daemons: 3, position }, "all 3 matching daemons are busy: position 2 of 5"),
+        (WhyWaiting::Ranked(position), "position 2 of 5 in the queue"),
     ] {
         assert_eq!(why.to_string(), said);
     }
@@ -443,19 +453,23 @@ async fn snapshot_of_thousands_of_tag_sets_and_daemons_pairs_each_with_its_own()
     )
     .await;
     let view = snapshot(&mut rows.conn, NOW, Duration::ZERO).await.of(&support::read_jobs(id(1)));
-    let place = |position, size| Place { position, size };
+    let at = |position, size| QueuePosition { position, size };
     for (n, in_list, by_tags) in [
-        (1, place(3000, 3001), place(1, 2)),
-        (2000, place(1001, 3001), place(1, 2)),
-        (3000, place(1, 3001), Place::default()),
+        (1, at(3000, 3001), at(1, 2)),
+        (2000, at(1001, 3001), at(1, 2)),
+        (3000, at(1, 3001), QueuePosition::default()),
         // Every one of the daemons may take it, after a job of its own.
-        (4000, place(3001, 3001), place(2, 2)),
+        (4000, at(3001, 3001), at(2, 2)),
     ] {
-        assert_eq!((view.place_in_list(JobId(id(n))), view.place_by_tags(JobId(id(n)))), (in_list, by_tags), "{n}");
+        assert_eq!(
+            (view.position_in_list(JobId(id(n))), view.position_by_tags(JobId(id(n)))),
+            (in_list, by_tags),
+            "{n}"
+        );
     }
     let why = view.why(JobId(id(3000))).expect("a reason");
     assert_eq!(why.to_string(), format!("no daemon has owner={}", id(3000)));
-    assert_eq!(view.why(JobId(id(4000))), Some(WhyWaiting::Ranked(place(2, 2))));
+    assert_eq!(view.why(JobId(id(4000))), Some(WhyWaiting::Ranked(at(2, 2))));
     assert_eq!(view.by_tags().len(), 3001);
 }
 
@@ -473,7 +487,7 @@ async fn snapshot_pairs_no_job_with_a_daemon_when_it_can_read_the_tags_of_neithe
     let view = snapshot(&mut rows.conn, NOW, Duration::ZERO).await.of(&support::read_jobs(id(1)));
     let why = view.why(JobId(id(1))).map(|why| why.to_string());
     assert_eq!(why.as_deref(), Some("no daemon has these tags"));
-    assert_eq!(view.place_by_tags(JobId(id(1))), Place::default());
+    assert_eq!(view.position_by_tags(JobId(id(1))), QueuePosition::default());
 }
 
 // Watching -------------------------------------------------------------------------------------------------------------

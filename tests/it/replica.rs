@@ -76,7 +76,7 @@ async fn until_read_by_standby(cluster: &Cluster, token: Option<Token>) {
 /// Writes that the job was alive so many milliseconds after it began.
 async fn write(cluster: &Cluster, job: u128, alive: u32) -> Result<Token, Error> {
     let (permit, now) = (daemon(1, DAEMON), NOW + Duration::from_millis(alive.into()));
-    let (done, token) = cluster.write(|conn| boxed(store::jobs::update(conn, &permit, JobId(id(job)), now))).await?;
+    let (done, token) = cluster.write(|conn| boxed(store::jobs::heartbeat(conn, &permit, JobId(id(job)), now))).await?;
     assert!(matches!(done, ByWorker::Done(_)), "{done:?}");
     Ok(token)
 }
@@ -206,7 +206,7 @@ fn permits() -> BTreeMap<String, String> {
 }
 
 /// What may be read from standbys, by hand.
-const MAY_LAG: &str = "
+const REPLICA_SAFE: &str = "
 agents::in_latest_build agents::lifecycle agents::logs_after builds::by_job builds::by_number builds::get builds::latest
 daemons::eligible daemons::list files::get job_logs::after job_timings::list jobs::by_ids
 jobs::by_ids_with_queue_position jobs::count_by_tags jobs::created_after jobs::get jobs::ids jobs::list
@@ -215,22 +215,25 @@ organizations::get organizations::list organizations::resolve templates::by_name
 templates::version workspaces::by_name workspaces::get";
 
 #[tokio::test]
-async fn every_operation_that_may_lag_only_reads_and_answers_on_a_standby_as_on_the_primary() {
+async fn every_replica_safe_operation_only_reads_and_answers_on_a_standby_as_on_the_primary() {
     let code = files("src/authz").into_iter().find(|(file, _)| file == "permit.rs").expect("the permits").1;
-    let may_lag = code.rsplit_once("may_lag!(").and_then(|(_, list)| list.split_once(')')).expect("the list").0;
-    let may_lag: BTreeSet<_> = may_lag.split(',').map(str::trim).filter(|permit| !permit.is_empty()).collect();
+    let replica_safe =
+        code.rsplit_once("replica_safe!(").and_then(|(_, list)| list.split_once(')')).expect("the list").0;
+    let replica_safe: BTreeSet<_> =
+        replica_safe.split(',').map(str::trim).filter(|permit| !permit.is_empty()).collect();
     let permits = permits();
-    let lags = |operation: &Operation| permits.get(operation.function()).is_some_and(|p| may_lag.contains(p.as_str()));
-    let operations: Vec<_> = operations::all().await.into_iter().filter(lags).collect();
+    let is_safe =
+        |operation: &Operation| permits.get(operation.function()).is_some_and(|p| replica_safe.contains(p.as_str()));
+    let operations: Vec<_> = operations::all().await.into_iter().filter(is_safe).collect();
     let names: BTreeSet<_> = operations.iter().map(Operation::function).collect();
-    assert_eq!(names, MAY_LAG.split_whitespace().collect());
+    assert_eq!(names, REPLICA_SAFE.split_whitespace().collect());
 
     assert!(operations.iter().all(|operation| operation.before.is_empty()), "one database is enough");
     let mut streaming = Streaming::start(1, &operations::what_is_there_after("")).await;
     let token = Token::current(&mut streaming.primary.connect().await).await.expect("the primary");
     let settings = Settings { deadline: LONG, ..Settings::default() };
     let cluster = Cluster::start(pool(&streaming.primary), [pool(streaming.standby())], settings);
-    // Any permit that may lag lets the operation have the connection.
+    // Any replica-safe permit lets the operation have the connection.
     let permit = support::read_organizations();
     let read = async |operation: &Operation| {
         cluster.read(&permit, Some(token), |conn| boxed(operation.call(conn))).await.expect(operation.name)

@@ -53,16 +53,16 @@ jobs::complete                   : 1
 jobs::count_by_tags              : 1
 jobs::created_after              : 1
 jobs::fail                       : 1
-jobs::fail_over_quota            : 1
+jobs::fail_insufficient_quota    : 1
 jobs::get                        : 1
 jobs::get_for_update_skip_locked : 1
 jobs::get_with_lock              : 1
+jobs::heartbeat                  : 1
 jobs::ids                        : 1
 jobs::insert                     : 1
 jobs::list                       : 1
 jobs::reap                       : 1
 jobs::reap_candidates            : 1
-jobs::update                     : 1
 jobs::would_cancel_batch         : 1
 licenses::delete                 : 1
 licenses::get                    : 1
@@ -110,7 +110,7 @@ transaction::retry               : 2
 ";
 
 /// Where the table of authz does one thing more: the commit that is rejected, and a look at the new workspace.
-const ONE_MORE: &[&str] = &["jobs::fail_over_quota", "workspaces::create"];
+const ONE_MORE: &[&str] = &["jobs::fail_insufficient_quota", "workspaces::create"];
 
 #[tokio::test]
 async fn every_operation_costs_the_round_trips_of_the_table() {

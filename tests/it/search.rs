@@ -476,7 +476,7 @@ async fn a_query_and_its_negation_share_the_jobs_between_them() {
 async fn search_for_several_terms_finds_what_each_of_them_finds() {
     let database = support::database().await;
     let mut conn = database.connect().await;
-    let _ = coderdb::demo::load(&mut conn, &coderdb::demo::Options::default(), |_| {}).await.expect("the demo");
+    let _ = coderdb::demo::load(&mut conn, &coderdb::demo::DemoOptions::default(), |_| {}).await.expect("the demo");
     let terms = [
         "status:pending,failed",
         "status:pending",
@@ -543,7 +543,7 @@ async fn search_for_several_terms_finds_what_each_of_them_finds() {
 async fn daemons_are_found_by_each_of_several_tags() {
     let database = support::database().await;
     let mut conn = database.connect().await;
-    let _ = coderdb::demo::load(&mut conn, &coderdb::demo::Options::default(), |_| {}).await.expect("the demo");
+    let _ = coderdb::demo::load(&mut conn, &coderdb::demo::DemoOptions::default(), |_| {}).await.expect("the demo");
     let organization =
         store::organizations::default(&mut conn, &support::read_organizations()).await.expect("an organization").id;
     let permit = coderdb::authz::ReadDaemons::check(&support::operator(), organization).expect("an operator");

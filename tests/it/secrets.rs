@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use coderdb::{
-    connect::Options,
+    connect::ConnectOptions,
     pool::{Pool, Settings},
     sqlx::{self, Connection as _},
     watch::{self, Watcher},
@@ -19,7 +19,7 @@ use crate::support::{
 async fn a_pool_a_watcher_and_their_errors_show_no_password() {
     let database = support::database().await;
     assert!(database.url().contains(CANARY));
-    let options: Options = database.url().parse().expect("a URL");
+    let options: ConnectOptions = database.url().parse().expect("a URL");
     let settings = Settings { max_size: 1, deadline: Duration::from_secs(2), ..Settings::default() };
     let pool = Pool::new(options.clone(), settings);
     let watcher = Watcher::start(&pool, watch::Settings::default());
@@ -35,7 +35,7 @@ async fn a_pool_a_watcher_and_their_errors_show_no_password() {
         database.url().replace('@', "/@"),
         database.url().replace('@', "?@"),
     ] {
-        let shown = match url.parse::<Options>() {
+        let shown = match url.parse::<ConnectOptions>() {
             Ok(options) => match Pool::new(options.clone(), settings).get().await {
                 Ok(_) => panic!("it connected"),
                 Err(error) => format!("{options:?} {error:?} {error}"),

@@ -28,7 +28,7 @@ fn fact<'a>(shown: &'a str, heading: &str) -> Option<&'a str> {
 // One job --------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_job_that_failed_over_quota_shows_why_what_it_built_and_whose_quota_it_was() {
+async fn a_job_that_failed_for_insufficient_quota_shows_why_what_it_built_and_whose_quota_it_was() {
     let database = demo().await;
     let mut conn = database.connect().await;
     let over = "SELECT right(id::text, 12)::int FROM provisioner_jobs WHERE error_code = 'INSUFFICIENT_QUOTA'";
@@ -222,12 +222,12 @@ async fn a_job_that_nobody_works_on_says_why() {
     for (daemons, job, expected) in cases {
         let (queue, because) = why(&mut rows, daemons, job).await;
         assert_eq!(because.as_deref(), expected, "{daemons:?} {job}");
-        let place = match expected {
+        let position = match expected {
             None => "1/1",
             Some(because) if because.contains("offline") => "1/1 offline",
             Some(_) => "no eligible daemon",
         };
-        assert_eq!(queue.as_deref(), Some(place), "{daemons:?} {job}");
+        assert_eq!(queue.as_deref(), Some(position), "{daemons:?} {job}");
     }
 
     // One that is busy with something else; and then the job is taken, and its daemon goes silent, and away.
@@ -242,7 +242,7 @@ async fn a_job_that_nobody_works_on_says_why() {
     };
     let said = |queue: Option<&str>, because: &str| (queue.map(str::to_owned), Some(because.to_owned()));
     let busy = "SELECT add_job(9); UPDATE provisioner_jobs SET started_at = now(), worker_id = u(0) WHERE id = u(9)";
-    let expected = said(Some("1/1"), "the only matching daemon is busy: place 1 of 1");
+    let expected = said(Some("1/1"), "the only matching daemon is busy: position 1 of 1");
     assert_eq!(shown(busy).await, expected);
     let taken = "UPDATE provisioner_jobs SET started_at = now(), worker_id = u(0)";
     assert_eq!(shown(taken).await, (None, None), "its daemon works on it");

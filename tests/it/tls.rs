@@ -9,7 +9,7 @@ use std::{
 };
 
 use coderdb::{
-    connect::{Error, Options},
+    connect::{ConnectOptions, Error},
     pool::{self, Pool},
     sqlx::{self, Connection, PgConnection},
     watch::{Settings, Watcher},
@@ -80,7 +80,7 @@ async fn serve(addresses: &[String; 2], certificate: &str, key: &str, rules: &st
 }
 
 async fn connect(host: &str, tls: &str) -> Result<PgConnection, Error> {
-    format!("postgres://postgres@{host}/postgres?{tls}").parse::<Options>()?.connect().await
+    format!("postgres://postgres@{host}/postgres?{tls}").parse::<ConnectOptions>()?.connect().await
 }
 
 async fn is_encrypted(conn: &mut PgConnection) -> bool {
@@ -296,7 +296,8 @@ async fn prefer_and_allow_find_the_way_that_the_server_takes() {
     let mut server = serve(&addresses, &certificate, &key, rules).await;
     server.run(&["CREATE ROLE plain LOGIN"]).await;
     let connect_as = async |user: &str, mode: &str| {
-        let options: Options = format!("postgres://{user}@{here}/postgres?sslmode={mode}").parse().expect("a URL");
+        let options: ConnectOptions =
+            format!("postgres://{user}@{here}/postgres?sslmode={mode}").parse().expect("a URL");
         options.connect().await
     };
     for (user, mode, encrypted) in [
@@ -412,7 +413,7 @@ async fn a_connection_that_ends_leaves_no_task_behind_and_the_server_none_that_w
 }
 
 async fn connect_as_nobody(host: &str, tls: &str) {
-    let options: Options = format!("postgres://nobody@{host}/postgres?{tls}").parse().expect("a URL");
+    let options: ConnectOptions = format!("postgres://nobody@{host}/postgres?{tls}").parse().expect("a URL");
     options.connect().await.expect_err("no such user");
 }
 
@@ -423,7 +424,7 @@ async fn a_pool_and_its_listening_connection_are_encrypted_and_come_back() {
     let (trusted, certificate, key) = certificates(directory.path(), &addresses[0]);
     let server = serve(&addresses, &certificate, &key, "").await;
     let url = format!("postgres://postgres@{}/postgres?sslmode=verify-full&sslrootcert={trusted}", addresses[0]);
-    let pool = Pool::new(url.parse::<Options>().expect("a URL"), pool::Settings::default());
+    let pool = Pool::new(url.parse::<ConnectOptions>().expect("a URL"), pool::Settings::default());
     let _watcher = Watcher::start(&pool, Settings { poll: Duration::from_hours(1), ..Settings::default() });
     let listens =
         "SELECT count(*) = 1 FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE query LIKE 'LISTEN%' AND ssl";
@@ -443,7 +444,7 @@ async fn through_a_transaction_pooler_it_is_encrypted_with_whom_the_certificate_
     let database = support::empty_database().await;
     let connect = async |host: &str, tls: &str| {
         let url = format!("postgres://postgres@{host}/{}?{tls}", database.name());
-        url.parse::<Options>().expect("a URL").pooler(coderdb::connect::Pooler::Transaction).connect().await
+        url.parse::<ConnectOptions>().expect("a URL").pooler(coderdb::connect::Pooler::Transaction).connect().await
     };
     let verify = format!("sslmode=verify-full&sslrootcert={trusted}");
     for tls in [&*verify, "sslmode=require", "sslmode=prefer"] {

@@ -88,7 +88,7 @@ async fn messages_about_a_job_that_has_ended_are_answered_with_that_fact() {
         let job =
             "SELECT to_jsonb(j) FROM provisioner_jobs AS j UNION ALL SELECT to_jsonb(l) FROM provisioner_job_logs AS l";
         let before = rows.all(job).await;
-        let beat = store::jobs::update(&mut rows.conn, &permit, JOB, NOW + Duration::hours(2)).await;
+        let beat = store::jobs::heartbeat(&mut rows.conn, &permit, JOB, NOW + Duration::hours(2)).await;
         assert_eq!(beat.expect("an answer"), ByWorker::Ended, "{way}");
         let appended = store::job_logs::append(&mut rows.conn, &permit, JOB, &[line("late")]).await;
         assert_eq!(appended.expect("an answer"), ByWorker::Ended, "{way}");
@@ -103,7 +103,7 @@ async fn messages_about_a_job_that_has_ended_are_answered_with_that_fact() {
         let inserted = store::job_timings::insert(&mut rows.conn, &permit, JOB, &[timing("late")]).await;
         assert_eq!(inserted.expect("an answer"), ByWorker::Done(1), "{way}");
         // Who never had the job still hears that.
-        let beat = store::jobs::update(&mut rows.conn, &daemon(1, 8), JOB, NOW).await;
+        let beat = store::jobs::heartbeat(&mut rows.conn, &daemon(1, 8), JOB, NOW).await;
         assert_eq!(beat.expect("an answer"), ByWorker::OtherOwner, "{way}");
     }
 }
@@ -166,7 +166,9 @@ async fn texts_beyond_the_encoding_of_the_database_are_stored_with_a_visible_sub
     let create = format!("CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut admin).await.expect("a database");
     let mut conn = PgConnection::connect(&support::server().url(&name)).await.expect("the database");
-    coderdb::migrate::up(&mut conn, &coderdb::migrate::Options::default(), |_| {}).await.expect("the migrations");
+    coderdb::migrate::up(&mut conn, &coderdb::migrate::MigrateOptions::default(), |_| {})
+        .await
+        .expect("the migrations");
     let rows = include_str!("golden/rows.sql");
     sqlx::raw_sql(AssertSqlSafe(rows.to_owned())).execute(&mut conn).await.expect("the rows");
     let assign = "UPDATE provisioner_jobs SET worker_id = u(7), started_at = at_second(0)";

@@ -6,7 +6,7 @@ use std::error::Error;
 
 use coderdb::{
     authz::{Actor, ReadJobs, ReadOrganizations, ReadQuota, System},
-    connect::Options,
+    connect::ConnectOptions,
     model::{JobFilter, JobStatus, PageRequest},
     sqlx::Connection,
     store,
@@ -14,9 +14,9 @@ use coderdb::{
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut conn = Options::from_environment()?.ok_or("set DATABASE_URL")?.connect().await?;
+    let mut conn = ConnectOptions::from_environment()?.ok_or("set DATABASE_URL")?.connect().await?;
     let actor = Actor::system(System::Operator);
-    let organization = store::organizations::default(&mut conn, &ReadOrganizations::of(&actor)).await?;
+    let organization = store::organizations::default(&mut conn, &ReadOrganizations::check(&actor)).await?;
     let pending = JobFilter { status: vec![JobStatus::Pending], ..JobFilter::default() };
     let page =
         store::jobs::list(&mut conn, &ReadJobs::check(&actor, organization.id)?, &pending, PageRequest::first(50))

@@ -49,7 +49,7 @@ struct Shown<'a> {
     #[serde(flatten)]
     listed: Listed<'a>,
     #[serde(skip)]
-    place: String,
+    position: String,
     initiator_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workspace_build: Option<Build>,
@@ -99,9 +99,9 @@ async fn look<'a>(
         Some(id) => none_if_missing(workspaces::get(conn, &permit, id).await)?,
         None => None,
     };
-    let over_quota = job.job.error_code.as_ref().is_some_and(JobErrorCode::is_insufficient_quota);
+    let is_insufficient = job.job.error_code.as_ref().is_some_and(JobErrorCode::is_insufficient_quota);
     let quota = match &workspace {
-        Some(workspace) if over_quota => {
+        Some(workspace) if is_insufficient => {
             let permit = ReadQuota::check(&OPERATOR, workspace.owner_id, organization.id)?;
             Some(quota::usage(conn, &permit).await?)
         }
@@ -111,13 +111,13 @@ async fn look<'a>(
     let initiator = none_if_missing(users::resolve(conn, &ReadUsers::check(&OPERATOR)?, &initiator, None).await)?;
     let mut queue = Queue::default();
     queue.look_up(conn, organization.id, std::slice::from_ref(job), OffsetDateTime::now_utc()).await?;
-    // The place says the rest.
+    // The position says the rest.
     let says_more = |why: &WhyWaiting| why.is_stuck() || matches!(why, WhyWaiting::AllBusy { .. });
     let mut logs = job_logs::after(conn, &ReadJobLogs::check(&OPERATOR, organization.id)?, job.job.id, 0).await?;
     logs.drain(..logs.len().saturating_sub(lines));
     Ok(Shown {
         listed: Listed::new(job, organization, &queue),
-        place: queue.place(job),
+        position: queue.position(job),
         initiator_name: initiator.map(|user| user.username),
         workspace_build: build.map(|build| Build {
             id: build.id,
@@ -171,7 +171,7 @@ impl Shown<'_> {
             ("error", job.error.as_deref().map(bounded_end)),
             ("error code", job.error_code.as_ref().map(ToString::to_string)),
             ("quota", quota),
-            ("queue", text(&self.place)),
+            ("queue", text(&self.position)),
             ("waits because", self.waits_because.as_deref().map(bounded)),
             ("tags", text(&bounded(&job.tags.to_string()))),
             ("organization", Some(organization_name.to_owned())),

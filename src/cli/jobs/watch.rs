@@ -26,7 +26,7 @@ use super::super::{
     output::rfc_3339,
     resolve::OPERATOR,
     signals::Signals,
-    table::{Medium, cut, one_line},
+    table::{Medium, one_line, truncate},
 };
 use crate::{
     authz::{ReadDaemons, ReadJobs},
@@ -226,7 +226,7 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
         seen.daemons.len()
     );
     let width = usize::from(top.width);
-    frame.render_widget(Line::from(cut(&title, width)).bold(), top);
+    frame.render_widget(Line::from(truncate(&title, width)).bold(), top);
     section(
         frame,
         queue,
@@ -297,7 +297,7 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
         }),
     );
     let said = match trouble {
-        Some(trouble) => Line::from(cut(&one_line(&format!("trying again: {trouble}")), width)).red(),
+        Some(trouble) => Line::from(truncate(&one_line(&format!("trying again: {trouble}")), width)).red(),
         None => Line::from("q quits").dim(),
     };
     frame.render_widget(said, bottom);
@@ -319,7 +319,7 @@ fn section<const N: usize>(
     rows: impl ExactSizeIterator<Item = [String; N]>,
 ) {
     let columns: [Rect; N] = Layout::horizontal(widths).spacing(GAP).areas(area);
-    let fitting = |(text, column): (String, Rect)| cut(&text, usize::from(column.width));
+    let fitting = |(text, column): (String, Rect)| truncate(&text, usize::from(column.width));
     let room = usize::from(area.height.saturating_sub(1));
     let total = rows.len();
     let shown = if total > room { room.saturating_sub(1) } else { total };

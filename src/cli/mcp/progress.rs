@@ -99,7 +99,7 @@ impl Progress {
                 Ok(Some(why)) => format!("pending: {why}"),
                 Ok(None) => "pending".to_owned(),
                 Err(error) => {
-                    tracing::debug!(name: "mcp.no_place", job = %state.id, error = %error, "no place in the queue");
+                    tracing::debug!(name: "mcp.no_position", job = %state.id, error = %error, "no position in the queue");
                     "pending".to_owned()
                 }
             },

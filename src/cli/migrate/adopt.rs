@@ -14,7 +14,7 @@ use super::{
     up::{Limits, pooled, report, say},
 };
 use crate::{
-    migrate::{self, Adoption, Drift, Examination, IndexState, Migrations, Options},
+    migrate::{self, Adoption, Drift, Examination, IndexState, MigrateOptions, Migrations},
     store::PgConnection,
 };
 
@@ -97,7 +97,7 @@ pub(super) async fn run(
     if is_pooled()? {
         return Err(pooled());
     }
-    let options = Options { second: Some(database.options().clone()), ..args.limits.options(migrations) };
+    let options = MigrateOptions { observer: Some(database.options().clone()), ..args.limits.options(migrations) };
     let stop = options.stop.clone();
     let adopting = async {
         let adopted = migrate::adopt(database, &options, args.how(), |event| say(&event)).await;

@@ -13,7 +13,7 @@ use super::{
     },
     up::{Limits, pooled, say},
 };
-use crate::migrate::{self, Migrations, Options};
+use crate::migrate::{self, MigrateOptions, Migrations};
 
 /// Take everything of this layer away from a database that Coder's own server made; needs --yes
 ///
@@ -44,7 +44,7 @@ pub(super) async fn run(
     if is_pooled()? {
         return Err(pooled());
     }
-    let options = Options { second: Some(database.options().clone()), ..args.limits.options(migrations) };
+    let options = MigrateOptions { observer: Some(database.options().clone()), ..args.limits.options(migrations) };
     let stop = options.stop.clone();
     let removing = async {
         let removed = migrate::unadopt(database, &options, |event| say(&event)).await;

@@ -13,7 +13,7 @@ use super::{
     },
     Limit, length, length_or_none,
 };
-use crate::migrate::{self, Applied, Event, Migrations, Options, Stop};
+use crate::migrate::{self, Applied, Event, MigrateOptions, Migrations, Stop};
 
 /// Apply what is pending
 ///
@@ -58,12 +58,12 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn options(&self, migrations: Migrations) -> Options {
-        Options {
+    pub(super) fn options(&self, migrations: Migrations) -> MigrateOptions {
+        MigrateOptions {
             runner_lock_timeout: self.runner_lock_timeout,
             max_stall: self.max_stall.0,
             lock_timeout: self.lock_timeout,
-            patience: self.lock_patience,
+            lock_retry_budget: self.lock_patience,
             statement_timeout: self.statement_timeout,
             ..who(migrations)
         }
@@ -107,7 +107,7 @@ pub(super) async fn run(
     args: &Args,
     signals: &mut Signals,
 ) -> Result<ExitCode, CliError> {
-    let options = Options { target: args.target, ..args.limits.options(migrations) };
+    let options = MigrateOptions { target: args.target, ..args.limits.options(migrations) };
     let stop = options.stop.clone();
     let (applied, code) = args.limits.run(&stop, signals, up(database, options)).await?;
     match args.output {
@@ -135,11 +135,11 @@ async fn until_canceled(stop: &Stop, grace: Duration, signals: &mut Signals, end
 }
 
 /// Migrates, and says on standard error what takes long.
-pub(in crate::cli) async fn up(database: &mut Database, mut options: Options) -> Result<Vec<Applied>, CliError> {
+pub(in crate::cli) async fn up(database: &mut Database, mut options: MigrateOptions) -> Result<Vec<Applied>, CliError> {
     if is_pooled()? && !migrate::status_of(database, &options.migrations).await?.is_current() {
         return Err(pooled());
     }
-    options.second = Some(database.options().clone());
+    options.observer = Some(database.options().clone());
     Ok(migrate::up(database, &options, |event| say(&event)).await?)
 }
 
@@ -174,10 +174,10 @@ pub(super) fn say(event: &Event<'_>) {
 }
 
 /// What is said of who runs this.
-pub(in crate::cli) fn who(migrations: Migrations) -> Options {
+pub(in crate::cli) fn who(migrations: Migrations) -> MigrateOptions {
     let host = env::var("HOSTNAME").ok().or_else(|| fs::read_to_string("/etc/hostname").ok());
     let host = host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty());
-    Options { migrations, host, ..Options::default() }
+    MigrateOptions { migrations, host, ..MigrateOptions::default() }
 }
 
 /// What was applied, for people.

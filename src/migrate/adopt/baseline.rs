@@ -9,7 +9,7 @@ use super::{
     Adoption, CONSTRAINT, Coder, ERROR_CODE_CHECK, LAST_FOUND, batch, cannot, definitions, examine, migrator, recognize,
 };
 use crate::migrate::{
-    Error, Event, Object, Options, Status, drift,
+    Error, Event, MigrateOptions, Object, Status, drift,
     files::File,
     history_table,
     log::{self, quote, quote_name},
@@ -91,7 +91,11 @@ impl Baseline {
 
 /// Records what there is, in one transaction under the lock of Coder's own migrator, with what is compared once more: all of
 /// it, or nothing. Returns the versions that were not recorded before.
-pub(super) async fn record(conn: &mut PgConnection, options: &Options, how: Adoption) -> Result<Vec<i64>, Error> {
+pub(super) async fn record(
+    conn: &mut PgConnection,
+    options: &MigrateOptions,
+    how: Adoption,
+) -> Result<Vec<i64>, Error> {
     migrator::begin(conn, options).await?;
     let recorded = recording(conn, options, how).await;
     match recorded {
@@ -103,7 +107,7 @@ pub(super) async fn record(conn: &mut PgConnection, options: &Options, how: Adop
     }
 }
 
-async fn recording(conn: &mut PgConnection, options: &Options, how: Adoption) -> Result<Vec<i64>, Error> {
+async fn recording(conn: &mut PgConnection, options: &MigrateOptions, how: Adoption) -> Result<Vec<i64>, Error> {
     // First, because a table that is missing would end the transaction.
     history_table::prepare(conn).await?;
     let examination = examine(conn, how).await?;
@@ -166,7 +170,7 @@ async fn recording(conn: &mut PgConnection, options: &Options, how: Adoption) ->
 pub(super) async fn add_check(
     conn: &mut PgConnection,
     pid: i32,
-    options: &Options,
+    options: &MigrateOptions,
     on_event: &mut (impl FnMut(Event<'_>) + Send),
 ) -> Result<(), Error> {
     let done = [

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::batch;
-use crate::migrate::{Error, Options, observer::SESSION};
+use crate::migrate::{Error, MigrateOptions, observer::SESSION};
 
 /// Takes it for the rest of the transaction, if it is free.
 pub(in crate::migrate) const TRY: &str = "pg_try_advisory_xact_lock(1037453835920848937)";
@@ -18,7 +18,7 @@ pub(in crate::migrate) const LOCKS: &str = "m.locktype = 'advisory' AND m.classi
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a transaction that has the lock.
-pub(super) async fn begin(conn: &mut PgConnection, options: &Options) -> Result<(), Error> {
+pub(super) async fn begin(conn: &mut PgConnection, options: &MigrateOptions) -> Result<(), Error> {
     let start = Instant::now();
     loop {
         if options.stop.is_requested() {
@@ -30,7 +30,7 @@ pub(super) async fn begin(conn: &mut PgConnection, options: &Options) -> Result<
             return Ok(());
         }
         batch(conn, "ROLLBACK").await?;
-        if start.elapsed() >= options.patience {
+        if start.elapsed() >= options.lock_retry_budget {
             return Err(Error::MigratorBusy { waited: start.elapsed(), holders: holders(conn).await? });
         }
         options.stop.sleep(PAUSE).await;

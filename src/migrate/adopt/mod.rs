@@ -14,7 +14,7 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{
-    Applied, Error, Event, Migrations, Object, Options, Status, drift, files::File, history_table, log::quote,
+    Applied, Error, Event, MigrateOptions, Migrations, Object, Status, drift, files::File, history_table, log::quote,
     run::Index, settings,
 };
 pub(super) use baseline::Baseline;
@@ -287,7 +287,7 @@ pub(super) async fn new_differences(conn: &mut PgConnection, baseline: &Baseline
 #[tracing::instrument(name = "migrate.adopt", skip_all)]
 pub async fn adopt(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &MigrateOptions,
     how: Adoption,
     mut on_event: impl FnMut(Event<'_>) + Send,
 ) -> Result<Adopted, Error> {

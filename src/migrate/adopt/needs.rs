@@ -19,7 +19,7 @@ const NEEDS: &str = include_str!("needs.jsonl");
 const FACTS: &str = include_str!("facts.sql");
 
 /// How long a table may be in use.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The kind of what is no object: what may be done to a table.
 const PRIVILEGE: &str = "privilege";
@@ -77,11 +77,11 @@ pub(super) async fn differences(conn: &mut PgConnection) -> Result<Vec<Differenc
     let needs = needs();
     let tables: BTreeSet<_> = needs.iter().filter_map(|need| need.object.table.clone()).collect();
     let facts = FACTS.replace("{relations}", &format!("{{{}}}", tables.into_iter().collect::<Vec<_>>().join(",")));
-    let facts = format!("SET LOCAL lock_timeout = '{}ms'; {facts}", PATIENCE.as_millis());
+    let facts = format!("SET LOCAL lock_timeout = '{}ms'; {facts}", LOCK_TIMEOUT.as_millis());
     let rows = match settings::read(conn, &facts).await {
         // Newer servers lock the table whose expressions they show, and Coder's migrator may have it for long.
         Err(error) if history_table::sqlstate(&error) == Some("55P03") => {
-            return Err(Error::MigratorBusy { waited: PATIENCE, holders: migrator::holders(conn).await? });
+            return Err(Error::MigratorBusy { waited: LOCK_TIMEOUT, holders: migrator::holders(conn).await? });
         }
         rows => rows?,
     };

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sqlx::{PgConnection, Row};
 
 use super::{CONSTRAINT, IndexState, baseline, batch, cannot, indexes, migrator, recognize};
-use crate::migrate::{Error, Event, Options, alone, files::File, history_table, lock, run::Run, settings};
+use crate::migrate::{Error, Event, MigrateOptions, alone, files::File, history_table, lock, run::Run, settings};
 
 /// Removes the indexes of this layer, its constraint, and the schema `coderdb`. Returns what it removed; nothing when nothing of it
 /// was there. What was done before a failure stays done, and running again goes on.
@@ -15,7 +15,7 @@ use crate::migrate::{Error, Event, Options, alone, files::File, history_table, l
 #[tracing::instrument(name = "migrate.unadopt", skip_all)]
 pub async fn unadopt(
     conn: &mut PgConnection,
-    options: &Options,
+    options: &MigrateOptions,
     mut on_event: impl FnMut(Event<'_>) + Send,
 ) -> Result<Vec<String>, Error> {
     if recognize(conn).await?.is_none() {

@@ -14,7 +14,7 @@ use crate::{
     authz::{CancelJobs, InsertJobs, LockJobs, ReadJobs, RunJobs},
     model::{
         BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, Ended, EndedBuild, ExpectedStatus, Failure,
-        FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobSubject, JobType, Label, NewJob, OrganizationId,
+        FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobTarget, JobType, Label, NewJob, OrganizationId,
         ProvisionerType, StorageMethod, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
     store::{Error, Result, StoredInput, StoredJson, Text, Timestamp, input, quota::RejectedCommit},
@@ -50,21 +50,21 @@ impl From<JobRow> for Job {
     }
 }
 
-/// Puts a job into the queue and returns it: pending, with the permit's organization, initiator and subject
+/// Puts a job into the queue and returns it: pending, with the permit's organization, initiator and target
 /// (domain: new jobs). The job of a build is put there by [`builds::create`](crate::store::builds::create). One round
 /// trip.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such organization or it is deleted, when it has not the version to plan, or that may not be read, when the
 /// version to import is another one's, or the initiator has not uploaded its source; [`Error::Conflict`] when the id is taken; [`Error::Invalid`] for NUL characters,
-/// times that cannot be read again, and options that name a subject.
+/// times that cannot be read again, and options that name a target.
 #[tracing::instrument(name = "db.jobs.insert", skip_all)]
 pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -> Result<Job> {
     let created_at = input::time("created_at", job.created_at)?;
-    let version = permit.subject().template_version_id();
-    let (provisioner, file) = match permit.subject() {
-        JobSubject::Import { provisioner, file, .. } => (Some(provisioner), Some(file)),
-        JobSubject::DryRun(_) => (None, None),
+    let version = permit.target().template_version_id();
+    let (provisioner, file) = match permit.target() {
+        JobTarget::Import { provisioner, file, .. } => (Some(provisioner), Some(file)),
+        JobTarget::DryRun(_) => (None, None),
     };
     let input = input::job("template_version_id", version.0, &job.options)?;
     input::tags("tags", &job.tags)?;
@@ -79,7 +79,7 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
         permit.initiator().0,
         provisioner.map(ProvisionerType::as_str),
         file.map(|file| file.0),
-        permit.subject().job_type().as_str(),
+        permit.target().job_type().as_str(),
         input.to_string(),
         tags.to_string(),
         job.trace_metadata.map(|metadata| metadata.to_string()),
@@ -199,25 +199,25 @@ pub async fn acquire_batch(
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
-#[tracing::instrument(name = "db.jobs.update", skip_all)]
-pub async fn update(
+#[tracing::instrument(name = "db.jobs.heartbeat", skip_all)]
+pub async fn heartbeat(
     conn: &mut PgConnection,
     permit: &RunJobs,
     id: JobId,
     now: OffsetDateTime,
 ) -> Result<ByWorker<Heartbeat>> {
     let now = input::time("now", now)?;
-    let row = sqlx::query_file!("queries/jobs/update.sql", id.0, permit.organization().0, permit.daemon().0, now)
+    let row = sqlx::query_file!("queries/jobs/heartbeat.sql", id.0, permit.organization().0, permit.daemon().0, now)
         .fetch_optional(conn)
         .await
-        .map_err(|e| Error::from_sqlx("jobs/update", e))?
+        .map_err(|e| Error::from_sqlx("jobs/heartbeat", e))?
         .ok_or_else(|| Error::not_found("provisioner job", id))?;
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
         "ended" => ByWorker::Ended,
         "done" => ByWorker::Done(Heartbeat { cancel_requested: row.cancel_requested }),
-        other => return Err(Error::unknown_outcome("jobs/update", other)),
+        other => return Err(Error::unknown_outcome("jobs/heartbeat", other)),
     })
 }
 
@@ -244,7 +244,8 @@ pub async fn complete(
 /// [`complete`]. The build of a prebuilt workspace loses its deadline, which it has only once it is claimed. One round
 /// trip; locks the job, and its build when that changes.
 ///
-/// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes: [`fail_over_quota`] sets it.
+/// [`Ended::notice`] says who is to be notified. `INSUFFICIENT_QUOTA` is not among the codes:
+/// [`fail_insufficient_quota`] sets it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
@@ -264,8 +265,8 @@ pub async fn fail(
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or it belongs to another organization.
-#[tracing::instrument(name = "db.jobs.fail_over_quota", skip_all)]
-pub async fn fail_over_quota(
+#[tracing::instrument(name = "db.jobs.fail_insufficient_quota", skip_all)]
+pub async fn fail_insufficient_quota(
     conn: &mut PgConnection,
     permit: &RunJobs,
     rejected: &RejectedCommit,

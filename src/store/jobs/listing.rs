@@ -35,7 +35,7 @@ use crate::{
 /// };
 ///
 /// # async fn doc(conn: &mut coderdb::sqlx::PgConnection, actor: &Actor) -> Result<(), coderdb::store::Error> {
-/// let organization = store::organizations::default(conn, &ReadOrganizations::of(actor)).await?;
+/// let organization = store::organizations::default(conn, &ReadOrganizations::check(actor)).await?;
 /// let permit = ReadJobs::check(actor, organization.id)?;
 /// let stuck = JobFilter { status: vec![JobStatus::Pending], initiator: Some(UserId::PREBUILDS), ..JobFilter::default() };
 /// let page = store::jobs::list(conn, &permit, &stuck, PageRequest::first(50)).await?;
@@ -130,7 +130,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Resul
         .ok_or_else(|| Error::not_found("provisioner job", id))
 }
 
-/// These jobs of the organization with their place in the queue, oldest first; ids without one are left out
+/// These jobs of the organization with their position in the queue, oldest first; ids without one are left out
 /// (domain: positions).
 ///
 /// A daemon counts when it was seen within `stale_interval` before `now`, usually

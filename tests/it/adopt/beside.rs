@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coderdb::{
-    migrate::{self, Adoption, Error, Event, Options},
+    migrate::{self, Adoption, Error, Event, MigrateOptions},
     sqlx::{self, AssertSqlSafe},
 };
 use tokio::process::Command;
@@ -23,9 +23,9 @@ async fn adopt_and_unadopt_wait_for_coders_migrator_with_a_bound_and_leave_nothi
     let before = dump(&database);
     run(&mut conn, "SET application_name = 'coderd'").await;
     run(&mut conn, TAKE).await;
-    let patience = ["migrate", "adopt", "--lock-patience", "200ms"];
+    let adopt = ["migrate", "adopt", "--lock-patience", "200ms"];
     fails(
-        database.coderdb().args(patience),
+        database.coderdb().args(adopt),
         5,
         &["Coder's own migrator has held its lock", "'coderd'", "migrate adopt` again"],
     );
@@ -116,7 +116,7 @@ async fn up_takes_the_lock_of_coders_migrator_for_what_is_a_transaction() {
     let (database, mut conn) = (support::empty_database().await.directly(), None);
     let conn = conn.insert(database.connect().await);
     run(conn, TAKE).await;
-    let patient = Options { patience: Duration::from_millis(300), ..options(&database) };
+    let patient = MigrateOptions { lock_retry_budget: Duration::from_millis(300), ..options(&database) };
     let error = migrate::up(&mut database.connect().await, &patient, |_| {}).await.expect_err("the lock is held");
     assert!(matches!(&error, Error::TableLock(lock) if lock.blockers.contains("Coder's own migrator")), "{error}");
     run(conn, GIVE_BACK).await;
@@ -135,7 +135,7 @@ async fn a_migration_of_coder_that_meets_the_build_of_an_index_comes_first() {
     for _ in 0..10 {
         run(&mut conn, "BEGIN; UPDATE provisioner_jobs SET updated_at = now(); SELECT pg_sleep(0.1)").await;
         let alter =
-            "ALTER TABLE provisioner_jobs ADD COLUMN lane text; ALTER TABLE provisioner_jobs DROP COLUMN lane; COMMIT";
+            "ALTER TABLE provisioner_jobs ADD COLUMN zone text; ALTER TABLE provisioner_jobs DROP COLUMN zone; COMMIT";
         run(&mut conn, alter).await;
     }
     adopting.await.expect("no panic").expect("adopted");

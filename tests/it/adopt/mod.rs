@@ -12,7 +12,7 @@ use std::process::Command;
 
 use coderdb::{
     connect,
-    migrate::{self, Adoption, Options},
+    migrate::{self, Adoption, MigrateOptions},
     sqlx::{self, AssertSqlSafe, PgConnection, Row as _},
 };
 use serde_json::Value;
@@ -26,8 +26,8 @@ pub(crate) async fn coder() -> (Database, PgConnection) {
     (database, conn)
 }
 
-pub(crate) fn options(database: &Database) -> Options {
-    Options { second: Some(connect::Options::from(database.options())), ..Options::default() }
+pub(crate) fn options(database: &Database) -> MigrateOptions {
+    MigrateOptions { observer: Some(connect::ConnectOptions::from(database.options())), ..MigrateOptions::default() }
 }
 
 /// A random database, with chats.

@@ -155,9 +155,9 @@ pub(super) const UPGRADES: &[Upgrade] = &[
     upgrade(
         "many rows, and then their table",
         "UPDATE provisioner_jobs SET updated_at = updated_at + interval '1 second';
-         ALTER TABLE provisioner_jobs ADD COLUMN lane text; UPDATE provisioner_jobs SET lane = 'a';
-         ALTER TABLE provisioner_jobs ALTER lane SET NOT NULL",
-        &["column provisioner_jobs.lane must be given a value, and this version knows none"],
+         ALTER TABLE provisioner_jobs ADD COLUMN zone text; UPDATE provisioner_jobs SET zone = 'a';
+         ALTER TABLE provisioner_jobs ALTER zone SET NOT NULL",
+        &["column provisioner_jobs.zone must be given a value, and this version knows none"],
     ),
     upgrade(
         "a column that is needed twice over, too short by now, and a table that is gone",

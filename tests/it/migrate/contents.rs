@@ -65,7 +65,7 @@ async fn what_the_caller_has_set_is_there_again_afterwards() {
         ("V0001__leaks", "CREATE TABLE one (); RESET ALL; RESET ROLE; SET work_mem = '6MB'"),
         ("V0002__two", "-- coderdb: no-transaction\nSET ROLE NONE; CREATE INDEX CONCURRENTLY i ON pg_class (oid)"),
     ]);
-    let options = migrate::Options { target: Some(1), ..set.options(&database) };
+    let options = migrate::MigrateOptions { target: Some(1), ..set.options(&database) };
     migrate::up(&mut conn, &options, |_| {}).await.unwrap();
     let now = "SELECT concat_ws(' ', current_setting('search_path'), current_setting('work_mem'), current_user)";
     assert_eq!(ask::<String>(&mut conn, now).await, "mine 5MB migrator's \\ \"own\"");
@@ -213,7 +213,7 @@ async fn ten_thousand_migrations_are_listed() {
     let start = Instant::now();
     let migrations = set.migrations();
     println!("read after {:?}", start.elapsed());
-    let options = migrate::Options { target: Some(1), ..options(&database, migrations.clone()) };
+    let options = migrate::MigrateOptions { target: Some(1), ..options(&database, migrations.clone()) };
     migrate::up(&mut conn, &options, |_| {}).await.unwrap();
     // As if they all had been applied.
     migrate::mark_applied(&mut conn, &options, 9_999).await.unwrap();
@@ -225,7 +225,10 @@ async fn ten_thousand_migrations_are_listed() {
     let listed = support::run(database.coderdb().args(["migrate", "status", "--from"]).arg(set.path()));
     println!("10,000 listed after {:?}", start.elapsed());
     assert_eq!((listed.code, listed.stdout.lines().count()), (0, 10_001));
-    assert_eq!(migrate::up(&mut conn, &migrate::Options { target: None, ..options }, |_| {}).await.unwrap().len(), 1);
+    assert_eq!(
+        migrate::up(&mut conn, &migrate::MigrateOptions { target: None, ..options }, |_| {}).await.unwrap().len(),
+        1
+    );
 }
 
 #[test]

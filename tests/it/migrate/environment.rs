@@ -7,7 +7,7 @@ use std::{
 
 use coderdb::{
     connect,
-    migrate::{self, Error, Options, Outcome},
+    migrate::{self, Error, MigrateOptions, Outcome},
     sqlx::{self, Connection, PgConnection},
 };
 
@@ -274,16 +274,16 @@ async fn a_full_disk_is_an_unfit_environment_and_nothing_is_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_looked_up_and_if_nobody_can_be_asked_that_is_said_in_time() {
     let (database, mut observer) = empty().await;
-    let there = Some(connect::Options::from(database.options()));
+    let there = Some(connect::ConnectOptions::from(database.options()));
     let nowhere = Some("postgres://nobody@127.0.0.1:1/db".parse().unwrap());
-    for (second, expected) in [(there, Outcome::Committed), (None, Outcome::Unknown), (nowhere, Outcome::Unknown)] {
+    for (observing, expected) in [(there, Outcome::Committed), (None, Outcome::Unknown), (nowhere, Outcome::Unknown)] {
         let (mut lost_commits, mut n) = (0, 0);
         loop {
             n += 1;
             clear(&mut observer).await;
             let proxy = Proxy::to(&database);
             let mut conn = proxy.connect_options().connect().await.unwrap();
-            let options = Options { second: second.clone(), ..one().options(&database) };
+            let options = MigrateOptions { observer: observing.clone(), ..one().options(&database) };
             proxy.cut(Cut::BeforeItsAnswer(n));
             let start = Instant::now();
             match migrate::up(&mut conn, &options, |_| {}).await {
@@ -368,8 +368,12 @@ async fn a_deadlock_with_the_application_is_tried_again() {
     run(&mut other, "BEGIN; SET LOCAL deadlock_timeout = '1h'; SELECT pg_advisory_xact_lock(7)").await;
     // Nobody looks and gives way, and nothing times out: only the server finds the deadlock.
     let mut victim = database.connect().await;
-    let options =
-        Options { second: None, max_stall: None, lock_timeout: Duration::from_hours(1), ..set.options(&database) };
+    let options = MigrateOptions {
+        observer: None,
+        max_stall: None,
+        lock_timeout: Duration::from_hours(1),
+        ..set.options(&database)
+    };
     let up = tokio::spawn(async move {
         let mut retries = 0;
         let applied = migrate::up(&mut victim, &options, |event| {

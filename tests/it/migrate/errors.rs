@@ -276,7 +276,7 @@ async fn a_pooler_is_named_only_where_there_is_one() {
     // A session that has the lock by itself.
     let (_database, mut conn) = empty().await;
     run(&mut conn, "SELECT pg_advisory_lock(x'636f6465726462'::bigint)").await;
-    let error = migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.unwrap_err();
+    let error = migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.unwrap_err();
     assert!(matches!(error, Error::SessionShared), "{error:?}");
     // It was not taken from it.
     assert!(ask::<bool>(&mut conn, "SELECT pg_advisory_unlock(x'636f6465726462'::bigint)").await);

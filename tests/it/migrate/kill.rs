@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use coderdb::{
-    migrate::{self, Error, Migrations, Options, Outcome},
+    migrate::{self, Error, MigrateOptions, Migrations, Outcome},
     sqlx::PgConnection,
 };
 
@@ -90,7 +90,7 @@ impl World {
         Self { database, observer, migrations: options.migrations, expected, round_trips }
     }
 
-    fn options(&self) -> Options {
+    fn options(&self) -> MigrateOptions {
         options(&self.database, self.migrations.clone())
     }
 

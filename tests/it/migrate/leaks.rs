@@ -102,7 +102,7 @@ async fn whatever_setting_a_role_has_everything_reads_on_a_standby() {
     let mut streaming = Streaming::start(1, "SELECT").await;
     let mut primary = streaming.primary.connect().await;
     let [settings, _] = unusual(&mut primary).await;
-    coderdb::migrate::up(&mut primary, &coderdb::migrate::Options::default(), |_| {}).await.unwrap();
+    coderdb::migrate::up(&mut primary, &coderdb::migrate::MigrateOptions::default(), |_| {}).await.unwrap();
     for (name, value) in settings {
         let set = format!("ALTER ROLE postgres SET {name} = '{value}'");
         let _ = sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut primary).await;
@@ -158,7 +158,7 @@ async fn what_the_caller_has_set_is_there_again_whatever_was_asked() {
     let set =
         "SET statement_timeout = '7min'; SET row_security = off; SET default_transaction_isolation = 'repeatable read'";
     run(&mut conn, set).await;
-    let options = coderdb::migrate::Options::default();
+    let options = coderdb::migrate::MigrateOptions::default();
     for _ in 0..2 {
         coderdb::migrate::status(&mut conn).await.unwrap();
         coderdb::migrate::up(&mut conn, &options, |_| {}).await.unwrap();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use coderdb::{
     connect,
-    migrate::{self, Error, Event, Options},
+    migrate::{self, Error, Event, MigrateOptions},
     sqlx::{self, AssertSqlSafe, PgConnection},
 };
 
@@ -29,8 +29,8 @@ async fn a_table_that_is_never_free_is_given_up_and_whoever_has_it_idle_in_a_tra
     run(&mut reader, "SET application_name = 'a slow report'; BEGIN; LOCK TABLE one IN ACCESS SHARE MODE").await;
     let pid: i32 = ask(&mut reader, "SELECT pg_backend_pid()").await;
     let who = format!("behind pid {pid} (client backend 'a slow report', idle in transaction for ");
-    let patience = Duration::from_millis(400);
-    let options = Options { patience, ..set.options(&database) };
+    let lock_retry_budget = Duration::from_millis(400);
+    let options = MigrateOptions { lock_retry_budget, ..set.options(&database) };
     match migrate::up(&mut conn, &options, |_| {}).await.unwrap_err() {
         error @ Error::TableLock { .. } => {
             let said = error.to_string();
@@ -63,7 +63,7 @@ async fn an_autovacuum_steps_aside_for_the_least_role() {
         let mut admin = server.connect().await;
         run(&mut admin, &format!("CREATE ROLE least LOGIN {more}; CREATE SCHEMA least AUTHORIZATION least")).await;
         run(&mut admin, "CREATE SCHEMA coderdb AUTHORIZATION least").await;
-        let connect = connect::Options::from(server.options().username("least"));
+        let connect = connect::ConnectOptions::from(server.options().username("least"));
         let mut conn = connect.connect().await.unwrap();
         let set = Set::of(&[(
             "V0001__one",
@@ -72,8 +72,11 @@ async fn an_autovacuum_steps_aside_for_the_least_role() {
                  autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
              INSERT INTO one SELECT generate_series(1, 100000)",
         )]);
-        let options =
-            |set: &Set| Options { migrations: set.migrations(), second: Some(connect.clone()), ..Options::default() };
+        let options = |set: &Set| MigrateOptions {
+            migrations: set.migrations(),
+            observer: Some(connect.clone()),
+            ..MigrateOptions::default()
+        };
         migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap();
         // Before 15, a session that idles keeps its statistics to itself until it ends.
         server.run(&["DELETE FROM least.one"]).await;
@@ -157,11 +160,11 @@ async fn a_prepared_transaction_in_the_way_is_named() {
     let server = Streaming::start(0, "DROP SCHEMA public, coderdb CASCADE; CREATE SCHEMA public").await.primary;
     let mut conn = server.connect().await;
     let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer)")]);
-    let options = |set: &Set| Options {
+    let options = |set: &Set| MigrateOptions {
         migrations: set.migrations(),
-        second: Some(connect::Options::from(server.options())),
-        patience: Duration::from_millis(400),
-        ..Options::default()
+        observer: Some(connect::ConnectOptions::from(server.options())),
+        lock_retry_budget: Duration::from_millis(400),
+        ..MigrateOptions::default()
     };
     migrate::up(&mut conn, &options(&set), |_| {}).await.unwrap();
     run(&mut conn, "BEGIN; INSERT INTO one VALUES (1); PREPARE TRANSACTION 'left behind'").await;
@@ -199,7 +202,7 @@ async fn indexed(sql: &str) -> (Set, Node, PgConnection) {
     let server = Streaming::start(0, "DROP SCHEMA public, coderdb CASCADE; CREATE SCHEMA public").await.primary;
     let mut conn = server.connect().await;
     let set = Set::of(&[("V0001__one", "CREATE TABLE one (a integer); CREATE INDEX there ON one (a)")]);
-    let options = Options { migrations: set.migrations(), ..Options::default() };
+    let options = MigrateOptions { migrations: set.migrations(), ..MigrateOptions::default() };
     migrate::up(&mut conn, &options, |_| {}).await.unwrap();
     set.write("V0002__index", &format!("-- coderdb: no-transaction\n{sql}"));
     (set, server, conn)
@@ -208,7 +211,7 @@ async fn indexed(sql: &str) -> (Set, Node, PgConnection) {
 const INVALID: &str = "SELECT count(*) FROM pg_index WHERE NOT (indisvalid AND indisready AND indislive)";
 
 #[tokio::test]
-async fn an_index_waits_for_older_transactions_as_long_as_it_has_patience_and_names_them() {
+async fn an_index_waits_for_older_transactions_within_the_lock_retry_budget_and_names_them() {
     for sql in ["CREATE INDEX CONCURRENTLY made ON one (a)", "DROP INDEX CONCURRENTLY there"] {
         let (set, server, mut conn) = indexed(sql).await;
         let dump = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM one";
@@ -227,10 +230,15 @@ async fn an_index_waits_for_older_transactions_as_long_as_it_has_patience_and_na
         for (begin, end, who) in held_up {
             let mut other = server.connect().await;
             run(&mut other, &format!("SET application_name = 'somebody'; {begin}")).await;
-            let second = Some(connect::Options::from(server.options()));
-            for second in [second, None] {
-                let patience = Duration::from_millis(300);
-                let options = Options { migrations: set.migrations(), second, patience, ..Options::default() };
+            let observer = Some(connect::ConnectOptions::from(server.options()));
+            for observer in [observer, None] {
+                let lock_retry_budget = Duration::from_millis(300);
+                let options = MigrateOptions {
+                    migrations: set.migrations(),
+                    observer,
+                    lock_retry_budget,
+                    ..MigrateOptions::default()
+                };
                 let mut said = String::new();
                 let error = migrate::up(&mut conn, &options, |event| {
                     if let Event::Building { progress, .. } = event {
@@ -251,7 +259,7 @@ async fn an_index_waits_for_older_transactions_as_long_as_it_has_patience_and_na
         if sql.starts_with("CREATE") {
             run(&mut reader, "BEGIN; SELECT FROM one").await;
         }
-        let options = Options { migrations: set.migrations(), ..Options::default() };
+        let options = MigrateOptions { migrations: set.migrations(), ..MigrateOptions::default() };
         assert_eq!(migrate::up(&mut conn, &options, |_| {}).await.unwrap().len(), 1);
     }
 }

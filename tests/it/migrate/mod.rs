@@ -15,7 +15,7 @@ use std::{fs, path::Path, process::Stdio};
 
 use coderdb::{
     connect,
-    migrate::{Migrations, Options},
+    migrate::{MigrateOptions, Migrations},
     sqlx::{self, AssertSqlSafe, PgConnection},
 };
 use tempfile::TempDir;
@@ -52,7 +52,7 @@ impl Set {
     }
 
     /// How to apply them, with a second connection to the database.
-    fn options(&self, database: &Database) -> Options {
+    fn options(&self, database: &Database) -> MigrateOptions {
         options(database, self.migrations())
     }
 
@@ -117,8 +117,12 @@ impl Program {
     }
 }
 
-fn options(database: &Database, migrations: Migrations) -> Options {
-    Options { migrations, second: Some(connect::Options::from(database.options())), ..Options::default() }
+fn options(database: &Database, migrations: Migrations) -> MigrateOptions {
+    MigrateOptions {
+        migrations,
+        observer: Some(connect::ConnectOptions::from(database.options())),
+        ..MigrateOptions::default()
+    }
 }
 
 /// An empty database, without a pooler: a runner's lock is that of its session.

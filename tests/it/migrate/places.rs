@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use coderdb::{
-    migrate::{self, Error, Options},
+    migrate::{self, Error, MigrateOptions},
     sqlx::PgConnection,
 };
 
@@ -23,8 +23,10 @@ fn in_schema(database: &Database, path: &str) -> String {
 
 /// All but the last migration of this version, by a session of the default.
 async fn all_but_the_last(database: &Database, conn: &mut PgConnection) {
-    let options =
-        Options { target: Some(migrate::newest() - 1), ..super::options(database, migrate::Migrations::embedded()) };
+    let options = MigrateOptions {
+        target: Some(migrate::newest() - 1),
+        ..super::options(database, migrate::Migrations::embedded())
+    };
     migrate::up(conn, &options, |_| {}).await.unwrap();
 }
 
@@ -120,7 +122,7 @@ async fn a_schema_of_any_name_is_migrated_verified_renamed_and_missed() {
     run(&mut conn, "CREATE SCHEMA \"It's \"\"their\"\" own\"").await;
     let mut session = database.connect().await;
     run(&mut session, "SET search_path = \"It's \"\"their\"\" own\"").await;
-    migrate::up(&mut session, &Options::default(), |_| {}).await.unwrap();
+    migrate::up(&mut session, &MigrateOptions::default(), |_| {}).await.unwrap();
     assert_eq!(
         list(&mut conn, "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace").await,
         [""; 0]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use coderdb::{
     connect::{self, Pooler},
-    migrate::{self, Options},
+    migrate::{self, MigrateOptions},
 };
 use tokio::task::JoinSet;
 
@@ -29,13 +29,13 @@ async fn undisturbed(set: &Set) -> Vec<String> {
 }
 
 /// Runners in this process, over this way to the database; how many migrations they applied.
-async fn in_process(options: &connect::Options, set: &Set) -> usize {
+async fn in_process(options: &connect::ConnectOptions, set: &Set) -> usize {
     let mut runners = JoinSet::new();
     for _ in 0..RUNNERS {
         let (connect, migrations) = (options.clone(), set.migrations());
         runners.spawn(async move {
             let mut conn = connect.connect().await.unwrap();
-            let options = Options { migrations, second: Some(connect), ..Options::default() };
+            let options = MigrateOptions { migrations, observer: Some(connect), ..MigrateOptions::default() };
             migrate::up(&mut conn, &options, |_| {}).await.unwrap_or_else(|error| panic!("{error:?}")).len()
         });
     }
@@ -47,15 +47,15 @@ async fn race(sets: &[Set], through: Option<&PgBouncer>) {
         let expected = undisturbed(set).await;
         let (database, mut conn) = empty().await;
         let options = match through {
-            Some(pgbouncer) => connect::Options::from(pgbouncer.options(database.name())),
-            None => connect::Options::from(database.options()),
+            Some(pgbouncer) => connect::ConnectOptions::from(pgbouncer.options(database.name())),
+            None => connect::ConnectOptions::from(database.options()),
         };
         let all = set.migrations().iter().count();
         for round in 1..=rounds() {
             for applied in [0, 1] {
                 clear(&mut conn).await;
                 if applied == 1 {
-                    let first = Options { target: Some(1), ..set.options(&database) };
+                    let first = MigrateOptions { target: Some(1), ..set.options(&database) };
                     migrate::up(&mut conn, &first, |_| {}).await.unwrap();
                 }
                 assert_eq!(in_process(&options, set).await, all - applied, "round {round}");

@@ -6,7 +6,7 @@ use coderdb::{
     authz::{Actor, BuildWorkspaces, CancelJobs, InsertJobs, ReadDaemons, ReadJobLogs, ReadQueue, RunJobs, System},
     demo::{self, Regime, Scale},
     model::{
-        BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, JobFilter, JobId, JobStatus, JobSubject, LogLevel,
+        BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, JobFilter, JobId, JobStatus, JobTarget, LogLevel,
         LogSource, NewBuild, NewJob, NewJobLog, OrganizationId, PageRequest, ProvisionerType, Tags, TemplateId,
         TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
@@ -77,7 +77,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("acquire, tags of no job", &[]),
     ("insert", &[]),
     ("create build", &[]),
-    ("update", &[]),
+    ("heartbeat", &[]),
     ("complete", &[]),
     ("cancel", &[]),
     // Fifty lines.
@@ -141,7 +141,7 @@ async fn database() -> &'static (Database, World) {
         // It reads what the session prepared, and how.
         let database = support::database().await.directly();
         let mut conn = database.connect().await;
-        let options = demo::Options { scale: Some(SCALE), ..demo::Options::default() };
+        let options = demo::DemoOptions { scale: Some(SCALE), ..demo::DemoOptions::default() };
         let _ = demo::load(&mut conn, &options, |_| {}).await.expect("the demo");
         let world = sqlx::query_as(WORLD).fetch_one(&mut conn).await.expect("the ids");
         (database, world)
@@ -219,8 +219,8 @@ async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World)
         "acquire" => acquire(conn, &tags(&[("env", "on-prem")])).await,
         "acquire, tags of no job" => acquire(conn, &tags(&[("env", "nowhere")])).await,
         "insert" => {
-            let subject = JobSubject::DryRun(TemplateVersionId(world.version));
-            let permit = InsertJobs::check(owner, organization, subject).unwrap();
+            let target = JobTarget::DryRun(TemplateVersionId(world.version));
+            let permit = InsertJobs::check(owner, organization, target).unwrap();
             let job = NewJob {
                 id: JobId(Uuid::from_u128(1)),
                 created_at: now,
@@ -249,7 +249,7 @@ async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World)
             };
             store::builds::create(conn, &permit, &build, now).await.map(drop)
         }
-        "update" => store::jobs::update(conn, &run, running, now).await.map(drop),
+        "heartbeat" => store::jobs::heartbeat(conn, &run, running, now).await.map(drop),
         "complete" => store::jobs::complete(conn, &run, running, now, None).await.map(drop),
         "cancel" => {
             let permit = CancelJobs::check(&support::operator(), organization).unwrap();

@@ -24,7 +24,7 @@ use std::{
 
 use coderdb::{
     authz::{Actor, LoadActors, ReadJobs, ReadOrganizations, ReadQuota, System},
-    connect::{Options, Pooler},
+    connect::{ConnectOptions, Pooler},
     migrate,
     model::{OrganizationId, UserId},
     pool::{self, Pool},
@@ -77,8 +77,8 @@ impl Database {
     }
 
     /// With what is between the tests and the server.
-    pub fn connect_options(&self) -> Options {
-        Options::from(self.options()).pooler(self.pooler)
+    pub fn connect_options(&self) -> ConnectOptions {
+        ConnectOptions::from(self.options()).pooler(self.pooler)
     }
 
     /// The same database without a pooler.
@@ -94,7 +94,7 @@ impl Database {
 
     /// A connection that keeps its session.
     pub async fn connect_with_session(&self) -> PgConnection {
-        Options::from(self.options_with_session()).connect().await.expect("the test server takes connections")
+        ConnectOptions::from(self.options_with_session()).connect().await.expect("the test server takes connections")
     }
 
     /// A pool of connections that keep their sessions.
@@ -158,7 +158,7 @@ pub fn read_quota(user: impl Into<UserId>, organization: impl Into<OrganizationI
 }
 
 pub fn read_organizations() -> ReadOrganizations {
-    ReadOrganizations::of(&operator())
+    ReadOrganizations::check(&operator())
 }
 
 pub fn operator() -> Actor {
@@ -237,7 +237,7 @@ pub async fn database() -> Database {
         let migrated = on_a_thread(async {
             execute("postgres", "CREATE DATABASE template").await;
             let mut conn = PgConnection::connect(&server().url("template")).await.expect("the template");
-            migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+            migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
             conn.close().await.expect("nobody else uses the template");
         });
         migrated.join().expect("the template");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use coderdb::{
-    connect::{Options, Pooler},
+    connect::{ConnectOptions, Pooler},
     sqlx::{
         PgConnection,
         postgres::{PgConnectOptions, PgSslMode},
@@ -169,8 +169,8 @@ impl Proxy {
     }
 
     /// With what is between the tests and the server.
-    pub fn connect_options(&self) -> Options {
-        Options::from(self.options.clone()).pooler(self.pooler)
+    pub fn connect_options(&self) -> ConnectOptions {
+        ConnectOptions::from(self.options.clone()).pooler(self.pooler)
     }
 
     /// The variables that lead a program to it.

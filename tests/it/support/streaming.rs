@@ -219,7 +219,7 @@ async fn template() -> PathBuf {
         fs::write(&file, fs::read_to_string(&file).expect("the settings") + SETTINGS).expect("the settings");
         let mut node = Node::start(data.clone()).await;
         let mut conn = node.connect().await;
-        migrate::up(&mut conn, &migrate::Options::default(), |_| {}).await.expect("the migrations");
+        migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
         conn.close().await.expect("a clean end");
         node.end("INT");
         // Its data stays.

@@ -42,7 +42,7 @@ async fn a_fresh_start_that_is_over_quota_says_so_and_goes_on_once_there_is_room
 }
 
 /// Fails the build 5 as a quota commit does, which might not get so far after what happens just before.
-async fn fails_over_quota(world: &World, error_code: &str, and: &'static str) -> Value {
+async fn fails_for_insufficient_quota(world: &World, error_code: &str, and: &'static str) -> Value {
     let (toolbox, mut conn) = (world.toolbox(), world.rows.database.connect().await);
     let (reply, ()) = tokio::join!(start(&toolbox), async {
         world.until_told().await;
@@ -66,13 +66,13 @@ async fn a_reply_without_its_numbers_is_a_reply_all_the_same() {
         "ALTER TABLE group_members RENAME COLUMN user_id TO member_id; DROP VIEW group_members_expanded",
     ] {
         let world = World::after("SELECT has(5, 'start', 'pending')").await;
-        let reply = fails_over_quota(&world, "INSUFFICIENT_QUOTA", why).await;
+        let reply = fails_for_insufficient_quota(&world, "INSUFFICIENT_QUOTA", why).await;
         assert_eq!(reply["error_code"], "INSUFFICIENT_QUOTA", "{why}");
         assert_eq!(reply.get("quota"), None, "{why}");
     }
     // The same where all is well.
     let world = World::after("SELECT has(5, 'start', 'pending')").await;
-    let reply = fails_over_quota(&world, "INSUFFICIENT_QUOTA", "SELECT").await;
+    let reply = fails_for_insufficient_quota(&world, "INSUFFICIENT_QUOTA", "SELECT").await;
     assert_eq!(reply["quota"], json!({ "credits_consumed": 0, "budget": 40 }));
 }
 
@@ -100,7 +100,7 @@ async fn the_text_without_the_code_is_a_plain_failure() {
     for code in ["", "MISSING_TEMPLATE_PARAMETER"] {
         let world = World::after("SELECT has(5, 'start', 'pending')").await;
         let expected = json!({ "error": "waiting for in-progress build: insufficient quota", "build_id": id(5) });
-        assert_eq!(fails_over_quota(&world, code, "SELECT").await, expected);
+        assert_eq!(fails_for_insufficient_quota(&world, code, "SELECT").await, expected);
     }
 }
 

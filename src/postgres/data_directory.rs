@@ -1,4 +1,4 @@
-//! Where a server lives: its directory, the locks in it, and the user it runs as.
+//! The directory of a server: the locks in it, and the user the server runs as.
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io,
@@ -43,15 +43,15 @@ impl Lock {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) dir: PathBuf,
+pub(super) struct DataDirectory {
+    pub(super) path: PathBuf,
     pub(super) throw_away: bool,
     pub(super) me: u32,
     /// Uid and gid of the server where it cannot run as us: we are root.
     pub(super) server_user: Option<(u32, u32)>,
 }
 
-impl Place {
+impl DataDirectory {
     pub(super) fn new(wanted: &Path, throw_away: bool) -> Result<Self, Error> {
         // The server's own files have a path per line.
         if wanted.as_os_str().as_encoded_bytes().contains(&b'\n') {
@@ -59,18 +59,18 @@ impl Place {
         }
         let me = my_uid();
         let server_user = if me == 0 { Some(server_user().ok_or(Error::NoUser)?) } else { None };
-        let mut this = Self { dir: PathBuf::new(), throw_away, me, server_user };
+        let mut this = Self { path: PathBuf::new(), throw_away, me, server_user };
         let absolute = std::path::absolute(wanted).map_err(Error::io("resolve", wanted))?;
-        this.dir = this.reachable(&absolute);
+        this.path = this.reachable(&absolute);
         Ok(this)
     }
 
     pub(super) fn data(&self) -> PathBuf {
-        self.dir.join("data")
+        self.path.join("data")
     }
 
     pub(super) fn log(&self) -> PathBuf {
-        self.dir.join("log")
+        self.path.join("log")
     }
 
     /// The major version that made the data, if there is any.
@@ -78,13 +78,13 @@ impl Place {
         fs::read_to_string(self.data().join("PG_VERSION")).ok()?.trim().parse().ok()
     }
 
-    /// `wanted`, or a place of its own under /var/lib where the server's user cannot get into `wanted`.
+    /// `wanted`, or a directory of its own under /var/lib where the server's user cannot get into `wanted`.
     pub(super) fn reachable(&self, wanted: &Path) -> PathBuf {
         let wanted = resolve_links(wanted);
         if self.can_reach(&wanted) {
             return wanted;
         }
-        // Escaped, so that no two places share one.
+        // Escaped, so that no two directories share one.
         let name = wanted.to_string_lossy().replace('%', "%25").replace('-', "%2D");
         Path::new("/var/lib/coderdb").join(name.trim_matches('/').replace('/', "-"))
     }
@@ -129,7 +129,7 @@ impl Place {
     }
 
     pub(super) fn open_lock(&self, lock: Lock) -> Result<File, Error> {
-        let path = self.dir.join(lock.file_name());
+        let path = self.path.join(lock.file_name());
         open_private(&path, false).map_err(Error::io("open", path))
     }
 
@@ -139,13 +139,13 @@ impl Place {
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(e)) => Err(Error::io("lock", self.dir.join(lock.file_name()))(e)),
+            Err(fs::TryLockError::Error(e)) => Err(Error::io("lock", self.path.join(lock.file_name()))(e)),
         }
     }
 
     pub(super) fn lock(&self, lock: Lock) -> Result<File, Error> {
         let file = self.open_lock(lock)?;
-        file.lock().map_err(Error::io("lock", self.dir.join(lock.file_name())))?;
+        file.lock().map_err(Error::io("lock", self.path.join(lock.file_name())))?;
         Ok(file)
     }
 
@@ -157,8 +157,8 @@ impl Place {
     /// One user's share of the directory, which exists as long as the share is held.
     pub(super) fn join(&self) -> Result<File, Error> {
         loop {
-            self.create_dir(&self.dir)?;
-            let path = self.dir.join(Lock::Users.file_name());
+            self.create_dir(&self.path)?;
+            let path = self.path.join(Lock::Users.file_name());
             let users = match open_private(&path, false) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.map_err(Error::io("open", &path))?,
@@ -180,7 +180,7 @@ impl Place {
 
     /// A directory for the socket that only the server's user (and root) can enter.
     pub(super) fn socket_dir(&self) -> Result<PathBuf, Error> {
-        let dir = self.dir.join("socket");
+        let dir = self.path.join("socket");
         // libpq and the server split socket directories at commas, and URLs are UTF-8.
         let plain = dir.to_str().is_some_and(|s| !s.contains([',', '"']) && s.len() + 19 <= LONGEST_SOCKET_PATH);
         let dir = if plain { dir } else { self.short_socket_dir() };
@@ -201,7 +201,7 @@ impl Place {
     }
 
     pub(super) fn short_socket_dir(&self) -> PathBuf {
-        let digest = Sha256::digest(self.dir.as_os_str().as_encoded_bytes());
+        let digest = Sha256::digest(self.path.as_os_str().as_encoded_bytes());
         let hash = digest[..8].iter().fold(String::new(), |hash, byte| format!("{hash}{byte:02x}"));
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let usable =
