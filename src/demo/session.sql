@@ -1,5 +1,4 @@
 -- For this transaction: times read and print the same for everybody, days have 24 hours, and a long load is neither timed out nor starved of memory.
--- The vacuum behind it marks no page as visible to all while the commit is not yet on disk.
 SET LOCAL timezone = 'UTC';
 SET LOCAL datestyle = 'ISO';
 SET LOCAL intervalstyle = 'postgres';
@@ -7,4 +6,3 @@ SET LOCAL statement_timeout = 0;
 SET LOCAL work_mem = '64MB';
 SET LOCAL maintenance_work_mem = '256MB';
 SET LOCAL jit = off;
-SET LOCAL synchronous_commit = on;
