@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod authz;
+#[cfg(any(feature = "cli", feature = "tools"))]
+mod bounds;
 #[cfg(feature = "watch")]
 pub mod cancel;
 #[cfg(feature = "cli")]

@@ -2,12 +2,25 @@
 -- lower case, and of their ids, because deleted users may share a name: at most $4 of those behind the name $2 and id $3, all
 -- if null. What counts is the name that is stored with the id: as it was read, it may lack bytes that are no UTF-8.
 WITH page AS MATERIALIZED (
-    SELECT u.id, u.username, u.deleted
+    SELECT u.id, u.username, u.deleted, u.consumed
     FROM (
         -- Whoever is there comes out of the index of names.
         (
-            SELECT u.id, u.username, u.deleted
+            SELECT u.id, u.username, u.deleted, quota.consumed
             FROM users AS u
+            CROSS JOIN LATERAL (
+                -- Only the newest build of a workspace counts, whatever became of it.
+                SELECT coalesce(sum(latest.daily_cost), 0)::bigint AS consumed
+                FROM workspaces AS w
+                CROSS JOIN LATERAL (
+                    SELECT b.daily_cost
+                    FROM workspace_builds AS b
+                    WHERE b.workspace_id = w.id
+                    ORDER BY b.build_number DESC
+                    LIMIT 1
+                ) AS latest
+                WHERE w.owner_id = u.id AND w.organization_id = $1 AND w.deleted = false
+            ) AS quota
             WHERE u.deleted = false
                 AND (lower(u.username), u.id) > (coalesce((SELECT lower(c.username) FROM users AS c WHERE c.id = $3), lower($2)), $3::uuid)
                 AND (
@@ -18,19 +31,7 @@ WITH page AS MATERIALIZED (
                         INNER JOIN groups AS g ON g.id = m.group_id
                         WHERE m.user_id = u.id AND g.organization_id = $1 AND g.quota_allowance <> 0
                     )
-                    -- A sum, because an EXISTS might be computed for the whole organization. Users who left have few.
-                    OR (
-                        SELECT sum(latest.daily_cost)
-                        FROM workspaces AS w
-                        CROSS JOIN LATERAL (
-                            SELECT b.daily_cost
-                            FROM workspace_builds AS b
-                            WHERE b.workspace_id = w.id
-                            ORDER BY b.build_number DESC
-                            LIMIT 1
-                        ) AS latest
-                        WHERE w.owner_id = u.id AND w.organization_id = $1 AND w.deleted = false
-                    ) <> 0
+                    OR quota.consumed <> 0
                 )
             ORDER BY lower(u.username), u.id
             LIMIT $4
@@ -38,23 +39,23 @@ WITH page AS MATERIALIZED (
         UNION ALL
         -- Whoever was deleted consumes what the workspaces cost that are still there.
         (
-            SELECT u.id, u.username, u.deleted
-            FROM (SELECT DISTINCT owner_id FROM workspaces WHERE organization_id = $1 AND deleted = false) AS o
-            INNER JOIN users AS u ON u.id = o.owner_id
+            SELECT u.id, u.username, u.deleted, quota.consumed
+            FROM users AS u
+            CROSS JOIN LATERAL (
+                SELECT coalesce(sum(latest.daily_cost), 0)::bigint AS consumed
+                FROM workspaces AS w
+                CROSS JOIN LATERAL (
+                    SELECT b.daily_cost
+                    FROM workspace_builds AS b
+                    WHERE b.workspace_id = w.id
+                    ORDER BY b.build_number DESC
+                    LIMIT 1
+                ) AS latest
+                WHERE w.owner_id = u.id AND w.organization_id = $1 AND w.deleted = false
+            ) AS quota
             WHERE u.deleted = true
                 AND (lower(u.username), u.id) > (coalesce((SELECT lower(c.username) FROM users AS c WHERE c.id = $3), lower($2)), $3::uuid)
-                AND (
-                    SELECT sum(latest.daily_cost)
-                    FROM workspaces AS w
-                    CROSS JOIN LATERAL (
-                        SELECT b.daily_cost
-                        FROM workspace_builds AS b
-                        WHERE b.workspace_id = w.id
-                        ORDER BY b.build_number DESC
-                        LIMIT 1
-                    ) AS latest
-                    WHERE w.owner_id = u.id AND w.organization_id = $1 AND w.deleted = false
-                ) <> 0
+                AND quota.consumed <> 0
             ORDER BY lower(u.username), u.id
             LIMIT $4
         )
@@ -70,19 +71,7 @@ SELECT
     page.deleted = false AND EXISTS (
         SELECT 1 FROM organization_members AS m WHERE m.organization_id = $1 AND m.user_id = page.id
     ) AS "is_member!",
-    (
-        -- Only the newest build of a workspace counts, whatever became of it.
-        SELECT coalesce(sum(latest.daily_cost), 0)
-        FROM workspaces AS w
-        CROSS JOIN LATERAL (
-            SELECT b.daily_cost
-            FROM workspace_builds AS b
-            WHERE b.workspace_id = w.id
-            ORDER BY b.build_number DESC
-            LIMIT 1
-        ) AS latest
-        WHERE w.owner_id = page.id AND w.organization_id = $1 AND w.deleted = false
-    )::bigint AS "credits_consumed!",
+    page.consumed AS "credits_consumed!",
     (
         SELECT coalesce(sum(g.quota_allowance), 0)
         FROM groups AS g

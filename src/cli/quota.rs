@@ -65,8 +65,8 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
     }
 }
 
-/// So many members with one statement.
-const PAGE: u32 = 1_000;
+/// So many with one statement: for more, the server would expect so much work that it compiles the statement first.
+const PAGE: u32 = 200;
 
 async fn list(args: List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;

@@ -2,11 +2,10 @@
 
 use std::{error::Error as StdError, iter};
 
-use super::{
-    BuildFailure, CancellationToken, ErrorCode, QuotaFailure, Toolbox, Unavailable, chat_daemon, reply::end_of,
-};
+use super::{BuildFailure, CancellationToken, ErrorCode, QuotaFailure, Toolbox, Unavailable, chat_daemon};
 use crate::{
     authz::{Actor, Denied, LoadActors, ReadQuota, ReadWorkspaces},
+    bounds::end_of,
     model::{JobErrorCode, JobStatus, OrganizationId, Quota, WorkspaceBuildId},
     store, watch,
 };
@@ -146,8 +145,8 @@ impl Toolbox {
             JobStatus::Succeeded => Ok(()),
             JobStatus::Canceled => Err(BuildError::Canceled),
             JobStatus::Failed => {
-                let rest = format!("`coderdb provisioner jobs get {} -o json` has the whole error", state.id);
-                let message = state.error.map_or_else(|| "build failed".to_owned(), |error| end_of(error, &rest));
+                let rest = format!("; `coderdb provisioner jobs get {} -o json` has the whole error", state.id);
+                let message = state.error.map_or_else(|| "build failed".to_owned(), |error| end_of(&error, &rest));
                 Err(BuildError::Failed(BuildFailed { message, code: state.error_code }))
             }
             status => Err(BuildError::UnexpectedStatus(status)),

@@ -55,8 +55,6 @@ pub use database::DatabaseOperations;
 pub use operations::{
     ApiError, Created, NewChatWorkspace, OperationError, Operations, Parameter, StartChatWorkspace, Started, Validation,
 };
-#[cfg(feature = "mcp")]
-pub(crate) use reply::bounded;
 pub use reply::{
     AgentProblem, AgentReadiness, ApiFailure, BuildFailure, CreateWorkspaceReply, CreatedReply, ErrorCode, ExistsReply,
     ExistsStatus, QuotaFailure, Reply, StartWorkspaceReply, StartedReply, StartupScripts,

@@ -9,7 +9,10 @@ use super::{
     TextError, build,
     operations::{ApiError, Validation},
 };
-use crate::model::{AgentLifecycle, Quota, TemplateId, WorkspaceBuildId};
+use crate::{
+    bounds::beginning_of,
+    model::{AgentLifecycle, Quota, TemplateId, WorkspaceBuildId},
+};
 
 /// The answer to a call.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +34,7 @@ impl Reply {
             }
             // Replies are objects with keys that are texts.
             Ok(_) => Self::Structured(Map::new()),
-            Err(error) => Self::Error(bounded(error.to_string())),
+            Err(error) => Self::Error(beginning_of(&error.to_string(), "")),
         }
     }
 
@@ -51,33 +54,10 @@ impl Reply {
     }
 }
 
-/// So many bytes of a text are repeated to an agent, whose model reads all of them.
-const MOST: usize = 8 * 1024;
-
-/// For what is said around a text that was cut before.
-const AROUND: usize = 1024;
-
-/// The end of an error that is too long, because that says what went wrong; `rest` says where all of it is.
-pub(super) fn end_of(error: String, rest: &str) -> String {
-    if error.len() <= MOST + AROUND {
-        return error;
-    }
-    let start = error.ceil_char_boundary(error.len() - MOST);
-    format!("({start} bytes before this are left out; {rest})\n{}", &error[start..])
-}
-
-/// The beginning of any other text that somebody else wrote, where it is too long.
-pub(crate) fn bounded(text: String) -> String {
-    if text.len() <= MOST + AROUND {
-        return text;
-    }
-    let end = text.floor_char_boundary(MOST);
-    format!("{} … and {} bytes more", &text[..end], text.len() - end)
-}
-
+/// The model of an agent reads all that it is told.
 fn bound(value: &mut Value) {
     match value {
-        Value::String(text) => *text = bounded(std::mem::take(text)),
+        Value::String(text) => *text = beginning_of(text, ""),
         Value::Array(values) => values.iter_mut().for_each(bound),
         Value::Object(keys) => keys.values_mut().for_each(bound),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}

@@ -574,7 +574,7 @@ async fn of_two_loads_at_once_one_finds_the_others() {
 #[tokio::test]
 async fn the_demo_loads_and_is_shown_whatever_the_encoding_of_the_database() {
     for encoding in ["LATIN1", "EUC_JP", "SQL_ASCII", "WIN1252"] {
-        let database = support::empty_database_in(encoding).await;
+        let database = support::empty_database_in(encoding).await.with_sessions();
         let done = support::run(database.coderdb().arg("demo"));
         assert_eq!(done.code, 0, "{encoding}: {}", done.stderr);
         assert!(done.stdout.contains("Loaded 42 jobs"), "{encoding}: {}", done.stdout);

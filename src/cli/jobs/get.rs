@@ -18,12 +18,16 @@ use super::{
 };
 use crate::{
     authz::{ReadJobLogs, ReadJobs, ReadQuota, ReadUsers, ReadWorkspaces},
+    bounds::{beginning_of, end_of},
     model::{
         BuildReason, JobDetails, JobErrorCode, JobLog, Label, Organization, Quota, Transition, UserRef, WhyWaiting,
         WorkspaceBuildId,
     },
     store::{self, PgConnection, builds, job_logs, jobs, quota, users, workspaces},
 };
+
+/// Where all of a text is that is too long to be shown.
+const ALL: &str = "; -o json has all";
 
 /// Show all that is known of a job: what it does, why it failed, and why it waits
 #[derive(Debug, clap::Args)]
@@ -168,12 +172,12 @@ impl Shown<'_> {
             ("type", Some(job.job_type.to_string())),
             ("provisioner", Some(job.provisioner.to_string())),
             ("status", Some(job.status.to_string())),
-            ("error", job.error.as_deref().map(bounded_end)),
+            ("error", job.error.as_deref().map(|error| end_of(error, ALL))),
             ("error code", job.error_code.as_ref().map(ToString::to_string)),
             ("quota", quota),
             ("queue", text(&self.position)),
-            ("waits because", self.waits_because.as_deref().map(bounded)),
-            ("tags", text(&bounded(&job.tags.to_string()))),
+            ("waits because", self.waits_because.as_deref().map(|why| beginning_of(why, ALL))),
+            ("tags", text(&beginning_of(&job.tags.to_string(), ALL))),
             ("organization", Some(organization_name.to_owned())),
             ("initiator", Some(named(self.initiator_name.as_deref().unwrap_or_default(), &job.initiator_id))),
             ("template", details.template_id.map(|id| named(&details.template_name, &id))),
@@ -201,25 +205,5 @@ impl Shown<'_> {
             let _ = writeln!(shown, "{}", log_line(line));
         }
         shown
-    }
-}
-
-/// So many bytes of one text are printed for people; `-o json` has all of it.
-const MOST: usize = 8 * 1024;
-
-/// The beginning of a text, where it is too long to be read.
-fn bounded(text: &str) -> String {
-    let end = text.floor_char_boundary(MOST);
-    match text.len() - end {
-        0 => text.to_owned(),
-        rest => format!("{} … and {rest} bytes more; -o json has all", &text[..end]),
-    }
-}
-
-/// The end of an error, which says what went wrong, where it is too long to be read.
-fn bounded_end(text: &str) -> String {
-    match text.ceil_char_boundary(text.len().saturating_sub(MOST)) {
-        0 => text.to_owned(),
-        start => format!("({start} bytes before this are left out; -o json has all)\n{}", &text[start..]),
     }
 }

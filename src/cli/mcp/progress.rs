@@ -7,12 +7,12 @@ use tokio::{sync::watch, time::sleep};
 use super::{super::resolve::OPERATOR, CHAT_DAEMON};
 use crate::{
     authz::{Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces},
+    bounds::beginning_of,
     model::{
         JobId, JobLog, JobState, JobStatus, Label, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId,
     },
     pool::{self, Pool},
     store,
-    tools::bounded,
     watch::{self as watching, Watcher},
 };
 
@@ -79,7 +79,7 @@ impl Progress {
         let mut log = Log::default();
         loop {
             let stands = self.describe(&transition, &state, &mut log).await;
-            let now = bounded(format!("{transition} build {stands}"));
+            let now = beginning_of(&format!("{transition} build {stands}"), "");
             text.send_if_modified(|told| mem::replace(told, now.clone()) != now);
             sleep(GAP).await;
             tokio::select! {

@@ -15,7 +15,10 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::progress::Progress;
-use crate::tools::{CancellationToken, Reply, Tool, Toolbox, bounded};
+use crate::{
+    bounds::beginning_of,
+    tools::{CancellationToken, Reply, Tool, Toolbox},
+};
 
 const INSTRUCTIONS: &str = "The workspace of this chat. A call waits until the workspace can be used, which may take \
                             minutes; it may be repeated, and what a canceled call began goes on. There is no tool \
@@ -54,7 +57,7 @@ impl ServerHandler for Server {
         let Some(tool) = Tool::ALL.iter().copied().find(|tool| tool.name() == request.name) else {
             let names: Vec<_> = Tool::ALL.iter().map(|tool| tool.name()).collect();
             let text = format!("unknown tool: {}; expected one of {}", request.name, names.join(", "));
-            return Err(ErrorData::invalid_params(bounded(text), None));
+            return Err(ErrorData::invalid_params(beginning_of(&text, ""), None));
         };
         let arguments = request.arguments.map_or(Value::Null, Value::Object);
         let cancel = self.closed.child_token();
@@ -85,7 +88,7 @@ impl ServerHandler for Server {
         if request.method == "tools/call" {
             let params = serde_json::from_value::<CallToolRequestParams>(request.params.unwrap_or_default());
             let reason = params.err().map(|error| error.to_string()).unwrap_or_default();
-            return Err(ErrorData::invalid_params(bounded(format!("malformed tools/call: {reason}")), None));
+            return Err(ErrorData::invalid_params(beginning_of(&format!("malformed tools/call: {reason}"), ""), None));
         }
         Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None))
     }

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use coderdb::{
-    authz::{Actor, BuildWorkspaces, CancelJobs, InsertJobs, ReadDaemons, ReadJobLogs, ReadQueue, RunJobs, System},
+    authz::{
+        Actor, BuildWorkspaces, CancelJobs, InsertJobs, ListQuota, ReadDaemons, ReadJobLogs, ReadQueue, RunJobs, System,
+    },
     demo::{self, Regime, Scale},
     model::{
         BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, JobFilter, JobId, JobStatus, JobTarget, LogLevel,
@@ -88,6 +90,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("quota, heavy owner", &["blocks for 1 rows"]),
     ("quota, prebuilds", &["blocks for 1 rows", "rows read of workspace", "Seq Scan on workspaces"]),
     ("commit quota", &[]),
+    ("quota list", &[]),
     ("daemons", &[]),
     // All that waits, and what daemons work on.
     ("snapshot of the queue", &["rows read of provisioner_jobs"]),
@@ -272,6 +275,10 @@ async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World)
         "quota" => quota(conn, UserId(world.busy)).await,
         "quota, heavy owner" => quota(conn, UserId(world.heavy)).await,
         "quota, prebuilds" => quota(conn, UserId::PREBUILDS).await,
+        "quota list" => {
+            let permit = ListQuota::check(&support::operator(), organization).unwrap();
+            store::quota::list(conn, &permit, PageRequest::first(PAGE)).await.map(drop)
+        }
         "commit quota" => store::quota::commit(conn, &run, running, 1).await.map(drop),
         "daemons" => {
             let permit = ReadDaemons::check(&support::operator(), organization).unwrap();
