@@ -12,6 +12,8 @@ pub mod connect;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod duration;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod migrate;
 pub mod model;
 #[cfg(feature = "pool")]

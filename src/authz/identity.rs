@@ -1,7 +1,9 @@
 //! Permits for users and organizations.
 
 use super::{
-    Actor, Denied, SiteRole, System,
+    Actor, Denied,
+    OrganizationRole::{Admin, Auditor, UserAdmin},
+    SiteRole, System,
     permit::{Policy, denied, permit},
 };
 use crate::model::{OrganizationId, UserId};
@@ -32,13 +34,14 @@ permit! {
 impl ReadUsers {
     const POLICY: Policy = Policy {
         site: &[SiteRole::Owner, SiteRole::TemplateAdmin, SiteRole::UserAdmin, SiteRole::Auditor],
-        organization: &[],
+        organization: &[Admin, UserAdmin, Auditor],
         system: &[System::Authenticator, System::ProvisionerDaemon, System::ChatDaemon, System::Operator],
     };
 
-    /// Whoever has a role on the site may read all users, everybody else only oneself.
+    /// Whoever has a role on the site, or looks after the members of an organization, may read all users, everybody else
+    /// only oneself.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        match (Self::POLICY.grants(actor), actor.user_id()) {
+        match (Self::POLICY.grants_in_any(actor), actor.user_id()) {
             (true, _) => Ok(Self { only: None, _checked: () }),
             (false, Some(user)) => Ok(Self { only: Some(user), _checked: () }),
             (false, None) => Err(denied("user", "any")),

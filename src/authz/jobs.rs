@@ -3,7 +3,7 @@
 use super::{
     Actor, Denied,
     OrganizationRole::{Admin, TemplateAdmin},
-    SiteRole, System, TemplateRight,
+    ReadOrganizations, SiteRole, System, TemplateRight,
     permit::{Permission, Policy, denied, permit},
 };
 use crate::model::{DaemonId, JobTarget, OrganizationId, UserId};
@@ -188,6 +188,23 @@ impl ReadJobLogs {
             _ => return Err(denied("organization", organization)),
         };
         Ok(Self { organization, owner, imports, _checked: () })
+    }
+}
+
+/// May find out which job a build, a version of a template or a dry run has, and in which organization: there another
+/// permit says what one may do with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct FindJobs(ReadOrganizations);
+
+impl FindJobs {
+    /// Never denied: reaches the organizations that one may read.
+    pub fn check(actor: &Actor) -> Self {
+        Self(ReadOrganizations::check(actor))
+    }
+
+    pub(crate) fn reaches(&self, organization: OrganizationId) -> bool {
+        self.0.reaches(organization)
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod actor;
 mod agents;
+mod api_keys;
 mod builds;
 mod chats;
 mod daemons;
@@ -32,6 +33,7 @@ mod workspaces;
 pub(crate) use actor::CustomPermission;
 pub use actor::{Actor, OrganizationRole, SiteRole, System};
 pub use agents::*;
+pub use api_keys::*;
 pub use builds::*;
 pub use chats::*;
 pub use daemons::*;

@@ -75,6 +75,11 @@ impl Policy {
         self.grants(actor) || actor.has_role_in(organization, self.organization)
     }
 
+    /// Whether the actor gets it for the whole site, or holds one of the roles in any organization.
+    pub fn grants_in_any(&self, actor: &Actor) -> bool {
+        actor.organizations().into_iter().any(|organization| self.grants_in(actor, organization)) || self.grants(actor)
+    }
+
     /// The same, where custom roles of the organization may give it, and take away what another role there gives.
     pub fn or_custom_role_grants_in(
         &self,

@@ -44,6 +44,12 @@ impl Database {
         &self.options
     }
 
+    /// Whether it is the private server, because no database is configured.
+    #[cfg(feature = "serve")]
+    pub(super) const fn is_private(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Says goodbye to the server, so that it does not log a lost connection, and lets go of a private one.
     pub(super) async fn close(self) {
         // The work is done and answered; a server that is gone by now changes nothing.

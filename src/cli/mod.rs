@@ -18,8 +18,11 @@ mod prebuilds;
 mod queue;
 mod quota;
 mod resolve;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod table;
+mod tokens;
 
 use std::{env, io::Write as _, process::ExitCode};
 
@@ -69,6 +72,14 @@ enum Command {
     #[command(subcommand)]
     #[command(after_help = "Example:\n  coderdb quota show alice")]
     Quota(quota::Command),
+    /// The tokens with which programs sign in over HTTP
+    #[command(subcommand, visible_alias = "token")]
+    #[command(after_help = "Example:\n  coderdb tokens create --user alice --name backup")]
+    Tokens(tokens::Command),
+    #[cfg(feature = "serve")]
+    Serve(serve::Args),
+    #[cfg(feature = "serve")]
+    Openapi(serve::Openapi),
     #[cfg(feature = "mcp")]
     Mcp(mcp::Args),
     Completions(complete::Completions),
@@ -135,6 +146,8 @@ pub fn main() -> ExitCode {
         }
         Err(error) => return explain(&error),
     };
+    #[cfg(feature = "serve")]
+    let is_served = matches!(command, Command::Serve(_));
     let run = async {
         log::start()?;
         match command {
@@ -147,6 +160,11 @@ pub fn main() -> ExitCode {
             Command::Licenses(command) => licenses::run(command).await,
             Command::Prebuilds(command) => prebuilds::run(command).await,
             Command::Quota(command) => quota::run(command).await,
+            Command::Tokens(command) => tokens::run(command).await,
+            #[cfg(feature = "serve")]
+            Command::Serve(args) => serve::run(args).await,
+            #[cfg(feature = "serve")]
+            Command::Openapi(args) => serve::openapi(&args),
             #[cfg(feature = "mcp")]
             Command::Mcp(args) => mcp::run(args).await,
             Command::Postgres(command) => postgres::run(command),
@@ -154,7 +172,13 @@ pub fn main() -> ExitCode {
             Command::Man(args) => complete::man(&args).map(|()| ExitCode::SUCCESS),
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // One thread is enough for a command, and none for a service.
+    #[cfg(feature = "serve")]
+    if is_served {
+        runtime = tokio::runtime::Builder::new_multi_thread();
+    }
+    let runtime = runtime.enable_all().build();
     let done = runtime.map_err(CliError::from).and_then(|runtime| {
         let done = runtime.block_on(run);
         // A name server that does not answer holds a thread, for which a drop of the runtime would wait.

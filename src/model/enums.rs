@@ -100,8 +100,8 @@ impl<'de, T: FromStr> Deserialize<'de> for Label<T> {
 }
 
 macro_rules! closed_sets {
-    ($($(#[$doc:meta])* $name:ident, $set:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* })*) => {$(
-        $(#[$doc])*
+    ($($(#[doc = $doc:literal])* $name:ident, $set:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* })*) => {$(
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
@@ -119,6 +119,19 @@ macro_rules! closed_sets {
                 }
             }
         }
+
+        #[cfg(feature = "http")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, Type};
+                let doc = [$($doc),*].map(str::trim).join(" ");
+                let values = Self::ALL.iter().map(|value| value.as_str());
+                ObjectBuilder::new().schema_type(Type::String).description(Some(doc)).enum_values(Some(values)).into()
+            }
+        }
+
+        #[cfg(feature = "http")]
+        impl utoipa::ToSchema for $name {}
 
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {

@@ -148,6 +148,24 @@ pub enum JobErrorCode {
     Other(String),
 }
 
+#[cfg(feature = "http")]
+impl utoipa::PartialSchema for JobErrorCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, Type};
+        let known = [Self::MissingTemplateParameter, Self::RequiredTemplateVariables, Self::InsufficientQuota];
+        let values = known.map(|code| code.as_str().to_owned());
+        let doc = "What kind of failure ended a job; absent for every other failure.";
+        ObjectBuilder::new().schema_type(Type::String).description(Some(doc)).enum_values(Some(values)).into()
+    }
+}
+
+#[cfg(feature = "http")]
+impl utoipa::ToSchema for JobErrorCode {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ErrorCode".into()
+    }
+}
+
 impl JobErrorCode {
     /// The code as the database and the JSON contract spell it.
     #[must_use]
@@ -243,6 +261,15 @@ pub struct JobDetails {
     pub template_display_name: String,
     /// The path or URL of its icon.
     pub template_icon: String,
+}
+
+/// Which job something has, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundJob {
+    /// The job.
+    pub id: JobId,
+    /// Whose it is.
+    pub organization_id: OrganizationId,
 }
 
 /// How a job stands, as far as those who wait for it care.

@@ -9,25 +9,34 @@ use super::{
     OrganizationId, Tags, TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
+/// A provisioner job.
 #[derive(Serialize)]
-struct JobJson<'a> {
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema), schema(as = ProvisionerJob))]
+pub(crate) struct JobJson<'a> {
     id: JobId,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(nullable = false))]
     started_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(nullable = false))]
     completed_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(nullable = false))]
     canceled_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "str::is_empty")]
+    #[cfg_attr(feature = "http", schema(required = false))]
     error: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    #[cfg_attr(feature = "http", schema(required = false, value_type = JobErrorCode))]
     error_code: &'a str,
     status: JobStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(nullable = false))]
     worker_id: Option<DaemonId>,
     #[serde(skip_serializing_if = "str::is_empty")]
+    #[cfg_attr(feature = "http", schema(required = false))]
     worker_name: &'a str,
     file_id: FileId,
     tags: &'a Tags,
@@ -36,24 +45,33 @@ struct JobJson<'a> {
     organization_id: OrganizationId,
     initiator_id: UserId,
     input: InputJson<'a>,
+    #[cfg_attr(feature = "http", schema(value_type = JobType))]
     r#type: &'a Label<JobType>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[cfg_attr(feature = "http", schema(required = false))]
     available_workers: &'a [DaemonId],
     metadata: MetadataJson<'a>,
     logs_overflowed: bool,
 }
 
+/// What the job works on.
 #[derive(Serialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema), schema(as = ProvisionerJobInput))]
 struct InputJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(nullable = false))]
     template_version_id: Option<TemplateVersionId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(nullable = false))]
     workspace_build_id: Option<WorkspaceBuildId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(nullable = false))]
     error: Option<&'a str>,
 }
 
+/// The names of what the job works on.
 #[derive(Serialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema), schema(as = ProvisionerJobMetadata))]
 struct MetadataJson<'a> {
     template_version_name: &'a str,
     /// The zero UUID when there is no template: clients rely on the key.
@@ -62,10 +80,13 @@ struct MetadataJson<'a> {
     template_display_name: &'a str,
     template_icon: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(nullable = false))]
     workspace_id: Option<WorkspaceId>,
     #[serde(skip_serializing_if = "str::is_empty")]
+    #[cfg_attr(feature = "http", schema(required = false))]
     workspace_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(value_type = Option<Transition>, nullable = false))]
     workspace_build_transition: Option<&'a Label<Transition>>,
 }
 

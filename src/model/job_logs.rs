@@ -21,6 +21,7 @@ pub struct NewJobLog {
 }
 
 /// A stored log line; its JSON is that of Coder's API (domain: job logs).
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JobLog {
     /// Ascends within a job.
@@ -30,9 +31,11 @@ pub struct JobLog {
     pub created_at: OffsetDateTime,
     /// Who wrote it.
     #[serde(rename = "log_source")]
+    #[cfg_attr(feature = "http", schema(value_type = LogSource))]
     pub source: Label<LogSource>,
     /// How much it matters.
     #[serde(rename = "log_level")]
+    #[cfg_attr(feature = "http", schema(value_type = LogLevel))]
     pub level: Label<LogLevel>,
     /// The step that it belongs to.
     pub stage: String,

@@ -1,5 +1,6 @@
 //! Plain data: typed ids, closed sets, rows, filters and pages. Nothing here talks to a database.
 
+mod api_key;
 mod chat;
 mod daemon;
 mod enums;
@@ -8,7 +9,7 @@ mod filter;
 mod identity;
 mod ids;
 mod job;
-mod job_json;
+pub(crate) mod job_json;
 mod job_lifecycle;
 mod job_logs;
 mod license;
@@ -18,6 +19,7 @@ mod tags;
 mod template;
 mod workspace;
 
+pub use api_key::*;
 pub use chat::*;
 pub use daemon::*;
 pub use enums::*;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The settings of prebuilt workspaces (domain: site settings).
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrebuildsSettings {
     /// Whether the reconciler neither creates nor deletes prebuilt workspaces. Queued jobs go on.

@@ -12,6 +12,7 @@ use super::{Label, ProvisionerType};
 ///
 /// A stored value that is not a string appears as its JSON text, and a stored value that is not an object as no tags:
 /// one odd row must not hide all the others.
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tags(pub BTreeMap<String, String>);

@@ -23,12 +23,12 @@ impl RolesRow {
     }
 }
 
-fn texts(stored: Vec<Text>) -> Vec<String> {
+pub(super) fn texts(stored: Vec<Text>) -> Vec<String> {
     stored.into_iter().map(String::from).collect()
 }
 
 /// The permissions in a list of lists. What does not look like one gives nothing.
-fn permissions(roles: &Value) -> Vec<CustomPermission> {
+pub(super) fn permissions(roles: &Value) -> Vec<CustomPermission> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let permission = |stored: Value| {
         let text = |key: &str| Some(stored.get(key)?.as_str()?.to_owned());

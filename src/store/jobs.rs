@@ -2,6 +2,7 @@
 
 mod access_path;
 mod filter;
+mod find;
 mod lifecycle;
 mod listing;
 mod reaper;
@@ -9,6 +10,7 @@ mod row;
 
 use std::time::Duration;
 
+pub use find::*;
 pub use lifecycle::*;
 pub use listing::*;
 pub use reaper::*;

@@ -20,6 +20,7 @@
 
 pub mod actors;
 pub mod agents;
+pub mod api_keys;
 pub mod builds;
 pub mod changes;
 pub mod chats;

@@ -121,7 +121,7 @@ enum Ran {
 }
 
 /// A duration such as `250ms` or `1h30m`.
-fn length(text: &str) -> Result<Duration, String> {
+pub(super) fn length(text: &str) -> Result<Duration, String> {
     let length = duration::parse(text).filter(|_| !text.is_empty() && !text.starts_with('-'));
     length.ok_or_else(|| "expected a duration such as 250ms, 2s or 15m".to_owned())
 }

@@ -1,0 +1,2 @@
+DELETE FROM api_keys
+WHERE id = $1 AND login_type = 'token'

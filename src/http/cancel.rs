@@ -1,0 +1,283 @@
+//! Canceling: the job of a build, of an import, of a dry run, and many jobs at once.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Api, body::Body, done, error::Failure, error::Message, jobs, path, query::Query, session::Session};
+use crate::{
+    authz::{CancelJobs, FindJobs, ReadJobs},
+    cancel::{self, Outcome, Plan, Report, Run, tally},
+    model::{ExpectedStatus, FoundJob, JobId, JobStatus, JobType, Label},
+    search,
+    store::{PgConnection, jobs as store_jobs},
+};
+
+const FAILED: &str = "Internal error updating provisioner job.";
+
+/// Cancel workspace build
+///
+/// One that waits is canceled at once; one that runs ends when its daemon learns of it.
+#[utoipa::path(
+    patch,
+    path = "/api/v2/workspacebuilds/{workspacebuild}/cancel",
+    operation_id = "cancel-workspace-build",
+    tag = "Builds",
+    params(
+        ("workspacebuild" = Uuid, Path, description = "Workspace build ID"),
+        ("expect_status" = Option<ExpectedStatus>, Query, description = "412 unless the job has this status"),
+    ),
+    responses(
+        (status = 200, body = Message),
+        (status = 400, body = Message, description = "The job has ended, is being canceled, or a parameter is wrong"),
+        (status = 403, body = Message, description = "The template does not let users cancel builds that run"),
+        (status = 404, body = Message, description = "There is no such build, or no right to cancel it"),
+        (status = 412, body = Message, description = "The job has another status than the expected one"),
+    )
+)]
+pub(super) async fn build(
+    State(api): State<Api>,
+    session: Session,
+    Path(build): Path<String>,
+    mut query: Query,
+) -> Result<Json<Message>, Failure> {
+    let expected = expected(&mut query)?;
+    query.finish()?;
+    let mut conn = api.connection().await?;
+    let found = store_jobs::find_of_build(&mut conn, &FindJobs::check(&session.actor), path::id(&build)?).await;
+    let found = found.map_err(|error| Failure::from(error).at("Internal error fetching provisioner job."))?;
+    one(&mut conn, &session, found, expected, '!').await
+}
+
+/// Cancel template version by ID
+#[utoipa::path(
+    patch,
+    path = "/api/v2/templateversions/{templateversion}/cancel",
+    operation_id = "cancel-template-version-by-id",
+    tag = "Templates",
+    params(("templateversion" = Uuid, Path, description = "Template version ID")),
+    responses(
+        (status = 200, body = Message),
+        (status = 400, body = Message, description = "The job has ended, or is being canceled"),
+        (status = 404, body = Message, description = "There is no such version, or no right to change its template"),
+    )
+)]
+pub(super) async fn version(
+    State(api): State<Api>,
+    session: Session,
+    Path(version): Path<String>,
+    query: Query,
+) -> Result<Json<Message>, Failure> {
+    query.finish()?;
+    let mut conn = api.connection().await?;
+    let found = store_jobs::find_of_version(&mut conn, &FindJobs::check(&session.actor), path::id(&version)?).await;
+    let found = found.map_err(|error| Failure::from(error).at("Internal error fetching provisioner job."))?;
+    one(&mut conn, &session, found, None, '!').await
+}
+
+/// Cancel template version dry-run by job ID
+#[utoipa::path(
+    patch,
+    path = "/api/v2/templateversions/{templateversion}/dry-run/{jobID}/cancel",
+    operation_id = "cancel-template-version-dry-run-by-job-id",
+    tag = "Templates",
+    params(
+        ("templateversion" = Uuid, Path, description = "Template version ID"),
+        ("jobID" = Uuid, Path, description = "Job ID"),
+    ),
+    responses(
+        (status = 200, body = Message),
+        (status = 400, body = Message, description = "The job has ended, or is being canceled"),
+        (status = 404, body = Message, description = "There is no such dry run of this version, or no right to cancel it"),
+    )
+)]
+pub(super) async fn dry_run(
+    State(api): State<Api>,
+    session: Session,
+    Path((version, job)): Path<(String, String)>,
+    query: Query,
+) -> Result<Json<Message>, Failure> {
+    query.finish()?;
+    let mut conn = api.connection().await?;
+    let (version, job) = (path::id(&version)?, path::id(&job)?);
+    let found = store_jobs::find_of_dry_run(&mut conn, &FindJobs::check(&session.actor), version, job).await;
+    let found = found.map_err(|error| Failure::from(error).at("Internal error fetching provisioner job."))?;
+    one(&mut conn, &session, found, None, '.').await
+}
+
+/// The status that the job must still have; what it may be is checked before anything else.
+fn expected(query: &mut Query) -> Result<Option<ExpectedStatus>, Failure> {
+    let text = query.text("expect_status");
+    text.map(|text| text.parse().map_err(|_| not_expectable(&text))).transpose()
+}
+
+fn not_expectable(text: &str) -> Failure {
+    Failure::bad_request(format!("Invalid expect_status \"{text}\". Only 'running' or 'pending' are allowed."))
+}
+
+async fn one(
+    conn: &mut PgConnection,
+    session: &Session,
+    found: FoundJob,
+    expected: Option<ExpectedStatus>,
+    stop: char,
+) -> Result<Json<Message>, Failure> {
+    let permit = CancelJobs::check(&session.actor, found.organization_id)?;
+    let mut run = Run::new(&Plan::named(vec![found.id], expected));
+    while let Some(batch) = run.next(conn, &permit, OffsetDateTime::now_utc()).await {
+        batch.map_err(|error| Failure::from(error).at(FAILED))?;
+    }
+    let report = run.into_reports().pop().ok_or_else(Failure::not_found)?;
+    match (report.outcome, report.status) {
+        (Outcome::Canceled | Outcome::Canceling, _) => Ok(done("Job has been marked as canceled...")),
+        (Outcome::AlreadyFinished, _) | (Outcome::AlreadyCanceled, Some(JobStatus::Canceled)) => {
+            Err(Failure::bad_request(format!("Job has already completed{stop}")))
+        }
+        (Outcome::AlreadyCanceled, _) => {
+            Err(Failure::bad_request(format!("Job has already been marked as canceled{stop}")))
+        }
+        (Outcome::NotInExpectedState, _) => {
+            Err(Failure::new(StatusCode::PRECONDITION_FAILED, "Job is not in the expected state."))
+        }
+        (Outcome::NotAllowed, _) => Err(Failure::new(
+            StatusCode::FORBIDDEN,
+            "User is not allowed to cancel workspace builds. Owner role is required.",
+        )),
+        (Outcome::NotFound, _) => Err(Failure::not_found()),
+        (Outcome::WouldBeCanceled | Outcome::Unknown | Outcome::NotTried, _) => {
+            Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED).detail(report.outcome.words()))
+        }
+    }
+}
+
+/// Which jobs are to be canceled.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = CancelProvisionerJobsRequest)]
+pub(super) struct Many {
+    /// The jobs that match, as in `initiator:prebuilds status:pending`. Either this or `ids`.
+    #[schema(example = "initiator:prebuilds status:pending")]
+    #[serde(default)]
+    search: String,
+    /// These jobs. Either this or `search`.
+    #[serde(default)]
+    #[schema(example = json!([]))]
+    ids: Vec<Uuid>,
+    /// Leaves every job alone that has another status; empty for any. A status that `search` asks for is expected, too.
+    #[serde(default)]
+    #[schema(example = "pending")]
+    expect_status: String,
+    /// Only says what would become of the jobs.
+    #[serde(default)]
+    #[schema(example = true)]
+    dry_run: bool,
+}
+
+/// What became of the jobs.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = CancelProvisionerJobsResponse)]
+pub(super) struct Reports {
+    /// How many jobs there are of each outcome.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    outcomes: BTreeMap<Outcome, usize>,
+    /// Each of them.
+    jobs: Vec<ReportJson>,
+}
+
+/// What became of a job, or would.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = CancelProvisionerJobsResult)]
+struct ReportJson {
+    id: JobId,
+    #[schema(value_type = String, example = "canceled")]
+    outcome: Outcome,
+    /// Absent where the job is not there.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<JobType>, nullable = false)]
+    job_type: Option<Label<JobType>>,
+    /// Where it stands now; absent where the job is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    status: Option<JobStatus>,
+}
+
+impl From<Report> for ReportJson {
+    fn from(report: Report) -> Self {
+        let Report { id, outcome, job_type, status } = report;
+        Self { id, outcome, job_type, status }
+    }
+}
+
+/// Cancel provisioner jobs
+///
+/// Batch by batch. When the database is lost on the way, the answer says of each job whether it was its turn.
+#[utoipa::path(
+    post,
+    path = "/api/v2/organizations/{organization}/provisionerjobs/cancel",
+    operation_id = "cancel-provisioner-jobs",
+    tag = "Organizations",
+    params(("organization" = String, Path, description = "Organization ID or name; `default` for the default one")),
+    request_body = Many,
+    responses(
+        (status = 200, body = Reports),
+        (status = 400, body = Message, description = "The body does not say which jobs"),
+        (status = 404, body = Message, description = "There is no such organization, or no right to read or cancel its jobs"),
+        (status = 413, body = Message, description = "The body is too large"),
+    )
+)]
+pub(super) async fn many(
+    State(api): State<Api>,
+    session: Session,
+    Path(organization): Path<String>,
+    query: Query,
+    Body(asked): Body<Many>,
+) -> Result<Json<Reports>, Failure> {
+    query.finish()?;
+    let mut conn = api.connection().await?;
+    let organization = path::organization(&mut conn, &session, &organization).await?;
+    let permit = CancelJobs::check(&session.actor, organization.id)?;
+    let expected = Some(asked.expect_status.as_str()).filter(|text| !text.is_empty());
+    let expected = expected.map(|text| text.parse().map_err(|_| not_expectable(text))).transpose()?;
+    let invalid = |field, why: String| Failure::bad_request("Validation failed.").validation(field, why);
+    let plan = match (asked.search.trim(), asked.ids.is_empty()) {
+        ("", true) => return Err(invalid("search", "expected a search or ids: which jobs?".to_owned())),
+        ("", false) => Plan::named(asked.ids.into_iter().map(JobId).collect(), expected),
+        (_, false) => return Err(invalid("ids", "expected either ids or a search, not both".to_owned())),
+        (text, true) => {
+            let read = ReadJobs::check(&session.actor, organization.id)?;
+            let search: search::Query =
+                text.parse().map_err(|why: search::ParseError| invalid("search", why.to_string()))?;
+            let mut faults = Query::default();
+            let filter = jobs::searched(&mut conn, &session, &organization, Some(&search), &mut faults).await?;
+            faults.finish()?;
+            let plan = Plan::chosen(&mut conn, &read, &filter, expected).await;
+            plan.map_err(|error| Failure::from(error).at("Internal error fetching provisioner jobs."))?
+        }
+    };
+    let reports = if asked.dry_run {
+        cancel::foresee(&mut conn, &permit, &plan).await.map_err(|error| Failure::from(error).at(FAILED))?
+    } else {
+        let mut run = Run::new(&plan);
+        let mut is_begun = false;
+        while let Some(batch) = run.next(&mut conn, &permit, OffsetDateTime::now_utc()).await {
+            match batch {
+                Ok(_) => is_begun = true,
+                // Nothing was canceled yet, so that it is a failure as any other.
+                Err(error) if !is_begun => return Err(Failure::from(error).at(FAILED)),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a cancellation of many jobs broke off");
+                    break;
+                }
+            }
+        }
+        run.into_reports()
+    };
+    let outcomes = tally(&reports);
+    Ok(Json(Reports { outcomes, jobs: reports.into_iter().map(Into::into).collect() }))
+}
