@@ -182,7 +182,7 @@ async fn accept(
             accepted = async { (room.clone().acquire_owned().await, listener.accept().await) } => accepted,
             () = ending.cancelled() => break,
         };
-        let (Ok(place), Ok((stream, _))) = accepted else {
+        let (Ok(permit), Ok((stream, _))) = accepted else {
             sleep(RETRY).await;
             continue;
         };
@@ -194,7 +194,7 @@ async fn accept(
         tokio::spawn(async move {
             // Whoever breaks a connection off knows it.
             let _ = connection.await;
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);

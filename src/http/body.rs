@@ -27,12 +27,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         })?;
         // The parser's text may quote the body, which may hold a license.
         Json::<T>::from_bytes(&bytes).map(|Json(body)| Self(body)).map_err(|_| {
-            let place = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).err();
-            let place = place.map_or_else(
+            let read = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).err();
+            let said = read.map_or_else(
                 || "a field is missing or has another type".to_owned(),
                 |why| format!("line {}, column {}", why.line(), why.column()),
             );
-            Failure::bad_request("Request body must be valid JSON.").detail(place)
+            Failure::bad_request("Request body must be valid JSON.").detail(said)
         })
     }
 }

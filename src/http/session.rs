@@ -21,7 +21,7 @@ use super::{Api, error::Failure};
 use crate::{
     authz::{Actor, SignIn, System},
     model::{InvalidSessionToken, SessionToken, SignInError, UserId, UserRef},
-    store::{self, api_keys},
+    store::{self, api_keys, api_keys::SignedIn},
 };
 
 pub(super) const TOKEN: HeaderName = HeaderName::from_static("coder-session-token");
@@ -127,9 +127,16 @@ async fn session(api: &Api, headers: &HeaderMap) -> Result<(SessionToken, Actor)
     let token: SessionToken =
         text.parse().map_err(|why: InvalidSessionToken| signed_out(format!("Invalid API key format: {why}")))?;
     let permit = SignIn::check(&Actor::system(System::Authenticator))?;
+    let now = OffsetDateTime::now_utc();
     let mut connection = api.connection().await?;
-    match api_keys::session(&mut connection, &permit, &token, OffsetDateTime::now_utc()).await {
-        Ok(Ok(actor)) => Ok((token, actor)),
+    match api_keys::session(&mut connection, &permit, &token, now).await {
+        Ok(Ok(SignedIn { actor, is_noted })) => {
+            // A service whose role may only read lets people in all the same.
+            if !is_noted && let Err(error) = api_keys::touch(&mut connection, &permit, token.id(), now).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the use of an API key cannot be noted");
+            }
+            Ok((token, actor))
+        }
         Ok(Err(SignInError::Inactive { status })) => Err(Failure::new(
             StatusCode::UNAUTHORIZED,
             format!("User is not active (status = {status:?}). Contact an admin to reactivate your account."),

@@ -1,4 +1,4 @@
-//! API keys: what users sign in with (domain: api keys).
+//! API keys: what users sign in with (domain: session tokens).
 
 use std::{fmt, str::FromStr};
 
@@ -9,10 +9,7 @@ use super::UserId;
 /// What a client sends to sign in: the id of an API key and its secret, as `<id>-<secret>`. Whoever has it can act as the
 /// user, so neither `Debug` nor any error shows the secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SessionToken {
-    id: String,
-    secret: String,
-}
+pub struct SessionToken([String; 2]);
 
 /// A text that is no session token. It does not hold the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,23 +35,23 @@ impl SessionToken {
     pub const SECRET_LENGTH: usize = 22;
 
     pub(crate) const fn new(id: String, secret: String) -> Self {
-        Self { id, secret }
+        Self([id, secret])
     }
 
     /// The id of the API key, which is no secret.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        &self.0[0]
     }
 
     pub(crate) fn secret(&self) -> &str {
-        &self.secret
+        &self.0[1]
     }
 
     /// The text that a client sends.
     #[must_use]
     pub fn expose(&self) -> String {
-        format!("{}-{}", self.id, self.secret)
+        self.0.join("-")
     }
 }
 
@@ -66,7 +63,7 @@ impl FromStr for SessionToken {
         let [id, secret] = parts[..] else { return Err(InvalidSessionToken::Parts(parts.len())) };
         match (id.len(), secret.len()) {
             (Self::ID_LENGTH, Self::SECRET_LENGTH) if id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-                Ok(Self { id: id.to_owned(), secret: secret.to_owned() })
+                Ok(Self([id, secret].map(str::to_owned)))
             }
             (Self::ID_LENGTH, Self::SECRET_LENGTH) => Err(InvalidSessionToken::Characters),
             (Self::ID_LENGTH, length) => Err(InvalidSessionToken::Secret(length)),
@@ -77,7 +74,7 @@ impl FromStr for SessionToken {
 
 impl fmt::Debug for SessionToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionToken({}-..)", self.id)
+        write!(f, "SessionToken({}-..)", self.id())
     }
 }
 

@@ -1,4 +1,4 @@
-//! API keys: what users sign in with (domain: api keys). No error and no span shows a secret.
+//! API keys: what users sign in with (domain: session tokens). No error and no span shows a secret.
 
 use ring::{
     digest::{SHA256, digest},
@@ -21,6 +21,15 @@ use crate::{
 /// Its use is noted at most so often.
 const NOTED: Duration = Duration::HOUR;
 
+/// Somebody who has signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedIn {
+    /// The user.
+    pub actor: Actor,
+    /// Whether it is noted that the key was used in the hour before; if not, [`touch`] notes it.
+    pub is_noted: bool,
+}
+
 struct SessionRow {
     hashed_secret: Vec<u8>,
     user_id: UserId,
@@ -38,18 +47,18 @@ struct SessionRow {
     custom_roles: Option<StoredJson>,
 }
 
-/// The user whose token it is, as an actor, or why it lets nobody in (domain: api keys). The secret is compared in constant
-/// time. One round trip, and once an hour one more, which notes that the key was used.
+/// Who signs in with the token, or why it lets nobody in (domain: session tokens). The secret is compared in constant time. One
+/// round trip, no locks.
 #[tracing::instrument(name = "db.api_keys.session", skip_all)]
 pub async fn session(
     conn: &mut PgConnection,
     _permit: &SignIn,
     token: &SessionToken,
     now: OffsetDateTime,
-) -> Result<std::result::Result<Actor, SignInError>> {
-    let at = input::time("now", now)?;
+) -> Result<std::result::Result<SignedIn, SignInError>> {
+    input::time("now", now)?;
     let rows = sqlx::query_file_as!(SessionRow, "queries/api_keys/session.sql", token.id())
-        .fetch_all(&mut *conn)
+        .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("api_keys/session", e))?;
     let Some(key) = rows.first() else { return Ok(Err(SignInError::Unknown)) };
@@ -73,18 +82,26 @@ pub async fn session(
     if let Some(refused) = refused {
         return Ok(Err(refused));
     }
-    if key.last_used.0 < now - NOTED {
-        sqlx::query_file!("queries/api_keys/touch.sql", token.id(), at, input::time("now", now - NOTED)?)
-            .execute(conn)
-            .await
-            .map_err(|e| Error::from_sqlx("api_keys/touch", e))?;
-    }
     let (user, site) = (key.user_id, texts(key.site_roles.clone()));
+    let is_noted = key.last_used.0 >= now - NOTED;
     let membership = |row: SessionRow| {
         let permissions = permissions(&row.custom_roles.and_then(|stored| stored.0).unwrap_or_default());
         Some((row.organization_id?, texts(row.organization_roles?), permissions))
     };
-    Ok(Ok(Actor::user(user, &site, rows.into_iter().filter_map(membership))))
+    Ok(Ok(SignedIn { actor: Actor::user(user, &site, rows.into_iter().filter_map(membership)), is_noted }))
+}
+
+/// Notes that the API key was used, unless that was noted within the hour before. One round trip; locks the row, and does
+/// nothing where somebody else has locked it.
+#[tracing::instrument(name = "db.api_keys.touch", skip_all)]
+pub async fn touch(conn: &mut PgConnection, _permit: &SignIn, id: &str, now: OffsetDateTime) -> Result<()> {
+    input::text("id", id)?;
+    let (at, before) = (input::time("now", now)?, input::time("now", now - NOTED)?);
+    sqlx::query_file!("queries/api_keys/touch.sql", id, at, before)
+        .execute(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("api_keys/touch", e))?;
+    Ok(())
 }
 
 /// Makes a token for the user and returns what a client has to send, which is stored nowhere. One round trip.

@@ -14,19 +14,20 @@ use std::{
 
 use coderdb::{
     authz::{
-        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindPrebuilds, FindTemplates,
-        InsertJobs, ListQuota, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ProvisionerStates,
-        ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses, ReadOrganizations,
-        ReadPrebuildsSettings, ReadQueue, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs,
-        System, TemplateRight, UploadFiles, UseChats, WatchJobs, WriteLicenses, WritePrebuildsSettings,
+        ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindJobs, FindPrebuilds,
+        FindTemplates, InsertJobs, ListQuota, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ManageTokens,
+        ProvisionerStates, ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses,
+        ReadOrganizations, ReadPrebuildsSettings, ReadQueue, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces,
+        ReapJobs, RunJobs, SignIn, System, TemplateRight, UploadFiles, UseChats, WatchJobs, WriteLicenses,
+        WritePrebuildsSettings,
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
         DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, FileOutcome, GroupId, Heartbeat,
         JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewFile,
         NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus, PrebuildsSettings,
-        PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SetOutcome, Tags, TemplateId, TemplateVersionId,
-        TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+        PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SessionToken, SetOutcome, Tags, TemplateId,
+        TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -42,7 +43,7 @@ use crate::support;
 /// The scopes are: `site`, nothing to choose; `anywhere`, the same, and a role in any organization does; `list`, what an organization has; `thing`, one thing of an organization,
 /// asked for with a permit for any; `found`, the same, but what is not there is left out; `owned`, the same as `thing`
 /// or `found`, but `member` reaches one's own only; `user`, one user; `quota`, one user in an organization;
-/// `organization`, one organization; `own`, a thing that only its owner has.
+/// `organization`, one organization; `anything`, a thing, with a permit for no organization in particular; `own`, a thing that only its owner has.
 ///
 /// Where the reconciler reaches only what the prebuilds user owns, it is left out: nothing is that user's here.
 const POLICY: &str = "
@@ -52,6 +53,11 @@ agents::in_latest_build          owned-found  : owner template-admin auditor @ad
 agents::lifecycle                owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 agents::logs_after               owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 agents::update_logs_overflowed   own          : agent
+api_keys::create                 site         : owner operator
+api_keys::list                   site         : owner operator
+api_keys::revoke                 site         : owner operator
+api_keys::session                site         : authenticator
+api_keys::touch                  site         : authenticator
 builds::by_job                   owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 builds::by_number                owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 builds::create                   owned        : owner @admin member
@@ -92,6 +98,9 @@ jobs::count_by_tags              list         : owner @admin @template-admin @jo
 jobs::created_after              list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::fail                       thing        : daemon
 jobs::fail_insufficient_quota    thing        : daemon
+jobs::find_of_build              anything     : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+jobs::find_of_dry_run            anything     : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
+jobs::find_of_version            anything     : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 jobs::get                        thing        : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::get_for_update_skip_locked found        : owner @admin daemon reaper reconciler operator
 jobs::get_with_lock              thing        : owner @admin daemon reaper reconciler operator
@@ -135,9 +144,9 @@ templates::find                  organization : owner template-admin auditor mem
 templates::get                   thing        : owner template-admin auditor member daemon chats reconciler operator
 templates::resolve               thing        : owner template-admin auditor member daemon chats reconciler operator
 templates::version               thing        : owner template-admin auditor member daemon chats reconciler operator
-users::by_username               user         : owner template-admin user-admin auditor self authenticator daemon chats operator
-users::get                       user         : owner template-admin user-admin auditor self authenticator daemon chats operator
-users::resolve                   user         : owner template-admin user-admin auditor self authenticator daemon chats operator
+users::by_username               user         : owner template-admin user-admin auditor @admin @user-admin @auditor self authenticator daemon chats operator
+users::get                       user         : owner template-admin user-admin auditor @admin @user-admin @auditor self authenticator daemon chats operator
+users::resolve                   user         : owner template-admin user-admin auditor @admin @user-admin @auditor self authenticator daemon chats operator
 workspaces::by_name              owned-found  : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
 workspaces::create               quota        : owner @admin self
 workspaces::get                  owned        : owner template-admin auditor @admin @template-admin @auditor member daemon reaper chats reconciler operator
@@ -151,6 +160,9 @@ pub const NO_SCOPE: &[&str] = &["runner::commit_quota", "transaction::retry"];
 pub const WRITES: &[&str] = &[
     "agents::append_logs",
     "agents::update_logs_overflowed",
+    "api_keys::create",
+    "api_keys::revoke",
+    "api_keys::touch",
     "builds::create",
     "builds::update_deadline",
     "builds::update_state",
@@ -203,6 +215,8 @@ const BEFORE: &[(&str, &[&str])] = &[
             "quota::commit",
         ],
     ),
+    ("SELECT import()", &["jobs::find_of_version"]),
+    ("SELECT dry_run()", &["jobs::find_of_dry_run"]),
     ("SELECT prebuild()", &["prebuilds::cancel_stale_pending", "prebuilds::count_stale_pending", "prebuilds::metrics"]),
     ("SELECT prebuild(), activate()", &["prebuilds::count_in_progress"]),
     ("SELECT prebuild(), activate(), take(), complete()", &["prebuilds::running"]),
@@ -220,6 +234,14 @@ CREATE FUNCTION take() RETURNS void LANGUAGE sql AS $$
 $$;
 CREATE FUNCTION complete() RETURNS void LANGUAGE sql AS $$ UPDATE provisioner_jobs SET completed_at = moment() $$;
 CREATE FUNCTION fail() RETURNS void LANGUAGE sql AS $$ UPDATE provisioner_jobs SET error = 'failed' $$;
+CREATE FUNCTION import() RETURNS void LANGUAGE sql AS $$
+    UPDATE provisioner_jobs SET type = 'template_version_import'
+$$;
+CREATE FUNCTION dry_run() RETURNS void LANGUAGE sql AS $$
+    UPDATE provisioner_jobs AS j
+    SET type = 'template_version_dry_run', input = jsonb_build_object('template_version_id', v.id)
+    FROM template_versions AS v WHERE v.job_id = j.id
+$$;
 CREATE FUNCTION prebuild() RETURNS void LANGUAGE sql AS $$
     UPDATE workspaces SET owner_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0';
     UPDATE workspace_builds AS b
@@ -240,6 +262,12 @@ SELECT id, created_at, 'provisioner', 'info', '', '' FROM provisioner_jobs;
 INSERT INTO workspace_agent_logs (agent_id, created_at, output) SELECT id, created_at, '' FROM workspace_agents;
 INSERT INTO provisioner_job_timings (job_id, started_at, ended_at, stage, source, action, resource)
 SELECT id, created_at, created_at, 'plan', '', '', '' FROM provisioner_jobs;
+INSERT INTO api_keys (
+    id, hashed_secret, user_id, last_used, expires_at, created_at, updated_at, login_type, token_name, scopes, allow_list
+) VALUES (
+    'abcdefghij', sha256('0123456789012345678901'), u(1), moment() - interval '2 hours', moment() + interval '1 hour',
+    moment(), moment(), 'token', 'token', '{coder:all}', '{*:*}'
+);
 INSERT INTO custom_roles (name, display_name, organization_id, org_permissions) VALUES
     ('job-reader', '', u(1), '[{\"negate\": false, \"resource_type\": \"provisioner_jobs\", \"action\": \"read\"}]'),
     ('no-jobs', '', u(1), '[{\"negate\": true, \"resource_type\": \"provisioner_jobs\", \"action\": \"*\"}]');
@@ -371,7 +399,7 @@ impl Line {
             "site" | "anywhere" => vec![at(MISSING, MISSING, MISSING)],
             "default" => vec![at(1, 1, MISSING)],
             "list" | "organization" => organizations.iter().map(|o| at(*o, *o, MISSING)).collect(),
-            "own" => organizations.iter().map(|home| at(*home, *home, *home)).collect(),
+            "own" | "anything" => organizations.iter().map(|home| at(*home, *home, *home)).collect(),
             "thing" | "found" | "owned" | "owned-found" => {
                 squared(&organizations).into_iter().map(|(o, home)| at(o, home, home)).collect()
             }
@@ -385,7 +413,7 @@ impl Line {
     fn reaches_all(&self, who: &Somebody, at: At) -> bool {
         let site = who.site.iter().any(|role| self.may.contains(role.as_str()));
         let system = who.system.is_some_and(|system| self.may.contains(system));
-        let here = |organization: &u32| self.scopes == "anywhere" || *organization == at.organization;
+        let here = |organization: &u32| matches!(self.scopes, "anywhere" | "user") || *organization == at.organization;
         let roles =
             who.organizations.iter().filter(|(organization, _)| here(organization)).flat_map(|(_, roles)| roles);
         site || system || roles.into_iter().any(|role| self.may.contains(format!("@{role}").as_str()))
@@ -492,6 +520,25 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "agents::update_logs_overflowed" => {
             let permit = ActAsAgent::check(who, agent)?;
             store::agents::update_logs_overflowed(conn, &permit, true).await?;
+            1
+        }
+        "api_keys::create" => {
+            let permit = ManageTokens::check(who)?;
+            let created = store::api_keys::create(conn, &permit, UserId(u(1)), "another", NOW, NOW).await?;
+            usize::from(created.id().len() == SessionToken::ID_LENGTH)
+        }
+        "api_keys::list" => store::api_keys::list(conn, &ManageTokens::check(who)?, None).await?.len(),
+        "api_keys::revoke" => {
+            store::api_keys::revoke(conn, &ManageTokens::check(who)?, "abcdefghij").await?;
+            1
+        }
+        "api_keys::session" => {
+            let token: SessionToken = "abcdefghij-0123456789012345678901".parse().expect("a token");
+            let signed_in = store::api_keys::session(conn, &SignIn::check(who)?, &token, NOW).await?;
+            usize::from(signed_in.expect("a session").actor.user_id() == Some(UserId(u(1))))
+        }
+        "api_keys::touch" => {
+            store::api_keys::touch(conn, &SignIn::check(who)?, "abcdefghij", NOW).await?;
             1
         }
         "builds::by_job" => {
@@ -700,6 +747,15 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             };
             let outcome = store::jobs::fail_insufficient_quota(conn, &permit, &rejected, NOW).await?;
             usize::from(matches!(outcome, ByWorker::Done(End::Ended(ended)) if ended.job.id == job))
+        }
+        "jobs::find_of_build" => {
+            usize::from(store::jobs::find_of_build(conn, &FindJobs::check(who), build).await?.id == job)
+        }
+        "jobs::find_of_dry_run" => {
+            usize::from(store::jobs::find_of_dry_run(conn, &FindJobs::check(who), version, job).await?.id == job)
+        }
+        "jobs::find_of_version" => {
+            usize::from(store::jobs::find_of_version(conn, &FindJobs::check(who), version).await?.id == job)
         }
         "jobs::get" => {
             let found = store::jobs::get(conn, &ReadJobs::check(who, organization)?, job).await?;

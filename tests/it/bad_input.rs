@@ -8,17 +8,17 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, ListQuota,
-        MaintainDaemons, MaintainPrebuilds, ProvisionerStates, ReadDaemons, ReadJobLogs, ReadJobs, ReadLicenses,
-        ReadOrganizations, ReadQueue, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs, System,
-        TemplateRight, UploadFiles, WatchJobs, WriteLicenses,
+        MaintainDaemons, MaintainPrebuilds, ManageTokens, ProvisionerStates, ReadDaemons, ReadJobLogs, ReadJobs,
+        ReadLicenses, ReadOrganizations, ReadQueue, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs,
+        SignIn, System, TemplateRight, UploadFiles, WatchJobs, WriteLicenses,
     },
     model::{
         AgentLogLine, BuildReason, ByWorker, Capabilities, Cursor, DaemonFilter, DaemonId, End, Exclude, Failure,
         FileId, GroupId, HeartbeatOutcome, JobDetails, JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel,
         LogSource, NameOrId, NewBuild, NewDaemon, NewFile, NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId,
-        PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, QuotaCursor, ReapOutcome, Stuck, Tags, TemplateId,
-        TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
-        WorkspaceName,
+        PageRequest, PresetId, ProvisionerKeyId, ProvisionerType, QuotaCursor, ReapOutcome, SessionToken, Stuck, Tags,
+        TemplateId, TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId,
+        WorkspaceId, WorkspaceName,
     },
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -38,6 +38,13 @@ agents::append_logs              lines.output               text  nul=ok
 agents::append_logs              now                        time
 agents::logs_after               after                      i64
 builds::by_number                number                     i32   min=not_found minus=not_found max=not_found
+api_keys::create                 name                       text  empty=invalid long=invalid wide=invalid
+api_keys::create                 now                        time
+api_keys::create                 expires_at                 time
+api_keys::revoke                 id                         text  empty=not_found long=not_found wide=not_found
+api_keys::session                now                        time
+api_keys::touch                  id                         text
+api_keys::touch                  now                        time
 builds::create                   new.provisioner_state      bytes
 builds::create                   new.deadline               time
 builds::create                   new.max_deadline           time
@@ -361,6 +368,23 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
         "builds::by_number" => {
             let permit = ReadWorkspaces::check(owner, organization)?;
             store::builds::by_number(conn, &permit, workspace, bad.number()).await.map(drop)
+        }
+        "api_keys::create" => {
+            let name = if is("name") { bad.text() } else { "name".to_owned() };
+            let (now, expires_at) = (time("now"), time("expires_at"));
+            let permit = ManageTokens::check(owner)?;
+            store::api_keys::create(conn, &permit, UserId(u(1)), &name, now, expires_at).await.map(drop)
+        }
+        "api_keys::revoke" => store::api_keys::revoke(conn, &ManageTokens::check(owner)?, &bad.text()).await,
+        "api_keys::session" => {
+            let token: SessionToken = "abcdefghij-0123456789012345678901".parse().expect("a token");
+            let permit = SignIn::check(&Actor::system(System::Authenticator))?;
+            store::api_keys::session(conn, &permit, &token, bad.time()).await.map(drop)
+        }
+        "api_keys::touch" => {
+            let permit = SignIn::check(&Actor::system(System::Authenticator))?;
+            let id = if is("id") { bad.text() } else { "abcdefghij".to_owned() };
+            store::api_keys::touch(conn, &permit, &id, time("now")).await
         }
         "builds::create" => {
             let bound = is("new.max_deadline").then(|| bad.time());
@@ -756,7 +780,7 @@ fn every_argument_that_may_be_bad_is_in_the_table() {
     let harmless = |kind: &str| {
         let words: Vec<&str> = kind.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
         words.iter().all(|word| {
-            ["Option", "Vec", "bool", "a", "FailureCode", "RejectedCommit", "Uuid"].contains(word)
+            ["Option", "Vec", "bool", "a", "FailureCode", "RejectedCommit", "SessionToken", "Uuid"].contains(word)
                 // A label is never sent, but compared.
                 || ["Level", "Stage", "impl", "Into", "Label"].contains(word)
                 || (word.ends_with("Id") && *word != "LicenseId" && *word != "NameOrId")

@@ -28,12 +28,15 @@ use crate::{
 
 /// What a caller gets that asks again, because it never learned that it was done: the same answer once more; that there
 /// is nothing left to do; a conflict with what it did; that it is no longer the caller's job. Or it is done twice: whoever
-/// minds that looks first.
+/// minds that looks first. What was revoked is not found any more.
 ///
 /// A batch takes all jobs that there are; with a smaller one, there would be some left.
 const REPEATED: &str = "
 agents::append_logs              : done twice
 agents::update_logs_overflowed   : the same answer
+api_keys::create                 : conflict
+api_keys::revoke                 : not_found
+api_keys::touch                  : the same answer
 builds::create                   : conflict
 builds::update_deadline          : the same answer
 builds::update_state             : the same answer

@@ -47,7 +47,8 @@ UPDATE provisioner_daemons SET last_seen_at = last_seen_at - interval '1 minute'
 ";
 
 /// What all tables hold, row by row. Left out is what differs between two runs that do the same: the time of the
-/// database, and numbers out of a sequence, which give the order instead.
+/// database, numbers out of a sequence, which give the order instead, and
+/// random secrets.
 const STATE: &str = "
 CREATE FUNCTION state() RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
@@ -66,7 +67,8 @@ BEGIN
         RETURN QUERY EXECUTE format(
             'SELECT concat_ws('' '', %1$L, to_jsonb(t) - %2$L::text[]) FROM %1$I AS t ORDER BY %3$s',
             tab.name,
-            CASE WHEN tab.is_numbered THEN '{id,xid}' WHEN tab.name = 'chats' THEN '{updated_at}' ELSE '{}' END,
+            CASE WHEN tab.is_numbered THEN '{id,xid}' WHEN tab.name = 'chats' THEN '{updated_at}'
+                WHEN tab.name = 'api_keys' THEN '{id,hashed_secret}' ELSE '{}' END,
             CASE WHEN tab.is_numbered THEN 't.id' ELSE '1' END
         );
     END LOOP;

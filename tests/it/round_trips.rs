@@ -14,6 +14,11 @@ agents::in_latest_build          : 1
 agents::lifecycle                : 1
 agents::logs_after               : 1
 agents::update_logs_overflowed   : 1
+api_keys::create                 : 1
+api_keys::list                   : 1
+api_keys::revoke                 : 1
+api_keys::session                : 1
+api_keys::touch                  : 1
 builds::by_job                   : 1
 builds::by_number                : 1
 builds::create                   : 1
@@ -54,6 +59,9 @@ jobs::count_by_tags              : 1
 jobs::created_after              : 1
 jobs::fail                       : 1
 jobs::fail_insufficient_quota    : 1
+jobs::find_of_build              : 1
+jobs::find_of_dry_run            : 1
+jobs::find_of_version            : 1
 jobs::get                        : 1
 jobs::get_for_update_skip_locked : 1
 jobs::get_with_lock              : 1
