@@ -2,11 +2,11 @@
 
 use axum::body::Bytes;
 use axum::{
-    Json,
     extract::{FromRequest, Request, rejection::BytesRejection},
     http::StatusCode,
 };
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::error::Failure;
 
@@ -25,14 +25,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 _ => Failure::bad_request("Request body could not be read."),
             }
         })?;
-        // The parser's text may quote the body, which may hold a license.
-        Json::<T>::from_bytes(&bytes).map(|Json(body)| Self(body)).map_err(|_| {
-            let read = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).err();
-            let said = read.map_or_else(
-                || "a field is missing or has another type".to_owned(),
-                |why| format!("line {}, column {}", why.line(), why.column()),
-            );
-            Failure::bad_request("Request body must be valid JSON.").detail(said)
+        // The parser's text may quote the body, which may hold a license. A list is no object, although serde takes one.
+        let object: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|why| {
+            Failure::bad_request("Request body must be valid JSON.").detail(format!(
+                "Expected an object; line {}, column {}",
+                why.line(),
+                why.column()
+            ))
+        })?;
+        T::deserialize(Value::Object(object)).map(Self).map_err(|_| {
+            Failure::bad_request("Request body must be valid JSON.").detail("A field is missing or has another type.")
         })
     }
 }

@@ -9,7 +9,6 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{Api, body::Body, done, error::Failure, error::Message, jobs, path, query::Query, session::Session};
 use crate::{
@@ -35,7 +34,7 @@ const FAILED: &str = "Internal error updating provisioner job.";
         ("expect_status" = Option<ExpectedStatus>, Query, description = "412 unless the job has this status"),
     ),
     responses(
-        (status = 200, body = Message),
+        (status = 200, body = Message, description = "The job is canceled, or will be when its daemon learns of it"),
         (status = 400, body = Message, description = "The job has ended, is being canceled, or a parameter is wrong"),
         (status = 403, body = Message, description = "The template does not let users cancel builds that run"),
         (status = 404, body = Message, description = "There is no such build, or no right to cancel it"),
@@ -64,7 +63,7 @@ pub(super) async fn build(
     tag = "Templates",
     params(("templateversion" = Uuid, Path, description = "Template version ID")),
     responses(
-        (status = 200, body = Message),
+        (status = 200, body = Message, description = "The job is canceled, or will be when its daemon learns of it"),
         (status = 400, body = Message, description = "The job has ended, or is being canceled"),
         (status = 404, body = Message, description = "There is no such version, or no right to change its template"),
     )
@@ -93,7 +92,7 @@ pub(super) async fn version(
         ("jobID" = Uuid, Path, description = "Job ID"),
     ),
     responses(
-        (status = 200, body = Message),
+        (status = 200, body = Message, description = "The job is canceled, or will be when its daemon learns of it"),
         (status = 400, body = Message, description = "The job has ended, or is being canceled"),
         (status = 404, body = Message, description = "There is no such dry run of this version, or no right to cancel it"),
     )
@@ -161,18 +160,13 @@ async fn one(
 #[derive(Deserialize, utoipa::ToSchema)]
 #[schema(as = CancelProvisionerJobsRequest)]
 pub(super) struct Many {
-    /// The jobs that match, as in `initiator:prebuilds status:pending`. Either this or `ids`.
-    #[schema(example = "initiator:prebuilds status:pending")]
-    #[serde(default)]
+    /// The jobs that match, as in `initiator:prebuilds status:pending`, or `id:ID,ID`. Not empty.
+    #[schema(example = "initiator:prebuilds status:pending", min_length = 1)]
     search: String,
-    /// These jobs. Either this or `search`.
+    /// Leaves every job alone that has another status. A status that `search` asks for is expected, too.
     #[serde(default)]
-    #[schema(example = json!([]))]
-    ids: Vec<Uuid>,
-    /// Leaves every job alone that has another status; empty for any. A status that `search` asks for is expected, too.
-    #[serde(default)]
-    #[schema(example = "pending")]
-    expect_status: String,
+    #[schema(value_type = Option<ExpectedStatus>, nullable = false, example = "pending")]
+    expect_status: Option<String>,
     /// Only says what would become of the jobs.
     #[serde(default)]
     #[schema(example = true)]
@@ -225,7 +219,7 @@ impl From<Report> for ReportJson {
     params(("organization" = String, Path, description = "Organization ID or name; `default` for the default one")),
     request_body = Many,
     responses(
-        (status = 200, body = Reports),
+        (status = 200, body = Reports, description = "What became of each job, or would"),
         (status = 400, body = Message, description = "The body does not say which jobs"),
         (status = 404, body = Message, description = "There is no such organization, or no right to read or cancel its jobs"),
         (status = 413, body = Message, description = "The body is too large"),
@@ -242,24 +236,18 @@ pub(super) async fn many(
     let mut conn = api.connection().await?;
     let organization = path::organization(&mut conn, &session, &organization).await?;
     let permit = CancelJobs::check(&session.actor, organization.id)?;
-    let expected = Some(asked.expect_status.as_str()).filter(|text| !text.is_empty());
-    let expected = expected.map(|text| text.parse().map_err(|_| not_expectable(text))).transpose()?;
-    let invalid = |field, why: String| Failure::bad_request("Validation failed.").validation(field, why);
-    let plan = match (asked.search.trim(), asked.ids.is_empty()) {
-        ("", true) => return Err(invalid("search", "expected a search or ids: which jobs?".to_owned())),
-        ("", false) => Plan::named(asked.ids.into_iter().map(JobId).collect(), expected),
-        (_, false) => return Err(invalid("ids", "expected either ids or a search, not both".to_owned())),
-        (text, true) => {
-            let read = ReadJobs::check(&session.actor, organization.id)?;
-            let search: search::Query =
-                text.parse().map_err(|why: search::ParseError| invalid("search", why.to_string()))?;
-            let mut faults = Query::default();
-            let filter = jobs::searched(&mut conn, &session, &organization, Some(&search), &mut faults).await?;
-            faults.finish()?;
-            let plan = Plan::chosen(&mut conn, &read, &filter, expected).await;
-            plan.map_err(|error| Failure::from(error).at("Internal error fetching provisioner jobs."))?
-        }
-    };
+    let expected = asked.expect_status.map(|text| text.parse().map_err(|_| not_expectable(&text))).transpose()?;
+    let invalid = |why: String| Failure::bad_request("Validation failed.").validation("search", why);
+    if asked.search.trim().is_empty() {
+        return Err(invalid("it is empty: which jobs?".to_owned()));
+    }
+    let search: search::Query = asked.search.parse().map_err(|why: search::ParseError| invalid(why.to_string()))?;
+    let read = ReadJobs::check(&session.actor, organization.id)?;
+    let mut faults = Query::default();
+    let filter = jobs::searched(&mut conn, &session, &organization, Some(&search), &mut faults).await?;
+    faults.finish()?;
+    let plan = Plan::chosen(&mut conn, &read, &filter, expected).await;
+    let plan = plan.map_err(|error| Failure::from(error).at("Internal error fetching provisioner jobs."))?;
     let reports = if asked.dry_run {
         cancel::foresee(&mut conn, &permit, &plan).await.map_err(|error| Failure::from(error).at(FAILED))?
     } else {

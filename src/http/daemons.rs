@@ -101,7 +101,7 @@ impl From<DaemonDetails> for DaemonJson {
         ("max_age" = Option<String>, Query, description = "Only daemons that were seen within this time, such as `24h`, or never"),
     ),
     responses(
-        (status = 200, body = [DaemonJson]),
+        (status = 200, body = [DaemonJson], description = "The daemons"),
         (status = 400, body = Message, description = "A parameter is wrong or unknown"),
         (status = 404, body = Message, description = "There is no such organization, or no right to read its jobs"),
     )

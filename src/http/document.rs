@@ -1,11 +1,15 @@
 //! The OpenAPI document of the routes.
 
+use super::logs::Format;
+use crate::model::{DaemonStatus, ExpectedStatus, JobStatus};
+
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
     ResponseBuilder,
     header::HeaderBuilder,
     schema::{ObjectBuilder, Type},
     security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    server::Server,
 };
 
 /// What the document says beside the routes.
@@ -33,8 +37,15 @@ pub(super) fn base() -> OpenApi {
         }
         components = components.response(*name, response.build());
     }
+    // Those of parameters are collected from nowhere.
+    let components = components
+        .schema_from::<DaemonStatus>()
+        .schema_from::<ExpectedStatus>()
+        .schema_from::<JobStatus>()
+        .schema_from::<Format>();
     OpenApiBuilder::new()
         .info(info)
+        .servers(Some([Server::new("/")]))
         .components(Some(components.build()))
         .security(Some([
             SecurityRequirement::new("CoderSessionToken", Vec::<String>::new()),

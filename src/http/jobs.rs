@@ -49,7 +49,7 @@ const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
         ("count" = Option<bool>, Query, description = "Whether `X-Total-Count` says how many jobs there are in all; costs a pass over them"),
     ),
     responses(
-        (status = 200, body = [JobJson], headers(
+        (status = 200, body = [JobJson], description = "The jobs", headers(
             ("Link" = Option<String>, description = "The next page, with `rel=\"next\"`; absent behind the last one"),
             ("X-Total-Count" = Option<u64>, description = "How many jobs there are in all, with `count=true`"),
         )),
@@ -121,7 +121,7 @@ pub(super) async fn list(
         ("initiator" = Option<Uuid>, Query, description = "404 unless this user asked for the job"),
     ),
     responses(
-        (status = 200, body = JobJson),
+        (status = 200, body = JobJson, description = "The job"),
         (status = 400, body = Message, description = "A parameter is wrong or unknown"),
         (status = 404, body = Message, description = "There is no such job, or no right to read it"),
     )

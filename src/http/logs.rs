@@ -42,11 +42,11 @@ const REASON: usize = 123;
         ("workspacebuild" = Uuid, Path, description = "Workspace build ID"),
         ("after" = Option<i64>, Query, description = "Only lines with a higher id"),
         ("follow" = Option<bool>, Query, description = "Whether to go on over a WebSocket with what is written from now on"),
-        ("format" = Option<String>, Query, description = "`json`, or `text` for lines that people read"),
+        ("format" = Option<Format>, Query, description = "`text` for lines that people read"),
     ),
     responses(
         (status = 101, description = "The WebSocket is open"),
-        (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain"))),
+        (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain")), description = "The lines"),
         (status = 400, body = Message, description = "A parameter is wrong or unknown, or the request is no WebSocket upgrade"),
         (status = 404, body = Message, description = "There is no such build, or no right to read its logs"),
     )
@@ -76,11 +76,11 @@ pub(super) async fn build(
         ("templateversion" = Uuid, Path, description = "Template version ID"),
         ("after" = Option<i64>, Query, description = "Only lines with a higher id"),
         ("follow" = Option<bool>, Query, description = "Whether to go on over a WebSocket with what is written from now on"),
-        ("format" = Option<String>, Query, description = "`json`, or `text` for lines that people read"),
+        ("format" = Option<Format>, Query, description = "`text` for lines that people read"),
     ),
     responses(
         (status = 101, description = "The WebSocket is open"),
-        (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain"))),
+        (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain")), description = "The lines"),
         (status = 400, body = Message, description = "A parameter is wrong or unknown, or the request is no WebSocket upgrade"),
         (status = 404, body = Message, description = "There is no such version, or no right to read its logs"),
     )
@@ -111,11 +111,11 @@ pub(super) async fn version(
         ("jobID" = Uuid, Path, description = "Job ID"),
         ("after" = Option<i64>, Query, description = "Only lines with a higher id"),
         ("follow" = Option<bool>, Query, description = "Whether to go on over a WebSocket with what is written from now on"),
-        ("format" = Option<String>, Query, description = "`json`, or `text` for lines that people read"),
+        ("format" = Option<Format>, Query, description = "`text` for lines that people read"),
     ),
     responses(
         (status = 101, description = "The WebSocket is open"),
-        (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain"))),
+        (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain")), description = "The lines"),
         (status = 400, body = Message, description = "A parameter is wrong or unknown, or the request is no WebSocket upgrade"),
         (status = 404, body = Message, description = "There is no such dry run of this version, or no right to read its logs"),
     )
@@ -134,6 +134,15 @@ pub(super) async fn dry_run(
         jobs::find_of_dry_run(&mut conn, &FindJobs::check(&session.actor), version, job).await
     };
     answer(api, session, asked, found?, request).await
+}
+
+/// How lines are sent.
+#[derive(utoipa::ToSchema)]
+#[schema(as = LogFormat, rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum Format {
+    Json,
+    Text,
 }
 
 struct Asked {

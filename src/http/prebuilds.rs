@@ -21,7 +21,7 @@ use crate::{
     operation_id = "get-prebuilds-settings",
     tag = "Prebuilds",
     responses(
-        (status = 200, body = PrebuildsSettings),
+        (status = 200, body = PrebuildsSettings, description = "The settings"),
         (status = 400, body = Message, description = "A parameter is unknown"),
         (status = 403, body = Message, description = "No right to read the settings"),
     )
@@ -48,7 +48,7 @@ pub(super) async fn get(
     tag = "Prebuilds",
     request_body = PrebuildsSettings,
     responses(
-        (status = 200, body = PrebuildsSettings),
+        (status = 200, body = PrebuildsSettings, description = "The settings"),
         (status = 304, description = "They were so before"),
         (status = 400, body = Message, description = "The body is no such settings, or a parameter is unknown"),
         (status = 403, body = Message, description = "No right to change the settings"),

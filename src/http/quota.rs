@@ -21,7 +21,7 @@ use crate::{authz::ReadQuota, model::Quota, store::quota};
         ("user" = String, Path, description = "User ID, name, or `me`"),
     ),
     responses(
-        (status = 200, body = Quota),
+        (status = 200, body = Quota, description = "Credits"),
         (status = 400, body = Message, description = "A parameter is unknown"),
         (status = 404, body = Message, description = "There is no such organization or user, or no right to read the quota"),
     )
@@ -44,7 +44,7 @@ pub(super) async fn get(
     tag = "Enterprise",
     params(("user" = String, Path, description = "User ID, name, or `me`")),
     responses(
-        (status = 200, body = Quota),
+        (status = 200, body = Quota, description = "Credits"),
         (status = 400, body = Message, description = "A parameter is unknown"),
         (status = 404, body = Message, description = "There is no such user, or no right to read the quota"),
     )
