@@ -14,6 +14,8 @@ pub mod demo;
 mod duration;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "licenses")]
+pub mod licenses;
 pub mod migrate;
 pub mod model;
 #[cfg(feature = "pool")]

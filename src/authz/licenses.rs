@@ -6,7 +6,7 @@ use super::{
 };
 
 permit! {
-    /// May read licenses, their texts included.
+    /// May read licenses, their texts included, and the id of the deployment that they may name.
     ReadLicenses {}
 }
 

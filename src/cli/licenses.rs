@@ -1,18 +1,15 @@
 //! `coderdb licenses`.
 
-mod token;
-
 use std::{
-    fs,
-    io::{self, Read as _},
+    fs::File,
+    io::{self, Read},
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::Subcommand;
-use serde_json::json;
+use serde::Serialize;
 use time::OffsetDateTime;
-use token::Token;
 use uuid::Uuid;
 
 use super::{
@@ -23,19 +20,20 @@ use super::{
 };
 use crate::{
     authz::{ReadLicenses, WriteLicenses},
-    model::{DeleteLicenseOutcome, License, LicenseId, LicenseJwt, NewLicense},
-    store::{self, licenses},
+    licenses::{self, AddOutcome, Claims, LicenseKeys, MAX_TEXT},
+    model::{DeleteLicenseOutcome, License, LicenseId},
+    store,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Add a license, from a file or from standard input, where no list of processes shows it
     ///
-    /// What it says of itself is read; whether its signature is right, the server finds out. White space, line breaks,
-    /// quotation marks, `Bearer` and a byte order mark around it do not matter.
-    #[command(
-        after_help = "Examples:\n  coderdb licenses add --file license.jwt\n  coderdb licenses add < license.jwt"
-    )]
+    /// With `--keys`, its signature, its claims and the deployment that it is for are checked. Without, it must only be a
+    /// token that has not expired. White space, line breaks, quotation marks, `Bearer` and a byte order mark around it do
+    /// not matter.
+    #[command(after_help = "Examples:\n  coderdb licenses add --file license.jwt --keys keys.json\n  \
+                            coderdb licenses add < license.jwt")]
     Add(Add),
     /// List the licenses, expired ones too, without the texts that one could use
     #[command(visible_alias = "ls")]
@@ -51,6 +49,16 @@ pub(super) struct Add {
     /// The file with the license; standard input if absent
     #[arg(short, long)]
     file: Option<PathBuf>,
+    /// The public keys of whoever signs licenses: a file with a JWK set, or the JWK set itself
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CODERDB_LICENSE_KEYS",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    keys: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,70 +82,73 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 }
 
 async fn add(args: &Add) -> Result<ExitCode, CliError> {
-    let mut bytes = Vec::new();
-    if let Some(path) = &args.file {
-        bytes =
-            fs::read(path).map_err(|error| CliError::new(USAGE, format!("cannot read {}: {error}", path.display())))?;
-    } else {
-        io::stdin().lock().read_to_end(&mut bytes)?;
-    }
-    let new = understood(&bytes, OffsetDateTime::now_utc())
-        .map_err(|why| CliError::new(FAILED, format!("Invalid license: {why}")))?;
+    let keys = LicenseKeys::from_setting(&args.keys).map_err(|error| CliError::new(USAGE, error.to_string()))?;
+    let text = text(args)?;
     let mut database = connect().await?;
-    // The text is unique, but one that was stored before may have something around it.
-    let is_same = |license: &License| Token::read(license.jwt.expose()).is_ok_and(|it| it.text == new.jwt.expose());
-    let stored = licenses::list(&mut database, &ReadLicenses::check(&OPERATOR)?).await?;
-    if let Some(license) = stored.iter().find(|license| is_same(license)) {
-        return Err(CliError::new(FAILED, format!("the license is there already: number {}", license.id)));
-    }
-    let license = match licenses::insert(&mut database, &WriteLicenses::check(&OPERATOR)?, &new).await {
-        Err(store::Error::Conflict { .. }) => return Err(CliError::new(FAILED, "the license is there already")),
-        added => added?,
+    let (read, write) = (ReadLicenses::check(&OPERATOR)?, WriteLicenses::check(&OPERATOR)?);
+    let now = OffsetDateTime::now_utc();
+    let new = if keys.is_empty() {
+        licenses::without_verification(&text, now)
+    } else {
+        let this = store::settings::deployment_id(&mut database, &read).await?;
+        licenses::verify(&text, &keys, this.as_deref(), now)
+    };
+    let new = new.map_err(|why| CliError::new(FAILED, format!("Invalid license: {why}")))?;
+    let license = match licenses::add(&mut database, &read, &write, &new).await? {
+        AddOutcome::Added(license) => license,
+        AddOutcome::Duplicate(id) => {
+            return Err(CliError::new(FAILED, format!("the license is there already: number {id}")));
+        }
     };
     note(&format!("License {} added, expires at {}", license.id, rfc_3339(license.expires_at)));
+    if keys.is_empty() {
+        note("Its signature was not checked: --keys or CODERDB_LICENSE_KEYS names the public keys for that");
+    }
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The claims that are times.
-const TIMES: [&str; 4] = ["exp", "nbf", "iat", "license_expires"];
+/// The license as it was handed over; of one that is too long, the beginning.
+fn text(args: &Add) -> Result<Vec<u8>, CliError> {
+    let mut text = Vec::new();
+    let mut read = |from: &mut dyn Read| from.take(MAX_TEXT as u64 + 1).read_to_end(&mut text);
+    match &args.file {
+        Some(path) => File::open(path)
+            .and_then(|mut file| read(&mut file))
+            .map_err(|error| CliError::new(USAGE, format!("cannot read {}: {error}", path.display())))?,
+        None => read(&mut io::stdin().lock())?,
+    };
+    Ok(text)
+}
 
-/// The license with what its claims say of it (domain: licenses).
-fn understood(bytes: &[u8], now: OffsetDateTime) -> Result<NewLicense, String> {
-    let text = token::text(bytes).ok_or("it is not a text in UTF-8")?;
-    let token = Token::read(&text).map_err(|why| format!("it is not a signed JSON web token: {why}"))?;
-    let [expires_at, begin, issued, grace] = TIMES.map(|claim| token.time(claim));
-    let (expires_at, begin, _, _) = (expires_at?, begin?, issued?, grace?);
-    let expires_at = expires_at.ok_or("it does not say when it expires: it has no exp")?;
-    if expires_at <= now {
-        return Err(format!("it has expired, at {}", rfc_3339(expires_at)));
+/// A license as machines read it.
+#[derive(Serialize)]
+struct Shown {
+    id: i32,
+    uuid: Uuid,
+    uploaded_at: String,
+    expires_at: String,
+    claims: Claims,
+}
+
+impl From<&License> for Shown {
+    fn from(license: &License) -> Self {
+        Self {
+            id: license.id.0,
+            uuid: license.uuid,
+            uploaded_at: rfc_3339(license.uploaded_at),
+            expires_at: rfc_3339(license.expires_at),
+            claims: licenses::claims(license).unwrap_or_default(),
+        }
     }
-    if begin.is_some_and(|begin| begin >= expires_at) {
-        return Err("it will never be valid: its nbf is not before its exp".to_owned());
-    }
-    let uuid = ["jti", "id"].iter().find_map(|claim| token.claims.get(*claim)?.as_str()?.parse().ok());
-    let uuid = uuid.unwrap_or_else(Uuid::new_v4);
-    Ok(NewLicense { uploaded_at: now, jwt: LicenseJwt::from(token.text), expires_at, uuid })
 }
 
 async fn list(args: &List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
-    let licenses = licenses::list(&mut database, &ReadLicenses::check(&OPERATOR)?).await?;
+    let licenses = store::licenses::list(&mut database, &ReadLicenses::check(&OPERATOR)?).await?;
     let now = OffsetDateTime::now_utc();
-    let claims = |license: &License| Token::read(license.jwt.expose()).map(|token| token.claims).unwrap_or_default();
     match args.output {
-        Output::Json => {
-            let shown = |license: &License| {
-                json!({
-                    "id": license.id.0,
-                    "uuid": license.uuid,
-                    "uploaded_at": rfc_3339(license.uploaded_at),
-                    "expires_at": rfc_3339(license.expires_at),
-                    "claims": claims(license),
-                })
-            };
-            print_json(&licenses.iter().map(shown).collect::<Vec<_>>())?;
-        }
+        Output::Json => print_json(&licenses.iter().map(Shown::from).collect::<Vec<_>>())?,
         Output::Table if licenses.is_empty() => note("No licenses found"),
         Output::Table => print(&table(
             &["id", "uuid", "uploaded at", "expires at", "state"],
@@ -157,10 +168,9 @@ async fn list(args: &List) -> Result<ExitCode, CliError> {
 }
 
 fn state(license: &License, now: OffsetDateTime) -> &'static str {
-    let begin = Token::read(license.jwt.expose()).and_then(|token| token.time("nbf"));
-    match begin {
+    match licenses::claims(license).ok().and_then(|claims| claims.not_before()) {
         _ if license.expires_at <= now => "expired",
-        Ok(Some(begin)) if begin > now => "not yet valid",
+        Some(begin) if begin > now => "not yet valid",
         _ => "valid",
     }
 }
@@ -168,7 +178,7 @@ fn state(license: &License, now: OffsetDateTime) -> &'static str {
 async fn delete(args: &Delete) -> Result<ExitCode, CliError> {
     let id = args.id.parse().map_err(|_| CliError::new(USAGE, "License ID must be an integer"))?;
     let mut database = connect().await?;
-    match licenses::delete(&mut database, &WriteLicenses::check(&OPERATOR)?, LicenseId(id)).await? {
+    match store::licenses::delete(&mut database, &WriteLicenses::check(&OPERATOR)?, LicenseId(id)).await? {
         DeleteLicenseOutcome::Deleted => note(&format!("License {id} deleted")),
         DeleteLicenseOutcome::Unknown => return Err(CliError::new(FAILED, "Unknown license ID")),
     }

@@ -10,7 +10,11 @@ use crate::{
     model::{DeleteLicenseOutcome, License, LicenseId, NewLicense},
 };
 
-/// Adds a license and returns it with its id (domain: licenses). One round trip.
+/// The channel on which the processes of a deployment, those of Coder's server included, tell each other that the licenses
+/// have changed: `add`, `delete` or `refresh`.
+pub const CHANNEL: &str = "licenses";
+
+/// Adds a license, returns it with its id, and says `add` on [`CHANNEL`] (domain: licenses). One round trip.
 ///
 /// # Errors
 /// [`Error::Conflict`] on `licenses_jwt_key` when the text is stored already; the caller's transaction goes on.
@@ -24,12 +28,18 @@ pub async fn insert(conn: &mut PgConnection, _permit: &WriteLicenses, new: &NewL
     }
     let uploaded_at = input::time("uploaded_at", new.uploaded_at)?;
     let expires_at = input::time("expires_at", new.expires_at)?;
-    sqlx::query_file_as!(LicenseRow, "queries/licenses/insert.sql", uploaded_at, jwt, expires_at, new.uuid)
+    let row = sqlx::query_file!("queries/licenses/insert.sql", uploaded_at, jwt, expires_at, new.uuid, CHANNEL)
         .fetch_optional(conn)
         .await
         .map_err(|e| input::too_large("licenses/insert", "jwt", e))?
-        .map(License::from)
-        .ok_or(Error::Conflict { constraint: "licenses_jwt_key" })
+        .ok_or(Error::Conflict { constraint: "licenses_jwt_key" })?;
+    Ok(License {
+        id: row.id,
+        uploaded_at: row.uploaded_at.0,
+        jwt: row.jwt.0.into(),
+        expires_at: row.exp.0,
+        uuid: row.uuid,
+    })
 }
 
 /// All licenses, expired ones too, in the order in which they were added (domain: licenses). One round trip.
@@ -67,10 +77,11 @@ pub async fn unexpired(conn: &mut PgConnection, _permit: &ReadLicenses, now: Off
     Ok(rows.into_iter().map(License::from).collect())
 }
 
-/// Deletes the license with this id, and says whether there was one (domain: licenses). One round trip; locks its row.
+/// Deletes the license with this id, says `delete` on [`CHANNEL`], and returns whether there was one (domain: licenses).
+/// One round trip; locks its row.
 #[tracing::instrument(name = "db.licenses.delete", skip_all)]
 pub async fn delete(conn: &mut PgConnection, _permit: &WriteLicenses, id: LicenseId) -> Result<DeleteLicenseOutcome> {
-    let done = sqlx::query_file!("queries/licenses/delete.sql", id.0)
+    let done = sqlx::query_file!("queries/licenses/delete.sql", id.0, CHANNEL)
         .execute(conn)
         .await
         .map_err(|e| Error::from_sqlx("licenses/delete", e))?;
@@ -78,6 +89,17 @@ pub async fn delete(conn: &mut PgConnection, _permit: &WriteLicenses, id: Licens
         0 => DeleteLicenseOutcome::Unknown,
         _ => DeleteLicenseOutcome::Deleted,
     })
+}
+
+/// Says `refresh` on [`CHANNEL`]: whoever works out what the licenses allow does so again (domain: licenses). One round
+/// trip, no locks.
+#[tracing::instrument(name = "db.licenses.refresh", skip_all)]
+pub async fn refresh(conn: &mut PgConnection, _permit: &WriteLicenses) -> Result<()> {
+    sqlx::query_file!("queries/licenses/refresh.sql", CHANNEL)
+        .execute(conn)
+        .await
+        .map(|_| ())
+        .map_err(|e| Error::from_sqlx("licenses/refresh", e))
 }
 
 struct LicenseRow {

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
-use super::{Error, Result};
+use super::{Error, Result, Text};
 use crate::{
-    authz::{ReadChatSettings, ReadPrebuildsSettings, WritePrebuildsSettings},
+    authz::{ReadChatSettings, ReadLicenses, ReadPrebuildsSettings, WritePrebuildsSettings},
     model::{PrebuildsSettings, SetOutcome},
 };
 
@@ -65,4 +65,15 @@ pub async fn chat_workspace_ttl(conn: &mut PgConnection, _permit: &ReadChatSetti
         .fetch_one(conn)
         .await
         .map_err(|e| Error::from_sqlx("settings/chat_workspace_ttl", e))
+}
+
+/// The id of the deployment, which a license may name; `None` when nobody gave it one (domain: site settings). One round
+/// trip.
+#[tracing::instrument(name = "db.settings.deployment_id", skip_all)]
+pub async fn deployment_id(conn: &mut PgConnection, _permit: &ReadLicenses) -> Result<Option<String>> {
+    let id = sqlx::query_file_scalar!("queries/settings/deployment_id.sql")
+        .fetch_one(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("settings/deployment_id", e))?;
+    Ok(id.map(|id| id.0).filter(|id| !id.is_empty()))
 }

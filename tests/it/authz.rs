@@ -115,6 +115,7 @@ licenses::delete                 site         : owner operator
 licenses::get                    site         : owner entitlements operator
 licenses::insert                 site         : owner operator
 licenses::list                   site         : owner entitlements operator
+licenses::refresh                site         : owner operator
 licenses::unexpired              site         : owner entitlements operator
 organizations::by_name           organization : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
 organizations::default           default      : owner template-admin user-admin auditor member authenticator daemon reaper chats reconciler operator
@@ -137,6 +138,7 @@ quota::commit                    thing        : daemon
 quota::list                      list         : owner user-admin auditor @admin @user-admin @auditor operator
 quota::usage                     quota        : owner user-admin auditor @admin @user-admin @auditor self operator
 settings::chat_workspace_ttl     site         : owner auditor chats operator
+settings::deployment_id          site         : owner entitlements operator
 settings::prebuilds              site         : owner auditor reconciler operator
 settings::set_prebuilds          site         : owner operator
 templates::by_name               thing        : owner template-admin auditor member daemon chats reconciler operator
@@ -816,6 +818,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             usize::from(store::licenses::insert(conn, &WriteLicenses::check(who)?, &new).await?.uuid == u(2))
         }
         "licenses::list" => store::licenses::list(conn, &ReadLicenses::check(who)?).await?.len(),
+        "licenses::refresh" => {
+            store::licenses::refresh(conn, &WriteLicenses::check(who)?).await?;
+            1
+        }
         "licenses::unexpired" => {
             let before = NOW - Duration::from_secs(1);
             store::licenses::unexpired(conn, &ReadLicenses::check(who)?, before).await?.len()
@@ -910,6 +916,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "settings::chat_workspace_ttl" => {
             let ttl = store::settings::chat_workspace_ttl(conn, &ReadChatSettings::check(who)?).await?;
             usize::from(ttl == "8h")
+        }
+        "settings::deployment_id" => {
+            let id = store::settings::deployment_id(conn, &ReadLicenses::check(who)?).await?;
+            usize::from(id.as_deref() == Some("deployment"))
         }
         "settings::prebuilds" => {
             let settings = store::settings::prebuilds(conn, &ReadPrebuildsSettings::check(who)?).await?;

@@ -42,11 +42,12 @@ fn modules_depend_on_each_other_in_one_direction_only() {
         ("tools", &["authz", "model", "pool", "store", "watch"]),
         ("demo", &["store"]),
         ("search", &["authz", "model", "store"]),
+        ("licenses", &["authz", "model", "store"]),
         (
             "cli",
             &[
-                "authz", "cancel", "connect", "demo", "migrate", "model", "pool", "postgres", "search", "store",
-                "tools", "watch",
+                "authz", "cancel", "connect", "demo", "licenses", "migrate", "model", "pool", "postgres", "search",
+                "store", "tools", "watch",
             ],
         ),
     ];
@@ -82,8 +83,10 @@ fn each_foreign_crate_has_its_place() {
                 "connect/",
                 "cli/error.rs",
                 "lib.rs",
+                "licenses/mod.rs",
             ],
         ),
+        ("ring::signature", &["licenses/keys.rs"]),
         ("deadpool", &["pool/"]),
         ("schemars", &["tools/"]),
         ("rmcp", &["cli/mcp/"]),

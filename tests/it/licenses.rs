@@ -1,5 +1,10 @@
 //! Licenses: stored once, listed in order, never shown.
 
+mod command;
+mod keys;
+mod stored;
+mod verified;
+
 use coderdb::{
     authz::{ReadLicenses, WriteLicenses},
     model::{DeleteLicenseOutcome, LicenseId, NewLicense},

@@ -76,6 +76,7 @@ licenses::delete                 : 1
 licenses::get                    : 1
 licenses::insert                 : 1
 licenses::list                   : 1
+licenses::refresh                : 1
 licenses::unexpired              : 1
 organizations::by_name           : 1
 organizations::default           : 1
@@ -98,6 +99,7 @@ quota::commit                    : 1
 quota::list                      : 1
 quota::usage                     : 1
 settings::chat_workspace_ttl     : 1
+settings::deployment_id          : 1
 settings::prebuilds              : 1
 settings::set_prebuilds          : 2
 templates::by_name               : 1

@@ -1,7 +1,7 @@
 //! Settings of the site: what nobody set, what changed, and what cannot be read.
 
 use coderdb::{
-    authz::{ReadChatSettings, ReadPrebuildsSettings, WritePrebuildsSettings},
+    authz::{ReadChatSettings, ReadLicenses, ReadPrebuildsSettings, WritePrebuildsSettings},
     model::{PrebuildsSettings, SetOutcome},
     sqlx::{self, PgConnection},
     store::{self, Error},
@@ -140,5 +140,17 @@ async fn the_life_of_a_chats_workspace_is_what_was_stored() {
     for text in ["8h", "", "0", "not a duration"] {
         store_text(&mut conn, "agents_workspace_ttl", text).await;
         assert_eq!(store::settings::chat_workspace_ttl(&mut conn, &permit).await.expect("a text"), text);
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_has_an_id_when_it_was_given_one() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let permit = ReadLicenses::check(&support::operator()).expect("may");
+    assert_eq!(store::settings::deployment_id(&mut conn, &permit).await.expect("none"), None);
+    for (text, expected) in [("", None), ("7c9e6679", Some("7c9e6679".to_owned()))] {
+        store_text(&mut conn, "deployment_id", text).await;
+        assert_eq!(store::settings::deployment_id(&mut conn, &permit).await.expect("an id"), expected);
     }
 }

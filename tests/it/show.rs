@@ -385,7 +385,7 @@ async fn licenses_are_added_listed_and_deleted_and_never_printed() {
         (first.as_str(), "the license is there already"),
         (&never, "Invalid license: it will never be valid"),
         (&token(r#"{"exp": 1}"#), "Invalid license: it has expired"),
-        (&token("{}"), "Invalid license: it does not say when it expires"),
+        (&token("{}"), "Invalid license: its exp is missing"),
         (first.rsplit_once('.').expect("a signature").0, "Invalid license: it is not a signed"),
         (&format!("{}.", first.rsplit_once('.').expect("a signature").0), "Invalid license: it is not a signed"),
         ("a.b", "Invalid license: it is not a signed"),
@@ -534,7 +534,7 @@ async fn what_is_no_license_is_refused_with_the_reason() {
             assert!(right, "{claim} {value}: {}", refused.stderr);
         }
     }
-    assert!(add(&token(r#"{"exp": null}"#)).stderr.contains("it has no exp"));
+    assert!(add(&token(r#"{"exp": null}"#)).stderr.contains("its exp is missing"));
     let list = || run(database.coderdb().args(["licenses", "list"]));
     assert_eq!(list().stderr, "No licenses found\n", "nothing was stored");
     assert_eq!(add(&token(&format!(r#"{{"exp": {later}, "nbf": null, "iat": null}}"#))).code, 0);

@@ -63,4 +63,4 @@ SELECT add_member(n, n, '{}') FROM generate_series(1, 3) AS n;
 SELECT add_things(n, n) FROM generate_series(1, 3) AS n;
 INSERT INTO licenses (id, uploaded_at, jwt, exp, uuid) VALUES (1, moment(), 'header.claims.signature', moment(), u(1));
 SELECT setval('licenses_id_seq', 1);
-INSERT INTO site_configs (key, value) VALUES ('prebuilds_settings', '{"reconciliation_paused":true}'), ('agents_workspace_ttl', '8h');
+INSERT INTO site_configs (key, value) VALUES ('prebuilds_settings', '{"reconciliation_paused":true}'), ('agents_workspace_ttl', '8h'), ('deployment_id', 'deployment');

@@ -5,6 +5,7 @@
 //! [`Database::with_sessions`], each time with the reason.
 
 pub mod coder;
+pub mod licenses;
 pub mod pgbouncer;
 pub mod proxy;
 pub mod secrets;

@@ -1,16 +1,18 @@
-//! The text of a license as people hand it over, and what it says of itself. No reason shows any of the text.
+//! The text of a license as people hand it over. No reason shows any of the text.
 
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use serde_json::{Map, Value};
-use time::{Duration, OffsetDateTime};
+
+use super::{Claims, LicenseError, MAX_TEXT};
 
 /// Base64url without padding. The last character of a part may have bits that say nothing, as the server reads it, too.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new()
+        .with_encode_padding(false)
         .with_decode_allow_trailing_bits(true)
         .with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
@@ -21,14 +23,28 @@ const QUOTES: [(char, char); 5] = [('"', '"'), ('\'', '\''), ('`', '`'), ('“',
 pub(super) struct Token {
     /// The text, without what does not belong to it. Tokens with the same content have the same text.
     pub(super) text: String,
+    /// How it is signed.
+    pub(super) header: Map<String, Value>,
     /// What it says.
-    pub(super) claims: Map<String, Value>,
+    pub(super) claims: Claims,
+    pub(super) signature: Vec<u8>,
 }
 
 impl Token {
-    /// Reads a token out of a text with what is harmless around it, or says why it is none.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
-        let text = cleaned(text);
+    /// Reads a token out of what somebody hands over.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, LicenseError> {
+        if bytes.len() > MAX_TEXT {
+            return Err(LicenseError::TooLong);
+        }
+        Self::read(&text(bytes).ok_or(LicenseError::NotText)?)
+    }
+
+    /// Reads a token out of a text with what is harmless around it.
+    pub(super) fn read(text: &str) -> Result<Self, LicenseError> {
+        Self::parse(&cleaned(text)).map_err(LicenseError::Malformed)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("it is empty".to_owned());
         }
@@ -36,43 +52,26 @@ impl Token {
         let [header, payload, signature] = parts[..] else {
             return Err(format!("it has {} parts instead of three with points in between", parts.len()));
         };
-        object("header", header)?;
-        let claims = object("payload", payload)?;
+        let head = serde_json::from_slice(&decoded("header", header)?);
+        let head = head.map_err(|_| "its header is no JSON object".to_owned())?;
+        let claims = Claims::read(&decoded("payload", payload)?).ok_or("its payload is no JSON object")?;
         if signature.is_empty() {
             return Err("its signature is missing".to_owned());
         }
         // The header and the payload are signed as they are written; of the signature only the bytes count.
-        let signature = BASE64.encode(decoded("signature", signature)?);
-        Ok(Self { text: format!("{header}.{payload}.{signature}"), claims })
+        let signature = decoded("signature", signature)?;
+        let text = format!("{header}.{payload}.{}", BASE64.encode(&signature));
+        Ok(Self { text, header: head, claims, signature })
     }
 
-    /// The time that the claim says in seconds since 1970, if it is there, or what is wrong with it.
-    pub(super) fn time(&self, claim: &str) -> Result<Option<OffsetDateTime>, String> {
-        const EXPECTED: &str = "expected a number of seconds since 1970";
-        let at = |seconds: f64| {
-            let time = OffsetDateTime::UNIX_EPOCH.checked_add(Duration::checked_seconds_f64(seconds)?)?;
-            (1..=9999).contains(&time.year()).then_some(time)
-        };
-        let found = match self.claims.get(claim) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::Number(number)) => number.as_f64(),
-            Some(Value::String(_)) => return Err(format!("its {claim} is a text; {EXPECTED}")),
-            Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-                return Err(format!("its {claim} is no number; {EXPECTED}"));
-            }
-        };
-        match found.and_then(at) {
-            Some(time) => Ok(Some(time)),
-            None if found.is_some_and(|seconds| at(seconds / 1000.0).is_some()) => {
-                Err(format!("its {claim} is in milliseconds; {EXPECTED}"))
-            }
-            None => Err(format!("its {claim} is not in the years 1 to 9999; {EXPECTED}")),
-        }
+    /// The part of the text that is signed.
+    pub(super) fn signed(&self) -> &str {
+        self.text.rsplit_once('.').map_or("", |(signed, _)| signed)
     }
 }
 
 /// The text of a file: UTF-8, or UTF-16 behind a byte order mark, as some shells write it.
-pub(super) fn text(bytes: &[u8]) -> Option<String> {
+fn text(bytes: &[u8]) -> Option<String> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes.as_chunks::<2>();
         let units: Vec<_> = units.iter().copied().map(unit).collect();
@@ -105,8 +104,4 @@ fn cleaned(text: &str) -> String {
 
 fn decoded(part: &str, text: &str) -> Result<Vec<u8>, String> {
     BASE64.decode(text).map_err(|_| format!("its {part} is not base64url without padding"))
-}
-
-fn object(part: &str, text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_slice(&decoded(part, text)?).map_err(|_| format!("its {part} is no JSON object"))
 }
