@@ -1,2 +1,2 @@
 DELETE FROM api_keys
-WHERE id = $1 AND login_type = 'token'
+WHERE id = $1 AND login_type::text = 'token'

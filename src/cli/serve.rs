@@ -36,6 +36,7 @@ use crate::{
     authz::{Actor, ManageTokens, ReadQueue, ReadUsers, System},
     demo::{self, DemoOptions},
     http::{self, Api},
+    licenses::LicenseKeys,
     migrate::MigrateOptions,
     pool::{self, Pool},
     store::{api_keys, jobs::STALE_INTERVAL, queue, users},
@@ -67,6 +68,9 @@ pub(super) struct Args {
     /// How many requests a token may send per minute to each route; 0 for any number
     #[arg(long, value_name = "COUNT", default_value_t = 512)]
     rate_limit: u32,
+    /// The public keys of whoever signs licenses: a file with a JWK set, or the JWK set itself
+    #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true, env = "CODERDB_LICENSE_KEYS")]
+    license_keys: String,
     /// How long what is under way may take when the service ends
     #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = migrate::length)]
     shutdown_timeout: Duration,
@@ -91,13 +95,18 @@ const OTHER_FILES: u64 = 128;
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut signals = Signals::new()?;
+    let license_keys =
+        LicenseKeys::from_setting(&args.license_keys).map_err(|error| CliError::new(USAGE, error.to_string()))?;
     let mut database = connect().await?;
     let token = if database.is_private() { Some(prepare(&mut database).await?) } else { None };
     let settings = pool::Settings { max_size: args.pool_size.get(), ..pool::Settings::default() };
     let pool = Pool::new(database.options().clone(), settings);
     let watcher = Watcher::start(&pool, watch::Settings::default());
-    let settings =
-        http::Settings { requests_per_minute: NonZeroU32::new(args.rate_limit), ..http::Settings::default() };
+    let settings = http::Settings {
+        requests_per_minute: NonZeroU32::new(args.rate_limit),
+        license_keys,
+        ..http::Settings::default()
+    };
     let api = Api::new(pool.clone(), watcher, settings);
 
     let metrics = Metrics::start(&pool)?;

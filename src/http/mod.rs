@@ -46,6 +46,7 @@ pub use error::{Message, Validation};
 pub use probes::probes;
 
 use crate::{
+    licenses::LicenseKeys,
     pool::{Connection, Pool},
     watch::Watcher,
 };
@@ -61,12 +62,19 @@ pub struct Settings {
     pub timeout: Duration,
     /// How many bytes a body may have.
     pub body_limit: usize,
+    /// Whose signatures licenses may have; without a key, none can be added.
+    pub license_keys: LicenseKeys,
 }
 
-/// 512 requests per minute, token and route; 30 seconds; 256 KiB.
+/// 512 requests per minute, token and route; 30 seconds; 256 KiB; no keys.
 impl Default for Settings {
     fn default() -> Self {
-        Self { requests_per_minute: NonZeroU32::new(512), timeout: Duration::from_secs(30), body_limit: 256 * 1024 }
+        Self {
+            requests_per_minute: NonZeroU32::new(512),
+            timeout: Duration::from_secs(30),
+            body_limit: 256 * 1024,
+            license_keys: LicenseKeys::none(),
+        }
     }
 }
 
@@ -79,7 +87,7 @@ struct Inner {
     watcher: Watcher,
     limits: Option<Limits>,
     settings: Settings,
-    licenses: licenses::State,
+    refreshed: licenses::Refreshed,
     /// The streams of logs, which outlive their requests.
     streams: TaskTracker,
     ending: CancellationToken,
@@ -94,7 +102,7 @@ impl Api {
             watcher,
             limits: settings.requests_per_minute.map(Limits::new),
             settings,
-            licenses: licenses::State::default(),
+            refreshed: licenses::Refreshed::default(),
             streams: TaskTracker::new(),
             ending: CancellationToken::new(),
         }))
@@ -136,6 +144,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(logs::dry_run))
         .routes(routes!(quota::get))
         .routes(routes!(quota::get_in_default_organization))
+        .routes(routes!(licenses::list, licenses::add))
+        .routes(routes!(licenses::refresh))
+        .routes(routes!(licenses::delete))
         .routes(routes!(prebuilds::get, prebuilds::put))
 }
 
