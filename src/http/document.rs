@@ -28,7 +28,7 @@ pub(super) fn base() -> OpenApi {
     let mut components =
         ComponentsBuilder::new().security_scheme("CoderSessionToken", key).security_scheme("Bearer", bearer);
     for (name, description, _) in EVERYWHERE {
-        let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Response"))).build();
+        let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Message"))).build();
         let mut response = ResponseBuilder::new().description(*description).content("application/json", body);
         if RETRY.contains(name) {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();

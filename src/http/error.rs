@@ -13,7 +13,6 @@ use crate::{authz::Denied, pool, store, watch};
 
 /// The body of every failure, and of a success that has no object to show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[schema(as = Response)]
 pub struct Message {
     /// What happened, for people.
     pub message: String,

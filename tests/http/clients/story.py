@@ -11,8 +11,8 @@ from coder_api_client.models import (
     CancelProvisionerJobsRequest,
     ErrorCode,
     JobStatus,
+    Message,
     PrebuildsSettings,
-    Response,
 )
 
 client = AuthenticatedClient(base_url=os.environ["CODERDB_URL"], token=os.environ["CODERDB_TOKEN"])
@@ -41,5 +41,5 @@ assert update_prebuilds_settings.sync_detailed(client=client, body=PrebuildsSett
 assert get_provisioner_daemons.sync("coder", client=client, offline=True)
 
 missing = get_provisioner_job.sync("coder", "00000000-0000-0000-0000-000000000009", client=client)
-assert isinstance(missing, Response) and missing.message.startswith("Resource not found")
+assert isinstance(missing, Message) and missing.message.startswith("Resource not found")
 print(f"{job.id} is being canceled")
