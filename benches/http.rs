@@ -5,8 +5,8 @@
 //!
 //! Requests: autocannon (npm) on the router and on a bare axum handler that sends the same statements on the same kind of
 //! pool, in turn, five times two seconds each with 16 connections; also on a handler that sends the last statement alone.
-//! Followers: 1,000 WebSockets on 100 jobs in this process, 10 lines a job; from the answer to the append until the frame is
-//! there. Memory: `coderdb serve` while one client reads 100,000 jobs. Needs npm.
+//! Followers: 1,000 WebSockets on 100 jobs in this process, 10 lines a job, at 50 lines a second and as fast as they can be
+//! appended; from the answer to the append until the frame is there. Memory: `coderdb serve` while one client reads 100,000 jobs. Needs npm.
 
 use std::{
     collections::HashMap,
@@ -185,18 +185,27 @@ async fn main() {
         );
     }
 
-    followers(&mut conn, &url, &ours, &token, organization).await;
+    followers(&mut conn, &url, &ours, &token, organization, Some(Duration::from_millis(20))).await;
+    followers(&mut conn, &url, &ours, &token, organization, None).await;
     memory(&url, &token).await;
 }
 
-/// How soon a line is there.
-async fn followers(conn: &mut PgConnection, url: &str, address: &str, token: &str, organization: OrganizationId) {
-    let daemon = DaemonId(Uuid::from_u128(7));
-    let id = |n: usize| Uuid::from_u128(0xf000 + n as u128);
+/// How soon a line is there; `pace` is the time from one line to the next.
+async fn followers(
+    conn: &mut PgConnection,
+    url: &str,
+    address: &str,
+    token: &str,
+    organization: OrganizationId,
+    pace: Option<Duration>,
+) {
+    let daemon = DaemonId(Uuid::new_v4());
+    let first = if pace.is_some() { 0xf000_u128 } else { 0xe000 };
+    let id = |n: usize| Uuid::from_u128(first + n as u128);
     let sql = format!(
         "INSERT INTO provisioner_jobs (id, created_at, updated_at, started_at, organization_id, initiator_id, provisioner,
              storage_method, type, input, file_id, worker_id)
-         SELECT lpad(to_hex(61440 + n), 32, '0')::uuid, now(), now(), now(), '{organization}', u.id, 'echo', 'file',
+         SELECT lpad(to_hex({first} + n), 32, '0')::uuid, now(), now(), now(), '{organization}', u.id, 'echo', 'file',
              'template_version_import', '{{}}', u.id, '{daemon}'
          FROM generate_series(0, {FOLLOWED} - 1) AS n, users AS u WHERE u.username = 'alice';
          INSERT INTO template_versions (id, organization_id, created_at, updated_at, name, readme, job_id, created_by)
@@ -227,8 +236,12 @@ async fn followers(conn: &mut PgConnection, url: &str, address: &str, token: &st
         });
     }
     let permit = RunJobs::check(&Actor::system(System::ProvisionerDaemon), organization, daemon).expect("a daemon");
+    let mut turn = pace.map(tokio::time::interval);
     for line in 0..LINES {
         for job in 0..FOLLOWED {
+            if let Some(turn) = &mut turn {
+                turn.tick().await;
+            }
             let output = format!("{job} {line}");
             let log = NewJobLog {
                 created_at: OffsetDateTime::now_utc(),
@@ -253,7 +266,8 @@ async fn followers(conn: &mut PgConnection, url: &str, address: &str, token: &st
     delays.sort_by(f64::total_cmp);
     let at = |per_mille: usize| delays[(delays.len() - 1) * per_mille / 1000];
     println!(
-        "followers: {FOLLOWERS} on {FOLLOWED} jobs, {} lines: median {:.1} ms, p99 {:.1} ms, worst {:.1} ms",
+        "followers: {FOLLOWERS} on {FOLLOWED} jobs, {}, {} frames: median {:.1} ms, p99 {:.1} ms, worst {:.1} ms",
+        pace.map_or("as fast as possible".to_owned(), |pace| format!("a line each {pace:?}")),
         delays.len(),
         at(500),
         at(990),

@@ -62,9 +62,9 @@ pub(super) struct Args {
     /// How many connections to the database there are at most
     #[arg(long, value_name = "COUNT", default_value = "20")]
     pool_size: NonZeroUsize,
-    /// How many clients may be connected at once; more wait
-    #[arg(long, value_name = "COUNT", default_value = "10000")]
-    max_connections: NonZeroUsize,
+    /// How many clients may be connected at once, more wait; as many as there may be open files, if absent
+    #[arg(long, value_name = "COUNT")]
+    max_connections: Option<NonZeroUsize>,
     /// How many requests a token may send per minute to each route; 0 for any number
     #[arg(long, value_name = "COUNT", default_value_t = 512)]
     rate_limit: u32,
@@ -129,7 +129,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     }
 
     let room = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024).saturating_sub(OTHER_FILES).max(16);
-    let room = usize::try_from(room).unwrap_or(usize::MAX).min(args.max_connections.get());
+    let room =
+        usize::try_from(room).unwrap_or(usize::MAX).min(args.max_connections.map_or(usize::MAX, NonZeroUsize::get));
     let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
     let ending = tokio_util::sync::CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Api, body::Body, done, error::Failure, error::Message, jobs, path, query::Query, session::Session};
+use super::{
+    Api, body::Body, done, error::Failure, error::Message, jobs, path, path::Path, query::Query, session::Session,
+};
 use crate::{
     authz::{CancelJobs, FindJobs, ReadJobs},
     cancel::{self, Outcome, Plan, Report, Run, tally},

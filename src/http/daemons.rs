@@ -1,14 +1,11 @@
 //! Provisioner daemons.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Api, error::Failure, error::Message, path, query::Query, session::Session};
+use super::{Api, error::Failure, error::Message, path, path::Path, query::Query, session::Session};
 use crate::{
     authz::ReadDaemons,
     duration,

@@ -3,7 +3,7 @@
 use axum::{
     Json,
     body::{Body, Bytes},
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
@@ -11,7 +11,7 @@ use futures_util::stream;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 
-use super::{Api, error::Failure, error::Message, path, query::Query, session::Session};
+use super::{Api, error::Failure, error::Message, path, path::Path, query::Query, session::Session};
 use crate::{
     authz::ReadJobs,
     model::{

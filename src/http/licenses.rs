@@ -5,16 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Api, body::Body, done, error::Failure, error::Message, query::Query, session::Session};
+use super::{Api, body::Body, done, error::Failure, error::Message, path::Path, query::Query, session::Session};
 use crate::{
     authz::{ReadLicenses, WriteLicenses},
     licenses::{self, AddOutcome, Claims, LicenseError},

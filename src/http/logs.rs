@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{
-        FromRequestParts as _, Path, Request, State, WebSocketUpgrade,
+        FromRequestParts as _, Request, State, WebSocketUpgrade,
         ws::{CloseFrame, Message as Frame, WebSocket, close_code},
     },
     http::{HeaderMap, StatusCode, header},
@@ -15,7 +15,7 @@ use axum::{
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, interval_at, timeout};
 
-use super::{Api, error::Failure, error::Message, path, query::Query, session::Session};
+use super::{Api, error::Failure, error::Message, path, path::Path, query::Query, session::Session};
 use crate::{
     authz::{FindJobs, ReadJobLogs},
     model::{FoundJob, JobLog},

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use axum::{extract::FromRequestParts, http::request::Parts};
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::{error::Failure, session::Session};
@@ -10,6 +12,20 @@ use crate::{
     model::{NameOrId, Organization, OrganizationId},
     store::{PgConnection, organizations},
 };
+
+/// The parts of a path, as texts. What is no UTF-8 is answered like every other fault.
+pub(super) struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(parts)) => Ok(Self(parts)),
+            Err(rejection) => Err(Failure::bad_request("Invalid path.").detail(rejection.body_text())),
+        }
+    }
+}
 
 /// The organization that is meant: an id, a name, or `default`.
 pub(super) async fn organization(

@@ -1,11 +1,8 @@
 //! What a user consumes and may consume.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 
-use super::{Api, error::Failure, error::Message, path, query::Query, session, session::Session};
+use super::{Api, error::Failure, error::Message, path, path::Path, query::Query, session, session::Session};
 use crate::{authz::ReadQuota, model::Quota, store::quota};
 
 /// Get workspace quota by user

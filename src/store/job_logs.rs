@@ -42,6 +42,10 @@ pub async fn append(
     let row = answer
         .map_err(|e| Error::from_sqlx("job_logs/append", e))?
         .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    if matches!(row.outcome.as_str(), "appended" | "overflowed") {
+        let stored = usize::try_from(row.lines).unwrap_or_default();
+        super::count("coderdb_job_log_bytes_total", lines.iter().take(stored).map(|line| line.output.len()).sum());
+    }
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,

@@ -49,6 +49,13 @@ pub use error::Error;
 #[cfg(feature = "pool")]
 pub(crate) use error::{note_outdated, outdated};
 
+/// Counts something for whoever records metrics in this process.
+#[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "nobody records"))]
+pub(crate) fn count(name: &'static str, by: usize) {
+    #[cfg(feature = "http")]
+    metrics::counter!(name).increment(by as u64);
+}
+
 /// The connection that every operation takes.
 pub use sqlx::PgConnection;
 

@@ -188,6 +188,7 @@ pub async fn acquire_batch(
     .fetch_all(conn)
     .await
     .map_err(|e| Error::from_sqlx("jobs/acquire_batch", e))?;
+    crate::store::count("coderdb_jobs_claimed_total", rows.len());
     let mut jobs: Vec<Job> = rows.into_iter().map(Job::from).collect();
     // An UPDATE returns its rows in no order.
     jobs.sort_by_key(|job| (job.initiator_id == UserId::PREBUILDS, job.created_at, job.id));
