@@ -5,7 +5,7 @@
 //!
 //! Requests: autocannon (npm) on the router and on a bare axum handler that sends the same statements on the same kind of
 //! pool, in turn, five times two seconds each with 16 connections; also on a handler that sends the last statement alone.
-//! Followers: 1,000 WebSockets on 100 jobs in this process, 10 lines a job, at 50 lines a second and as fast as they can be
+//! Followers: 1,000 web sockets on 100 jobs in this process, 10 lines a job, at 50 lines a second and as fast as they can be
 //! appended; from the answer to the append until the frame is there. Memory: `coderdb serve` while one client reads 100,000 jobs. Needs npm.
 
 use std::{
@@ -298,7 +298,7 @@ async fn memory(url: &str, token: &str) {
     };
     let id = service.id().expect("it runs");
     let get = async |limit: u64| {
-        let target = format!("http://{address}/api/v2/organizations/{}/provisionerjobs?limit={limit}", LARGE);
+        let target = format!("http://{address}/api/v2/organizations/{LARGE}/provisionerjobs?limit={limit}");
         let output = tokio::process::Command::new("curl")
             .args(["--silent", "--fail", "--header", &format!("Coder-Session-Token: {token}"), &target])
             .output()
