@@ -139,7 +139,7 @@ async fn main() {
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
     migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
     let scale = Some(Scale { jobs: JOBS, regime: Regime::Calm });
-    let options = DemoOptions { allow_existing: true, scale };
+    let options = DemoOptions { scale, ..DemoOptions::default() };
     let _ = demo::load(&mut conn, &options, |_| {}).await.expect("the demo");
 
     let operator = Actor::system(System::Operator);

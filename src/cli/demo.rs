@@ -4,16 +4,18 @@ use std::{fmt, process::ExitCode};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     connect::connect,
     error::{CliError, FAILED, USAGE},
     jobs::{Column, job_table},
     migrate,
-    output::print,
+    output::{note, print},
     queue::Queue,
     quota::quota_table,
     resolve::OPERATOR,
+    signals::Signals,
 };
 use crate::{
     authz::{ReadJobs, ReadOrganizations, ReadQuota, ReadUsers},
@@ -35,6 +37,12 @@ pub(super) struct Args {
     /// What the queue of the large organization looks like
     #[arg(long, value_enum, default_value = "calm", requires = "scale")]
     regime: RegimeArg,
+    /// The moment that the demo calls now, such as 2026-05-07T09:00:00Z; this one, if absent
+    #[arg(long, value_name = "TIME", env = "CODERDB_DEMO_AT", value_parser = moment)]
+    at: Option<OffsetDateTime>,
+    /// Stay, and keep the daemons online and a build logging, until Ctrl-C
+    #[arg(long)]
+    live: bool,
     /// Load even if the database holds rows of others
     #[arg(long)]
     allow_existing: bool,
@@ -64,7 +72,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         RegimeArg::Storm => Regime::Storm,
     };
     let scale = args.scale.map(|jobs| Scale { jobs, regime });
-    let options = DemoOptions { allow_existing: args.allow_existing, scale };
+    let at = args.at.unwrap_or_else(OffsetDateTime::now_utc);
+    let options = DemoOptions { allow_existing: args.allow_existing, scale, at };
     let bar = ProgressBar::no_length();
     let outcome = demo::load(&mut database, &options, |progress| show(&bar, progress)).await?;
     bar.finish_and_clear();
@@ -85,8 +94,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     .rows;
     jobs.sort_by_key(|details| details.job.created_at);
     // The daemons of the demo are online at its own time.
+    let (Outcome::Loaded { at, .. } | Outcome::AlreadyLoaded { at, .. }) = outcome;
     let mut queue = Queue::default();
-    queue.look_up(&mut database, organization.id, &jobs, demo::ANCHOR).await?;
+    queue.look_up(&mut database, organization.id, &jobs, at).await?;
     print(&format!("{}\n", job_table(&Column::DEFAULT, &jobs, &organization, &queue)))?;
 
     let mut usage = Vec::new();
@@ -96,8 +106,21 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         usage.push((user, quota));
     }
     print(&quota_table(usage.iter().map(|(user, quota)| (user, &organization, *quota))))?;
+    if args.live {
+        note("daemons are online and a build logs until Ctrl-C");
+        let mut signals = Signals::new()?;
+        tokio::select! {
+            ended = demo::live(&mut database, at) => ended?,
+            _ = signals.next() => {}
+        }
+    }
     database.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    let read = OffsetDateTime::parse(text, &Rfc3339);
+    read.map_err(|_| "expected a time such as 2026-05-07T09:00:00Z".to_owned())
 }
 
 /// A bar for each step that takes long, on a terminal; one after the other in the same line.

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     authz::{Actor, ManageTokens, ReadQueue, ReadUsers, System},
-    demo::{self, DemoOptions},
+    demo::{self, DemoOptions, Outcome},
     http::{self, Api},
     licenses::LicenseKeys,
     migrate::MigrateOptions,
@@ -98,7 +98,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let license_keys =
         LicenseKeys::from_setting(&args.license_keys).map_err(|error| CliError::new(USAGE, error.to_string()))?;
     let mut database = connect().await?;
-    let token = if database.is_private() { Some(prepare(&mut database).await?) } else { None };
+    let shown = if database.is_private() { Some(prepare(&mut database).await?) } else { None };
     let settings = pool::Settings { max_size: args.pool_size.get(), ..pool::Settings::default() };
     let pool = Pool::new(database.options().clone(), settings);
     let watcher = Watcher::start(&pool, watch::Settings::default());
@@ -121,7 +121,14 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let address = listener.local_addr()?;
     servers.push((listener, router));
     note(&format!("listening on http://{address}"));
-    if let Some(token) = token {
+    if let Some((token, at)) = shown {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            // Where it cannot go on, everything else does.
+            if let Ok(mut conn) = pool.get().await {
+                let _ = demo::live(&mut conn, at).await;
+            }
+        });
         print(&format!(
             "curl -H 'Coder-Session-Token: {token}' \\\n  'http://{address}/api/v2/organizations/{}/provisionerjobs?status=pending'\n",
             demo::ORGANIZATION
@@ -163,17 +170,20 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     })
 }
 
-/// Brings the private server to the schema, and to something to show. Returns a token for the owner of the demo.
-async fn prepare(database: &mut Database) -> Result<String, CliError> {
+/// Brings the private server to the schema, and to something to show. Returns a token for the owner of the demo, and the
+/// moment that the demo calls now.
+async fn prepare(database: &mut Database) -> Result<(String, OffsetDateTime), CliError> {
     migrate::up(database, MigrateOptions::default()).await?;
-    let _ = demo::load(database, &DemoOptions { allow_existing: true, scale: None }, |_| {}).await?;
+    let options = DemoOptions { allow_existing: true, scale: None, at: OffsetDateTime::now_utc() };
+    let (Outcome::Loaded { at, .. } | Outcome::AlreadyLoaded { at, .. }) =
+        demo::load(database, &options, |_| {}).await?;
     let owner = users::by_username(database, &ReadUsers::check(&OPERATOR)?, "alice").await?;
     let now = OffsetDateTime::now_utc();
     let permit = ManageTokens::check(&OPERATOR)?;
     // Each start makes a token of its own, because none is stored; those of earlier starts expire.
     let name = format!("serve {}", uuid::Uuid::new_v4());
     let token = api_keys::create(database, &permit, owner.id, &name, now, now + time::Duration::DAY).await?;
-    Ok(token.expose())
+    Ok((token.expose(), at))
 }
 
 /// Accepts connections until the service ends, then waits for those that are open.

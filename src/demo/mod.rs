@@ -1,13 +1,14 @@
 //! Data to try things on: a small organization in which everything has happened once, and a large one to measure with.
 //!
-//! Both are the same rows on every machine: fixed ids, fixed times. The demo calls [`ANCHOR`] now; whoever asks for
-//! what depends on the clock, such as which daemons are online, passes it. Ids that a person may want to type begin
+//! Both are the same rows on every machine: fixed ids, and times relative to [`DemoOptions::at`]. At that moment the
+//! daemons are online, until they are not heard of any more: [`live`] has them go on. Ids that a person may want to type begin
 //! with `c0de0000-` and name their kind and number; the jobs, builds, versions and workspaces of the large
 //! organization have ids that are spread like random ones.
 //!
 //! A demo that was loaded once is left as it is: a row in `site_configs` with the key [`NOTE`] remembers it, and a
 //! second call changes nothing, even where somebody has changed or deleted the demo's rows since.
 
+mod live;
 mod scale;
 
 use std::time::{Duration, Instant};
@@ -16,11 +17,12 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use time::OffsetDateTime;
 
+pub use live::live;
 pub use scale::{Regime, Scale};
 
 use crate::store;
 
-/// The moment that the demo calls now.
+/// A moment for demos that are the same whenever they are loaded.
 pub const ANCHOR: OffsetDateTime = time::macros::datetime!(2026-05-07 9:00 UTC);
 
 /// The name of the small organization.
@@ -30,12 +32,21 @@ pub const ORGANIZATION: &str = "coder";
 pub const NOTE: &str = "coderdb_demo";
 
 /// What to load.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DemoOptions {
     /// Load even if the database holds rows of others.
     pub allow_existing: bool,
     /// Load the large organization too.
     pub scale: Option<Scale>,
+    /// The moment that the demo calls now, to the second.
+    pub at: OffsetDateTime,
+}
+
+/// The small organization at [`ANCHOR`], into an empty database.
+impl Default for DemoOptions {
+    fn default() -> Self {
+        Self { allow_existing: false, scale: None, at: ANCHOR }
+    }
 }
 
 /// How far a load has come.
@@ -77,11 +88,15 @@ pub enum Outcome {
         elapsed: Duration,
         /// How long `VACUUM (ANALYZE)` took afterwards.
         vacuum: Duration,
+        /// The moment that the demo calls now.
+        at: OffsetDateTime,
     },
     /// It was loaded before; nothing was changed.
     AlreadyLoaded {
         /// The large organization that is there.
         scale: Option<Scale>,
+        /// The moment that the demo calls now.
+        at: OffsetDateTime,
     },
 }
 
@@ -156,6 +171,13 @@ impl Error {
 #[derive(Serialize, Deserialize)]
 struct Note {
     scale: Option<Scale>,
+    /// What was loaded before there was a choice is of that moment.
+    #[serde(default = "anchor", with = "time::serde::timestamp")]
+    at: OffsetDateTime,
+}
+
+const fn anchor() -> OffsetDateTime {
+    ANCHOR
 }
 
 #[derive(FromRow)]
@@ -223,13 +245,15 @@ pub async fn load(
     // Two loads at once: the second waits, and then finds the first one's note.
     script(&mut tx, "demo/lock", "SELECT pg_advisory_xact_lock(7163384753)").await?;
     let note = note(&mut tx).await?;
+    // What comes later is of the same moment.
+    let at = note.as_ref().map_or(options.at, |note| note.at);
     let wanted = options.scale;
     match (&note, wanted) {
-        (Some(Note { scale: Some(loaded) }), Some(asked)) if *loaded != asked => {
+        (Some(Note { scale: Some(loaded), .. }), Some(asked)) if *loaded != asked => {
             return Err(Error::OtherScale { loaded: *loaded, asked });
         }
-        (Some(Note { scale: None }), Some(_)) | (None, _) => {}
-        (Some(Note { scale }), _) => return Ok(Outcome::AlreadyLoaded { scale: *scale }),
+        (Some(Note { scale: None, .. }), Some(_)) | (None, _) => {}
+        (Some(Note { scale, at }), _) => return Ok(Outcome::AlreadyLoaded { scale: *scale, at: *at }),
     }
     let small = note.is_none();
 
@@ -245,13 +269,13 @@ pub async fn load(
 
     script(&mut tx, "demo/ids", include_str!("ids.sql")).await?;
     if small {
-        load_small(&mut tx, &mut progress).await?;
+        load_small(&mut tx, at, &mut progress).await?;
     }
     if let Some(scale) = wanted {
-        scale::load(&mut tx, scale, alone, &mut progress).await?;
+        scale::load(&mut tx, scale, at, alone, &mut progress).await?;
     }
     script(&mut tx, "demo/settle", include_str!("settle.sql")).await?;
-    let note = serde_json::json!(Note { scale: wanted }).to_string();
+    let note = serde_json::json!(Note { scale: wanted, at }).to_string();
     sqlx::query(
         "INSERT INTO site_configs (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     )
@@ -268,7 +292,7 @@ pub async fn load(
     script(conn, "demo/vacuum", include_str!("vacuum.sql")).await?;
     progress(Progress { step: Step::Vacuum, done: 1, total: 1 });
     let jobs = if small { SMALL_JOBS } else { 0 } + wanted.map_or(0, |scale| scale.jobs);
-    Ok(Outcome::Loaded { jobs, elapsed, vacuum: vacuum.elapsed() })
+    Ok(Outcome::Loaded { jobs, elapsed, vacuum: vacuum.elapsed(), at })
 }
 
 /// How many jobs the small organization has: a default page shows them all.
@@ -305,12 +329,16 @@ async fn names_free(conn: &mut PgConnection, small: bool, large: bool) -> Result
     Err(Error::NamesTaken { names: taken.into_iter().map(|(kind, name)| format!("{kind} {name}")).collect() })
 }
 
-async fn load_small(conn: &mut PgConnection, progress: &mut impl FnMut(Progress)) -> Result<(), Error> {
+async fn load_small(
+    conn: &mut PgConnection,
+    at: OffsetDateTime,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(), Error> {
     script(conn, "demo/small", "CREATE TEMPORARY TABLE demo_anchor (anchor timestamptz NOT NULL) ON COMMIT DROP")
         .await?;
     sqlx::query("INSERT INTO demo_anchor VALUES ($1)")
         .persistent(false)
-        .bind(ANCHOR)
+        .bind(at)
         .execute(&mut *conn)
         .await
         .map_err(sql("demo/small"))?;

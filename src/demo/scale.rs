@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
-use super::{ANCHOR, Error, Progress, Step, definition, script, sql};
+use super::{Error, Progress, Step, definition, script, sql};
 
 /// How large the large organization is, and what its queue looks like.
 ///
@@ -81,11 +82,12 @@ const BATCH: u64 = 25_000;
 pub(super) async fn load(
     conn: &mut PgConnection,
     scale: Scale,
+    at: OffsetDateTime,
     alone: bool,
     progress: &mut impl FnMut(Progress),
 ) -> Result<(), Error> {
     progress(Progress { step: Step::People, done: 0, total: 1 });
-    parameters(conn, scale).await?;
+    parameters(conn, scale, at).await?;
     script(conn, "demo/scale/plan", include_str!("scale/plan.sql")).await?;
     progress(Progress { step: Step::People, done: 1, total: 1 });
 
@@ -124,7 +126,7 @@ pub(super) async fn load(
 }
 
 /// How many of everything. The proportions are kept in whole numbers, so that each count is exact.
-async fn parameters(conn: &mut PgConnection, scale: Scale) -> Result<(), Error> {
+async fn parameters(conn: &mut PgConnection, scale: Scale, at: OffsetDateTime) -> Result<(), Error> {
     let whole = |n: u64| i64::try_from(n).expect("a possible scale fits");
     let jobs = whole(scale.jobs);
     let builds = jobs * 7 / 10;
@@ -144,7 +146,7 @@ async fn parameters(conn: &mut PgConnection, scale: Scale) -> Result<(), Error> 
     script(conn, "demo/scale/parameters", include_str!("scale/parameters.sql")).await?;
     sqlx::query(include_str!("scale/parameters_insert.sql"))
         .persistent(false)
-        .bind(ANCHOR)
+        .bind(at)
         .bind(builds)
         .bind(imports)
         .bind(dry_runs)

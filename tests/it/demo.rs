@@ -9,6 +9,7 @@ use coderdb::{
     sqlx::{self, AssertSqlSafe, PgConnection},
     store,
 };
+use time::{OffsetDateTime, macros::datetime};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -135,7 +136,7 @@ async fn a_second_load_changes_nothing() {
     let (rows, places) = (tables(&mut conn).await, sequences(&mut conn).await);
     for asked in [None, scale] {
         let outcome = load(&mut conn, DemoOptions { scale: asked, ..DemoOptions::default() }).await.unwrap();
-        assert_eq!(outcome, Outcome::AlreadyLoaded { scale });
+        assert_eq!(outcome, Outcome::AlreadyLoaded { scale, at: demo::ANCHOR });
         assert_eq!(tables(&mut conn).await, rows, "a demo that was loaded once is left as it is");
         assert_eq!(sequences(&mut conn).await, places);
     }
@@ -187,7 +188,7 @@ async fn a_database_with_rows_of_others_is_refused_and_can_be_overridden() {
 
     let before = schema(&mut conn).await;
     let scale = Some(Scale { jobs: 1_000, regime: Regime::Storm });
-    let _ = load(&mut conn, DemoOptions { allow_existing: true, scale }).await.unwrap();
+    let _ = load(&mut conn, DemoOptions { allow_existing: true, scale, ..DemoOptions::default() }).await.unwrap();
     assert_eq!(schema(&mut conn).await, before);
     assert_eq!(broken_references(&mut conn).await, Vec::<String>::new());
     let default = store::organizations::default(&mut conn, &support::read_organizations()).await.unwrap();
@@ -206,7 +207,7 @@ async fn a_taken_name_is_named_and_nothing_is_written() {
     )
     .await;
     let rows = tables(&mut conn).await;
-    let error = load(&mut conn, DemoOptions { allow_existing: true, scale: None }).await.unwrap_err();
+    let error = load(&mut conn, DemoOptions { allow_existing: true, ..DemoOptions::default() }).await.unwrap_err();
     assert_eq!(error.to_string(), "the demo needs names that are taken: username Alice");
     assert_eq!(tables(&mut conn).await, rows);
 }
@@ -218,7 +219,7 @@ async fn a_demo_whose_note_is_gone_is_not_touched() {
     loaded(&mut conn, None).await;
     execute(&mut conn, "DELETE FROM site_configs WHERE key = 'coderdb_demo'").await;
     let rows = tables(&mut conn).await;
-    let error = load(&mut conn, DemoOptions { allow_existing: true, scale: None }).await.unwrap_err();
+    let error = load(&mut conn, DemoOptions { allow_existing: true, ..DemoOptions::default() }).await.unwrap_err();
     assert!(matches!(error, Error::Unknown), "{error}");
     assert_eq!(tables(&mut conn).await, rows);
 }
@@ -316,6 +317,45 @@ async fn daemons_are_online_at_the_moment_that_the_demo_calls_now() {
     let position = |n: usize| (jobs[n].queue_position, jobs[n].queue_size);
     assert_eq!(position(0), (0, 0), "nobody has the tags of aws-linux");
     assert_eq!(position(1), (1, 13), "people come before prebuilds");
+}
+
+#[tokio::test]
+async fn the_moment_that_the_demo_calls_now_moves_every_time_and_what_comes_later_is_of_the_same_moment() {
+    let (database, at) = (support::database().await, datetime!(2031-02-03 4:05:06 UTC));
+    let mut conn = database.connect().await;
+    let loaded = load(&mut conn, DemoOptions { at, ..DemoOptions::default() }).await.unwrap();
+    assert!(matches!(loaded, Outcome::Loaded { at: of, .. } if of == at), "{loaded:?}");
+    let newest: OffsetDateTime =
+        sqlx::query_scalar("SELECT max(created_at) FROM provisioner_jobs").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(newest, at - time::Duration::seconds(30));
+    let scale = Some(Scale { jobs: 1_000, regime: Regime::Calm });
+    let loaded = load(&mut conn, DemoOptions { scale, ..DemoOptions::default() }).await.unwrap();
+    assert!(matches!(loaded, Outcome::Loaded { at: of, .. } if of == at), "{loaded:?}");
+    let later = "SELECT count(*) FROM provisioner_jobs WHERE created_at > '2031-02-03 04:05:06Z'
+                     OR updated_at > '2031-02-03 04:05:06Z'";
+    assert_eq!(count(&mut conn, later).await, 0);
+}
+
+#[tokio::test]
+async fn live_keeps_daemons_online_and_has_a_build_log() {
+    let database = support::database().await;
+    let mut conn = database.connect().await;
+    let at = OffsetDateTime::now_utc() - time::Duration::hours(1);
+    let _ = load(&mut conn, DemoOptions { at, ..DemoOptions::default() }).await.unwrap();
+    const ONLINE: &str = "SELECT count(*) FROM provisioner_daemons WHERE last_seen_at > now() - interval '90 seconds'";
+    const LINES: &str = "SELECT count(*) FROM provisioner_job_logs WHERE output LIKE '%Still creating%'";
+    assert_eq!(count(&mut conn, ONLINE).await, 0);
+    let before = count(&mut conn, LINES).await;
+
+    let mut living = database.connect().await;
+    let living = tokio::spawn(async move { demo::live(&mut living, at).await });
+    while count(&mut conn, LINES).await < before + 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(count(&mut conn, ONLINE).await, 4, "all but the one that was offline");
+    // Without a job that runs there is nothing to keep going.
+    execute(&mut conn, "UPDATE provisioner_jobs SET completed_at = now() WHERE job_status = 'running'").await;
+    living.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -567,7 +607,7 @@ async fn of_two_loads_at_once_one_finds_the_others() {
     let (one, other) = tokio::join!(load(&mut one, DemoOptions::default()), load(&mut other, DemoOptions::default()));
     let loads = [one.unwrap(), other.unwrap()];
     assert_eq!(loads.iter().filter(|load| matches!(load, Outcome::Loaded { .. })).count(), 1, "{loads:?}");
-    assert!(loads.contains(&Outcome::AlreadyLoaded { scale: None }), "{loads:?}");
+    assert!(loads.contains(&Outcome::AlreadyLoaded { scale: None, at: demo::ANCHOR }), "{loads:?}");
     assert!(!database.url().is_empty());
 }
 

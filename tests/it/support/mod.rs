@@ -228,6 +228,8 @@ pub fn coderdb() -> assert_cmd::Command {
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     // What is not there at once is not waited for.
     command.env("CODERDB_WAIT_TIMEOUT", "0");
+    // The demo is the same in every run.
+    command.env("CODERDB_DEMO_AT", "2026-05-07T09:00:00Z");
     command
 }
 
