@@ -4,7 +4,7 @@ use super::{
     Actor, Denied, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::WorkspaceAgentId;
+use crate::model::{Entity, WorkspaceAgentId};
 
 permit! {
     /// May report on one agent of a workspace, as that agent.
@@ -20,6 +20,6 @@ impl ActAsAgent {
     /// Only agents, each for itself.
     pub fn check(actor: &Actor, agent: WorkspaceAgentId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants(actor);
-        granted.then_some(Self { agent, _checked: () }).ok_or_else(|| denied("workspace agent", agent))
+        granted.then_some(Self { agent, _checked: () }).ok_or_else(|| denied(Entity::Agent, agent))
     }
 }

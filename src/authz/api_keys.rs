@@ -4,6 +4,7 @@ use super::{
     Actor, Denied, SiteRole, System,
     permit::{Policy, denied, permit},
 };
+use crate::model::Entity;
 
 permit! {
     /// May find out whose a session token is, and what that user may do.
@@ -15,7 +16,7 @@ impl SignIn {
 
     /// Only the part of the product that signs users in.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("API key", "any"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::ApiKey, "any"))
     }
 }
 
@@ -29,6 +30,6 @@ impl ManageTokens {
 
     /// Owners: a token lets act as its user.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("API key", "any"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::ApiKey, "any"))
     }
 }

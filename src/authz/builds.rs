@@ -6,7 +6,7 @@ use super::{
     SiteRole, System, TemplateRight,
     permit::{Policy, denied, permit},
 };
-use crate::model::{OrganizationId, UserId};
+use crate::model::{Entity, OrganizationId, UserId};
 
 permit! {
     /// May create workspaces for one owner in one organization.
@@ -30,7 +30,7 @@ impl CreateWorkspaces {
         let granted = own || prebuild || Self::POLICY.grants_in(actor, organization);
         match TemplateRight::Use.decided_for(actor, organization) {
             Ok(user) if granted => Ok(Self { organization, owner, user, _checked: () }),
-            _ => Err(denied("user", owner)),
+            _ => Err(denied(Entity::User, owner)),
         }
     }
 }
@@ -60,7 +60,7 @@ impl BuildWorkspaces {
             Some(user) if Self::POLICY.grants_in(actor, organization) => (user, None),
             Some(user) if actor.is_member_of(organization) => (user, Some(user)),
             None if actor.is_system(&[System::PrebuildReconciler]) => (UserId::PREBUILDS, Some(UserId::PREBUILDS)),
-            _ => return Err(denied("organization", organization)),
+            _ => return Err(denied(Entity::Organization, organization)),
         };
         let reader = TemplateRight::Read.decided_for(actor, organization)?;
         let user = TemplateRight::Use.decided_for(actor, organization)?;
@@ -86,7 +86,7 @@ impl ProvisionerStates {
     /// Those who manage templates. A daemon has the states of its own jobs.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants_in(actor, organization);
-        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
     }
 }
 
@@ -105,7 +105,7 @@ impl MaintainPrebuilds {
     /// Only the reconciler and the operator.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants(actor);
-        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
     }
 }
 
@@ -118,6 +118,6 @@ impl FindPrebuilds {
     /// Only the reconciler and the operator, as with the prebuilds of each.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
         let granted = MaintainPrebuilds::POLICY.grants(actor);
-        granted.then_some(Self { _checked: () }).ok_or_else(|| denied("organization", "any"))
+        granted.then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::Organization, "any"))
     }
 }

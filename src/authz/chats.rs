@@ -4,7 +4,7 @@ use super::{
     Actor, Denied, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::UserId;
+use crate::model::{Entity, UserId};
 
 permit! {
     /// May read chats and change what they work with: all of them, or only one's own (domain: chat tools).
@@ -23,7 +23,7 @@ impl UseChats {
         match (Self::POLICY.grants(actor), actor.user_id()) {
             (true, _) => Ok(Self { owner: None, _checked: () }),
             (false, Some(user)) => Ok(Self { owner: Some(user), _checked: () }),
-            (false, None) => Err(denied("chat", "any")),
+            (false, None) => Err(denied(Entity::Chat, "any")),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     Actor, Denied, ReadJobs, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::{DaemonId, OrganizationId};
+use crate::model::{DaemonId, Entity, OrganizationId};
 
 permit! {
     /// May read the provisioner daemons of one organization, and which jobs they may take.
@@ -20,7 +20,7 @@ impl ReadDaemons {
     /// Whoever may read the jobs of the organization, people only; the prebuild reconciler.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.or_custom_role_grants_in(actor, organization, ReadJobs::PERMISSION);
-        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
     }
 }
 
@@ -40,7 +40,7 @@ impl ActAsDaemon {
     /// Only daemons.
     pub fn check(actor: &Actor, daemon: DaemonId, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants(actor);
-        granted.then_some(Self { daemon, organization, _checked: () }).ok_or_else(|| denied("daemon", daemon))
+        granted.then_some(Self { daemon, organization, _checked: () }).ok_or_else(|| denied(Entity::Daemon, daemon))
     }
 }
 
@@ -54,6 +54,6 @@ impl MaintainDaemons {
 
     /// Only maintenance.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("daemon", "any"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::Daemon, "any"))
     }
 }

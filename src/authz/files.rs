@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::UserId;
+use crate::model::{Entity, UserId};
 
 permit! {
     /// May upload files as one user.
@@ -31,7 +31,7 @@ impl UploadFiles {
             .user_id()
             .filter(|_| granted)
             .map(|owner| Self { owner, _checked: () })
-            .ok_or_else(|| denied("file", "any"))
+            .ok_or_else(|| denied(Entity::File, "any"))
     }
 }
 
@@ -53,7 +53,7 @@ impl ReadFiles {
         match (Self::POLICY.grants(actor), actor.user_id()) {
             (true, _) => Ok(Self { owner: None, _checked: () }),
             (false, Some(user)) => Ok(Self { owner: Some(user), _checked: () }),
-            (false, None) => Err(denied("file", "any")),
+            (false, None) => Err(denied(Entity::File, "any")),
         }
     }
 }

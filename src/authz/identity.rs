@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::{OrganizationId, UserId};
+use crate::model::{Entity, OrganizationId, UserId};
 
 permit! {
     /// May find out what a user may do, for acting as that user.
@@ -19,7 +19,7 @@ impl LoadActors {
 
     /// Only parts of the product that act for users.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("actor", "any"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::Actor, "any"))
     }
 }
 
@@ -44,7 +44,7 @@ impl ReadUsers {
         match (Self::POLICY.grants_in_any(actor), actor.user_id()) {
             (true, _) => Ok(Self { only: None, _checked: () }),
             (false, Some(user)) => Ok(Self { only: Some(user), _checked: () }),
-            (false, None) => Err(denied("user", "any")),
+            (false, None) => Err(denied(Entity::User, "any")),
         }
     }
 

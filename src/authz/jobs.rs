@@ -6,7 +6,7 @@ use super::{
     ReadOrganizations, SiteRole, System, TemplateRight,
     permit::{Permission, Policy, denied, permit},
 };
-use crate::model::{DaemonId, JobTarget, OrganizationId, UserId};
+use crate::model::{DaemonId, Entity, JobTarget, OrganizationId, UserId};
 
 permit! {
     /// May read the provisioner jobs of one organization.
@@ -28,7 +28,7 @@ impl ReadJobs {
     /// lets read jobs.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.or_custom_role_grants_in(actor, organization, Self::PERMISSION);
-        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
     }
 }
 
@@ -61,7 +61,8 @@ impl InsertJobs {
             JobTarget::Import { .. } => Self::IMPORTS.grants_in(actor, organization),
             JobTarget::DryRun(_) => actor.is_member_of(organization) || Self::DRY_RUNS.grants_in(actor, organization),
         };
-        let initiator = actor.user_id().filter(|_| granted).ok_or_else(|| denied("organization", organization))?;
+        let initiator =
+            actor.user_id().filter(|_| granted).ok_or_else(|| denied(Entity::Organization, organization))?;
         let reader = TemplateRight::Read.decided_for(actor, organization)?;
         Ok(Self { organization, initiator, target, reader, _checked: () })
     }
@@ -85,7 +86,7 @@ impl RunJobs {
         let granted = Self::POLICY.grants(actor);
         granted
             .then_some(Self { organization, daemon, _checked: () })
-            .ok_or_else(|| denied("organization", organization))
+            .ok_or_else(|| denied(Entity::Organization, organization))
     }
 }
 
@@ -108,7 +109,7 @@ impl LockJobs {
     /// keeps others waiting.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants_in(actor, organization);
-        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
     }
 }
 
@@ -142,7 +143,7 @@ impl CancelJobs {
         let owner = match actor.user_id() {
             _ if Self::EVERYBODYS.grants_in(actor, organization) => None,
             Some(user) if imports || actor.is_member_of(organization) => Some(user),
-            _ => return Err(denied("organization", organization)),
+            _ => return Err(denied(Entity::Organization, organization)),
         };
         Ok(Self { organization, owner, imports, regardless: Self::ALL.grants(actor), _checked: () })
     }
@@ -158,7 +159,7 @@ impl ReapJobs {
 
     /// Only the reaper.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("provisioner job", "any"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::Job, "any"))
     }
 }
 
@@ -185,7 +186,7 @@ impl ReadJobLogs {
         let owner = match actor.user_id() {
             _ if all => None,
             Some(user) if imports || actor.is_member_of(organization) => Some(user),
-            _ => return Err(denied("organization", organization)),
+            _ => return Err(denied(Entity::Organization, organization)),
         };
         Ok(Self { organization, owner, imports, _checked: () })
     }
@@ -218,6 +219,6 @@ impl WatchJobs {
 
     /// Only the watcher.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("provisioner job", "any"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::Job, "any"))
     }
 }

@@ -4,6 +4,7 @@ use super::{
     Actor, Denied, SiteRole, System,
     permit::{Policy, denied, permit},
 };
+use crate::model::Entity;
 
 permit! {
     /// May read licenses, their texts included, and the id of the deployment that they may name.
@@ -16,7 +17,7 @@ impl ReadLicenses {
 
     /// Owners. Not auditors: the text of a license is all that it takes to use it.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("license", "any"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::License, "any"))
     }
 }
 
@@ -30,6 +31,6 @@ impl WriteLicenses {
 
     /// Owners.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("license", "any"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::License, "any"))
     }
 }

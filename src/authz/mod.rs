@@ -48,12 +48,14 @@ pub use settings::*;
 pub use templates::*;
 pub use workspaces::*;
 
+use crate::model::Entity;
+
 /// The actor may not do this, or the thing is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{entity} not found: {key}")]
 pub struct Denied {
-    /// What was asked for, in words.
-    pub entity: &'static str,
+    /// What was asked for.
+    pub entity: Entity,
     /// Its id or name.
     pub key: String,
 }

@@ -6,7 +6,7 @@ use super::{
     Actor, Denied, OrganizationRole, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadOrganizations, ReadTemplates,
     ReadWorkspaces, SiteRole, System,
 };
-use crate::model::OrganizationId;
+use crate::model::{Entity, OrganizationId};
 
 /// A permit is a struct with private fields, declared in a module of its own: only a `check` beside it can make one.
 macro_rules! permit {
@@ -97,6 +97,6 @@ impl Policy {
 /// What a custom role calls it: a type of resource, and an action.
 pub(super) type Permission = (&'static str, &'static str);
 
-pub(super) fn denied(entity: &'static str, key: impl fmt::Display) -> Denied {
+pub(super) fn denied(entity: Entity, key: impl fmt::Display) -> Denied {
     Denied { entity, key: format!("{key}") }
 }

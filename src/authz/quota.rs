@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::{OrganizationId, UserId};
+use crate::model::{Entity, OrganizationId, UserId};
 
 permit! {
     /// May read what one user consumes and may consume in one organization (domain: roles).
@@ -30,7 +30,7 @@ impl ListQuota {
     /// Owners, user admins and auditors: whoever may read the quota of others.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = ReadQuota::POLICY.grants_in(actor, organization);
-        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied("organization", organization))
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
     }
 }
 
@@ -46,6 +46,6 @@ impl ReadQuota {
     pub fn check(actor: &Actor, user: UserId, organization: OrganizationId) -> Result<Self, Denied> {
         let own = actor.user_id() == Some(user) && actor.is_member_of(organization);
         let granted = own || Self::POLICY.grants_in(actor, organization);
-        granted.then_some(Self { user, organization, _checked: () }).ok_or_else(|| denied("user", user))
+        granted.then_some(Self { user, organization, _checked: () }).ok_or_else(|| denied(Entity::User, user))
     }
 }

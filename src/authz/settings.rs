@@ -4,6 +4,7 @@ use super::{
     Actor, Denied, SiteRole, System,
     permit::{Policy, denied, permit},
 };
+use crate::model::Entity;
 
 permit! {
     /// May read the settings of prebuilt workspaces.
@@ -19,7 +20,7 @@ impl ReadPrebuildsSettings {
 
     /// Owners and auditors; the reconciler, which they are for.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("settings", "prebuilds"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::Settings, "prebuilds"))
     }
 }
 
@@ -33,7 +34,7 @@ impl WritePrebuildsSettings {
 
     /// Owners.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("settings", "prebuilds"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::Settings, "prebuilds"))
     }
 }
 
@@ -51,6 +52,6 @@ impl ReadChatSettings {
 
     /// Owners and auditors; the chat daemon, which creates such workspaces.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
-        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied("settings", "chats"))
+        Self::POLICY.grants(actor).then_some(Self { _checked: () }).ok_or_else(|| denied(Entity::Settings, "chats"))
     }
 }

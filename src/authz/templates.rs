@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Permission, Policy, denied, permit},
 };
-use crate::model::{OrganizationId, UserId};
+use crate::model::{Entity, OrganizationId, UserId};
 
 /// What somebody may do with a template. In its lists, `*` stands for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl TemplateRight {
         match actor.user_id() {
             _ if self.is_given_by_a_role(actor, organization) => Ok(None),
             Some(user) if actor.is_member_of(organization) => Ok(Some(user)),
-            _ => Err(denied("organization", organization)),
+            _ => Err(denied(Entity::Organization, organization)),
         }
     }
 }

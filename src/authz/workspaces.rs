@@ -6,7 +6,7 @@ use super::{
     SiteRole, System,
     permit::{Policy, denied, permit},
 };
-use crate::model::{OrganizationId, UserId};
+use crate::model::{Entity, OrganizationId, UserId};
 
 permit! {
     /// May read workspaces of one organization: all of them, or those of one owner.
@@ -36,7 +36,7 @@ impl ReadWorkspaces {
         let owner = match actor.user_id() {
             _ if Self::POLICY.grants_in(actor, organization) => None,
             Some(user) if actor.is_member_of(organization) => Some(user),
-            _ => return Err(denied("organization", organization)),
+            _ => return Err(denied(Entity::Organization, organization)),
         };
         Ok(Self { organization, owner, _checked: () })
     }

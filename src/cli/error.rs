@@ -5,7 +5,7 @@ use std::{error::Error, io, process::ExitCode};
 use sqlx::error::DatabaseError;
 
 use super::output::note;
-use crate::{authz::Denied, migrate, pool, postgres, store, watch};
+use crate::{authz::Denied, migrate, model::Entity, pool, postgres, store, watch};
 
 /// Not found, or failed in a way that has no code of its own.
 pub(super) const FAILED: u8 = 1;
@@ -118,24 +118,24 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
 impl From<store::Error> for CliError {
     fn from(error: store::Error) -> Self {
         match &error {
-            store::Error::NotFound { entity: "default organization", .. } => {
+            store::Error::NotFound { entity: Entity::DefaultOrganization, .. } => {
                 Self::new(FAILED, "there is no default organization")
                     .next("name one with --org, or run `coderdb demo` for something to look at")
             }
             store::Error::NotFound { entity, key } => {
                 let missing = Self::new(FAILED, error.to_string());
                 match *entity {
-                    "organization" => missing.next("check --org and CODER_ORGANIZATION"),
-                    "provisioner job" => missing.next("it may be another organization's: name that with --org"),
-                    "workspace" => missing.next("name a workspace by its id if it or its owner was deleted"),
-                    "initiator" | "user" if key == "me" => {
+                    Entity::Organization => missing.next("check --org and CODER_ORGANIZATION"),
+                    Entity::Job => missing.next("it may be another organization's: name that with --org"),
+                    Entity::Workspace => missing.next("name a workspace by its id if it or its owner was deleted"),
+                    Entity::Initiator | Entity::User if key == "me" => {
                         missing.next("set CODERDB_USER to the username or id that `me` stands for")
                     }
-                    "initiator" | "user" => missing.next(
+                    Entity::Initiator | Entity::User => missing.next(
                         "name a user who was deleted by the id; `coderdb quota list -o json` and `coderdb provisioner jobs \
                          list -o json` show ids",
                     ),
-                    "template" => missing.next("name a template that was deleted by its id"),
+                    Entity::Template => missing.next("name a template that was deleted by its id"),
                     _ => missing,
                 }
             }

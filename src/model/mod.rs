@@ -3,6 +3,7 @@
 mod api_key;
 mod chat;
 mod daemon;
+mod entity;
 mod enums;
 mod file;
 mod filter;
@@ -22,6 +23,7 @@ mod workspace;
 pub use api_key::*;
 pub use chat::*;
 pub use daemon::*;
+pub use entity::*;
 pub use enums::*;
 pub use file::*;
 pub use filter::*;

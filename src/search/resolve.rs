@@ -5,7 +5,9 @@ use time::OffsetDateTime;
 use super::{Condition, Query, ResolveError};
 use crate::{
     authz::{Actor, ReadOrganizations, ReadTemplates, ReadUsers, ReadWorkspaces, TemplateRight},
-    model::{JobFilter, NameOrId, Organization, OrganizationId, TemplateId, UserId, UserRef, Workspace, WorkspaceId},
+    model::{
+        Entity, JobFilter, NameOrId, Organization, OrganizationId, TemplateId, UserId, UserRef, Workspace, WorkspaceId,
+    },
     store::{self, PgConnection, organizations, templates, users, workspaces},
 };
 
@@ -15,8 +17,7 @@ impl Query {
     /// that is named; no locks.
     ///
     /// # Errors
-    /// [`store::Error::NotFound`] with the entity `initiator`, `organization`, `default organization`, `template` or
-    /// `workspace` for what means nothing that the actor may see; [`ResolveError::Ambiguous`] for the name of a workspace that several
+    /// [`store::Error::NotFound`] with the [`Entity`] for what means nothing that the actor may see; [`ResolveError::Ambiguous`] for the name of a workspace that several
     /// owners use.
     pub async fn resolve(
         &self,
@@ -106,7 +107,9 @@ async fn user(
     me: Option<&UserRef>,
 ) -> Result<UserId, ResolveError> {
     match users::resolve(conn, &ReadUsers::check(actor)?, named, me).await {
-        Err(store::Error::NotFound { key, .. }) => Err(store::Error::NotFound { entity: "initiator", key }.into()),
+        Err(store::Error::NotFound { key, .. }) => {
+            Err(store::Error::NotFound { entity: Entity::Initiator, key }.into())
+        }
         found => Ok(found?.id),
     }
 }
@@ -141,7 +144,7 @@ async fn workspace(
         });
     }
     match found.as_slice() {
-        [] => Err(store::Error::NotFound { entity: "workspace", key: text.clone() }.into()),
+        [] => Err(store::Error::NotFound { entity: Entity::Workspace, key: text.clone() }.into()),
         [workspace] => Ok(workspace.id),
         several => {
             Err(ResolveError::Ambiguous { name: text.clone(), candidates: several.iter().map(candidate).collect() })

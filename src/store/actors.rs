@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::{Error, Result, StoredJson, Text};
 use crate::{
     authz::{Actor, CustomPermission, LoadActors},
-    model::{OrganizationId, UserId},
+    model::{Entity, OrganizationId, UserId},
 };
 
 struct RolesRow {
@@ -49,7 +49,7 @@ pub async fn load(conn: &mut PgConnection, _permit: &LoadActors, user: UserId) -
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("actors/load", e))?;
-    let Some(first) = rows.first() else { return Err(Error::not_found("user", user)) };
+    let Some(first) = rows.first() else { return Err(Error::not_found(Entity::User, user)) };
     let site = texts(first.site_roles.clone());
     Ok(Actor::user(user, &site, rows.into_iter().filter_map(RolesRow::membership)))
 }

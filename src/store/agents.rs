@@ -8,7 +8,7 @@ use super::{Error, Result, Text, Timestamp, input, job_logs::LIMIT};
 use crate::{
     authz::{ActAsAgent, ReadWorkspaces},
     model::{
-        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, Append, Label, LogLevel, LogSourceId,
+        AgentLifecycle, AgentLifecycleState, AgentLog, AgentLogLine, Append, Entity, Label, LogLevel, LogSourceId,
         WorkspaceAgent, WorkspaceAgentId, WorkspaceId,
     },
 };
@@ -88,7 +88,7 @@ pub async fn lifecycle(
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("agents/lifecycle", e))?
-        .ok_or_else(|| Error::not_found("workspace agent", id))?;
+        .ok_or_else(|| Error::not_found(Entity::Agent, id))?;
     Ok(AgentLifecycleState {
         state: row.lifecycle_state,
         started_at: row.started_at.map(|at| at.0),
@@ -127,7 +127,7 @@ pub async fn append_logs(
     }
     let row = answer
         .map_err(|e| Error::from_sqlx("agents/append_logs", e))?
-        .ok_or_else(|| Error::not_found("workspace agent", permit.agent()))?;
+        .ok_or_else(|| Error::not_found(Entity::Agent, permit.agent()))?;
     Append::from_row("agents/append_logs", &row.outcome, row.first_id, row.lines)
 }
 
@@ -172,7 +172,7 @@ pub async fn update_logs_overflowed(conn: &mut PgConnection, permit: &ActAsAgent
         .execute(conn)
         .await
         .map_err(|e| Error::from_sqlx("agents/update_logs_overflowed", e))?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("workspace agent", permit.agent())) }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found(Entity::Agent, permit.agent())) }
 }
 
 struct LogRow {
@@ -211,7 +211,7 @@ pub async fn logs_after(
         .await
         .map_err(|e| Error::from_sqlx("agents/logs_after", e))?;
     if rows.is_empty() {
-        return Err(Error::not_found("workspace agent", id));
+        return Err(Error::not_found(Entity::Agent, id));
     }
     Ok(rows.into_iter().filter_map(LogRow::log).collect())
 }

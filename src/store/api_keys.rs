@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     authz::{Actor, ManageTokens, SignIn},
-    model::{ApiKey, OrganizationId, SessionToken, SignInError, UserId},
+    model::{ApiKey, Entity, OrganizationId, SessionToken, SignInError, UserId},
 };
 
 /// Its use is noted at most so often.
@@ -126,7 +126,7 @@ pub async fn create(
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::conflict("api_keys/create", &["idx_api_key_name"], e))?
-        .ok_or_else(|| Error::not_found("user", user))?;
+        .ok_or_else(|| Error::not_found(Entity::User, user))?;
     Ok(token)
 }
 
@@ -161,7 +161,7 @@ pub async fn revoke(conn: &mut PgConnection, _permit: &ManageTokens, id: &str) -
         .execute(conn)
         .await
         .map_err(|e| Error::from_sqlx("api_keys/revoke", e))?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("API key", id)) }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found(Entity::ApiKey, id)) }
 }
 
 /// So many letters and digits, each as likely as the others.

@@ -8,8 +8,8 @@ use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces, RunJobs},
     model::{
-        BuildReason, DeadlineOutcome, JobId, JobStatus, Label, NewBuild, PresetId, TemplateId, TemplateVersionId,
-        Transition, UserId, WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
+        BuildReason, DeadlineOutcome, Entity, JobId, JobStatus, Label, NewBuild, PresetId, TemplateId,
+        TemplateVersionId, Transition, UserId, WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -128,9 +128,9 @@ pub async fn create(
                 [DEADLINE, "workspace_builds_pkey", "workspace_builds_job_id_key", "provisioner_jobs_pkey"];
             Error::conflict("builds/create", &constraints, e)
         })?
-        .ok_or_else(|| Error::not_found("workspace", new.workspace_id))?;
+        .ok_or_else(|| Error::not_found(Entity::Workspace, new.workspace_id))?;
         if !row.allowed {
-            return Err(Error::not_found("template", row.template_id));
+            return Err(Error::not_found(Entity::Template, row.template_id));
         }
         if let Some(number) = row.build_number {
             return Ok(number);
@@ -152,7 +152,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadWorkspaces, id: Workspace
         .await
         .map_err(|e| Error::from_sqlx("builds/get", e))?
         .map(Into::into)
-        .ok_or_else(|| Error::not_found("workspace build", id))
+        .ok_or_else(|| Error::not_found(Entity::Build, id))
 }
 
 /// The build that the job carries out. One round trip.
@@ -167,7 +167,7 @@ pub async fn by_job(conn: &mut PgConnection, permit: &ReadWorkspaces, job: JobId
         .await
         .map_err(|e| Error::from_sqlx("builds/by_job", e))?
         .map(Into::into)
-        .ok_or_else(|| Error::not_found("workspace build of the provisioner job", job))
+        .ok_or_else(|| Error::not_found(Entity::BuildOfJob, job))
 }
 
 /// The build of the workspace with this number. One round trip.
@@ -188,7 +188,7 @@ pub async fn by_number(
         .await
         .map_err(|e| Error::from_sqlx("builds/by_number", e))?
         .map(Into::into)
-        .ok_or_else(|| Error::not_found("workspace build", number))
+        .ok_or_else(|| Error::not_found(Entity::Build, number))
 }
 
 /// The build of the workspace with the highest number; `None` when it has none, or there is no such workspace where
@@ -223,7 +223,7 @@ pub async fn options(
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("builds/options", e))?
-        .ok_or_else(|| Error::not_found("workspace build", id))?;
+        .ok_or_else(|| Error::not_found(Entity::Build, id))?;
     Ok(match stored.0 {
         Some(Value::Object(options)) => options,
         _ => Map::new(),
@@ -260,7 +260,7 @@ pub async fn update_deadline(
     .fetch_optional(conn)
     .await
     .map_err(|e| Error::conflict("builds/update_deadline", &[DEADLINE], e))?
-    .ok_or_else(|| Error::not_found("workspace build", id))?;
+    .ok_or_else(|| Error::not_found(Entity::Build, id))?;
     Ok(if is_prebuild { DeadlineOutcome::Prebuild } else { DeadlineOutcome::Updated })
 }
 
@@ -277,7 +277,7 @@ pub async fn state_of_job(conn: &mut PgConnection, permit: &RunJobs, job: JobId)
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("builds/state_of_job", e))?
-        .ok_or_else(|| Error::not_found("provisioner job", job))
+        .ok_or_else(|| Error::not_found(Entity::Job, job))
 }
 
 /// Stores what Terraform knows after a build. One round trip; locks the build.
@@ -297,7 +297,7 @@ pub async fn update_state(
         .execute(conn)
         .await
         .map_err(|e| Error::from_sqlx("builds/update_state", e))?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found("workspace build", id)) }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found(Entity::Build, id)) }
 }
 
 /// What Terraform knew after a build; `None` when nothing was stored. One round trip.
@@ -314,5 +314,5 @@ pub async fn state(
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("builds/state", e))?
-        .ok_or_else(|| Error::not_found("workspace build", id))
+        .ok_or_else(|| Error::not_found(Entity::Build, id))
 }

@@ -5,7 +5,9 @@ use sqlx::PgConnection;
 use super::{Error, Result, Timestamp, input};
 use crate::{
     authz::UseChats,
-    model::{Chat, ChatBinding, ChatId, OrganizationId, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId},
+    model::{
+        Chat, ChatBinding, ChatId, Entity, OrganizationId, UserId, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
+    },
 };
 
 /// The chat with this id (domain: chats). One round trip.
@@ -19,7 +21,7 @@ pub async fn get(conn: &mut PgConnection, permit: &UseChats, id: ChatId) -> Resu
         .await
         .map_err(|e| Error::from_sqlx("chats/get", e))?
         .map(Chat::from)
-        .ok_or_else(|| Error::not_found("chat", id))
+        .ok_or_else(|| Error::not_found(Entity::Chat, id))
 }
 
 /// The chat with this id, locked until the caller's transaction ends, so that nobody else changes what it works with. One
@@ -34,7 +36,7 @@ pub async fn get_with_lock(conn: &mut PgConnection, permit: &UseChats, id: ChatI
         .await
         .map_err(|e| Error::from_sqlx("chats/get_with_lock", e))?
         .map(Chat::from)
-        .ok_or_else(|| Error::not_found("chat", id))
+        .ok_or_else(|| Error::not_found(Entity::Chat, id))
 }
 
 /// Overwrites what the chat works with, workspace, build and agent at once; `None` clears (domain: chats). Returns the
@@ -102,7 +104,7 @@ fn gone_meanwhile(error: sqlx::Error) -> sqlx::Result<Option<ChatRow>> {
 
 /// One text for all reasons: it must not say which of the ids somebody else has.
 fn not_bound(id: ChatId) -> Error {
-    Error::not_found("chat, or what it should work with,", id)
+    Error::not_found(Entity::ChatOrItsWork, id)
 }
 
 struct ChatRow {

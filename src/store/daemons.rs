@@ -10,8 +10,8 @@ use super::{Error, Result, StoredJson, Text, Timestamp, input};
 use crate::{
     authz::{ActAsDaemon, MaintainDaemons, ReadDaemons},
     model::{
-        Daemon, DaemonDetails, DaemonFilter, DaemonId, DaemonJob, DaemonStatus, EligibleDaemon, HeartbeatOutcome,
-        JobId, JobStatus, Label, NewDaemon, OrganizationId, ProvisionerKeyId, ProvisionerType, Tags,
+        Daemon, DaemonDetails, DaemonFilter, DaemonId, DaemonJob, DaemonStatus, EligibleDaemon, Entity,
+        HeartbeatOutcome, JobId, JobStatus, Label, NewDaemon, OrganizationId, ProvisionerKeyId, ProvisionerType, Tags,
     },
 };
 
@@ -43,8 +43,10 @@ pub async fn upsert(conn: &mut PgConnection, permit: &ActAsDaemon, new: &NewDaem
     }
     stored.map(Daemon::from).map_err(|e| match input::constraint(&e) {
         Some(PRIMARY_KEY) => Error::Conflict { constraint: PRIMARY_KEY },
-        Some("provisioner_daemons_organization_id_fkey") => Error::not_found("organization", permit.organization()),
-        Some("provisioner_daemons_key_id_fkey") => Error::not_found("provisioner key", new.key_id),
+        Some("provisioner_daemons_organization_id_fkey") => {
+            Error::not_found(Entity::Organization, permit.organization())
+        }
+        Some("provisioner_daemons_key_id_fkey") => Error::not_found(Entity::ProvisionerKey, new.key_id),
         _ => input::too_large("daemons/upsert", "tags", e),
     })
 }
@@ -94,7 +96,7 @@ pub async fn heartbeat(conn: &mut PgConnection, permit: &ActAsDaemon, now: Offse
     match moved {
         Some(true) => Ok(HeartbeatOutcome::Recorded),
         Some(false) => Ok(HeartbeatOutcome::Ignored),
-        None => Err(Error::not_found("daemon", daemon)),
+        None => Err(Error::not_found(Entity::Daemon, daemon)),
     }
 }
 

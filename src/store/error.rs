@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::postgres::PgDatabaseError;
 
-use crate::authz::Denied;
+use crate::{authz::Denied, model::Entity};
 
 /// Why an operation could not be done. An expected answer is never an error: it is part of the result.
 ///
@@ -18,8 +18,8 @@ pub enum Error {
     /// Nothing has this id or name, or the caller may not see it.
     #[error("{entity} not found: {key}")]
     NotFound {
-        /// What was looked for, in words.
-        entity: &'static str,
+        /// What was looked for.
+        entity: Entity,
         /// The id or name as it was given.
         key: String,
     },
@@ -89,7 +89,7 @@ impl Error {
         matches!(self, Self::Unavailable(_) | Self::Serialization(_))
     }
 
-    pub(crate) fn not_found(entity: &'static str, key: impl fmt::Display) -> Self {
+    pub(crate) fn not_found(entity: Entity, key: impl fmt::Display) -> Self {
         Self::NotFound { entity, key: key.to_string() }
     }
 

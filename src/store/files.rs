@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{ReadFiles, RunJobs, UploadFiles},
-    model::{File, FileId, FileOutcome, JobId, NewFile, UserId},
+    model::{Entity, File, FileId, FileOutcome, JobId, NewFile, UserId},
 };
 
 /// How large a file may be, in bytes: 100 MiB. This project's limit; the server's is ten times as high.
@@ -71,7 +71,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadFiles, id: FileId) -> Res
         .await
         .map_err(|e| Error::from_sqlx("files/get", e))?
         .map(File::from)
-        .ok_or_else(|| Error::not_found("file", id))
+        .ok_or_else(|| Error::not_found(Entity::File, id))
 }
 
 /// The source of a job that the daemon carries out, with its content. One round trip, no locks.
@@ -86,5 +86,5 @@ pub async fn of_job(conn: &mut PgConnection, permit: &RunJobs, job: JobId) -> Re
         .await
         .map_err(|e| Error::from_sqlx("files/of_job", e))?
         .map(File::from)
-        .ok_or_else(|| Error::not_found("provisioner job", job))
+        .ok_or_else(|| Error::not_found(Entity::Job, job))
 }

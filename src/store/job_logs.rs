@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection};
 use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{ReadJobLogs, RunJobs},
-    model::{Append, ByWorker, JobId, JobLog, Label, LogLevel, LogSource, NewJobLog},
+    model::{Append, ByWorker, Entity, JobId, JobLog, Label, LogLevel, LogSource, NewJobLog},
 };
 
 /// How many bytes of output a job or an agent may log, the last line included.
@@ -39,9 +39,8 @@ pub async fn append(
     if answer.as_ref().is_err_and(input::is_untranslatable) && !conn.is_in_transaction() {
         answer = append_once(conn, permit, id, lines, input::visible_in_ascii).await;
     }
-    let row = answer
-        .map_err(|e| Error::from_sqlx("job_logs/append", e))?
-        .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    let row =
+        answer.map_err(|e| Error::from_sqlx("job_logs/append", e))?.ok_or_else(|| Error::not_found(Entity::Job, id))?;
     if matches!(row.outcome.as_str(), "appended" | "overflowed") {
         let stored = usize::try_from(row.lines).unwrap_or_default();
         super::count("coderdb_job_log_bytes_total", lines.iter().take(stored).map(|line| line.output.len()).sum());
@@ -136,7 +135,7 @@ pub async fn after(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId, aft
         .await
         .map_err(|e| Error::from_sqlx("job_logs/after", e))?;
     if rows.is_empty() {
-        return Err(Error::not_found("provisioner job", id));
+        return Err(Error::not_found(Entity::Job, id));
     }
     Ok(rows.into_iter().filter_map(LogRow::log).collect())
 }

@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection};
 use super::{Error, Result, Text, Timestamp, input};
 use crate::{
     authz::{ReadJobLogs, RunJobs},
-    model::{ByWorker, JobId, JobTiming, Label, TimingStage},
+    model::{ByWorker, Entity, JobId, JobTiming, Label, TimingStage},
 };
 
 /// Stores timings of a job of the daemon's, but for those that are stored already, and says how many; also when the job has
@@ -35,7 +35,7 @@ pub async fn insert(
     }
     let row = answer
         .map_err(|e| Error::from_sqlx("job_timings/insert", e))?
-        .ok_or_else(|| Error::not_found("provisioner job", id))?;
+        .ok_or_else(|| Error::not_found(Entity::Job, id))?;
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
@@ -115,7 +115,7 @@ pub async fn list(
         .await
         .map_err(|e| Error::from_sqlx("job_timings/list", e))?;
     if rows.is_empty() {
-        return Err(Error::not_found("provisioner job", id));
+        return Err(Error::not_found(Entity::Job, id));
     }
     Ok(rows.into_iter().filter_map(TimingRow::timing).collect())
 }

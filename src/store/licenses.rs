@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Error, Result, Timestamp, input};
 use crate::{
     authz::{ReadLicenses, WriteLicenses},
-    model::{DeleteLicenseOutcome, License, LicenseId, NewLicense},
+    model::{DeleteLicenseOutcome, Entity, License, LicenseId, NewLicense},
 };
 
 /// The channel on which the processes of a deployment, those of Coder's server included, tell each other that the licenses
@@ -63,7 +63,7 @@ pub async fn get(conn: &mut PgConnection, _permit: &ReadLicenses, id: LicenseId)
         .await
         .map_err(|e| Error::from_sqlx("licenses/get", e))?
         .map(License::from)
-        .ok_or_else(|| Error::not_found("license", id))
+        .ok_or_else(|| Error::not_found(Entity::License, id))
 }
 
 /// The licenses that expire later than `now`, in the order in which they were added (domain: licenses). One round trip.

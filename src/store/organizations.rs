@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::{Error, Result, input};
 use crate::{
     authz::ReadOrganizations,
-    model::{NameOrId, Organization, OrganizationId},
+    model::{Entity, NameOrId, Organization, OrganizationId},
 };
 
 /// The organization with this id. One round trip.
@@ -19,7 +19,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadOrganizations, id: Organi
         .await
         .map_err(|e| Error::from_sqlx("organizations/get", e))?
         .filter(|organization| permit.reaches(organization.id))
-        .ok_or_else(|| Error::not_found("organization", id))
+        .ok_or_else(|| Error::not_found(Entity::Organization, id))
 }
 
 /// The organization with this name in any case. One round trip.
@@ -34,7 +34,7 @@ pub async fn by_name(conn: &mut PgConnection, permit: &ReadOrganizations, name: 
         .await
         .map_err(|e| Error::from_sqlx("organizations/by_name", e))?
         .filter(|organization| permit.reaches(organization.id))
-        .ok_or_else(|| Error::not_found("organization", name))
+        .ok_or_else(|| Error::not_found(Entity::Organization, name))
 }
 
 /// The organizations that the permit reaches, in the order of their names in any case. One round trip; a deployment has
@@ -51,7 +51,7 @@ pub async fn list(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result
 /// The organization that is meant where none is named. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] with the entity `default organization` when none is the default, or the permit does not reach it.
+/// [`Error::NotFound`] with [`Entity::DefaultOrganization`] when none is the default, or the permit does not reach it.
 #[tracing::instrument(name = "db.organizations.default", skip_all)]
 pub async fn default(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result<Organization> {
     sqlx::query_file_as!(Organization, "queries/organizations/default.sql")
@@ -59,7 +59,7 @@ pub async fn default(conn: &mut PgConnection, permit: &ReadOrganizations) -> Res
         .await
         .map_err(|e| Error::from_sqlx("organizations/default", e))?
         .filter(|organization| permit.reaches(organization.id))
-        .ok_or_else(|| Error::not_found("default organization", "there is none"))
+        .ok_or_else(|| Error::not_found(Entity::DefaultOrganization, "there is none"))
 }
 
 /// The organization that a person means (domain: organizations). One round trip.

@@ -13,9 +13,9 @@ use super::{Error, Result, Timestamp, input};
 use crate::{
     authz::{FindPrebuilds, MaintainPrebuilds},
     model::{
-        CanceledPrebuild, GroupId, JobId, PrebuildBackoff, PrebuildMetrics, PrebuildOrganization, PrebuildPreset,
-        PrebuildStatus, PrebuildsInProgress, PresetId, RunningPrebuild, SetOutcome, StalePrebuilds, TemplateId,
-        TemplateVersionId, WorkspaceBuildId, WorkspaceId,
+        CanceledPrebuild, Entity, GroupId, JobId, PrebuildBackoff, PrebuildMetrics, PrebuildOrganization,
+        PrebuildPreset, PrebuildStatus, PrebuildsInProgress, PresetId, RunningPrebuild, SetOutcome, StalePrebuilds,
+        TemplateId, TemplateVersionId, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -195,7 +195,7 @@ pub async fn set_status(
     match changed {
         Some(true) => Ok(SetOutcome::Changed),
         Some(false) => Ok(SetOutcome::Unchanged),
-        None => Err(Error::not_found("preset", preset)),
+        None => Err(Error::not_found(Entity::Preset, preset)),
     }
 }
 
@@ -241,6 +241,6 @@ pub async fn ensure_organization(
     match changed {
         Some(true) => Ok(SetOutcome::Changed),
         Some(false) => Ok(SetOutcome::Unchanged),
-        None => Err(Error::not_found("organization", organization)),
+        None => Err(Error::not_found(Entity::Organization, organization)),
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Error, Result, Text, input, transaction};
 use crate::{
     authz::{ListQuota, ReadQuota, RunJobs},
-    model::{JobId, Page, PageRequest, Quota, QuotaCursor, UserId, UserQuota},
+    model::{Entity, JobId, Page, PageRequest, Quota, QuotaCursor, UserId, UserQuota},
 };
 
 /// What became of a quota commit.
@@ -174,7 +174,7 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
         })
     })
     .await?
-    .ok_or_else(|| Error::not_found("provisioner job", job))?;
+    .ok_or_else(|| Error::not_found(Entity::Job, job))?;
     match row {
         CommitRow { serializable: false, .. } => Err(NOT_SERIALIZABLE),
         CommitRow { has_ended: true, .. } => Ok(CommitOutcome::JobEnded),

@@ -8,7 +8,8 @@ use super::{Error, Result, StoredJson, Text, input};
 use crate::{
     authz::{FindTemplates, ReadTemplates},
     model::{
-        JobStatus, NameOrId, OrganizationId, Template, TemplateId, TemplateRules, TemplateVersion, TemplateVersionId,
+        Entity, JobStatus, NameOrId, OrganizationId, Template, TemplateId, TemplateRules, TemplateVersion,
+        TemplateVersionId,
     },
 };
 
@@ -28,7 +29,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadTemplates, id: TemplateId
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("templates/get", e))?
-        .ok_or_else(|| Error::not_found("template", id))
+        .ok_or_else(|| Error::not_found(Entity::Template, id))
 }
 
 /// The template with this name in any case, deleted ones left out. One round trip.
@@ -43,7 +44,7 @@ pub async fn by_name(conn: &mut PgConnection, permit: &ReadTemplates, name: &str
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("templates/by_name", e))?
-        .ok_or_else(|| Error::not_found("template", name))
+        .ok_or_else(|| Error::not_found(Entity::Template, name))
 }
 
 /// The template of the organization that a person means. One round trip.
@@ -87,7 +88,7 @@ pub async fn find(conn: &mut PgConnection, permit: &FindTemplates, id: TemplateI
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("templates/find", e))?
-        .ok_or_else(|| Error::not_found("template", id))?;
+        .ok_or_else(|| Error::not_found(Entity::Template, id))?;
     let RulesRow { id, name, display_name, organization_id, .. } = row;
     Ok(TemplateRules {
         template: Template { id, name: name.0, display_name: display_name.0, organization_id },
@@ -128,7 +129,7 @@ pub async fn version(
             .fetch_optional(conn)
             .await
             .map_err(|e| Error::from_sqlx("templates/version", e))?
-            .ok_or_else(|| Error::not_found("template version", id))?;
+            .ok_or_else(|| Error::not_found(Entity::TemplateVersion, id))?;
     Ok(TemplateVersion {
         id: row.id,
         name: row.name.0,

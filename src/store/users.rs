@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::{Error, Result, input};
 use crate::{
     authz::ReadUsers,
-    model::{User, UserId, UserRef},
+    model::{Entity, User, UserId, UserRef},
 };
 
 /// The user with this id, also a deleted one. One round trip.
@@ -19,7 +19,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadUsers, id: UserId) -> Res
         .await
         .map_err(|e| Error::from_sqlx("users/get", e))?
         .filter(|user| permit.reaches(user.id))
-        .ok_or_else(|| Error::not_found("user", id))
+        .ok_or_else(|| Error::not_found(Entity::User, id))
 }
 
 /// The user with this name in any case, deleted ones left out. One round trip.
@@ -34,7 +34,7 @@ pub async fn by_username(conn: &mut PgConnection, permit: &ReadUsers, username: 
         .await
         .map_err(|e| Error::from_sqlx("users/by_username", e))?
         .filter(|user| permit.reaches(user.id))
-        .ok_or_else(|| Error::not_found("user", username))
+        .ok_or_else(|| Error::not_found(Entity::User, username))
 }
 
 /// The user that a person means (domain: users); `me` is whoever asks, if that is known. One round trip.
@@ -53,7 +53,7 @@ pub async fn resolve(
         UserRef::Me => match me {
             Some(UserRef::Id(id)) => get(conn, permit, *id).await,
             Some(UserRef::Username(username)) => by_username(conn, permit, username).await,
-            Some(UserRef::Me) | None => Err(Error::not_found("user", "me")),
+            Some(UserRef::Me) | None => Err(Error::not_found(Entity::User, "me")),
         },
     }
 }

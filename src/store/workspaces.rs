@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Error, Result, input};
 use crate::{
     authz::{BuildWorkspaces, CreateWorkspaces, ReadWorkspaces},
-    model::{InvalidWorkspaceName, NewWorkspace, Workspace, WorkspaceId, WorkspaceName},
+    model::{Entity, InvalidWorkspaceName, NewWorkspace, Workspace, WorkspaceId, WorkspaceName},
 };
 
 /// Creates a workspace for the permit's owner, last used `now`. One round trip, one statement; locks nothing that
@@ -44,7 +44,7 @@ pub async fn create(
     .await
     .map_err(|e| Error::conflict("workspaces/create", &["workspaces_owner_id_lower_idx", "workspaces_pkey"], e))?
     .map(|_| ())
-    .ok_or_else(|| Error::not_found("template", new.template_id))
+    .ok_or_else(|| Error::not_found(Entity::Template, new.template_id))
 }
 
 impl From<InvalidWorkspaceName> for Error {
@@ -65,7 +65,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadWorkspaces, id: Workspace
         .await
         .map_err(|e| Error::from_sqlx("workspaces/get", e))?
         .filter(|workspace| permit.reaches(workspace.owner_id))
-        .ok_or_else(|| Error::not_found("workspace", id))
+        .ok_or_else(|| Error::not_found(Entity::Workspace, id))
 }
 
 /// The workspace with this id in the organization, also a deleted one, locked until the caller's transaction ends, so that
@@ -81,7 +81,7 @@ pub async fn get_with_lock(conn: &mut PgConnection, permit: &BuildWorkspaces, id
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("workspaces/get_with_lock", e))?
-        .ok_or_else(|| Error::not_found("workspace", id))
+        .ok_or_else(|| Error::not_found(Entity::Workspace, id))
 }
 
 /// The workspaces of the organization with this name in any case, deleted ones left out: one per owner at most,

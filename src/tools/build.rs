@@ -6,7 +6,7 @@ use super::{BuildFailure, CancellationToken, ErrorCode, QuotaFailure, Toolbox, U
 use crate::{
     authz::{Actor, Denied, LoadActors, ReadQuota, ReadWorkspaces},
     bounds::end_of,
-    model::{JobErrorCode, JobStatus, OrganizationId, Quota, WorkspaceBuildId},
+    model::{Entity, JobErrorCode, JobStatus, OrganizationId, Quota, WorkspaceBuildId},
     store, watch,
 };
 
@@ -51,7 +51,7 @@ impl From<watch::Error> for BuildError {
     fn from(error: watch::Error) -> Self {
         match error {
             watch::Error::Deadline { .. } => Self::TimedOut(error),
-            watch::Error::Store(store::Error::NotFound { entity: "provisioner job", .. }) => Self::Job(error),
+            watch::Error::Store(store::Error::NotFound { entity: Entity::Job, .. }) => Self::Job(error),
             watch::Error::Store(_) | watch::Error::Pool(_) | watch::Error::Queue(_) => Self::Build(error),
         }
     }

@@ -14,8 +14,9 @@ use crate::{
         Actor, BuildWorkspaces, CreateWorkspaces, FindTemplates, ReadTemplates, ReadWorkspaces, TemplateRight, UseChats,
     },
     model::{
-        BuildReason, ChatBinding, JobId, JobStatus, NewBuild, NewWorkspace, PresetId, Tags, TemplateId, TemplateRules,
-        TemplateVersion, TemplateVersionId, Transition, UserId, Workspace, WorkspaceBuildId, WorkspaceId,
+        BuildReason, ChatBinding, Entity, JobId, JobStatus, NewBuild, NewWorkspace, PresetId, Tags, TemplateId,
+        TemplateRules, TemplateVersion, TemplateVersionId, Transition, UserId, Workspace, WorkspaceBuildId,
+        WorkspaceId,
     },
     pool::Pool,
     store::{self, Error, PgConnection},
@@ -229,7 +230,7 @@ impl Build {
         match store::builds::create(conn, &permit, &new, now).await {
             Ok(_number) => Ok(()),
             // The workspace and the version are there: what is not is the preset.
-            Err(Error::NotFound { entity: "workspace", .. }) if self.preset.is_some() => {
+            Err(Error::NotFound { entity: Entity::Workspace, .. }) if self.preset.is_some() => {
                 Err(invalid("preset_id", "It is no preset of the template's active version.").into())
             }
             Err(error) => Err(as_refusal(error)),

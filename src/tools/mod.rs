@@ -41,8 +41,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::{
     authz::{Actor, LoadActors, ReadUsers, ReadWorkspaces, System, UseChats},
     model::{
-        Chat, ChatBinding, ChatId, OrganizationId, TemplateId, UserId, Workspace, WorkspaceAgentId, WorkspaceBuild,
-        WorkspaceBuildId, WorkspaceId,
+        Chat, ChatBinding, ChatId, Entity, OrganizationId, TemplateId, UserId, Workspace, WorkspaceAgentId,
+        WorkspaceBuild, WorkspaceBuildId, WorkspaceId,
     },
     pool::{self, Pool},
     store,
@@ -376,7 +376,7 @@ impl Toolbox {
         let permit = ReadWorkspaces::check(who, workspace.organization_id)?;
         let look = || async { Ok(store::builds::latest(&mut *self.pool.get().await?, &permit, workspace.id).await?) };
         let build = twice(look).await?;
-        Ok(build.ok_or_else(|| store::Error::not_found("build of the workspace", workspace.id))?)
+        Ok(build.ok_or_else(|| store::Error::not_found(Entity::BuildOfWorkspace, workspace.id))?)
     }
 
     /// Binds the chat to the workspace and its build, as well as it can.

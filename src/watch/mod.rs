@@ -46,7 +46,7 @@ use tokio::{
 use crate::{
     authz::{Actor, ReadJobs, System, WatchJobs},
     connect::Pooler,
-    model::{JobId, JobState, JobStatus, OrganizationId},
+    model::{Entity, JobId, JobState, JobStatus, OrganizationId},
     pool::{self, Pool},
     store,
 };
@@ -220,7 +220,7 @@ impl Watcher {
         };
         match ended {
             Some(Seen::There(state)) if state.organization_id == organization => Ok(state),
-            Some(_) => Err(store::Error::not_found("provisioner job", id).into()),
+            Some(_) => Err(store::Error::not_found(Entity::Job, id).into()),
             None => {
                 let status = match &*seen.borrow() {
                     Seen::There(state) => Some(state.status),

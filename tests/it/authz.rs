@@ -23,7 +23,7 @@ use coderdb::{
     },
     model::{
         AgentLogLine, Append, BuildReason, ByWorker, CancelOutcome, Capabilities, ChatBinding, ChatId, DaemonFilter,
-        DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Failure, FileId, FileOutcome, GroupId, Heartbeat,
+        DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Entity, Failure, FileId, FileOutcome, GroupId, Heartbeat,
         JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewFile,
         NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus, PrebuildsSettings,
         PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SessionToken, SetOutcome, Tags, TemplateId,
@@ -641,7 +641,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             match stored {
                 // Not a leak: only a daemon may ask, and it may act as every daemon.
                 Err(Error::Conflict { .. }) => {
-                    return Err(Error::NotFound { entity: "daemon", key: daemon.to_string() });
+                    return Err(Error::NotFound { entity: Entity::Daemon, key: daemon.to_string() });
                 }
                 stored => usize::from(stored?.organization_id == organization),
             }
@@ -712,7 +712,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
                 _ => store::jobs::would_cancel_batch(conn, &permit, &[job], None).await?,
             };
             // Left out is what a cancel of one does not find.
-            let missing = || Error::NotFound { entity: "provisioner job", key: job.to_string() };
+            let missing = || Error::NotFound { entity: Entity::Job, key: job.to_string() };
             usize::from(matches!(outcomes.get(&job).ok_or_else(missing)?, CancelOutcome::Canceled(_)))
         }
         "jobs::complete" => {
@@ -843,7 +843,7 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let all = store::organizations::list(conn, &ReadOrganizations::check(who)).await?;
             let key = organization.to_string();
             let found = all.iter().find(|found| found.id == organization);
-            found.map(|_| 1).ok_or(Error::NotFound { entity: "organization", key })?
+            found.map(|_| 1).ok_or(Error::NotFound { entity: Entity::Organization, key })?
         }
         "organizations::resolve" => {
             let wanted = NameOrId::Id(organization);
@@ -1366,7 +1366,7 @@ async fn build(conn: &mut PgConnection, who: &Actor, version: u32) -> Result<usi
         ..new_build(WorkspaceId(u(103)))
     };
     match store::builds::create(conn, &permit, &new, NOW).await {
-        Err(Error::NotFound { entity, .. }) if entity != "template" => panic!("{entity} not found"),
+        Err(Error::NotFound { entity, .. }) if entity != Entity::Template => panic!("{entity} not found"),
         created => Ok(usize::from(created? == 2)),
     }
 }

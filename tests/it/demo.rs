@@ -338,12 +338,12 @@ async fn the_moment_that_the_demo_calls_now_moves_every_time_and_what_comes_late
 
 #[tokio::test]
 async fn live_keeps_daemons_online_and_has_a_build_log() {
+    const ONLINE: &str = "SELECT count(*) FROM provisioner_daemons WHERE last_seen_at > now() - interval '90 seconds'";
+    const LINES: &str = "SELECT count(*) FROM provisioner_job_logs WHERE output LIKE '%Still creating%'";
     let database = support::database().await;
     let mut conn = database.connect().await;
     let at = OffsetDateTime::now_utc() - time::Duration::hours(1);
     let _ = load(&mut conn, DemoOptions { at, ..DemoOptions::default() }).await.unwrap();
-    const ONLINE: &str = "SELECT count(*) FROM provisioner_daemons WHERE last_seen_at > now() - interval '90 seconds'";
-    const LINES: &str = "SELECT count(*) FROM provisioner_job_logs WHERE output LIKE '%Still creating%'";
     assert_eq!(count(&mut conn, ONLINE).await, 0);
     let before = count(&mut conn, LINES).await;
 

@@ -427,7 +427,7 @@ async fn a_name_that_means_nothing_is_said_to_be_so() {
         let Err(ResolveError::Store(Error::NotFound { entity: found, key: named })) = outcome else {
             panic!("{text}: {outcome:?}");
         };
-        assert_eq!((found, named.as_str()), (entity, key), "{text}");
+        assert_eq!((found.as_str(), named.as_str()), (entity, key), "{text}");
     }
 }
 

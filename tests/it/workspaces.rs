@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use coderdb::{
     authz::{Actor, CreateWorkspaces, ReadWorkspaces, System},
-    model::{NewWorkspace, OrganizationId, TemplateId, UserId, WorkspaceId, WorkspaceName},
+    model::{Entity, NewWorkspace, OrganizationId, TemplateId, UserId, WorkspaceId, WorkspaceName},
     store::{self, Error},
 };
 use sqlx::{Connection, PgConnection};
@@ -109,7 +109,7 @@ async fn a_workspace_needs_a_template_of_its_organization_and_an_owner_who_is_an
     sqlx::raw_sql("SELECT add_organization(2), add_member(2, 1)").execute(&mut conn).await.unwrap();
     for (organization, owner) in [(2, 1), (1, 2), (1, 3), (1, 7)] {
         let error = create(&mut conn, organization, owner, &new(2, "dev")).await.unwrap_err();
-        assert!(matches!(error, Error::NotFound { entity: "template", .. }), "{error:?}");
+        assert!(matches!(error, Error::NotFound { entity: Entity::Template, .. }), "{error:?}");
     }
     for gone in ["UPDATE organizations SET deleted = true WHERE id = u(1)", "UPDATE users SET deleted = true"] {
         let mut transaction = conn.begin().await.unwrap();

@@ -23,7 +23,7 @@ use super::job_id;
 use crate::{
     authz::{CancelJobs, ReadJobs},
     cancel::{self, Outcome, Plan, Report, Run, tally},
-    model::{ExpectedStatus, JobId, JobStatus, JobType, Label, Organization},
+    model::{Entity, ExpectedStatus, JobId, JobStatus, JobType, Label, Organization},
     store::{self, jobs},
 };
 
@@ -140,7 +140,7 @@ async fn one(
 ) -> Result<ExitCode, CliError> {
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let found = jobs::by_ids(&mut database, &read, &[id]).await?;
-    let missing = || CliError::from(store::Error::not_found("provisioner job", id));
+    let missing = || CliError::from(store::Error::not_found(Entity::Job, id));
     let (what, stop) = match &found.first().ok_or_else(missing)?.job_type {
         Label::Known(JobType::WorkspaceBuild) => ("workspace build", '!'),
         Label::Known(JobType::TemplateVersionImport) => ("template version import", '!'),

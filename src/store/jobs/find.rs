@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use crate::{
     authz::FindJobs,
-    model::{FoundJob, JobId, TemplateVersionId, WorkspaceBuildId},
+    model::{Entity, FoundJob, JobId, TemplateVersionId, WorkspaceBuildId},
     store::{Error, Result},
 };
 
@@ -19,7 +19,7 @@ pub async fn find_of_build(conn: &mut PgConnection, permit: &FindJobs, build: Wo
         .await
         .map_err(|e| Error::from_sqlx("jobs/find_of_build", e))?
         .filter(|found| permit.reaches(found.organization_id))
-        .ok_or_else(|| Error::not_found("workspace build", build))
+        .ok_or_else(|| Error::not_found(Entity::Build, build))
 }
 
 /// The job that imports the version of a template, and its organization, as [`find_of_build`]. One round trip.
@@ -37,7 +37,7 @@ pub async fn find_of_version(
         .await
         .map_err(|e| Error::from_sqlx("jobs/find_of_version", e))?
         .filter(|found| permit.reaches(found.organization_id))
-        .ok_or_else(|| Error::not_found("template version", version))
+        .ok_or_else(|| Error::not_found(Entity::TemplateVersion, version))
 }
 
 /// The job, if it is a dry run of the version of a template, and its organization, as [`find_of_build`]. One round trip.
@@ -56,5 +56,5 @@ pub async fn find_of_dry_run(
         .await
         .map_err(|e| Error::from_sqlx("jobs/find_of_dry_run", e))?
         .filter(|found| permit.reaches(found.organization_id))
-        .ok_or_else(|| Error::not_found("provisioner job", job))
+        .ok_or_else(|| Error::not_found(Entity::Job, job))
 }

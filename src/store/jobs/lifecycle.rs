@@ -13,9 +13,9 @@ use super::row::job_row;
 use crate::{
     authz::{CancelJobs, InsertJobs, LockJobs, ReadJobs, RunJobs},
     model::{
-        BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, Ended, EndedBuild, ExpectedStatus, Failure,
-        FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobTarget, JobType, Label, NewJob, OrganizationId,
-        ProvisionerType, StorageMethod, Transition, UserId, WorkspaceBuildId, WorkspaceId,
+        BuildReason, ByWorker, CancelOutcome, Capabilities, DaemonId, End, Ended, EndedBuild, Entity, ExpectedStatus,
+        Failure, FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobTarget, JobType, Label, NewJob,
+        OrganizationId, ProvisionerType, StorageMethod, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
     store::{Error, Result, StoredInput, StoredJson, Text, Timestamp, input, quota::RejectedCommit},
 };
@@ -90,7 +90,7 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
     .await
     .map_err(|error| Error::conflict("jobs/insert", &["provisioner_jobs_pkey"], error))?
     .map(Job::from)
-    .ok_or_else(|| Error::not_found("template version or its source", version))
+    .ok_or_else(|| Error::not_found(Entity::TemplateVersionOrSource, version))
 }
 
 /// The jobs of the organization with these ids, in any order, without what their queue looks like, which costs more; ids
@@ -129,7 +129,7 @@ pub async fn get_with_lock(conn: &mut PgConnection, permit: &LockJobs, id: JobId
         .await
         .map_err(|e| Error::from_sqlx("jobs/get_with_lock", e))?
         .map(Job::from)
-        .ok_or_else(|| Error::not_found("provisioner job", id))
+        .ok_or_else(|| Error::not_found(Entity::Job, id))
 }
 
 /// One job of the organization, locked until the caller's transaction ends; `None` when somebody else holds the row, or
@@ -212,7 +212,7 @@ pub async fn heartbeat(
         .fetch_optional(conn)
         .await
         .map_err(|e| Error::from_sqlx("jobs/heartbeat", e))?
-        .ok_or_else(|| Error::not_found("provisioner job", id))?;
+        .ok_or_else(|| Error::not_found(Entity::Job, id))?;
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
@@ -292,9 +292,8 @@ async fn end(
     if answer.as_ref().is_err_and(input::is_untranslatable) && !conn.is_in_transaction() {
         answer = end_once(conn, permit, id, now, &input::visible_in_ascii(failure.error), code, state).await;
     }
-    let mut row = answer
-        .map_err(|e| Error::from_sqlx("jobs/complete", e))?
-        .ok_or_else(|| Error::not_found("provisioner job", id))?;
+    let mut row =
+        answer.map_err(|e| Error::from_sqlx("jobs/complete", e))?.ok_or_else(|| Error::not_found(Entity::Job, id))?;
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
         "other_owner" => ByWorker::OtherOwner,
@@ -343,7 +342,7 @@ pub async fn cancel(
     now: OffsetDateTime,
 ) -> Result<CancelOutcome> {
     let mut canceled = cancel_batch(conn, permit, &[id], expected, now).await?;
-    canceled.remove(&id).ok_or_else(|| Error::not_found("provisioner job", id))
+    canceled.remove(&id).ok_or_else(|| Error::not_found(Entity::Job, id))
 }
 
 /// Asks for many jobs to be canceled, each as [`cancel`] does; those that are not there, or that the permit does not

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     authz::ReadJobs,
     model::{
-        Cursor, JobDetails, JobFilter, JobId, JobWithQueue, Label, Page, PageRequest, ProvisionerType, TagsCount,
-        UserId,
+        Cursor, Entity, JobDetails, JobFilter, JobId, JobWithQueue, Label, Page, PageRequest, ProvisionerType,
+        TagsCount, UserId,
     },
     store::{Error, Result, StoredJson, Text, Timestamp, input},
 };
@@ -127,7 +127,7 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Resul
         .map_err(|e| Error::from_sqlx("jobs/get", e))?
         .filter(|row| row.organization_id == permit.organization())
         .map(JobDetails::from)
-        .ok_or_else(|| Error::not_found("provisioner job", id))
+        .ok_or_else(|| Error::not_found(Entity::Job, id))
 }
 
 /// These jobs of the organization with their position in the queue, oldest first; ids without one are left out
