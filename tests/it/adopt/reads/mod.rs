@@ -1,5 +1,10 @@
 //! What is read on adopted databases is what the model says, before and after upgrades of Coder.
 
+mod rows;
+mod things;
+mod work;
+mod world;
+
 use coderdb::sqlx::{Connection as _, PgConnection};
 use fastrand::Rng;
 
@@ -7,17 +12,16 @@ use super::{adopt, coder, upgrades};
 use crate::{
     listing,
     model::Reached,
-    random_database as rows,
     support::{
-        Database,
-        states::{Seed, seeds},
+        self, Database,
+        states::{Classes, Seed, seeds},
     },
 };
 
 /// `CODERDB_TEST_CASES` multiplies it.
 const DATABASES: u64 = 20;
 
-async fn compare(database: &Database, seeds: impl Iterator<Item = u64>) {
+async fn compare(database: &Database, seeds: impl Iterator<Item = u64>, classes: &Classes) {
     let mut conn: PgConnection = database.connect().await;
     let reached = Reached::default();
     for seed in seeds {
@@ -26,6 +30,13 @@ async fn compare(database: &Database, seeds: impl Iterator<Item = u64>) {
         let mut transaction = conn.begin().await.expect("a transaction");
         rows::fill(&mut transaction, &mut rng).await;
         listing::compare(&mut transaction, &mut rng, &reached).await;
+        let owner = support::site_owner(&mut transaction).await;
+        let world = world::World::read(&mut transaction, classes).await;
+        let mut people = things::people(&mut transaction, &world).await;
+        assert!(people.contains(&owner));
+        things::compare(&mut transaction, &world, &people).await;
+        people.retain(|who| *who != owner);
+        work::compare(&mut transaction, &world, &people, &mut rng).await;
         transaction.rollback().await.expect("a clean end");
     }
 }
@@ -34,7 +45,8 @@ async fn compare(database: &Database, seeds: impl Iterator<Item = u64>) {
 async fn random_adopted_databases_are_listed_as_the_model_says_before_and_after_upgrades() {
     let (database, conn) = coder().await;
     adopt(&database).await;
-    compare(&database, seeds(DATABASES).step_by(2)).await;
+    let classes = Classes::default();
+    compare(&database, seeds(DATABASES).step_by(2), &classes).await;
     conn.close().await.expect("a clean end");
     // All that leave every statement as it is, one after the other, but for what the rows of the test would have to have.
     let ours = upgrades::UPGRADES
@@ -46,5 +58,6 @@ async fn random_adopted_databases_are_listed_as_the_model_says_before_and_after_
         count += 1;
     }
     assert!(count > 5, "{count}");
-    compare(&database, seeds(DATABASES).skip(1).step_by(2)).await;
+    compare(&database, seeds(DATABASES).skip(1).step_by(2), &classes).await;
+    classes.all_met();
 }
