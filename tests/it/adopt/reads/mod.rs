@@ -12,6 +12,8 @@ use super::{adopt, coder, upgrades};
 use crate::{
     listing,
     model::Reached,
+    queue_snapshot::compare_snapshot,
+    random_database::STALE,
     support::{
         self, Database,
         states::{Classes, Seed, seeds},
@@ -32,6 +34,9 @@ async fn compare(database: &Database, seeds: impl Iterator<Item = u64>, classes:
         listing::compare(&mut transaction, &mut rng, &reached).await;
         let owner = support::site_owner(&mut transaction).await;
         let world = world::World::read(&mut transaction, classes).await;
+        let organizations = world.ids("organizations");
+        let stale = STALE.unsigned_abs();
+        compare_snapshot(&mut transaction, &world.model, &organizations, stale, &Classes::default()).await;
         let mut people = things::people(&mut transaction, &world).await;
         assert!(people.contains(&owner));
         things::compare(&mut transaction, &world, &people).await;
