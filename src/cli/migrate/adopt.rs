@@ -120,7 +120,8 @@ pub(super) async fn run(
         }))?,
         Output::Table => {
             let version = adopted.version.map(|version| format!(" {version}")).unwrap_or_default();
-            let rebuilt = adopted.rebuilt.iter().map(|index| format!("Built again: {index}\n")).collect::<String>();
+            let rebuilt =
+                adopted.rebuilt.iter().fold(String::new(), |text, index| text + "Built again: " + index + "\n");
             print(&format!("Adopted from Coder's version{version}.\n{}{rebuilt}", report(&adopted.applied)))?;
         }
     }

@@ -29,10 +29,10 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  coderdb migrate check\n  coderdb migrate check --wait 5m\n\nExit codes: 0 fits, 3 \
-                        migrations are pending, 4 unreachable, 12 the history is wrong, 13 the schema is too new."
+                        migrations are pending, 4 unreachable, 5 somebody has locked what it reads, 12 the history is wrong, 13 the schema is too new."
 )]
 pub(in crate::cli) struct Args {
-    /// Wait so long for the database, and for pending migrations to be applied by somebody else
+    /// Wait so long for the database, for pending migrations to be applied by somebody else, and for whoever has locked what it reads
     #[arg(long, value_name = "DURATION", value_parser = length)]
     pub(super) wait: Option<Duration>,
     #[arg(short, long, value_enum, default_value = "table")]

@@ -139,6 +139,7 @@ async fn another_role_prints_what_the_owner_is_to_run_and_records_it_then() {
 async fn a_role_with_the_printed_grants_and_no_others_may_do_every_statement() {
     let (database, mut conn) = coder().await;
     let service = role(&mut conn, &database, "service").await;
+    let before = dump(&database);
     super::adopt(&database).await;
     let grants = text(&database, "postgres", &["adopt", "--print-grants", &service]);
     run(&mut conn, &grants).await;
@@ -157,4 +158,11 @@ async fn a_role_with_the_printed_grants_and_no_others_may_do_every_statement() {
         run(&mut conn, "DEALLOCATE s").await;
     }
     assert!(text(&database, &service, &["check"]).contains("adopted from Coder's version 440: fits"));
+    // And back again, as docs/operations.md says.
+    let revokes: Vec<_> =
+        grants.lines().map(|grant| grant.replacen("GRANT", "REVOKE", 1).replacen(" TO ", " FROM ", 1)).collect();
+    run(&mut conn, "RESET ROLE").await;
+    run(&mut conn, &revokes.join("\n")).await;
+    text(&database, "postgres", &["unadopt", "--yes"]);
+    assert_eq!(dump(&database), before);
 }

@@ -1,5 +1,6 @@
 //! What is read on adopted databases is what the model says, before and after upgrades of Coder.
 
+mod prebuilds;
 mod rows;
 mod things;
 mod work;
@@ -10,7 +11,7 @@ use fastrand::Rng;
 
 use super::{adopt, coder, upgrades};
 use crate::{
-    listing,
+    authz, listing,
     model::Reached,
     queue_snapshot::compare_snapshot,
     random_database::STALE,
@@ -40,6 +41,7 @@ async fn compare(database: &Database, seeds: impl Iterator<Item = u64>, classes:
         let mut people = things::people(&mut transaction, &world).await;
         assert!(people.contains(&owner));
         things::compare(&mut transaction, &world, &people).await;
+        prebuilds::compare(&mut transaction, &world).await;
         people.retain(|who| *who != owner);
         work::compare(&mut transaction, &world, &people, &mut rng).await;
         transaction.rollback().await.expect("a clean end");
@@ -65,4 +67,28 @@ async fn random_adopted_databases_are_listed_as_the_model_says_before_and_after_
     assert!(count > 5, "{count}");
     compare(&database, seeds(DATABASES).skip(1).step_by(2), &classes).await;
     classes.all_met();
+}
+
+/// Whoever adds an operation that reads adds what it should answer.
+#[test]
+fn every_operation_that_reads_is_compared() {
+    let sources = [
+        include_str!("prebuilds.rs"),
+        include_str!("things.rs"),
+        include_str!("work.rs"),
+        include_str!("../../listing.rs"),
+        include_str!("../../queue_snapshot.rs"),
+    ]
+    .concat();
+    let is_compared = |name: &String| sources.contains(&format!("store::{name}("));
+    // What `cancel_batch` would do, and what only tells others.
+    let others = ["jobs::would_cancel_batch", "changes::announce"];
+    let reads = authz::public_operations().into_iter().filter(|name| {
+        !authz::WRITES.contains(&name.as_str())
+            && !name.starts_with("transaction::")
+            && !name.starts_with("runner::")
+            && !others.contains(&name.as_str())
+    });
+    let missing: Vec<_> = reads.filter(|name| !is_compared(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
