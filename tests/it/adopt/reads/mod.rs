@@ -1,5 +1,6 @@
 //! What is read on adopted databases is what the model says, before and after upgrades of Coder.
 
+mod keys;
 mod prebuilds;
 mod rows;
 mod things;
@@ -41,6 +42,7 @@ async fn compare(database: &Database, seeds: impl Iterator<Item = u64>, classes:
         let mut people = things::people(&mut transaction, &world).await;
         assert!(people.contains(&owner));
         things::compare(&mut transaction, &world, &people).await;
+        keys::compare(&mut transaction, &world, &people).await;
         prebuilds::compare(&mut transaction, &world).await;
         people.retain(|who| *who != owner);
         work::compare(&mut transaction, &world, &people, &mut rng).await;
@@ -73,6 +75,7 @@ async fn random_adopted_databases_are_listed_as_the_model_says_before_and_after_
 #[test]
 fn every_operation_that_reads_is_compared() {
     let sources = [
+        include_str!("keys.rs"),
         include_str!("prebuilds.rs"),
         include_str!("things.rs"),
         include_str!("work.rs"),
@@ -82,7 +85,7 @@ fn every_operation_that_reads_is_compared() {
     .concat();
     let is_compared = |name: &String| sources.contains(&format!("store::{name}("));
     // What `cancel_batch` would do, and what only tells others.
-    let others = ["jobs::would_cancel_batch", "changes::announce"];
+    let others = ["jobs::would_cancel_batch", "changes::announce", "licenses::refresh"];
     let reads = authz::public_operations().into_iter().filter(|name| {
         !authz::WRITES.contains(&name.as_str())
             && !name.starts_with("transaction::")

@@ -14,7 +14,7 @@ use crate::{
     random_database::{self as rows, NOW, at, insert, often, one, pick, time, uuid, with},
 };
 
-async fn ids(conn: &mut PgConnection, sql: &str) -> Vec<Uuid> {
+pub(super) async fn ids(conn: &mut PgConnection, sql: &str) -> Vec<Uuid> {
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
         .fetch_all(conn)
         .await
@@ -49,6 +49,7 @@ pub(super) async fn fill(conn: &mut PgConnection, rng: &mut Rng) {
     logs(conn, rng, &jobs).await;
     site(conn, rng).await;
     chats(conn, rng, &users).await;
+    super::keys::fill(conn, rng).await;
 }
 
 async fn files(conn: &mut PgConnection, rng: &mut Rng, jobs: &[Uuid], users: &[Uuid]) {
@@ -309,7 +310,10 @@ async fn site(conn: &mut PgConnection, rng: &mut Rng) {
         ],
     );
     let ttl = one(rng, &[None, Some("72h"), Some("")]);
-    for (key, value) in [("prebuilds_settings", prebuilds), ("agents_workspace_ttl", ttl)] {
+    let deployment = one(rng, &[None, Some("5aa0e2bd"), Some("")]);
+    for (key, value) in
+        [("prebuilds_settings", prebuilds), ("agents_workspace_ttl", ttl), ("deployment_id", deployment)]
+    {
         let rows: Vec<_> = value.into_iter().map(|value| json!({ "key": key, "value": value })).collect();
         insert(conn, "site_configs", &rows).await;
     }

@@ -145,6 +145,8 @@ async fn site(conn: &mut PgConnection, world: &World<'_>) {
     assert_eq!(store::licenses::unexpired(conn, &permit, NOW).await.expect("a list"), all);
 
     let stored = |key: &str| world.all("site_configs").find(|row| row.text("key") == key).map(|row| row.text("value"));
+    let deployment = stored("deployment_id").filter(|id| !id.is_empty());
+    assert_eq!(store::settings::deployment_id(conn, &permit).await.expect("an id"), deployment);
     let settings: Value =
         stored("prebuilds_settings").map_or(json!({}), |text| serde_json::from_str(&text).expect("JSON"));
     let expected = PrebuildsSettings { reconciliation_paused: settings["reconciliation_paused"] == json!(true) };

@@ -3,10 +3,10 @@
 use std::{cmp::Reverse, collections::BTreeSet};
 
 use coderdb::{
-    authz::{Actor, ListQuota, LockJobs, ReadDaemons, ReadJobLogs, ReapJobs, RunJobs, System, WatchJobs},
+    authz::{Actor, FindJobs, ListQuota, LockJobs, ReadDaemons, ReadJobLogs, ReapJobs, RunJobs, System, WatchJobs},
     model::{
-        DaemonDetails, DaemonFilter, DaemonId, DaemonJob, DaemonStatus, EligibleDaemon, JobFilter, JobId, JobLog,
-        JobState, JobTiming, Label, OrganizationId, PageRequest, Stuck, Tags, UserQuota,
+        DaemonDetails, DaemonFilter, DaemonId, DaemonJob, DaemonStatus, EligibleDaemon, FoundJob, JobFilter, JobId,
+        JobLog, JobState, JobTiming, Label, OrganizationId, PageRequest, Stuck, Tags, UserQuota,
     },
     sqlx::PgConnection,
     store,
@@ -39,6 +39,9 @@ pub(super) async fn compare(conn: &mut PgConnection, world: &World<'_>, people: 
         daemons(conn, world, home, rng).await;
         active(conn, world, home).await;
         quota(conn, world, home).await;
+    }
+    for who in people.iter().chain([&operator]) {
+        named(conn, world, who).await;
     }
     silent(conn, world).await;
     states(conn, world).await;
@@ -163,6 +166,36 @@ async fn logs(conn: &mut PgConnection, world: &World<'_>, permit: &ReadJobLogs) 
             actual.sort_by(|a, b| a.resource.cmp(&b.resource));
         }
         assert_eq!(actual, is_there.then_some(timings), "{permit:?} {job:?}");
+    }
+}
+
+/// The jobs that builds, versions and dry runs are about.
+async fn named(conn: &mut PgConnection, world: &World<'_>, who: &Actor) {
+    let permit = FindJobs::check(who);
+    let reached = |job: Option<&JobRow>, job_type: &str| {
+        let job = job.filter(|job| job.job_type == job_type)?;
+        let home = job.organization_id;
+        let is_reached = who.user_id().is_none_or(|user| world.is_member(user, home) && world.is_organization(home));
+        is_reached.then_some(FoundJob { id: JobId(job.id), organization_id: home.into() })
+    };
+    for build in world.all("workspace_builds") {
+        let expected = reached(world.job(build.id("job_id")), "workspace_build");
+        assert_eq!(found(store::jobs::find_of_build(conn, &permit, build.id("id").into()).await), expected);
+    }
+    for version in world.all("template_versions") {
+        let (id, home) = (version.id("id"), version.id("organization_id"));
+        let own = world.job(version.id("job_id")).filter(|job| job.organization_id == home);
+        let expected = reached(own, "template_version_import");
+        assert_eq!(found(store::jobs::find_of_version(conn, &permit, id.into()).await), expected);
+        for job in world.jobs() {
+            let named =
+                job.input.as_object().and_then(|input| input.get("template_version_id")).and_then(Value::as_str);
+            let is_it =
+                job.organization_id == home && named.is_some_and(|named| named.to_lowercase() == id.to_string());
+            let expected = reached(Some(job).filter(|_| is_it), "template_version_dry_run");
+            world.note("a dry run is found", expected.is_some());
+            assert_eq!(found(store::jobs::find_of_dry_run(conn, &permit, id.into(), JobId(job.id)).await), expected);
+        }
     }
 }
 

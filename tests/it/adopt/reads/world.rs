@@ -19,6 +19,7 @@ use crate::{
 };
 
 const TABLES: &[&str] = &[
+    "api_keys",
     "chats",
     "files",
     "group_members",
@@ -34,6 +35,7 @@ const TABLES: &[&str] = &[
     "template_version_presets",
     "template_versions",
     "templates",
+    "user_links",
     "users",
     "workspace_agent_logs",
     "workspace_agents",
