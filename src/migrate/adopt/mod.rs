@@ -370,13 +370,15 @@ pub async fn owner_sql(conn: &mut PgConnection, how: Adoption) -> Result<String,
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let role: String = row.try_get(0)?;
     let database: String = row.try_get(1)?;
-    let mut sql = vec![format!("-- As {}, in the database {database}, not in a transaction.\n", examination.owner)];
-    sql.extend(examination.warnings().iter().map(|warning| format!("-- Then only with --yes: {warning}\n")));
+    // A name may have lines, and would go on as SQL.
+    let comment = |text: &str| format!("-- {}\n", text.replace(['\r', '\n'], " "));
+    let head = format!("As {}, in the database {database}, not in a transaction.", examination.owner);
+    let mut sql = vec![comment(&head)];
+    sql.extend(examination.warnings().iter().map(|warning| comment(&format!("Then only with --yes: {warning}"))));
     let role = super::log::quote_name(&role);
     if examination.coder.unknown == Some(Unknown::Denied) {
-        sql.push(format!(
-            "-- After unadopt: REVOKE SELECT ON schema_migrations FROM {role};\nGRANT SELECT ON schema_migrations TO {role};\n"
-        ));
+        sql.push(comment(&format!("After unadopt: REVOKE SELECT ON schema_migrations FROM {role};")));
+        sql.push(format!("GRANT SELECT ON schema_migrations TO {role};\n"));
     }
     if row.try_get(2)? {
         sql.push(format!("-- By whoever may create schemas there:\nCREATE SCHEMA coderdb AUTHORIZATION {role};\n"));

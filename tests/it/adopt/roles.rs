@@ -86,6 +86,13 @@ async fn print_sql_and_print_grants_refuse_what_adopt_refuses() {
             support::fails(&mut command, 14, &[&said, "PGOPTIONS='-c search_path=public'"]);
         }
     }
+    // A name with lines in it runs nothing.
+    run(&mut conn, "CREATE PUBLICATION \"all\nDROP TABLE users;\" FOR ALL TABLES").await;
+    let script = text(&database, "postgres", &["adopt", "--print-sql"]);
+    assert!(
+        script.contains("\n-- Then only with --yes: the publication all DROP TABLE users; is FOR ALL TABLES"),
+        "{script}"
+    );
     run(&mut conn, "CREATE INDEX provisioner_jobs_running_idx ON provisioner_jobs (id)").await;
     let mut command = program(&database, "postgres", &["adopt", "--print-sql"]);
     support::fails(&mut command, 14, &["another index has the name provisioner_jobs_running_idx"]);

@@ -47,7 +47,7 @@ pub(super) async fn compare(conn: &mut PgConnection, world: &World<'_>, people: 
     let permit = SignIn::check(&Actor::system(System::Authenticator)).expect("a permit");
     let token = |id: &str, secret: &str| format!("{id}-{secret}").parse::<SessionToken>().expect("a token");
     for key in world.all("api_keys") {
-        let (user, used) = (world.find("users", key.id("user_id")).expect("its user"), key.at("last_used"));
+        let user = world.find("users", key.id("user_id")).expect("its user");
         let expected = match refused(world, key, user) {
             Some(refused) => Err(refused),
             None => Ok(SignedIn {
@@ -56,7 +56,7 @@ pub(super) async fn compare(conn: &mut PgConnection, world: &World<'_>, people: 
                     .find(|who| who.user_id() == Some(UserId(user.id("id"))))
                     .expect("one of them")
                     .clone(),
-                is_noted: used >= NOW - Duration::HOUR,
+                is_noted: key.at("last_used") >= NOW - Duration::HOUR,
             }),
         };
         let sign_in = token(&key.text("id"), SECRET);
