@@ -1,8 +1,8 @@
 -- What the job of the build $3 in the organization $1, of the owner $2 when it is not null, was given: its input without
 -- the keys that name its target.
 SELECT
-    CASE jsonb_typeof(j.input)
-        WHEN 'object' THEN j.input - '{workspace_build_id,template_version_id}'::text[]
+    CASE jsonb_typeof(j.input::jsonb)
+        WHEN 'object' THEN j.input::jsonb - '{workspace_build_id,template_version_id}'::text[]
         ELSE '{}'
     END AS "options!"
 FROM workspace_builds AS b

@@ -46,9 +46,9 @@ LEFT JOIN LATERAL (
         SELECT
             j.id,
             j.job_status,
-            jsonb_exists(j.input, 'template_version_id') AS names_version,
+            jsonb_exists(j.input::jsonb, 'template_version_id') AS names_version,
             j.input ->> CASE
-                WHEN jsonb_exists(j.input, 'template_version_id') THEN 'template_version_id' ELSE 'workspace_build_id'
+                WHEN jsonb_exists(j.input::jsonb, 'template_version_id') THEN 'template_version_id' ELSE 'workspace_build_id'
             END AS named
         FROM provisioner_jobs AS j
         WHERE j.worker_id = d.id AND j.organization_id = d.organization_id AND j.completed_at IS NULL
@@ -81,9 +81,9 @@ LEFT JOIN LATERAL (
         SELECT
             j.id,
             j.job_status,
-            jsonb_exists(j.input, 'template_version_id') AS names_version,
+            jsonb_exists(j.input::jsonb, 'template_version_id') AS names_version,
             j.input ->> CASE
-                WHEN jsonb_exists(j.input, 'template_version_id') THEN 'template_version_id' ELSE 'workspace_build_id'
+                WHEN jsonb_exists(j.input::jsonb, 'template_version_id') THEN 'template_version_id' ELSE 'workspace_build_id'
             END AS named
         FROM provisioner_jobs AS j
         WHERE j.worker_id = d.id AND j.organization_id = d.organization_id AND j.completed_at IS NOT NULL

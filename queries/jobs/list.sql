@@ -142,7 +142,7 @@ LEFT JOIN workspace_builds AS b ON b.id = j.build_id
 LEFT JOIN workspaces AS w ON w.id = b.workspace_id AND w.organization_id = j.organization_id
 LEFT JOIN template_versions AS v
     ON v.id = CASE
-        WHEN j.input ? 'template_version_id' THEN j.version_id
+        WHEN j.input::jsonb ? 'template_version_id' THEN j.version_id
         ELSE b.template_version_id
     END
     AND v.organization_id = j.organization_id

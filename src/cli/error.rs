@@ -179,7 +179,9 @@ impl From<migrate::Error> for CliError {
             }
             E::LockBusy { .. } | E::MigratorBusy { .. } => Self::new(RUNNER_LOCK, error.to_string()).next(again),
             E::Elsewhere { home: Some(home), .. } => Self::new(UNFIT, error.to_string()).next(format!(
-                "name that schema first in the search_path: PGOPTIONS='-c search_path={home}', or ALTER ROLE … SET search_path"
+                "name that schema first in the search_path: PGOPTIONS={}, or ALTER ROLE … SET search_path = {}",
+                options(home),
+                name(home)
             )),
             E::Elsewhere { .. } => Self::new(HISTORY, error.to_string()).next(
                 "to begin anew, drop the schema coderdb, too; where the schema was put back, say so: ALTER TABLE \
@@ -213,6 +215,21 @@ impl From<migrate::Error> for CliError {
             _ => Self::caused(SQL, &error),
         }
     }
+}
+
+/// A name as SQL has it.
+fn name(name: &str) -> String {
+    let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !name.is_empty();
+    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// The options of a session that works in the schema, as a shell takes them: blanks divide them, and a backslash keeps one.
+fn options(schema: &str) -> String {
+    let escaped: String = name(schema)
+        .chars()
+        .flat_map(|c| (c == '\\' || c.is_ascii_whitespace()).then_some('\\').into_iter().chain([c]))
+        .collect();
+    format!("'-c search_path={}'", escaped.replace('\'', r"'\''"))
 }
 
 /// What to do about a statement that the server refused.

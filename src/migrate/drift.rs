@@ -164,11 +164,13 @@ pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
     if let Some(baseline) = &status.baseline {
         // Everything else is somebody else's.
         let tables: Vec<_> = found.iter().filter(|object| object.kind == "table").map(|table| &table.name).collect();
-        let mut own = adopt::own_objects(baseline);
+        let differences = adopt::all_differences(conn).await?;
+        let mut own = adopt::own_objects(baseline, &differences);
         own.retain(|object| object.table.as_ref().is_some_and(|table| tables.contains(&table)));
         let is_own = |object: &Object| own.iter().any(|own| own.is_same_as(object));
         let (mut drifts, _) = compare(own.clone(), found.into_iter().filter(is_own).collect());
-        drifts.extend(adopt::new_differences(conn, baseline).await?.into_iter().map(|difference| difference.drift));
+        let new = differences.into_iter().filter(|difference| baseline.is_new(difference));
+        drifts.extend(new.map(|difference| difference.drift));
         return Ok(Verification { status, drifts: Some(drifts), extras: Vec::new() });
     }
     let (drifts, extras) = compare(expected(), found);

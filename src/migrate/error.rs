@@ -49,8 +49,8 @@ pub enum Error {
         /// What.
         reasons: Vec<String>,
     },
-    /// Coder's own migrator did not finish in time. Trying again may help.
-    #[error("Coder's own migrator has held its lock for {}s{}", waited.as_secs(), behind(holders))]
+    /// Coder's own migrator, or whoever has its tables for himself, did not finish in time. Trying again may help.
+    #[error("Coder's own migrator, or a lock on its tables, was in the way for {}s{}", waited.as_secs(), behind(holders))]
     MigratorBusy {
         /// How long this runner waited.
         waited: Duration,

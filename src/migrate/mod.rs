@@ -32,8 +32,8 @@ use sqlx::{PgConnection, Row};
 
 use crate::connect;
 pub use adopt::{
-    Adopted, Adoption, Coder, Difference, Examination, IndexState, OwnIndex, adopt, differences, examine, grants,
-    owner_sql, unadopt,
+    Adopted, Adoption, Coder, Difference, Examination, IndexState, OwnIndex, Unknown, adopt, differences, examine,
+    grants, owner_sql, unadopt,
 };
 pub use drift::{Drift, Object, Verification, verify};
 use driver::Driver;

@@ -35,6 +35,24 @@ pub struct AdoptedFrom {
     pub from: i64,
     /// The version now; `None` where this role may not read it.
     pub now: Option<i64>,
+    /// Whether a migration of Coder's own server has failed halfway since then, so that it does not start.
+    pub dirty: bool,
+}
+
+/// `adopted from Coder's version 440, now 447`
+impl fmt::Display for AdoptedFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "adopted from Coder's version {}", self.from)?;
+        if let Some(now) = self.now.filter(|now| *now != self.from) {
+            write!(f, ", now {now}")?;
+        }
+        if self.dirty {
+            f.write_str(
+                ", of which a migration has failed halfway (schema_migrations.dirty): Coder's server does not start",
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// One migration.

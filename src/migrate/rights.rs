@@ -13,7 +13,8 @@ pub(super) async fn check(conn: &mut PgConnection, files: &[&File]) -> Result<()
         "SELECT current_user::text, ARRAY( \
          SELECT format('CREATE on the schema %I', current_schema()) \
          WHERE {creates} AND NOT has_schema_privilege(current_schema(), 'CREATE') \
-         UNION ALL SELECT format('CREATE on the database %I, for the schema coderdb', current_database()) \
+         UNION ALL SELECT format('CREATE on the database %1$I, for the schema coderdb: GRANT CREATE ON DATABASE %1$I TO %2$I, \
+         or CREATE SCHEMA coderdb AUTHORIZATION %2$I', current_database(), current_user) \
          WHERE to_regnamespace('coderdb') IS NULL AND NOT has_database_privilege(current_database(), 'CREATE') \
          UNION ALL SELECT format('USAGE and CREATE on the schema coderdb') FROM pg_namespace AS n \
          WHERE n.nspname = 'coderdb' AND NOT (has_schema_privilege(n.oid, 'USAGE') AND (has_schema_privilege(n.oid, 'CREATE') \

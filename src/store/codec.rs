@@ -194,11 +194,15 @@ impl Decode<'_, Postgres> for StoredInput {
     }
 }
 
+/// Also of a column that is json: Coder's own server may make it that, and what has been written is then read, too.
 fn json_text<'a>(value: &'a PgValueRef<'_>) -> Result<Cow<'a, str>, BoxDynError> {
-    match (value.format(), value.as_bytes()?) {
-        (PgValueFormat::Binary, [1, text @ ..]) | (PgValueFormat::Text, text) => Ok(String::from_utf8_lossy(text)),
-        _ => Err("jsonb in a format that is not version 1".into()),
-    }
+    let text = match (value.format(), value.as_bytes()?) {
+        (PgValueFormat::Binary, [1, text @ ..]) => text,
+        // No JSON begins with such a byte.
+        (PgValueFormat::Binary, [0..=8, ..]) => return Err("jsonb in a format that is not version 1".into()),
+        (_, text) => text,
+    };
+    Ok(String::from_utf8_lossy(text))
 }
 
 /// A point in time as the database stores it. sqlx panics at `infinity`; JSON ends with the year 9999. One odd row must

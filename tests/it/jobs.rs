@@ -32,7 +32,10 @@ pub struct Rows {
 
 impl Rows {
     pub async fn new() -> Self {
-        let database = support::database().await;
+        Self::of(support::database().await).await
+    }
+
+    pub async fn of(database: Database) -> Self {
         let conn = database.connect().await;
         let mut rows = Self { database, conn };
         rows.run(include_str!("golden/rows.sql")).await;

@@ -241,7 +241,7 @@ fn expected_details(row: &ListedJob<'_>, input: &JobInput) -> JobDetails {
 }
 
 /// Of the error of an input the domain only knows how it begins, so the rest of it is taken from the actual one.
-fn expected_job(row: &JobRow, input: &JobInput) -> Job {
+pub fn expected_job(row: &JobRow, input: &JobInput) -> Job {
     let decoded = row.decoded_input();
     let error = input.error.clone().filter(|text| text.starts_with("decode input"));
     let pairs = row.tags.as_object().into_iter().flatten();

@@ -24,7 +24,8 @@ use tokio::{
 };
 
 use crate::{
-    jobs::id,
+    adopt,
+    jobs::{Rows, id},
     support::{
         self, fails,
         proxy::{Cut, Proxy},
@@ -231,6 +232,29 @@ async fn a_workspace_is_created_and_found_again() {
     assert_eq!(structured(Tool::StartWorkspace, &started), expected);
     assert_eq!(world.counts().await, "1 1 1");
     assert_eq!(client.told, Vec::<Value>::new(), "nobody asked to be told how it goes");
+}
+
+#[tokio::test]
+async fn create_workspace_and_start_workspace_need_no_rights_but_the_printed_ones_on_a_database_of_coder() {
+    let (database, mut conn) = adopt::coder().await;
+    adopt::adopt(&database).await;
+    let service = format!("{}_service", database.name());
+    adopt::run(&mut conn, &format!("CREATE ROLE {service} LOGIN")).await;
+    let grants = support::run(database.coderdb().args(["migrate", "adopt", "--print-grants", &service]));
+    adopt::run(&mut conn, &grants.stdout).await;
+    let url = database.url_as(&service, "");
+    let world = World::of(Rows::of(database).await).await;
+    let mut client = Client::spawn(&[("DATABASE_URL", &url)]).greet().await;
+    let (created, _) =
+        tokio::join!(client.call("create_workspace", template(1)), world.daemon(Ending::Succeeds(&["main"])));
+    assert_eq!(structured(Tool::CreateWorkspace, &created)["created"], true);
+    let mut world = world;
+    world.rows.run("UPDATE workspace_builds SET transition = 'stop'").await;
+    let (started, _) =
+        tokio::join!(client.call("start_workspace", json!({})), world.daemon(Ending::Succeeds(&["main"])));
+    assert_eq!(structured(Tool::StartWorkspace, &started)["started"], true);
+    assert_eq!(world.counts().await, "1 2 2");
+    client.finish().await;
 }
 
 #[tokio::test]

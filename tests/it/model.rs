@@ -335,7 +335,7 @@ fn nested_contains(outer: &Value, inner: &Value) -> bool {
 }
 
 /// jsonb equality: numbers by value, so that 1 equals 1.0.
-fn jsonb_equal(a: &Value, b: &Value) -> bool {
+pub fn jsonb_equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| jsonb_equal(a, b)),

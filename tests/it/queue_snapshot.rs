@@ -275,43 +275,44 @@ fn snapshot_says_positions_reasons_and_queues_as_a_brute_force_does() {
             let model = a_state(conn, rng).await;
             let stale =
                 one(rng, &[STALE.unsigned_abs(), STALE.unsigned_abs(), Duration::ZERO, Duration::from_hours(99)]);
-            let at = At { model: &model, now: rows::NOW, stale };
-            let whole = snapshot(conn, rows::NOW, stale).await;
-            for organization in [id(1), id(2)] {
-                let view = whole.of(&support::read_jobs(organization));
-                let ids: Vec<Uuid> = model.provisioner_jobs.iter().map(|job| job.id).collect();
-                for listed in model.organization(organization) {
-                    let expected = QueuePosition { position: listed.queue_position, size: listed.queue_size };
-                    assert_eq!(
-                        view.position_in_list(JobId(listed.job.id)),
-                        expected,
-                        "5.4 {:#?} {model:#?}",
-                        listed.job
-                    );
-                }
-                for placed in model.by_ids_with_queue_position(&ids, rows::NOW, stale) {
-                    let here = placed.job.organization_id == organization;
-                    let expected = QueuePosition { position: placed.queue_position, size: placed.queue_size };
-                    let expected = if here { expected } else { QueuePosition::default() };
-                    assert_eq!(
-                        view.position_by_tags(JobId(placed.job.id)),
-                        expected,
-                        "5.3 {:#?} {model:#?}",
-                        placed.job
-                    );
-                }
-                for job in &model.provisioner_jobs {
-                    let why = at.why(job);
-                    note(classes, job, why.as_ref());
-                    let why = why.filter(|_| job.organization_id == organization);
-                    let actual = view.why(JobId(job.id)).map(alike_why);
-                    assert_eq!(actual, why.map(alike_why), "{job:#?} {model:#?}");
-                }
-                same_queues(&view, &at.by_tags(organization), &model);
-            }
-            same_queues(&whole.everywhere(), &at.by_tags(Uuid::nil()), &model);
+            compare_snapshot(conn, &model, &[id(1), id(2)], stale, classes).await;
         }
     });
+}
+
+/// A snapshot against the brute force over the rows of these organizations.
+pub async fn compare_snapshot(
+    conn: &mut PgConnection,
+    model: &Model,
+    organizations: &[Uuid],
+    stale: Duration,
+    classes: &Classes,
+) {
+    let at = At { model, now: rows::NOW, stale };
+    let whole = snapshot(conn, rows::NOW, stale).await;
+    for organization in organizations.iter().copied() {
+        let view = whole.of(&support::read_jobs(organization));
+        let ids: Vec<Uuid> = model.provisioner_jobs.iter().map(|job| job.id).collect();
+        for listed in model.organization(organization) {
+            let expected = QueuePosition { position: listed.queue_position, size: listed.queue_size };
+            assert_eq!(view.position_in_list(JobId(listed.job.id)), expected, "5.4 {:#?} {model:#?}", listed.job);
+        }
+        for placed in model.by_ids_with_queue_position(&ids, rows::NOW, stale) {
+            let here = placed.job.organization_id == organization;
+            let expected = QueuePosition { position: placed.queue_position, size: placed.queue_size };
+            let expected = if here { expected } else { QueuePosition::default() };
+            assert_eq!(view.position_by_tags(JobId(placed.job.id)), expected, "5.3 {:#?} {model:#?}", placed.job);
+        }
+        for job in &model.provisioner_jobs {
+            let why = at.why(job);
+            note(classes, job, why.as_ref());
+            let why = why.filter(|_| job.organization_id == organization);
+            let actual = view.why(JobId(job.id)).map(alike_why);
+            assert_eq!(actual, why.map(alike_why), "{job:#?} {model:#?}");
+        }
+        same_queues(&view, &at.by_tags(organization), model);
+    }
+    same_queues(&whole.everywhere(), &at.by_tags(Uuid::nil()), model);
 }
 
 /// The same, in the order that is promised: the longest first. Tag sets that read alike are not told apart.

@@ -103,8 +103,8 @@ pub(super) async fn run(
         let adopted = migrate::adopt(database, &options, args.how(), |event| say(&event)).await;
         adopted.map_err(|error| match &error {
             migrate::Error::Rights { .. } => CliError::from(error).next(
-                "adopt as the role that owns the tables, or let its owner run what `coderdb migrate adopt --print-sql` prints, \
-                 and adopt then",
+                "give it that; where the tables belong to another role, adopt as that one, or let it run what \
+                 `coderdb migrate adopt --print-sql` prints, and adopt then",
             ),
             _ => CliError::from(error).instead_of_up("adopt"),
         })
@@ -116,10 +116,13 @@ pub(super) async fn run(
             "coder_version": adopted.version,
             "recorded": adopted.recorded,
             "applied": adopted.applied,
+            "rebuilt": adopted.rebuilt,
         }))?,
         Output::Table => {
             let version = adopted.version.map(|version| format!(" {version}")).unwrap_or_default();
-            print(&format!("Adopted from Coder's version{version}.\n{}", report(&adopted.applied)))?;
+            let rebuilt =
+                adopted.rebuilt.iter().fold(String::new(), |text, index| text + "Built again: " + index + "\n");
+            print(&format!("Adopted from Coder's version{version}.\n{}{rebuilt}", report(&adopted.applied)))?;
         }
     }
     Ok(code)
@@ -135,9 +138,6 @@ fn plan(examination: &Examination, how: Adoption) -> String {
     let _ = writeln!(text, "The history goes into the schema coderdb, {checked} the closed set of error codes.");
     for index in indexes {
         let what = match index.state {
-            IndexState::Missing | IndexState::Invalid if adopted_from.is_some() => {
-                "is gone or invalid: `migrate unadopt --yes` and `migrate adopt` build it again"
-            }
             IndexState::Missing => "to be built",
             IndexState::Invalid => "to be built anew: it is invalid",
             IndexState::Built => "is there",

@@ -29,10 +29,10 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  coderdb migrate check\n  coderdb migrate check --wait 5m\n\nExit codes: 0 fits, 3 \
-                        migrations are pending, 4 unreachable, 12 the history is wrong, 13 the schema is too new."
+                        migrations are pending, 4 unreachable, 5 somebody has locked what it reads, 12 the history is wrong, 13 the schema is too new."
 )]
 pub(in crate::cli) struct Args {
-    /// Wait so long for the database, and for pending migrations to be applied by somebody else
+    /// Wait so long for the database, for pending migrations to be applied by somebody else, and for whoever has locked what it reads
     #[arg(long, value_name = "DURATION", value_parser = length)]
     pub(super) wait: Option<Duration>,
     #[arg(short, long, value_enum, default_value = "table")]
@@ -42,27 +42,29 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: &Args) -> Result<ExitCode, CliError> {
     let deadline = Instant::now() + args.wait.unwrap_or_default();
     let mut is_told = false;
-    let status = loop {
+    let (status, differences) = loop {
+        let is_late = Instant::now() >= deadline;
         let status = migrate::status_of(conn, migrations).await?;
-        if status.fit() != Fit::Pending || Instant::now() >= deadline {
-            break status;
-        }
+        let waits_for = match migrate::differences(conn, &status).await {
+            // Coder's own server migrates.
+            Err(error @ migrate::Error::MigratorBusy { .. }) if !is_late => error.to_string(),
+            Ok(_) if status.fit() == Fit::Pending && !is_late => {
+                format!("{} migrations that are pending", status.pending().count())
+            }
+            differences => break (status, differences?),
+        };
         if !is_told {
-            note(&format!("waiting for {} migrations that are pending", status.pending().count()));
+            note(&format!("waiting for {waits_for}"));
             // A session that idles may be ended; one of a pooler is not ours to keep.
             if !is_pooled()? {
                 migrate::pin(conn).await?;
             }
             is_told = true;
         }
-        sleep(POLL.min(deadline - Instant::now())).await;
+        sleep(POLL.min(deadline.saturating_duration_since(Instant::now()))).await;
     };
-    let differences = migrate::differences(conn, &status).await?;
     let fit = if differences.is_empty() { status.fit() } else { Fit::Diverged };
-    let adopted = status.adopted.map_or_else(String::new, |adopted| {
-        let now = adopted.now.filter(|now| *now != adopted.from).map(|now| format!(", now {now}")).unwrap_or_default();
-        format!("adopted from Coder's version {}{now}: ", adopted.from)
-    });
+    let adopted = status.adopted.map_or_else(String::new, |adopted| format!("{adopted}: "));
     match args.output {
         Output::Json => {
             let mut document = json!({

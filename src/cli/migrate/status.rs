@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::{
     error::{CliError, HISTORY, PENDING, TOO_NEW},
-    output::{Output, print, print_json, table},
+    output::{Output, note, print, print_json, table},
 };
 use crate::{
     migrate::{self, Fit, Migrations},
@@ -50,6 +50,9 @@ pub(super) async fn run(conn: &mut PgConnection, migrations: &Migrations, args: 
                 ]
             });
             print(&table(&["version", "name", "state", "applied on"], rows))?;
+            if let Some(adopted) = status.adopted {
+                note(&adopted.to_string());
+            }
         }
     }
     Ok(if args.exit_code { code(status.fit()) } else { ExitCode::SUCCESS })

@@ -151,7 +151,7 @@ pub(super) fn pooled() -> CliError {
 
 /// Says what takes long.
 pub(super) fn say(event: &Event<'_>) {
-    let of = |version: i64| if version == 0 { "unadopt".to_owned() } else { format!("V{version:04}") };
+    let of = |version: i64| if version == 0 { "indexes".to_owned() } else { format!("V{version:04}") };
     match event {
         Event::Waiting { holders } => {
             let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ use super::super::{
     output::{Output, note, print, print_json, printable},
 };
 use crate::{
-    migrate::{self, Drift, Object, State, Verification},
+    migrate::{self, AdoptedFrom, Drift, Object, State, Verification},
     store::PgConnection,
 };
 
@@ -55,6 +55,8 @@ struct Document<'a> {
     clean: bool,
     version: Option<i64>,
     newest: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adopted: Option<AdoptedFrom>,
     history: Vec<String>,
     drifts: Option<Vec<Difference<'a>>>,
     extras: &'a [Object],
@@ -82,6 +84,7 @@ impl<'a> Document<'a> {
             clean: verification.is_clean(),
             version: verification.status.version,
             newest: verification.status.newest,
+            adopted: verification.status.adopted,
             history: verification.status.problems().iter().map(ToString::to_string).collect(),
             drifts: verification.drifts.as_ref().map(|drifts| drifts.iter().map(difference).collect()),
             extras: &verification.extras,
@@ -131,7 +134,7 @@ fn difference(drift: &Drift) -> String {
 fn notes(verification: &Verification) -> Vec<String> {
     const NAMED: usize = 5;
     let status = &verification.status;
-    let mut notes = Vec::new();
+    let mut notes: Vec<_> = status.adopted.iter().map(ToString::to_string).collect();
     if verification.drifts.is_none() {
         let pending = status.migrations.iter().filter(|entry| entry.state == State::Pending).count();
         let migrations = if pending == 1 { "1 migration is".to_owned() } else { format!("{pending} migrations are") };

@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, PgConnection, Row, types::Json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Adoption, CONSTRAINT, Coder, ERROR_CODE_CHECK, LAST_FOUND, batch, cannot, definitions, examine, migrator, recognize,
+    Adoption, CONSTRAINT, Coder, Difference, ERROR_CODE_CHECK, LAST_FOUND, LOOK, Unknown, cannot, definitions, examine,
+    migrator, recognize,
 };
 use crate::migrate::{
     Error, Event, MigrateOptions, Object, Status, drift,
@@ -44,8 +45,8 @@ ALTER TABLE provisioner_jobs VALIDATE CONSTRAINT provisioner_jobs_error_code_che
 pub(in crate::migrate) struct Baseline {
     /// The version of Coder's schema then.
     pub(in crate::migrate) coder_version: i64,
-    /// The version now; `None` where this role may not read it.
-    now: Option<i64>,
+    /// What Coder's own migrator says now.
+    now: Option<Coder>,
     adopted: Vec<i64>,
     left_out: Vec<i64>,
     /// Whether the closed set of error codes was added.
@@ -63,7 +64,7 @@ impl Baseline {
                     ORDER BY id DESC LIMIT 1";
         let rows = settings::read(conn, last).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let now = recognize(conn).await?.and_then(|coder| coder.version);
+        let now = recognize(conn).await?;
         Ok(Some(Self {
             coder_version: row.try_get(0)?,
             now,
@@ -75,6 +76,11 @@ impl Baseline {
         }))
     }
 
+    /// Whether it was not accepted.
+    pub(in crate::migrate) fn is_new(&self, difference: &Difference) -> bool {
+        !self.accepted.contains(&difference.to_string())
+    }
+
     /// Says of each version whether it was recorded without being run.
     pub(in crate::migrate) fn mark(self, status: &mut Status) {
         for entry in status.migrations.iter_mut().filter(|entry| entry.state == State::Applied) {
@@ -84,7 +90,8 @@ impl Baseline {
                 entry.state = State::Adopted;
             }
         }
-        status.adopted = Some(AdoptedFrom { from: self.coder_version, now: self.now });
+        let (now, dirty) = self.now.as_ref().map_or((None, false), |coder| (coder.version, coder.dirty));
+        status.adopted = Some(AdoptedFrom { from: self.coder_version, now, dirty });
         status.baseline = Some(self);
     }
 }
@@ -96,15 +103,7 @@ pub(super) async fn record(
     options: &MigrateOptions,
     how: Adoption,
 ) -> Result<Vec<i64>, Error> {
-    migrator::begin(conn, options).await?;
-    let recorded = recording(conn, options, how).await;
-    match recorded {
-        Ok(recorded) => batch(conn, "COMMIT").await.map(|()| recorded),
-        Err(error) => {
-            let _ = batch(conn, "ROLLBACK").await;
-            Err(error)
-        }
-    }
+    migrator::holding(conn, options, async |conn| recording(conn, options, how).await).await
 }
 
 async fn recording(conn: &mut PgConnection, options: &MigrateOptions, how: Adoption) -> Result<Vec<i64>, Error> {
@@ -112,8 +111,16 @@ async fn recording(conn: &mut PgConnection, options: &MigrateOptions, how: Adopt
     history_table::prepare(conn).await?;
     let examination = examine(conn, how).await?;
     examination.check(how)?;
-    let Coder { version: Some(version), .. } = examination.coder else {
-        return Err(cannot("the version of Coder's schema cannot be read: GRANT SELECT ON schema_migrations"));
+    let version = match examination.coder {
+        Coder { version: Some(version), .. } => version,
+        Coder { unknown: Some(Unknown::Locked), .. } => {
+            return Err(Error::MigratorBusy { waited: LOOK, holders: migrator::holders(conn).await? });
+        }
+        _ => {
+            return Err(cannot(
+                "this role may not read the version of Coder's schema: GRANT SELECT ON schema_migrations",
+            ));
+        }
     };
     let history = history_table::read_any(conn).await?;
     let before = history.baseline.as_ref();
@@ -125,7 +132,7 @@ async fn recording(conn: &mut PgConnection, options: &MigrateOptions, how: Adopt
     let (left_out, adopted): (Vec<_>, Vec<_>) =
         versions.iter().partition(|version| !has_check && ERROR_CODE_CHECK.contains(version));
     let accepted: Vec<_> = examination.differences.iter().map(|difference| quote(&difference.to_string())).collect();
-    let indexes = definitions(conn, examination.indexes.iter().map(|index| &index.name)).await?;
+    let indexes = definitions(conn, &examination.indexes).await?;
     let mut sql = vec![
         CREATE.to_owned(),
         format!(
@@ -183,7 +190,7 @@ pub(super) async fn add_check(
         Some(true) => 2,
     };
     // Where the owner has added it, or a run was killed in between.
-    batch(conn, &done[..skipped].concat()).await?;
+    sqlx::raw_sql(AssertSqlSafe(done[..skipped].concat())).execute(&mut *conn).await?;
     Run::new(conn, pid, options, on_event).await?.steps(&check_file(), skipped, &done).await
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row};
 
-use super::batch;
-use crate::migrate::{Error, MigrateOptions, observer::SESSION};
+use crate::migrate::{Error, MigrateOptions, observer::SESSION, settings};
 
 /// Takes it for the rest of the transaction, if it is free.
 pub(in crate::migrate) const TRY: &str = "pg_try_advisory_xact_lock(1037453835920848937)";
@@ -17,19 +16,39 @@ pub(in crate::migrate) const LOCKS: &str = "m.locktype = 'advisory' AND m.classi
 /// From one try to the next.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Opens a transaction that has the lock.
-pub(super) async fn begin(conn: &mut PgConnection, options: &MigrateOptions) -> Result<(), Error> {
+/// The rows of `pg_locks AS m` of whoever has one of these relations for himself.
+fn exclusive(relations: &str) -> String {
+    format!(
+        "m.locktype = 'relation' AND m.mode = 'AccessExclusiveLock' AND m.granted AND m.relation IN ({relations}) \
+         AND m.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+}
+
+/// Does something in a transaction that has the lock, once that and the table of Coder's versions are free.
+pub(super) async fn holding<T>(
+    conn: &mut PgConnection,
+    options: &MigrateOptions,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+) -> Result<T, Error> {
     let start = Instant::now();
+    let is_locked = exclusive("to_regclass('schema_migrations')");
+    let is_free = format!("SELECT {TRY} AND NOT EXISTS (SELECT FROM pg_locks AS m WHERE {is_locked})");
     loop {
         if options.stop.is_requested() {
             return Err(Error::Stopped);
         }
-        batch(conn, "BEGIN").await?;
-        let row = sqlx::raw_sql(AssertSqlSafe(format!("SELECT {TRY}"))).fetch_one(&mut *conn).await?;
+        let mut transaction = conn.begin().await?;
+        let row = sqlx::raw_sql(AssertSqlSafe(is_free.as_str())).fetch_one(&mut *transaction).await?;
         if row.try_get(0)? {
-            return Ok(());
+            let done = work(&mut transaction).await;
+            match done {
+                Ok(_) => transaction.commit().await?,
+                // The error says what happened, also where the session is lost.
+                Err(_) => _ = transaction.rollback().await,
+            }
+            return done;
         }
-        batch(conn, "ROLLBACK").await?;
+        transaction.rollback().await?;
         if start.elapsed() >= options.lock_retry_budget {
             return Err(Error::MigratorBusy { waited: start.elapsed(), holders: holders(conn).await? });
         }
@@ -37,13 +56,16 @@ pub(super) async fn begin(conn: &mut PgConnection, options: &MigrateOptions) -> 
     }
 }
 
-/// Who has it, in words.
+/// Who has it, or one of the tables for himself, in words.
 pub(in crate::migrate) async fn holders(conn: &mut PgConnection) -> Result<String, Error> {
+    let is_locked =
+        exclusive("SELECT oid FROM pg_class WHERE relnamespace = quote_ident(current_schema())::regnamespace");
     let holders = format!(
-        "SELECT coalesce(string_agg({SESSION}, ', '), '') FROM pg_locks AS m INNER JOIN pg_stat_activity AS a ON a.pid = m.pid \
-         WHERE m.granted AND {LOCKS}"
+        "SELECT coalesce(string_agg(DISTINCT {SESSION}, ', '), '') FROM pg_locks AS m \
+         INNER JOIN pg_stat_activity AS a ON a.pid = m.pid WHERE m.granted AND {LOCKS} OR {is_locked}"
     );
-    Ok(sqlx::raw_sql(AssertSqlSafe(holders)).fetch_one(conn).await?.try_get(0)?)
+    let rows = settings::read(conn, &holders).await?;
+    Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?)
 }
 
 #[cfg(test)]

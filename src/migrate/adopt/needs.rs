@@ -73,7 +73,7 @@ fn needs() -> Vec<Need> {
 }
 
 /// The differences of the database, in the order of what they are about. One statement, which only reads the catalog.
-pub(super) async fn differences(conn: &mut PgConnection) -> Result<Vec<Difference>, Error> {
+pub(in crate::migrate) async fn differences(conn: &mut PgConnection) -> Result<Vec<Difference>, Error> {
     let needs = needs();
     let tables: BTreeSet<_> = needs.iter().filter_map(|need| need.object.table.clone()).collect();
     let facts = FACTS.replace("{relations}", &format!("{{{}}}", tables.into_iter().collect::<Vec<_>>().join(",")));

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{CONSTRAINT, IndexState, baseline, batch, cannot, indexes, migrator, recognize};
+use super::{CONSTRAINT, IndexState, baseline, cannot, indexes, migrator, needs, recognize};
 use crate::migrate::{Error, Event, MigrateOptions, alone, files::File, history_table, lock, run::Run, settings};
 
 /// Removes the indexes of this layer, its constraint, and the schema `coderdb`. Returns what it removed; nothing when nothing of it
@@ -34,13 +34,16 @@ pub async fn unadopt(
             return Ok(removed);
         }
         Run::new(conn, pid, options, on_event).await?.steps(&file, 0, &[]).await?;
-        migrator::begin(conn, options).await?;
         // Without CASCADE: what somebody else has put there is named, and stays.
-        let drop = format!(
-            "DROP TABLE IF EXISTS coderdb.baseline, coderdb.migration_log, {}; DROP SCHEMA IF EXISTS coderdb; COMMIT",
+        let drop_all = format!(
+            "DROP TABLE IF EXISTS coderdb.baseline, coderdb.migration_log, {}; DROP SCHEMA IF EXISTS coderdb",
             history_table::TABLE
         );
-        batch(conn, &drop).await?;
+        migrator::holding(conn, options, async |conn| {
+            sqlx::raw_sql(AssertSqlSafe(drop_all.as_str())).execute(conn).await?;
+            Ok(())
+        })
+        .await?;
         Ok(removed)
     })
     .await
@@ -50,7 +53,8 @@ pub async fn unadopt(
 async fn own(conn: &mut PgConnection) -> Result<(Vec<String>, File), Error> {
     let schema = sqlx::raw_sql("SELECT FROM pg_namespace WHERE nspname = 'coderdb'").fetch_optional(&mut *conn).await?;
     let baseline = history_table::read_any(conn).await?.baseline;
-    let indexes = indexes(conn, baseline.is_some()).await?;
+    let differences = needs::differences(conn).await?;
+    let indexes = indexes(conn, baseline.as_ref(), &differences).await?;
     let indexes = indexes.iter().filter(|index| matches!(index.state, IndexState::Built | IndexState::Invalid));
     let mut removed: Vec<_> = indexes.clone().map(|index| format!("index {}", index.name)).collect();
     let mut sql: Vec<_> = indexes.map(|index| format!("DROP INDEX CONCURRENTLY IF EXISTS {};", index.name)).collect();

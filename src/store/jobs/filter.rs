@@ -131,7 +131,7 @@ fn transition_is_any() -> String {
 fn template_is_any() -> String {
     format!(
         "(SELECT t.id = ANY ($1) FROM template_versions AS v INNER JOIN templates AS t ON t.id = v.template_id \
-         WHERE v.id = CASE WHEN jsonb_exists(j.input, 'template_version_id') THEN {} \
+         WHERE v.id = CASE WHEN jsonb_exists(j.input::jsonb, 'template_version_id') THEN {} \
          ELSE (SELECT b.template_version_id FROM workspace_builds AS b WHERE b.id = {}) END \
          AND v.organization_id = j.organization_id AND t.organization_id = j.organization_id)",
         uuid_in_input("template_version_id"),

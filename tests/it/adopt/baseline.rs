@@ -52,6 +52,11 @@ async fn adopt_refuses_what_coder_has_not_made_and_what_a_migration_has_left_hal
     );
     run(&mut conn, "DROP INDEX provisioner_jobs_running_idx").await;
     assert_eq!(dump(&database), before);
+    run(&mut conn, "DELETE FROM schema_migrations").await;
+    for args in [&["adopt"][..], &["adopt", "--print-sql"]] {
+        fails(database.coderdb().arg("migrate").args(args), 14, &["schema_migrations is empty"]);
+    }
+    run(&mut conn, "INSERT INTO schema_migrations (version, dirty) VALUES (440, false)").await;
     // What an index is over must be there, whatever is accepted.
     run(&mut conn, "ALTER TABLE workspaces RENAME COLUMN name TO title").await;
     fails(
@@ -91,7 +96,10 @@ async fn adopt_records_what_is_there_and_builds_the_indexes_and_every_command_ac
         status["migrations"].as_array().unwrap().iter().map(|entry| entry["state"].as_str().unwrap()).collect();
     let expected =
         ["adopted", "adopted", "adopted", "left_out", "left_out", "left_out", "left_out", "applied", "applied"];
-    assert_eq!((are.as_slice(), &status["adopted"]), (&expected[..], &json!({ "from": 440, "now": 440 })));
+    assert_eq!(
+        (are.as_slice(), &status["adopted"]),
+        (&expected[..], &json!({ "from": 440, "now": 440, "dirty": false }))
+    );
     assert_eq!(text(&database, &["check"], 0), "adopted from Coder's version 440: fits: the schema is at version 9\n");
     assert_eq!(machine(&database, &["verify"], 0)["drifts"], json!([]));
     assert_eq!(text(&database, &["up"], 0), "The schema is up to date.\n");
@@ -107,7 +115,7 @@ async fn adopt_records_what_is_there_and_builds_the_indexes_and_every_command_ac
     assert_eq!(machine(&database, &["adopt"], 0)["applied"], json!([]));
     run(&mut conn, "DROP INDEX provisioner_jobs_running_idx").await;
     assert_eq!(machine(&database, &["verify"], 12)["drifts"][0]["name"], "provisioner_jobs_running_idx");
-    run(&mut conn, "CREATE INDEX provisioner_jobs_running_idx ON provisioner_jobs (started_at) WHERE started_at IS NOT NULL AND completed_at IS NULL").await;
+    assert_eq!(machine(&database, &["adopt"], 0)["rebuilt"], json!(["provisioner_jobs_running_idx"]));
     assert_eq!(machine(&database, &["verify"], 0)["clean"], json!(true));
 
     let removed = machine(&database, &["unadopt", "--yes"], 0);
@@ -180,6 +188,60 @@ async fn unadopt_keeps_what_somebody_else_has_put_into_the_schema() {
     assert_eq!(texts(&mut conn, indexes).await.len(), 1, "nothing is dropped before");
     run(&mut conn, "DROP TABLE coderdb.notes").await;
     text(&database, &["unadopt", "--yes"], 0);
+}
+
+#[tokio::test]
+async fn another_index_with_the_name_of_ours_is_neither_recorded_nor_dropped() {
+    const INDEX: &str = "provisioner_jobs_running_idx";
+    let (database, mut conn) = coder().await;
+    let plain = dump(&database);
+    adopt(&database).await;
+    run(&mut conn, &format!("DROP INDEX {INDEX}; CREATE INDEX {INDEX} ON provisioner_jobs (worker_id)")).await;
+    let before = "SELECT indexes ->> 'provisioner_jobs_running_idx' FROM coderdb.baseline ORDER BY id DESC LIMIT 1";
+    let recorded = texts(&mut conn, before).await;
+    let verified = machine(&database, &["verify"], 12);
+    assert_eq!((&verified["drifts"][0]["drift"], &verified["drifts"][0]["name"]), (&json!("changed"), &json!(INDEX)));
+    fails(&mut program(&database, &["adopt"]), 14, &["another index has the name provisioner_jobs_running_idx"]);
+    assert_eq!(texts(&mut conn, before).await, recorded);
+    let removed = machine(&database, &["unadopt", "--yes"], 0);
+    assert!(!removed.to_string().contains(INDEX), "{removed}");
+    let definition = format!("SELECT pg_get_indexdef('{INDEX}'::regclass)");
+    assert!(texts(&mut conn, &definition).await[0].ends_with("(worker_id)"));
+    run(&mut conn, &format!("DROP INDEX {INDEX}")).await;
+    assert_eq!(dump(&database), plain);
+}
+
+#[tokio::test]
+async fn adopt_builds_again_what_an_upgrade_has_taken_along_and_leaves_out_what_cannot_be() {
+    let (database, mut conn) = coder().await;
+    adopt(&database).await;
+    run(&mut conn, "DROP INDEX provisioner_jobs_waiting_odd_idx").await;
+    run(
+        &mut conn,
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'provisioner_jobs_acquire_idx'::regclass",
+    )
+    .await;
+    run(&mut conn, "ALTER TABLE workspaces DROP COLUMN name CASCADE").await;
+    let plan = text(&database, &["adopt", "--plan", "--yes"], 0);
+    assert!(plan.contains("index provisioner_jobs_waiting_odd_idx on provisioner_jobs: to be built\n"), "{plan}");
+    let adopted = machine(&database, &["adopt", "--yes"], 0);
+    assert_eq!(adopted["rebuilt"], json!(["provisioner_jobs_waiting_odd_idx", "provisioner_jobs_acquire_idx"]));
+    assert_eq!(machine(&database, &["verify"], 0)["clean"], json!(true));
+    assert_eq!(machine(&database, &["adopt"], 0)["rebuilt"], json!([]));
+    text(&database, &["unadopt", "--yes"], 0);
+}
+
+#[tokio::test]
+async fn check_status_and_verify_say_that_a_migration_of_coder_has_failed_halfway() {
+    let (database, mut conn) = coder().await;
+    adopt(&database).await;
+    run(&mut conn, "UPDATE schema_migrations SET version = 441, dirty = true").await;
+    for command in ["check", "status", "verify"] {
+        let outcome = support::run(&mut program(&database, &[command]));
+        let said = "adopted from Coder's version 440, now 441, of which a migration has failed halfway";
+        assert!(outcome.code == 0 && (outcome.stdout + &outcome.stderr).contains(said), "{command}");
+        assert_eq!(machine(&database, &[command], 0)["adopted"]["dirty"], json!(true), "{command}");
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,18 @@
 //! Adopting and going away again beside Coder's own server, which writes, and sometimes migrates.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use coderdb::{
     migrate::{self, Adoption, Error, Event, MigrateOptions},
     sqlx::{self, AssertSqlSafe},
 };
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
 
 use super::{adopt, coder, dump, machine, options, run, text, texts, writer::Writer};
 use crate::support::{self, Database, fails};
@@ -27,7 +33,7 @@ async fn adopt_and_unadopt_wait_for_coders_migrator_with_a_bound_and_leave_nothi
     fails(
         database.coderdb().args(adopt),
         5,
-        &["Coder's own migrator has held its lock", "'coderd'", "migrate adopt` again"],
+        &["Coder's own migrator, or a lock on its tables, was in the way", "'coderd'", "migrate adopt` again"],
     );
     assert_eq!(dump(&database), before);
     let waiting = tokio::spawn({
@@ -47,6 +53,46 @@ async fn adopt_and_unadopt_wait_for_coders_migrator_with_a_bound_and_leave_nothi
     run(&mut conn, GIVE_BACK).await;
     text(&database, &["unadopt", "--yes"], 0);
     assert_eq!(dump(&database), before);
+}
+
+/// Who mends something by hand does not take the lock of that migrator.
+#[tokio::test]
+async fn adopt_waits_with_a_bound_for_whoever_has_the_table_of_versions_for_himself() {
+    let (database, mut conn) = coder().await;
+    let before = dump(&database);
+    run(&mut conn, "SET application_name = 'by hand'").await;
+    run(&mut conn, "BEGIN; LOCK TABLE schema_migrations").await;
+    fails(
+        database.coderdb().args(["migrate", "adopt", "--lock-patience", "200ms"]),
+        5,
+        &["a lock on its tables, was in the way", "'by hand'", "migrate adopt` again"],
+    );
+    let waiting = tokio::spawn({
+        let (mut conn, options) = (database.connect().await, options(&database));
+        async move { migrate::adopt(&mut conn, &options, Adoption::default(), |_| {}).await }
+    });
+    support::settled(&waiting, &mut database.connect().await, 1).await;
+    run(&mut conn, "ROLLBACK").await;
+    waiting.await.expect("no panic").expect("adopted");
+    text(&database, &["unadopt", "--yes"], 0);
+    assert_eq!(dump(&database), before);
+}
+
+/// As on servers from 17 on, which want the tables that Coder's migrator has for itself; here it is a catalog.
+#[tokio::test]
+async fn check_waits_for_whoever_has_locked_what_it_reads_as_long_as_it_is_told_to() {
+    let (database, mut conn) = coder().await;
+    adopt(&database).await;
+    run(&mut conn, "BEGIN; LOCK TABLE pg_catalog.pg_enum").await;
+    fails(database.coderdb().args(["migrate", "check"]), 5, &["Coder's own migrator, or a lock"]);
+    let mut check = Command::new(support::CODERDB);
+    check.env_clear().envs(database.environment()).args(["migrate", "check", "--wait", "5m"]).kill_on_drop(true);
+    check.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut check = check.spawn().expect("the program starts");
+    let said = BufReader::new(check.stderr.take().expect("a pipe")).lines().next_line().await.expect("UTF-8");
+    assert!(said.as_deref().is_some_and(|said| said.contains("waiting for Coder's own migrator")), "{said:?}");
+    run(&mut conn, "ROLLBACK").await;
+    assert!(check.wait().await.expect("its end").success());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod baseline;
 mod beside;
 mod needs;
+mod operations;
 mod reads;
 mod roles;
 mod upgrades;

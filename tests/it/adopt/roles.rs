@@ -59,6 +59,62 @@ async fn the_owner_of_the_tables_does_everything_and_still_dumps_them() {
 }
 
 #[tokio::test]
+async fn an_owner_who_may_create_no_schema_is_told_what_to_run() {
+    let (database, mut conn) = coder().await;
+    let owner = owned(&mut conn, &database).await;
+    let create = format!("CREATE SCHEMA coderdb AUTHORIZATION {owner}");
+    let grant = format!("GRANT CREATE ON DATABASE {} TO {owner}", database.name());
+    support::fails(&mut program(&database, &owner, &["adopt"]), 14, &[&create, &grant]);
+    run(&mut conn, &create).await;
+    text(&database, &owner, &["adopt"]);
+}
+
+#[tokio::test]
+async fn print_sql_and_print_grants_refuse_what_adopt_refuses() {
+    let (database, mut conn) = coder().await;
+    let service = role(&mut conn, &database, "service").await;
+    for nobody in ["", "public", "nobody of this name"] {
+        let mut command = program(&database, "postgres", &["adopt", "--print-grants", nobody]);
+        support::fails(&mut command, 14, &[&format!("there is no role {nobody:?}")]);
+    }
+    run(&mut conn, "CREATE SCHEMA elsewhere").await;
+    for print in [&["adopt", "--print-sql"][..], &["adopt", "--print-grants", &service]] {
+        for (path, current) in [("elsewhere,public", "elsewhere"), ("elsewhere", "elsewhere")] {
+            let mut command = program(&database, "postgres", print);
+            command.env("PGOPTIONS", format!("-c search_path={path}"));
+            let said = format!("in the schema public, and this session works in {current}");
+            support::fails(&mut command, 14, &[&said, "PGOPTIONS='-c search_path=public'"]);
+        }
+    }
+    // A name with lines in it runs nothing.
+    run(&mut conn, "CREATE PUBLICATION \"all\nDROP TABLE users;\" FOR ALL TABLES").await;
+    let script = text(&database, "postgres", &["adopt", "--print-sql"]);
+    assert!(
+        script.contains("\n-- Then only with --yes: the publication all DROP TABLE users; is FOR ALL TABLES"),
+        "{script}"
+    );
+    run(&mut conn, "CREATE INDEX provisioner_jobs_running_idx ON provisioner_jobs (id)").await;
+    let mut command = program(&database, "postgres", &["adopt", "--print-sql"]);
+    support::fails(&mut command, 14, &["another index has the name provisioner_jobs_running_idx"]);
+}
+
+/// Takes the advice as it stands.
+#[tokio::test]
+async fn adopt_says_how_to_work_in_a_schema_with_an_odd_name() {
+    let (database, mut conn) = coder().await;
+    run(&mut conn, "ALTER SCHEMA public RENAME TO \"An \"\"odd\"\" \\ one's\"").await;
+    let plan = ["adopt", "--plan"];
+    let advice = support::run(&mut program(&database, "postgres", &plan)).stderr;
+    let (_, advice) = advice.split_once("PGOPTIONS=").expect("advice");
+    let (options, _) = advice.split_once(", or ALTER ROLE").expect("another one");
+    let mut shell = assert_cmd::Command::new("sh");
+    shell.args(["-c", &format!("PGOPTIONS={options} exec {} migrate adopt --plan", support::CODERDB)]);
+    let outcome = support::run(shell.env("DATABASE_URL", database.url_as("postgres", "")));
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.starts_with("A database of Coder, version 440"), "{}", outcome.stdout);
+}
+
+#[tokio::test]
 async fn another_role_prints_what_the_owner_is_to_run_and_records_it_then() {
     let (database, mut conn) = coder().await;
     let owner = owned(&mut conn, &database).await;
@@ -68,6 +124,7 @@ async fn another_role_prints_what_the_owner_is_to_run_and_records_it_then() {
     let script = text(&database, &other, &["adopt", "--print-sql", "--with-error-code-check"]);
     assert!(script.contains(&format!("CREATE SCHEMA coderdb AUTHORIZATION \"{other}\"")), "{script}");
     assert!(script.contains("GRANT SELECT ON schema_migrations TO"), "{script}");
+    assert!(script.contains("After unadopt: REVOKE SELECT ON schema_migrations FROM"), "{script}");
     let mut psql = Command::new("psql");
     psql.args(["-qX", "-v", "ON_ERROR_STOP=1"]).arg(support::server().url(database.name())).stdin(Stdio::piped());
     let mut psql = psql.spawn().expect("psql");
@@ -89,6 +146,7 @@ async fn another_role_prints_what_the_owner_is_to_run_and_records_it_then() {
 async fn a_role_with_the_printed_grants_and_no_others_may_do_every_statement() {
     let (database, mut conn) = coder().await;
     let service = role(&mut conn, &database, "service").await;
+    let before = dump(&database);
     super::adopt(&database).await;
     let grants = text(&database, "postgres", &["adopt", "--print-grants", &service]);
     run(&mut conn, &grants).await;
@@ -107,4 +165,11 @@ async fn a_role_with_the_printed_grants_and_no_others_may_do_every_statement() {
         run(&mut conn, "DEALLOCATE s").await;
     }
     assert!(text(&database, &service, &["check"]).contains("adopted from Coder's version 440: fits"));
+    // And back again, as docs/operations.md says.
+    let revokes: Vec<_> =
+        grants.lines().map(|grant| grant.replacen("GRANT", "REVOKE", 1).replacen(" TO ", " FROM ", 1)).collect();
+    run(&mut conn, "RESET ROLE").await;
+    run(&mut conn, &revokes.join("\n")).await;
+    text(&database, "postgres", &["unadopt", "--yes"]);
+    assert_eq!(dump(&database), before);
 }

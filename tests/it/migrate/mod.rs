@@ -191,7 +191,8 @@ fn every_test_that_the_documentation_names_is_there() {
     let page = fs::read_to_string(root.join("docs/migration-tests.md")).expect("the page");
     let mut count = 0;
     for (module, test) in page.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")) {
-        let files = ["migrate/", "adopt/", ""].map(|directory| root.join(format!("tests/it/{directory}{module}.rs")));
+        let files = [("migrate/", ""), ("adopt/", ""), ("adopt/", "/mod"), ("", "")];
+        let files = files.map(|(directory, file)| root.join(format!("tests/it/{directory}{module}{file}.rs")));
         let file = files.iter().find(|file| file.exists()).unwrap_or_else(|| panic!("no {module}"));
         let is_there = fs::read_to_string(file).expect("a file").contains(&format!("fn {test}("));
         assert!(is_there || test == "…", "{module}::{test} is not there");

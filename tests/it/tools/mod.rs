@@ -110,7 +110,10 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let mut rows = Rows::new().await;
+        Self::of(Rows::new().await).await
+    }
+
+    pub async fn of(mut rows: Rows) -> Self {
         rows.run(ROWS).await;
         let pool = pool_of(&rows);
         let watcher = Watcher::start(&pool, watch::Settings::default());
