@@ -1,30 +1,31 @@
 //! `coderdb provisioner jobs`.
 
 mod cancel;
+mod column;
 mod get;
 mod logs;
 mod watch;
 
 use std::{io, process::ExitCode};
 
-use anstyle::AnsiColor;
-use clap::{Args, Subcommand, ValueEnum, builder::EnumValueParser};
-use indicatif::HumanDuration;
+use clap::{Args, Subcommand, builder::EnumValueParser};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+pub(super) use self::column::Column;
+use self::column::Row;
 use super::{
     connect::connect,
     error::{CliError, FAILED, USAGE},
     filter::{self, Filter, Trimmed},
-    output::{Array, Format, json_lines, note, print, print_on, printable, rfc_3339},
+    output::{Array, Format, json_lines, note, print, print_on, printable},
     queue::{Queue, Reasons},
     resolve::OPERATOR,
-    table::{Cell, Heading, Medium, Table, Truncation, one_line},
+    table::{Medium, Table, one_line},
 };
 use crate::{
     authz::ReadJobs,
-    model::{JobDetails, JobId, JobStatus, Label, Organization, PageRequest, ProvisionerType, Tags, WhyWaiting},
+    model::{JobDetails, JobId, Label, Organization, PageRequest, ProvisionerType, Tags, WhyWaiting},
     store::jobs,
 };
 
@@ -60,208 +61,6 @@ pub(super) struct List {
     columns: Vec<Column>,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
-}
-
-/// The columns, in the order of Coder's command line, and then others (domain: command line).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Column {
-    #[value(name = "id")]
-    Id,
-    #[value(name = "created at")]
-    CreatedAt,
-    #[value(name = "started at")]
-    StartedAt,
-    #[value(name = "completed at")]
-    CompletedAt,
-    #[value(name = "canceled at")]
-    CanceledAt,
-    #[value(name = "error")]
-    Error,
-    #[value(name = "error code")]
-    ErrorCode,
-    #[value(name = "status")]
-    Status,
-    #[value(name = "worker id")]
-    WorkerId,
-    #[value(name = "worker name")]
-    WorkerName,
-    #[value(name = "file id")]
-    FileId,
-    #[value(name = "tags")]
-    Tags,
-    #[value(name = "queue position")]
-    QueuePosition,
-    #[value(name = "queue size")]
-    QueueSize,
-    #[value(name = "organization id")]
-    OrganizationId,
-    #[value(name = "initiator id")]
-    InitiatorId,
-    #[value(name = "template version id")]
-    TemplateVersionId,
-    #[value(name = "workspace build id")]
-    WorkspaceBuildId,
-    #[value(name = "type")]
-    Type,
-    #[value(name = "available workers")]
-    AvailableWorkers,
-    #[value(name = "template version name")]
-    TemplateVersionName,
-    #[value(name = "template id")]
-    TemplateId,
-    #[value(name = "template name")]
-    TemplateName,
-    #[value(name = "template display name")]
-    TemplateDisplayName,
-    #[value(name = "template icon")]
-    TemplateIcon,
-    #[value(name = "workspace id")]
-    WorkspaceId,
-    #[value(name = "workspace name")]
-    WorkspaceName,
-    #[value(name = "workspace build transition")]
-    WorkspaceBuildTransition,
-    #[value(name = "logs overflowed")]
-    LogsOverflowed,
-    #[value(name = "organization")]
-    Organization,
-    #[value(name = "queue")]
-    Queue,
-    #[value(name = "provisioner")]
-    Provisioner,
-}
-
-impl Column {
-    /// What is shown on a wide screen when nobody chooses.
-    const WIDE: [Self; 15] = [
-        Self::CreatedAt,
-        Self::Id,
-        Self::Type,
-        Self::Provisioner,
-        Self::TemplateDisplayName,
-        Self::WorkspaceName,
-        Self::WorkspaceBuildTransition,
-        Self::Status,
-        Self::Queue,
-        Self::WorkerName,
-        Self::StartedAt,
-        Self::CompletedAt,
-        Self::Tags,
-        Self::ErrorCode,
-        Self::Error,
-    ];
-
-    /// What is shown when nobody chooses.
-    pub(super) const DEFAULT: [Self; 7] =
-        [Self::CreatedAt, Self::Id, Self::Type, Self::TemplateDisplayName, Self::Status, Self::Queue, Self::Tags];
-
-    fn titled(self) -> Heading {
-        Heading { text: self.heading(), truncation: self.truncation() }
-    }
-
-    fn heading(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-    }
-
-    /// An id is of use only when it is whole, and others say much more then.
-    const fn truncation(self) -> Truncation {
-        match self {
-            Self::Id => Truncation::Last,
-            Self::CreatedAt | Self::Status | Self::Queue | Self::ErrorCode => Truncation::Later,
-            _ => Truncation::First,
-        }
-    }
-
-    fn cell(self, row: &Row<'_>) -> Cell {
-        let (details, job) = (row.details, &row.details.job);
-        match self {
-            Self::Id => job.id.to_string(),
-            Self::CreatedAt => row.at(Some(job.created_at)),
-            Self::StartedAt => row.at(job.started_at),
-            Self::CompletedAt => row.at(job.completed_at),
-            Self::CanceledAt => row.at(job.canceled_at),
-            Self::Error => text(job.error.as_ref()),
-            Self::ErrorCode => text(job.error_code.as_ref()),
-            Self::Status => return Cell::colored(job.status.to_string(), color(job.status)),
-            Self::WorkerId => text(job.worker_id),
-            Self::WorkerName => details.worker_name.clone(),
-            Self::FileId => job.file_id.to_string(),
-            Self::Tags => job.tags.to_string(),
-            Self::QueuePosition => details.queue_position.to_string(),
-            Self::QueueSize => details.queue_size.to_string(),
-            Self::OrganizationId => job.organization_id.to_string(),
-            Self::InitiatorId => job.initiator_id.to_string(),
-            Self::TemplateVersionId => text(job.input.template_version_id),
-            Self::WorkspaceBuildId => text(job.input.workspace_build_id),
-            Self::Type => job.job_type.to_string(),
-            Self::Provisioner => job.provisioner.to_string(),
-            Self::AvailableWorkers => {
-                details.available_workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-            }
-            Self::TemplateVersionName => details.template_version_name.clone(),
-            Self::TemplateId => text(details.template_id),
-            Self::TemplateName => details.template_name.clone(),
-            Self::TemplateDisplayName => details.template_display_name.clone(),
-            Self::TemplateIcon => details.template_icon.clone(),
-            Self::WorkspaceId => text(details.workspace_id),
-            Self::WorkspaceName => details.workspace_name.clone(),
-            Self::WorkspaceBuildTransition => text(details.workspace_build_transition.as_ref()),
-            Self::LogsOverflowed => job.logs_overflowed.to_string(),
-            Self::Organization => row.organization.name.clone(),
-            Self::Queue => match row.queue.why(details).filter(WhyWaiting::is_stuck) {
-                Some(why) => {
-                    let why = if row.is_explained { format!(": {why}") } else { String::new() };
-                    return Cell::colored(row.queue.position(details) + &why, AnsiColor::Red);
-                }
-                None => row.queue.position(details),
-            },
-        }
-        .into()
-    }
-}
-
-const fn color(status: JobStatus) -> AnsiColor {
-    match status {
-        JobStatus::Pending => AnsiColor::Yellow,
-        JobStatus::Running => AnsiColor::Blue,
-        JobStatus::Succeeded => AnsiColor::Green,
-        JobStatus::Failed => AnsiColor::Red,
-        JobStatus::Canceling | JobStatus::Canceled | JobStatus::Unknown => AnsiColor::BrightBlack,
-    }
-}
-
-/// A job and what its cells need to know besides.
-struct Row<'a> {
-    details: &'a JobDetails,
-    organization: &'a Organization,
-    queue: &'a Queue,
-    /// Whether the cell of the queue says why a job is stuck.
-    is_explained: bool,
-    /// The moment from which a person looks back; `None` for exact times.
-    now: Option<OffsetDateTime>,
-}
-
-impl Row<'_> {
-    fn at(&self, time: Option<OffsetDateTime>) -> String {
-        match (time, self.now) {
-            (Some(time), Some(now)) => ago(now, time),
-            (time, _) => text(time.map(rfc_3339)),
-        }
-    }
-
-    fn cells(&self, columns: &[Column]) -> Vec<Cell> {
-        columns.iter().map(|column| column.cell(self)).collect()
-    }
-}
-
-/// How long ago, as people say it.
-fn ago(now: OffsetDateTime, time: OffsetDateTime) -> String {
-    let length = HumanDuration((now - time).unsigned_abs());
-    if time > now { format!("in {length}") } else { format!("{length} ago") }
-}
-
-fn text(value: Option<impl ToString>) -> String {
-    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// The id that is meant, in the words of Coder's command line (domain: command line).
@@ -443,26 +242,5 @@ impl<'a> Listed<'a> {
         };
         let (organization_name, provisioner) = (&organization.name, &job.job.provisioner);
         Self { job, organization_name, provisioner, queue_state, missing_tags }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use time::{Duration, macros::datetime};
-
-    use super::*;
-
-    #[test]
-    fn a_person_reads_how_long_ago() {
-        let now = datetime!(2026-05-07 12:00 UTC);
-        for (time, said) in [
-            (now - Duration::seconds(5), "5 seconds ago"),
-            (now - Duration::hours(2), "2 hours ago"),
-            (now - Duration::days(3), "3 days ago"),
-            (now + Duration::minutes(10), "in 10 minutes"),
-            (now, "0 seconds ago"),
-        ] {
-            assert_eq!(ago(now, time), said);
-        }
     }
 }
