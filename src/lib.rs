@@ -16,6 +16,8 @@ mod duration;
 pub mod http;
 #[cfg(feature = "licenses")]
 pub mod licenses;
+#[cfg(feature = "mcp")]
+mod mcp;
 pub mod migrate;
 pub mod model;
 #[cfg(feature = "pool")]

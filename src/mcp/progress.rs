@@ -4,9 +4,9 @@ use std::{convert::Infallible, future::pending, mem, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 
-use super::{super::resolve::OPERATOR, CHAT_DAEMON};
+use super::CHAT_DAEMON;
 use crate::{
-    authz::{Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces},
+    authz::{Actor, Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces, System},
     bounds::beginning_of,
     model::{
         JobId, JobLog, JobState, JobStatus, Label, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId,
@@ -119,7 +119,7 @@ impl Progress {
     /// Why the job waits. The chat daemon and members may not read jobs; whoever runs this program may, and the build is
     /// one that the tools wait for.
     async fn why(&self, job: JobId) -> Result<Option<WhyWaiting>, Unknown> {
-        let permit = ReadJobs::check(&OPERATOR, self.organization)?;
+        let permit = ReadJobs::check(&Actor::system(System::Operator), self.organization)?;
         Ok(self.watcher.queue(&permit).await?.why(job))
     }
 

@@ -1,16 +1,6 @@
 //! `coderdb mcp`: the tools of one chat over the Model Context Protocol.
 
-mod progress;
-mod server;
-mod transport;
-
-use std::{process::ExitCode, sync::Arc};
-
-use rmcp::{
-    serve_server,
-    service::{QuitReason, ServerInitializeError},
-};
-use tokio::sync::watch;
+use std::process::ExitCode;
 
 use super::{
     connect::connect_to_configured,
@@ -20,20 +10,14 @@ use super::{
     table::one_line,
 };
 use crate::{
-    authz::{Actor, ReadUsers, System, UseChats},
+    authz::{ReadUsers, UseChats},
+    mcp::{self, CHAT_DAEMON},
     migrate,
     model::{ChatId, UserRef},
     pool::{self, Pool},
     store::{self, users},
-    tools::{CancellationToken, INACTIVE, Toolbox},
-    watch::{self as watching, Watcher},
+    tools::INACTIVE,
 };
-use progress::Progress;
-use server::Server;
-use transport::Stdio;
-
-/// Who acts for the chat where nothing is done in the name of its owner.
-const CHAT_DAEMON: Actor = Actor::system(System::ChatDaemon);
 
 /// Serve the tools of a chat to its agent, with the Model Context Protocol over standard input and output
 ///
@@ -75,26 +59,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     database.close().await;
 
     let pool = Pool::new(options, pool::Settings::default());
-    let watcher = Watcher::start(&pool, watching::Settings::default());
-    let (bound, builds) = watch::channel(None);
-    let toolbox = Toolbox::new(pool.clone(), watcher.clone(), chat.id, chat.owner_id, chat.organization_id)
-        .on_chat_updated(Arc::new(move |chat| {
-            let build = chat.binding.build_id;
-            bound.send_if_modified(|bound| std::mem::replace(bound, build) != build);
-        }));
-    let progress = Progress { pool, watcher, owner: chat.owner_id, organization: chat.organization_id, builds };
-    let closed = CancellationToken::new();
-    let server = Server { toolbox, progress, closed: closed.clone() };
-
     note(&format!("serving the tools of the chat {} on standard input and output", chat.id));
-    match Box::pin(serve_server(server, Stdio::new(closed))).await {
-        Ok(running) => match running.waiting().await {
-            Ok(QuitReason::Closed | QuitReason::Cancelled) => Ok(ExitCode::SUCCESS),
-            Ok(reason) => Err(CliError::new(FAILED, format!("the server broke down: {reason:?}"))),
-            Err(error) => Err(CliError::new(FAILED, format!("the server broke down: {error}"))),
-        },
-        // A client that has gone away before it said anything.
-        Err(ServerInitializeError::ConnectionClosed(_)) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(CliError::new(FAILED, format!("the client does not begin as the protocol says: {error}"))),
-    }
+    mcp::serve(pool, &chat).await.map_err(|error| CliError::new(FAILED, error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
 }
