@@ -113,7 +113,11 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut router = http::router(&api).merge(http::probes(api.clone()));
     let mut servers = Vec::new();
     match args.metrics_listen {
-        Some(address) => servers.push((listen(address).await?, metrics.router())),
+        Some(address) => {
+            let listener = listen(address).await?;
+            note(&format!("metrics on http://{}/metrics", listener.local_addr()?));
+            servers.push((listener, metrics.router()));
+        }
         None if args.listen.ip().is_loopback() => router = router.merge(metrics.router()),
         None => {}
     }
