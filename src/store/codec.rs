@@ -170,6 +170,10 @@ impl Type<Postgres> for StoredJson {
     fn type_info() -> PgTypeInfo {
         Value::type_info()
     }
+
+    fn compatible(ty: &PgTypeInfo) -> bool {
+        <Value as Type<Postgres>>::compatible(ty)
+    }
 }
 
 impl Decode<'_, Postgres> for StoredJson {
@@ -185,6 +189,10 @@ pub(crate) struct StoredInput(pub JobInput);
 impl Type<Postgres> for StoredInput {
     fn type_info() -> PgTypeInfo {
         Value::type_info()
+    }
+
+    fn compatible(ty: &PgTypeInfo) -> bool {
+        <Value as Type<Postgres>>::compatible(ty)
     }
 }
 

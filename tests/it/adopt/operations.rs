@@ -58,12 +58,14 @@ async fn after_every_upgrade_each_operation_works_or_names_what_is_gone() {
                 .iter()
                 .map(|difference| difference.split(' ').nth(1).expect("a name").rsplit('.').next().expect("a name"))
                 .collect();
+            // What is read and written as text in any case goes on.
+            let all_work = gone.is_empty() || upgrade.sql.contains("input TYPE json");
             let mut conn = upgraded.connect().await;
             for operation in &operations {
                 let (done, wrote) = called(&mut conn, operation).await;
                 let is_right = match &done {
                     Ok(rows) => *rows == usual[operation.name],
-                    Err(error) => !wrote && gone.iter().any(|name| error.contains(name)),
+                    Err(error) => !all_work && !wrote && gone.iter().any(|name| error.contains(name)),
                 };
                 if !is_right {
                     failed.push(format!("{}: {}: {done:?}, wrote: {wrote}", upgrade.name, operation.name));

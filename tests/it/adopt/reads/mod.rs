@@ -10,7 +10,7 @@ mod world;
 use coderdb::sqlx::{Connection as _, PgConnection};
 use fastrand::Rng;
 
-use super::{adopt, coder, upgrades};
+use super::{adopt, coder, run, upgrades};
 use crate::{
     authz, listing,
     model::Reached,
@@ -57,16 +57,19 @@ async fn random_adopted_databases_are_listed_as_the_model_says_before_and_after_
     let classes = Classes::default();
     compare(&database, seeds(DATABASES).step_by(2), &classes).await;
     conn.close().await.expect("a clean end");
-    // All that leave every statement as it is, one after the other, but for what the rows of the test would have to have.
+    // All that every operation goes on after, one after the other.
     let ours = upgrades::UPGRADES
         .iter()
-        .filter(|upgrade| upgrade.differences.is_empty() && !upgrade.sql.contains("default_org_member"));
+        .filter(|upgrade| upgrade.differences.is_empty() || upgrade.sql.contains("input TYPE json"));
     let mut count = 0;
     for upgrade in ours {
         assert_eq!(upgrades::upgraded(&database, upgrade.sql).await, Ok(()), "{}", upgrade.name);
         count += 1;
     }
-    assert!(count > 5, "{count}");
+    assert!(count > 10, "{count}");
+    // The rows of the test know nothing of it.
+    run(&mut database.connect().await, "ALTER TABLE organizations ALTER default_org_member_roles SET DEFAULT '{}'")
+        .await;
     compare(&database, seeds(DATABASES).skip(1).step_by(2), &classes).await;
     classes.all_met();
 }
