@@ -139,7 +139,7 @@ pub async fn list(conn: &mut PgConnection, _permit: &ManageTokens, user: Option<
         .await
         .map_err(|e| Error::from_sqlx("api_keys/list", e))?;
     let keys = rows.into_iter().map(|row| ApiKey {
-        id: row.id,
+        id: row.id.0,
         name: row.name.0,
         user_id: row.user_id,
         username: row.username.0,

@@ -537,7 +537,8 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "api_keys::session" => {
             let token: SessionToken = "abcdefghij-0123456789012345678901".parse().expect("a token");
             let signed_in = store::api_keys::session(conn, &SignIn::check(who)?, &token, NOW).await?;
-            usize::from(signed_in.expect("a session").actor.user_id() == Some(UserId(u(1))))
+            // Where a label or a text of the key is another one, it lets nobody in.
+            signed_in.map_or(0, |signed_in| usize::from(signed_in.actor.user_id() == Some(UserId(u(1)))))
         }
         "api_keys::touch" => {
             store::api_keys::touch(conn, &SignIn::check(who)?, "abcdefghij", NOW).await?;
