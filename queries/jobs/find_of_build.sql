@@ -2,4 +2,4 @@
 SELECT j.id, j.organization_id
 FROM workspace_builds AS b
 INNER JOIN provisioner_jobs AS j ON j.id = b.job_id
-WHERE b.id = $1 AND j.type = 'workspace_build'
+WHERE b.id = $1

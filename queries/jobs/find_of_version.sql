@@ -2,4 +2,4 @@
 SELECT j.id, j.organization_id
 FROM template_versions AS v
 INNER JOIN provisioner_jobs AS j ON j.id = v.job_id AND j.organization_id = v.organization_id
-WHERE v.id = $1 AND j.type = 'template_version_import'
+WHERE v.id = $1
