@@ -7,24 +7,23 @@ use clap::{Args, Subcommand};
 use super::{
     connect::connect,
     error::CliError,
-    output::{Array, Output, note, print, print_json, print_on},
+    output::{Array, Output, note, print, print_json, print_on, rfc_3339},
     resolve::{self, OPERATOR, OrganizationArg},
     table::{Cell, listing, table},
 };
 use crate::{
     authz::{ListQuota, ReadQuota},
-    model::{Organization, Page, PageRequest, Quota, User, UserQuota, UserRef},
+    model::{Organization, Page, PageRequest, Quota, QuotaExplanation, User, UserQuota, UserRef},
     store::quota,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Show what a user consumes and may consume in an organization, in credits
-    #[command(
-        after_help = "Examples:\n  coderdb quota show alice\n  coderdb quota show me --org coder -o json\n\n`me` \
+    #[command(after_help = "Examples:\n  coderdb quota show alice\n  coderdb quota show me --org coder -o json\n  \
+                            coderdb quota show dave --explain\n\n`me` \
                             is the user that CODERDB_USER names. A name means nobody who was deleted: name a deleted user \
-                            by the id, which `coderdb quota list -o json` shows."
-    )]
+                            by the id, which `coderdb quota list -o json` shows.")]
     Show(Show),
     /// List who consumes or may consume something in an organization, in credits
     ///
@@ -41,6 +40,9 @@ pub(super) enum Command {
 pub(super) struct Show {
     /// The user: an id, a username, or `me`
     user: UserRef,
+    /// Show what the numbers are made of: each group with its allowance, each workspace with what it consumes and why
+    #[arg(long)]
+    explain: bool,
     #[command(flatten)]
     organization: OrganizationArg,
     #[arg(short, long, value_enum, default_value = "table")]
@@ -120,13 +122,40 @@ async fn show(args: Show) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let organization = args.organization.resolve(&mut database).await?;
     let user = resolve::user(&mut database, &args.user).await?;
-    let usage = quota::usage(&mut database, &ReadQuota::check(&OPERATOR, user.id, organization.id)?).await?;
+    let permit = ReadQuota::check(&OPERATOR, user.id, organization.id)?;
+    if args.explain {
+        let explanation = quota::explain(&mut database, &permit).await?;
+        match args.output {
+            Output::Json => print_json(&explanation)?,
+            Output::Table => print(&explained(&user, &organization, &explanation))?,
+        }
+        database.close().await;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let usage = quota::usage(&mut database, &permit).await?;
     match args.output {
         Output::Json => print_json(&usage)?,
         Output::Table => print(&quota_table([(&user, &organization, usage)]))?,
     }
     database.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The sums, then what they are made of.
+fn explained(user: &User, organization: &Organization, explanation: &QuotaExplanation) -> String {
+    let groups = explanation.groups.iter().map(|group| [group.name.clone(), group.allowance.to_string()]);
+    let workspaces = explanation.workspaces.iter().map(|workspace| {
+        let build = format!("{} {}", workspace.transition, workspace.build_number);
+        let status = workspace.job_status.map_or_else(String::new, |status| status.to_string());
+        let built_at = rfc_3339(workspace.built_at);
+        [workspace.name.clone(), workspace.credits.to_string(), build, status, built_at, workspace.why().to_owned()]
+    });
+    [
+        quota_table([(user, organization, explanation.quota)]),
+        table(&["group", "allowance"], groups),
+        table(&["workspace", "credits", "newest build", "status", "asked for at", "why"], workspaces),
+    ]
+    .join("\n")
 }
 
 /// A line per user.

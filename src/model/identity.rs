@@ -5,7 +5,9 @@ use std::{convert::Infallible, str::FromStr};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Label, OrganizationId, TemplateId, UserId, UserStatus, WorkspaceId};
+use time::OffsetDateTime;
+
+use super::{GroupId, JobStatus, Label, OrganizationId, TemplateId, Transition, UserId, UserStatus, WorkspaceId};
 
 /// A user (domain: users).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -95,6 +97,68 @@ pub struct Quota {
     pub credits_consumed: i64,
     /// The sum of the allowances of the user's groups in the organization.
     pub budget: i64,
+}
+
+/// What the numbers of a [`Quota`] are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QuotaExplanation {
+    /// The sums of what follows.
+    #[serde(flatten)]
+    pub quota: Quota,
+    /// The groups of the user there, Everyone included, those with the largest allowance first.
+    pub groups: Vec<QuotaGroup>,
+    /// The workspaces of the user there, the most expensive first.
+    pub workspaces: Vec<QuotaWorkspace>,
+}
+
+/// A group, and what it adds to the budget of each of its members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QuotaGroup {
+    /// The group; that of Everyone has the id of the organization.
+    pub id: GroupId,
+    /// Its name.
+    pub name: String,
+    /// In credits; may be negative.
+    pub allowance: i32,
+}
+
+/// A workspace, and what it consumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QuotaWorkspace {
+    /// The workspace.
+    pub id: WorkspaceId,
+    /// Its name.
+    pub name: String,
+    /// What its newest build has committed, in credits.
+    pub credits: i32,
+    /// The number of that build.
+    pub build_number: i32,
+    /// What that build does.
+    pub transition: Label<Transition>,
+    /// How it stands; `None` where its job is gone.
+    pub job_status: Option<JobStatus>,
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub built_at: OffsetDateTime,
+}
+
+impl QuotaWorkspace {
+    /// Why it consumes what it does, in words for people.
+    #[must_use]
+    pub fn why(&self) -> &'static str {
+        match (self.transition.known(), self.job_status) {
+            _ if self.credits == 0 => "nothing is committed for its newest build",
+            (_, Some(JobStatus::Pending | JobStatus::Running | JobStatus::Canceling)) => {
+                "its newest build is under way"
+            }
+            (Some(Transition::Start), Some(JobStatus::Succeeded)) => "it runs",
+            (Some(Transition::Stop), Some(JobStatus::Succeeded)) => "it is stopped, and what it keeps costs",
+            (Some(Transition::Delete), Some(JobStatus::Succeeded)) => "it is about to be gone",
+            (_, Some(JobStatus::Failed)) => "its newest build failed after it had committed",
+            (_, Some(JobStatus::Canceled)) => "its newest build was canceled after it had committed",
+            _ => "its newest build has committed it",
+        }
+    }
 }
 
 /// What a user consumes and may consume in an organization, in credits: a member, or whoever has left or was deleted and

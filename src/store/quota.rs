@@ -3,10 +3,13 @@
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{Error, Result, Text, input, transaction};
+use super::{Error, Result, Text, Timestamp, input, transaction};
 use crate::{
     authz::{ListQuota, ReadQuota, RunJobs},
-    model::{Entity, JobId, Page, PageRequest, Quota, QuotaCursor, UserId, UserQuota},
+    model::{
+        Entity, JobId, JobStatus, Label, Page, PageRequest, Quota, QuotaCursor, QuotaExplanation, QuotaGroup,
+        QuotaWorkspace, Transition, UserId, UserQuota,
+    },
 };
 
 /// What became of a quota commit.
@@ -67,6 +70,50 @@ pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota>
         .fetch_one(conn)
         .await
         .map_err(|e| Error::from_sqlx("quota/usage", e))
+}
+
+struct PartRow {
+    is_group: bool,
+    id: Uuid,
+    name: Text,
+    credits: i32,
+    build_number: Option<i32>,
+    transition: Option<Label<Transition>>,
+    job_status: Option<JobStatus>,
+    built_at: Option<Timestamp>,
+}
+
+/// What the numbers of [`usage`] are made of: the groups with their allowances, and the workspaces with what their newest
+/// builds have committed; they add up to the same numbers. One round trip, one snapshot, no locks. Costs what [`usage`]
+/// costs, and a look at the job of each newest build.
+#[tracing::instrument(name = "db.quota.explain", skip_all)]
+pub async fn explain(conn: &mut PgConnection, permit: &ReadQuota) -> Result<QuotaExplanation> {
+    let rows = sqlx::query_file_as!(PartRow, "queries/quota/explain.sql", permit.user().0, permit.organization().0)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("quota/explain", e))?;
+    let (mut groups, mut workspaces) = (Vec::new(), Vec::new());
+    for row in rows {
+        match (row.is_group, row.build_number, row.transition, row.built_at) {
+            (false, Some(build_number), Some(transition), Some(built_at)) => workspaces.push(QuotaWorkspace {
+                id: row.id.into(),
+                name: row.name.0,
+                credits: row.credits,
+                build_number,
+                transition,
+                job_status: row.job_status,
+                built_at: built_at.0,
+            }),
+            _ => groups.push(QuotaGroup { id: row.id.into(), name: row.name.0, allowance: row.credits }),
+        }
+    }
+    groups.sort_by(|a, b| b.allowance.cmp(&a.allowance).then_with(|| a.name.cmp(&b.name)));
+    workspaces.sort_by(|a, b| b.credits.cmp(&a.credits).then_with(|| (&a.name, a.id).cmp(&(&b.name, b.id))));
+    let quota = Quota {
+        credits_consumed: workspaces.iter().map(|workspace| i64::from(workspace.credits)).sum(),
+        budget: groups.iter().map(|group| i64::from(group.allowance)).sum(),
+    };
+    Ok(QuotaExplanation { quota, groups, workspaces })
 }
 
 /// What users consume in the organization and may consume, as [`usage`] says of each, in the order of their names in lower

@@ -135,6 +135,7 @@ prebuilds::running               list         : reconciler operator
 prebuilds::set_status            thing        : reconciler operator
 queue::snapshot                  site         : watcher reconciler operator
 quota::commit                    thing        : daemon
+quota::explain                   quota        : owner user-admin auditor @admin @user-admin @auditor self operator
 quota::list                      list         : owner user-admin auditor @admin @user-admin @auditor operator
 quota::usage                     quota        : owner user-admin auditor @admin @user-admin @auditor self operator
 settings::chat_workspace_ttl     site         : owner auditor chats operator
@@ -901,6 +902,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "quota::commit" => {
             let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;
             usize::from(matches!(outcome, CommitOutcome::Accepted(_)))
+        }
+        "quota::explain" => {
+            let explanation = store::quota::explain(conn, &ReadQuota::check(who, user, organization)?).await?;
+            usize::from(explanation.quota.credits_consumed >= 0)
         }
         "quota::list" => {
             let members =

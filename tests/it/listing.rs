@@ -130,6 +130,12 @@ pub async fn compare(conn: &mut PgConnection, rng: &mut Rng, reached: &Reached) 
                 budget: model.quota_allowance(user, *organization),
             };
             assert_eq!(quota, expected, "user {user}, organization {organization}");
+            let parts = store::quota::explain(conn, &support::read_quota(user, *organization)).await.unwrap();
+            assert_eq!(parts.quota, expected, "the parts for user {user}, organization {organization}");
+            let groups: std::collections::BTreeSet<_> = parts.groups.iter().map(|group| group.id).collect();
+            let workspaces: std::collections::BTreeSet<_> =
+                parts.workspaces.iter().map(|workspace| workspace.id).collect();
+            assert_eq!((groups.len(), workspaces.len()), (parts.groups.len(), parts.workspaces.len()), "none twice");
         }
     }
     reached.add(&model.reached);

@@ -123,6 +123,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "using group_members_user_id_group_id_key on group_members m",
         ],
     ),
+    ("quota/explain.sql", &["using groups_name_organization_id_key on groups g"]),
     ("quota/usage.sql", &["using groups_name_organization_id_key on groups g"]),
     // All of them is the answer, and a deployment has few.
     // The tokens of one user; of all, they are the answer. A deployment has few.

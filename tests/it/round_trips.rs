@@ -96,6 +96,7 @@ prebuilds::running               : 1
 prebuilds::set_status            : 1
 queue::snapshot                  : 1
 quota::commit                    : 1
+quota::explain                   : 1
 quota::list                      : 1
 quota::usage                     : 1
 settings::chat_workspace_ttl     : 1

@@ -547,3 +547,20 @@ async fn what_is_no_license_is_refused_with_the_reason() {
     let states: Vec<_> = table.lines().map(|line| line.trim_end().rsplit("  ").next().unwrap_or("").trim()).collect();
     assert_eq!(states, ["STATE", "expired", "valid", "not yet valid"], "{table}");
 }
+
+#[tokio::test]
+async fn quota_show_explains_what_the_numbers_are_made_of() {
+    let database = support::database().await;
+    assert_eq!(run(database.coderdb().arg("demo")).code, 0);
+    let shown = run(database.coderdb().args(["quota", "show", "dave", "--explain", "-o", "json"]));
+    let explained: Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    let sum = |list: &str, key: &str| -> i64 {
+        explained[list].as_array().expect("a list").iter().map(|part| part[key].as_i64().expect("a number")).sum()
+    };
+    assert_eq!(explained["credits_consumed"], sum("workspaces", "credits"));
+    assert_eq!(explained["budget"], sum("groups", "allowance"));
+    let table = run(database.coderdb().args(["quota", "show", "dave", "--explain"])).stdout;
+    for part in ["Everyone", "developers", "ALLOWANCE", "it runs", "WHY"] {
+        assert!(table.to_uppercase().contains(&part.to_uppercase()), "{part} is not in\n{table}");
+    }
+}

@@ -172,27 +172,27 @@ async fn logs(conn: &mut PgConnection, world: &World<'_>, permit: &ReadJobLogs) 
 /// The jobs that builds, versions and dry runs are about.
 async fn named(conn: &mut PgConnection, world: &World<'_>, who: &Actor) {
     let permit = FindJobs::check(who);
-    let reached = |job: Option<&JobRow>, job_type: &str| {
-        let job = job.filter(|job| job.job_type == job_type)?;
+    let reached = |job: Option<&JobRow>| {
+        let job = job?;
         let home = job.organization_id;
         let is_reached = who.user_id().is_none_or(|user| world.is_member(user, home) && world.is_organization(home));
         is_reached.then_some(FoundJob { id: JobId(job.id), organization_id: home.into() })
     };
     for build in world.all("workspace_builds") {
-        let expected = reached(world.job(build.id("job_id")), "workspace_build");
+        let expected = reached(world.job(build.id("job_id")));
         assert_eq!(found(store::jobs::find_of_build(conn, &permit, build.id("id").into()).await), expected);
     }
     for version in world.all("template_versions") {
         let (id, home) = (version.id("id"), version.id("organization_id"));
         let own = world.job(version.id("job_id")).filter(|job| job.organization_id == home);
-        let expected = reached(own, "template_version_import");
+        let expected = reached(own);
         assert_eq!(found(store::jobs::find_of_version(conn, &permit, id.into()).await), expected);
         for job in world.jobs() {
             let named =
                 job.input.as_object().and_then(|input| input.get("template_version_id")).and_then(Value::as_str);
             let is_it =
                 job.organization_id == home && named.is_some_and(|named| named.to_lowercase() == id.to_string());
-            let expected = reached(Some(job).filter(|_| is_it), "template_version_dry_run");
+            let expected = reached(Some(job).filter(|job| is_it && job.job_type == "template_version_dry_run"));
             world.note("a dry run is found", expected.is_some());
             assert_eq!(found(store::jobs::find_of_dry_run(conn, &permit, id.into(), JobId(job.id)).await), expected);
         }
