@@ -14,6 +14,9 @@ use tracing_subscriber::{filter::LevelFilter, fmt, layer::SubscriberExt as _, ut
 /// The password in the URL of every test's database.
 pub const CANARY: &str = "canary-c0ffee-s3cret";
 
+/// The secret of every session token that the tests sign in with.
+pub const TOKEN: &str = "canaryC0ffeeS3cretTok1";
+
 /// How much has been looked through, in bytes.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
@@ -35,11 +38,12 @@ pub fn watch() {
     });
 }
 
-/// Ends the tests when the text shows the password: the test that leaks is not always the one that sees it.
+/// Ends the tests when the text shows the password or a token: the test that leaks is not always the one that sees it.
 pub fn check(place: &str, text: &str) {
     SEEN.fetch_add(text.len() as u64, Ordering::Relaxed);
-    if text.contains(CANARY) {
-        eprintln!("the password is in {place}: {}", text.replace(CANARY, "<the password>"));
+    if text.contains(CANARY) || text.contains(TOKEN) {
+        let hidden = text.replace(CANARY, "<the password>").replace(TOKEN, "<the token>");
+        eprintln!("a secret is in {place}: {hidden}");
         abort();
     }
 }
