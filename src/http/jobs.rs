@@ -163,7 +163,7 @@ impl Asked {
             ids: if is_list { query.list("ids") } else { Vec::new() },
             tags: query.value("tags", tags),
             initiator: query.value("initiator", |text| text.parse().map_err(|_| "must be a valid uuid".to_owned())),
-            search: query.text("search").filter(|_| is_list).and_then(|text| {
+            search: if is_list { query.text("search") } else { None }.and_then(|text| {
                 text.parse().map_err(|why: search::ParseError| query.fault("search", why.to_string())).ok()
             }),
         }

@@ -48,6 +48,7 @@ pub struct Site {
     pub database: Database,
     pub api: Api,
     pub pool: pool::Pool,
+    pub watcher: Watcher,
     pub router: Router,
     pub conn: PgConnection,
 }
@@ -71,10 +72,10 @@ impl Site {
         // Announcements take a session; the poll is enough.
         let listen = !support::is_pooled();
         let watcher = Watcher::start(&pool, watch::Settings { listen, ..watch::Settings::default() });
-        let api = Api::new(pool.clone(), watcher, settings);
+        let api = Api::new(pool.clone(), watcher.clone(), settings);
         let router = http::router(&api).merge(http::probes(api.clone()));
         let conn = database.connect().await;
-        Self { database, api, pool, router, conn }
+        Self { database, api, pool, watcher, router, conn }
     }
 
     /// The same with other settings.
@@ -253,6 +254,11 @@ impl Answer {
     pub fn ids(&self) -> Vec<String> {
         let id = |thing: &Value| thing["id"].as_str().expect("an id").to_owned();
         self.ok().as_array().expect("a list").iter().map(id).collect()
+    }
+
+    /// The ids of the lines of a log.
+    pub fn ids_of_lines(&self) -> Vec<i64> {
+        self.ok().as_array().expect("a list").iter().map(|line| line["id"].as_i64().expect("an id")).collect()
     }
 
     #[track_caller]

@@ -73,7 +73,7 @@ fn pending() -> Value {
         "status": "pending",
         "file_id": demo_id("000c", 9),
         "tags": { "scope": "organization", "owner": "", "env": "aws" },
-        "queue_position": 0,
+        "queue_position": 1,
         "queue_size": 15,
         "organization_id": demo_id("0001", 1),
         "initiator_id": demo_id("0002", 4),

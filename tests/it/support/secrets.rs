@@ -9,7 +9,9 @@ use std::{
     },
 };
 
-use tracing_subscriber::{filter::LevelFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    filter::LevelFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// The password in the URL of every test's database.
 pub const CANARY: &str = "canary-c0ffee-s3cret";
@@ -29,7 +31,9 @@ pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let log = fmt::layer().with_ansi(false).with_span_events(fmt::format::FmtSpan::NEW).with_writer(|| Log);
-        tracing_subscriber::registry().with(LevelFilter::TRACE).with(log).init();
+        // The client of the tests logs what it sends itself.
+        let others = filter_fn(|of| of.target() != "tungstenite::handshake::client");
+        tracing_subscriber::registry().with(LevelFilter::TRACE).with(others).with(log).init();
         let print = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             check("a panic", &panic.to_string());
