@@ -22,7 +22,9 @@ async fn every_answer_has_a_fresh_id_whatever_the_request_says() {
             assert!(!ids.contains(sent));
         }
     }
-    for (method, uri) in [("DELETE", "/api/v2/prebuilds/settings"), ("GET", "/healthz"), ("GET", "/"), ("GET", "/docs/")] {
+    for (method, uri) in
+        [("DELETE", "/api/v2/prebuilds/settings"), ("GET", "/healthz"), ("GET", "/"), ("GET", "/docs/")]
+    {
         let answer = send(&site.router, request(method, uri)).await;
         assert!(ids.insert(answer.header("x-coder-request-id").expect("an id").to_owned()), "{method} {uri}");
     }
@@ -48,7 +50,8 @@ async fn another_method_is_405_and_another_route_is_404_as_json() {
             answer.says(404, "Route not found.");
         }
     }
-    for uri in ["/", "/api/v2", "/api/v2/", "/api/v2/prebuilds/settings/", "/api/v1/prebuilds/settings", "/api/v2/%00"] {
+    for uri in ["/", "/api/v2", "/api/v2/", "/api/v2/prebuilds/settings/", "/api/v1/prebuilds/settings", "/api/v2/%00"]
+    {
         send(&site.router, request("GET", uri)).await.says(404, "Route not found.");
     }
     for uri in ["/openapi.json", "/healthz", "/readyz"] {
@@ -60,7 +63,8 @@ async fn another_method_is_405_and_another_route_is_404_as_json() {
 
 #[tokio::test]
 async fn requests_are_limited_per_token_and_route() {
-    let mut site = Site::demo().await.with(Settings { requests_per_minute: NonZeroU32::new(3), ..Settings::default() }).await;
+    let mut site =
+        Site::demo().await.with(Settings { requests_per_minute: NonZeroU32::new(3), ..Settings::default() }).await;
     let (alice, again, dave) = (site.user("alice").await, site.user("alice").await, site.user("dave").await);
     for left in ["2", "1", "0"] {
         let answer = alice.get("workspace-quota/me").await;

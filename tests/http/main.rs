@@ -1,5 +1,6 @@
 //! The HTTP contract: what clients see of each operation. One server, one demo, a copy of it per test.
 
+mod attack;
 mod cancel;
 mod cancel_many;
 mod client;

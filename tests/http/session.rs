@@ -208,7 +208,6 @@ async fn session_refuses_keys_that_may_do_only_a_part() {
         ("coder:all", true),
         ("coder:application_connect,coder:all", true),
         ("coder:application_connect", false),
-        ("workspace:read", false),
         ("", false),
     ] {
         change(&mut site, &alice, &format!("scopes = '{{{scopes}}}'")).await;
