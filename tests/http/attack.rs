@@ -59,7 +59,10 @@ fn texts() -> Vec<String> {
 
 async fn still_works(site: &mut Site, alice: &Client) {
     assert_eq!(alice.get("organizations/coder/provisionerjobs?limit=0").await.ids().len(), 42);
-    assert_eq!(site.value::<i64>("SELECT count(*) FROM provisioner_jobs WHERE canceled_at > now() - interval '1 h'").await, 0);
+    assert_eq!(
+        site.value::<i64>("SELECT count(*) FROM provisioner_jobs WHERE canceled_at > now() - interval '1 h'").await,
+        0
+    );
     assert_eq!(site.pool.metrics().in_use, 0);
 }
 
@@ -149,7 +152,8 @@ async fn attack_in_bodies_is_refused() {
     let alice = site.user("alice").await;
     let cancel = "organizations/coder/provisionerjobs/cancel";
     for text in texts() {
-        for body in [json!({ "search": text }), json!({ "ids": [text] }), json!({ "ids": [job_id(26)], "expect_status": text })]
+        for body in
+            [json!({ "search": text }), json!({ "ids": [text] }), json!({ "ids": [job_id(26)], "expect_status": text })]
         {
             let answer = alice.post(cancel, &body).await;
             let found_nothing = answer.status == 200 && answer.json()["jobs"] == json!([]);
@@ -298,7 +302,11 @@ async fn attack_by_many_requests_at_once_leaves_the_pool_as_it_was() {
     }
     let _: Value = alice.get("workspace-quota/me").await.ok();
     // A connection that was given up in between comes back when the server has answered.
-    let free = async { while site.pool.metrics().in_use > 0 { tokio::task::yield_now().await } };
+    let free = async {
+        while site.pool.metrics().in_use > 0 {
+            tokio::task::yield_now().await
+        }
+    };
     timeout(LONG, free).await.expect("all connections come back");
     still_works(&mut site, &alice).await;
 }
