@@ -39,30 +39,28 @@ async fn cancel_many_by_a_search_says_first_what_it_would_do_and_then_does_it() 
 }
 
 #[tokio::test]
-async fn cancel_many_by_ids_reports_each_job_in_the_order_of_the_request() {
+async fn cancel_many_by_ids_leaves_out_what_is_ending_and_what_is_not_there() {
     let mut site = Site::demo().await;
     let alice = site.user("alice").await;
-    let ids: Vec<_> = [26, 404, 19, 25, 24, 20, 26].map(job_id).into();
-    let reports = |would: bool| {
-        let (canceling, canceled) =
-            if would { ("would_be_canceled", "would_be_canceled") } else { ("canceling", "canceled") };
-        let (running, pending) = if would { ("running", "pending") } else { ("canceling", "canceled") };
-        json!([
-            { "id": job_id(26), "outcome": canceling, "type": "workspace_build", "status": running },
-            { "id": job_id(404), "outcome": "not_found" },
-            { "id": job_id(19), "outcome": "already_finished", "type": "workspace_build", "status": "succeeded" },
-            { "id": job_id(25), "outcome": "already_canceled", "type": "workspace_build", "status": "canceling" },
-            { "id": job_id(24), "outcome": canceled, "type": "workspace_build", "status": pending },
-            { "id": job_id(20), "outcome": "already_canceled", "type": "workspace_build", "status": "canceled" },
-        ])
-    };
-    let foreseen = alice.post(CANCEL, &json!({ "ids": ids, "dry_run": true })).await;
-    assert_eq!(foreseen.ok()["jobs"], reports(true));
-    let done = alice.post(CANCEL, &json!({ "ids": ids })).await;
-    assert_eq!(done.ok()["jobs"], reports(false));
-    assert_eq!(
-        done.ok()["outcomes"],
-        json!({ "canceled": 1, "canceling": 1, "already_canceled": 2, "already_finished": 1, "not_found": 1 })
+    let search = format!("id:{}", [26, 404, 19, 25, 24, 20].map(job_id).join(","));
+    let report = |n: u32, outcome: &str, status: &str| json!({ "id": job_id(n), "outcome": outcome, "type": "workspace_build", "status": status });
+    let would = "would_be_canceled";
+    alice.post(CANCEL, &json!({ "search": search, "dry_run": true })).await.is(
+        200,
+        &json!({
+            "outcomes": { would: 2 },
+            "jobs": [report(26, would, "running"), report(24, would, "pending")],
+        }),
+    );
+    alice.post(CANCEL, &json!({ "search": search })).await.is(
+        200,
+        &json!({
+            "outcomes": { "canceled": 1, "canceling": 1 },
+            "jobs": [
+                report(26, "canceling", "canceling"),
+                report(24, "canceled", "canceled"),
+            ],
+        }),
     );
 }
 
@@ -70,9 +68,9 @@ async fn cancel_many_by_ids_reports_each_job_in_the_order_of_the_request() {
 async fn cancel_many_leaves_what_has_another_status_than_the_expected_one() {
     let mut site = Site::demo().await;
     let alice = site.user("alice").await;
-    let ids = [26, 24].map(job_id);
-    let done = alice.post(CANCEL, &json!({ "ids": ids, "expect_status": "pending" })).await;
-    assert_eq!(done.ok()["outcomes"], json!({ "canceled": 1, "not_in_expected_state": 1 }));
+    let search = format!("id:{},{}", job_id(26), job_id(24));
+    let done = alice.post(CANCEL, &json!({ "search": search, "expect_status": "pending" })).await;
+    assert_eq!(done.ok()["outcomes"], json!({ "canceled": 1 }));
     let done = alice.post(CANCEL, &json!({ "search": "initiator:heidi", "expect_status": "running" })).await;
     assert_eq!(done.ok()["outcomes"], json!({ "canceling": 1 }));
     assert_eq!(canceled(&mut site).await, 2);
@@ -88,25 +86,34 @@ async fn cancel_many_reaches_only_the_jobs_of_its_organization_and_what_the_sess
     .await;
     let (alice, grace, heidi, bob) =
         (site.user("alice").await, site.user("grace").await, site.user("heidi").await, site.user("bob").await);
-    let ids = json!({ "ids": [job_id(24), job_id(26)] });
+    let both = json!({ "search": format!("id:{},{}", job_id(24), job_id(26)) });
     let elsewhere = "organizations/other/provisionerjobs/cancel";
-    assert_eq!(alice.post(elsewhere, &ids).await.ok()["outcomes"], json!({ "not_found": 2 }));
-    alice.post(elsewhere, &json!({ "search": PREBUILDS })).await.is(200, &json!({ "outcomes": {}, "jobs": [] }));
-    for client in [&grace, &heidi] {
-        client.post(elsewhere, &ids).await.not_found();
+    for search in [&both, &json!({ "search": PREBUILDS })] {
+        alice.post(elsewhere, search).await.is(200, &json!({ "outcomes": {}, "jobs": [] }));
+        grace.post(elsewhere, search).await.not_found();
+        // No search without the right to read jobs, not even for one's own.
+        heidi.post(CANCEL, search).await.not_found();
+        bob.post(CANCEL, search).await.not_found();
     }
-    // Heidi's own, and nobody else's; and no search without the right to read jobs.
-    assert_eq!(
-        outcomes(&heidi.post(CANCEL, &ids).await),
-        [(job_id(24), "not_found".to_owned()), (job_id(26), "canceling".to_owned())]
-    );
     heidi.post(CANCEL, &json!({ "search": "initiator:me" })).await.not_found();
-    let imports = json!({ "ids": [job_id(27), job_id(24)] });
+    assert_eq!(canceled(&mut site).await, 0);
+    // A template admin of the organization reads all jobs there, and cancels imports.
+    site.sql(&format!(
+        "UPDATE organization_members SET roles = '{{organization-template-admin}}' WHERE user_id = '{}'",
+        demo_id("0002", 2)
+    ))
+    .await;
+    let search = json!({ "search": format!("id:{},{}", job_id(27), job_id(24)) });
     assert_eq!(
-        outcomes(&bob.post(CANCEL, &imports).await),
-        [(job_id(27), "canceling".to_owned()), (job_id(24), "not_found".to_owned())]
+        bob.post(CANCEL, &search).await.ok(),
+        json!({
+            "outcomes": { "canceling": 1, "not_found": 1 },
+            "jobs": [
+                { "id": job_id(27), "outcome": "canceling", "type": "template_version_import", "status": "canceling" },
+                { "id": job_id(24), "outcome": "not_found" },
+            ],
+        })
     );
-    assert_eq!(canceled(&mut site).await, 2);
 }
 
 #[tokio::test]
@@ -114,10 +121,9 @@ async fn cancel_many_is_not_allowed_where_the_template_does_not_let_it() {
     let mut site = Site::demo().await;
     site.sql("UPDATE templates SET allow_user_cancel_workspace_jobs = false").await;
     let grace = site.user("grace").await;
-    let done = grace.post(CANCEL, &json!({ "ids": [job_id(26)] })).await;
-    assert_eq!(
-        done.ok(),
-        json!({ "outcomes": { "not_allowed": 1 }, "jobs": [{ "id": job_id(26), "outcome": "not_allowed" }] })
+    grace.post(CANCEL, &json!({ "search": format!("id:{}", job_id(26)) })).await.is(
+        200,
+        &json!({ "outcomes": { "not_allowed": 1 }, "jobs": [{ "id": job_id(26), "outcome": "not_allowed" }] }),
     );
 }
 
@@ -125,38 +131,41 @@ async fn cancel_many_is_not_allowed_where_the_template_does_not_let_it() {
 async fn cancel_many_says_what_is_wrong_with_the_body() {
     let mut site = Site::demo().await;
     let alice = site.user("alice").await;
-    let invalid = |field: &str, detail: &str| json!({ "message": "Validation failed.", "validations": [{ "field": field, "detail": detail }] });
-    let neither = invalid("search", "expected a search or ids: which jobs?");
-    for body in [json!({}), json!({ "search": "  " }), json!({ "ids": [], "dry_run": true }), json!({ "unknown": 1 })] {
-        alice.post(CANCEL, &body).await.is(400, &neither);
+    for search in ["", "  "] {
+        alice.post(CANCEL, &json!({ "search": search })).await.is(
+            400,
+            &json!({
+                "message": "Validation failed.",
+                "validations": [{ "field": "search", "detail": "it is empty: which jobs?" }],
+            }),
+        );
     }
-    let both = json!({ "search": PREBUILDS, "ids": [job_id(26)] });
-    alice.post(CANCEL, &both).await.is(400, &invalid("ids", "expected either ids or a search, not both"));
-    let body = json!({ "ids": [job_id(26)], "expect_status": "done" });
-    alice
-        .post(CANCEL, &body)
-        .await
-        .says(400, "Invalid expect_status \"done\". Only 'running' or 'pending' are allowed.");
+    for status in ["", "done", "Pending"] {
+        let message = format!("Invalid expect_status \"{status}\". Only 'running' or 'pending' are allowed.");
+        alice.post(CANCEL, &json!({ "search": PREBUILDS, "expect_status": status })).await.says(400, &message);
+    }
     for search in ["status:done", "initiator:nobody", "organization:coder"] {
         let answer = alice.post(CANCEL, &json!({ "search": search })).await;
         assert_eq!(answer.status, 400, "{search}");
         assert_eq!(answer.json()["validations"][0]["field"], "search", "{search}");
     }
+    let type_or_missing = "A field is missing or has another type.";
     for (body, detail) in [
-        ("", "line 1, column 0"),
-        ("{", "line 1, column 1"),
-        ("{\"search\": nothing}", "line 1, column 13"),
-        ("[]", "a field is missing or has another type"),
-        ("null", "a field is missing or has another type"),
-        ("{\"ids\": [\"x\"]}", "a field is missing or has another type"),
-        ("{\"ids\": \"all\"}", "a field is missing or has another type"),
-        ("{\"search\": 1}", "a field is missing or has another type"),
-        ("{\"dry_run\": \"false\"}", "a field is missing or has another type"),
+        ("", "Expected an object; line 1, column 0"),
+        ("{", "Expected an object; line 1, column 1"),
+        ("{\"search\": nothing}", "Expected an object; line 1, column 13"),
+        ("{}", type_or_missing),
+        ("{\"search\": 1}", type_or_missing),
+        ("{\"search\": \"id:x\", \"dry_run\": \"false\"}", type_or_missing),
+        ("{\"search\": \"id:x\", \"expect_status\": 1}", type_or_missing),
     ] {
         alice.call("POST", CANCEL, body).await.says_more(400, "Request body must be valid JSON.", detail);
     }
+    for body in ["[]", "null", "[\"status:pending\"]"] {
+        alice.call("POST", CANCEL, body).await.json()["detail"].as_str().expect("a detail");
+    }
     alice
-        .call("POST", &format!("{CANCEL}?dry_run=true"), "{}")
+        .call("POST", &format!("{CANCEL}?dry_run=true"), "{\"search\": \"status:pending\"}")
         .await
         .faults(&[("dry_run", "\"dry_run\" is not a valid query param")]);
     alice.post("organizations/nowhere/provisionerjobs/cancel", &json!({ "search": PREBUILDS })).await.not_found();

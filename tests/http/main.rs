@@ -1,10 +1,13 @@
 //! The HTTP contract: what clients see of each operation. One server, one demo, a copy of it per test.
 
 mod attack;
+mod authz;
 mod cancel;
 mod cancel_many;
 mod client;
 mod daemons;
+mod document;
+mod examples;
 mod follow;
 mod headers;
 mod jobs;
@@ -13,6 +16,7 @@ mod jobs_search;
 mod logs;
 mod prebuilds;
 mod quota;
+mod secrets;
 mod session;
 #[allow(dead_code, reason = "what only the tests of the library need")]
 #[path = "../it/support/mod.rs"]

@@ -64,15 +64,16 @@ async fn prebuilds_settings_are_forbidden_to_those_without_the_right() {
 async fn prebuilds_settings_say_what_is_wrong_with_the_request() {
     let mut site = Site::demo().await;
     let alice = site.user("alice").await;
-    let other_type = "a field is missing or has another type";
+    let no_object = "Expected an object; line 1, column 0";
+    let other_type = "A field is missing or has another type.";
     for (body, detail) in [
-        ("", "line 1, column 0"),
-        ("{", "line 1, column 1"),
-        ("paused", "line 1, column 1"),
-        ("{} {}", "line 1, column 4"),
-        ("\u{0}", "line 1, column 1"),
-        ("[true]", other_type),
-        ("null", other_type),
+        ("", "Expected an object; line 1, column 0"),
+        ("{", "Expected an object; line 1, column 1"),
+        ("paused", "Expected an object; line 1, column 1"),
+        ("{} {}", "Expected an object; line 1, column 4"),
+        ("\u{0}", "Expected an object; line 1, column 1"),
+        ("[true]", no_object),
+        ("null", "Expected an object; line 1, column 4"),
         (r#"{"reconciliation_paused": null}"#, other_type),
         (r#"{"reconciliation_paused": "true"}"#, other_type),
     ] {
