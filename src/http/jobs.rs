@@ -50,7 +50,7 @@ const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
     ),
     responses(
         (status = 200, body = [JobJson], description = "The jobs", headers(
-            ("Link" = Option<String>, description = "The next page, with `rel=\"next\"`; absent behind the last one"),
+            ("Link" = Option<String>, description = "The next page, with `rel=\"next\"`; absent behind the last one, and with a limit above 500"),
             ("X-Total-Count" = Option<u64>, description = "How many jobs there are in all, with `count=true`"),
         )),
         (status = 400, body = Message, description = "A parameter is wrong or unknown"),

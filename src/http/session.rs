@@ -113,12 +113,11 @@ pub(super) async fn sign_in(
     if let Some(user) = actor.user_id() {
         tracing::Span::current().record("user", tracing::field::display(user));
     }
-    let mut response = match exceeded.flatten() {
-        Some(failure) => failure.into_response(),
-        None => {
-            request.extensions_mut().insert(Session { actor });
-            next.run(request).await
-        }
+    let mut response = if let Some(failure) = exceeded.flatten() {
+        failure.into_response()
+    } else {
+        request.extensions_mut().insert(Session { actor });
+        next.run(request).await
     };
     response.headers_mut().extend(headers.into_iter().flatten());
     response

@@ -46,9 +46,9 @@ async fn prebuilds_settings_are_forbidden_to_those_without_the_right() {
         let client = site.user(username).await;
         let answer = client.get(SETTINGS).await;
         if may_read {
-            drop(answer.ok())
+            answer.ok();
         } else {
-            answer.says_more(403, "Forbidden.", NO_PERMISSION)
+            answer.says_more(403, "Forbidden.", NO_PERMISSION);
         }
         // Also with the value that is stored: a 304 would say what that is. And whatever the body is.
         for body in [r#"{"reconciliation_paused": false}"#, r#"{"reconciliation_paused": true}"#, "{", ""] {

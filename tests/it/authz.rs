@@ -31,12 +31,12 @@ use coderdb::{
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
 };
-use time::{OffsetDateTime, macros::datetime};
-use uuid::Uuid;
 
-use crate::support;
-use crate::support::policy::{Answer, Line, MISSING, Somebody, fixture};
 pub use crate::support::policy::{At, NOW, STEPS, SYSTEM, policy, u};
+use crate::support::{
+    self,
+    policy::{Answer, Line, MISSING, fixture},
+};
 
 /// What has no scope of its own: it is made of operations that have, or repeats what somebody else asks for.
 pub const NO_SCOPE: &[&str] = &["runner::commit_quota", "transaction::retry"];
