@@ -13,9 +13,11 @@ mod headers;
 mod jobs;
 mod jobs_pages;
 mod jobs_search;
+mod licenses;
 mod logs;
 mod prebuilds;
 mod quota;
+mod recipe;
 mod secrets;
 mod session;
 #[allow(dead_code, reason = "what only the tests of the library need")]
