@@ -1,6 +1,6 @@
 //! The examples of the document: a body for each answer that it lists, received from the demo.
 //!
-//! `CODERDB_UPDATE=1` writes them to `src/http/examples.json`.
+//! `CODERDB_UPDATE=1` writes them to `src/http/examples.json`, and at the next run, which compiles them in, the document.
 
 use std::{collections::BTreeMap, fs, num::NonZeroU32, path::Path};
 

@@ -115,6 +115,21 @@ async fn a_request_that_takes_too_long_is_ended_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_body_that_never_ends_is_not_waited_for_longer() {
+    let timeout = Duration::from_millis(200);
+    let mut site = Site::demo().await.with(Settings { timeout, ..Settings::default() }).await;
+    let alice = site.user("alice").await;
+    for (method, path) in
+        [("PUT", "prebuilds/settings"), ("POST", "organizations/coder/provisionerjobs/cancel"), ("POST", "licenses")]
+    {
+        let slow = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let answer = alice.call(method, path, axum::body::Body::from_stream(slow)).await;
+        answer.says(503, "The request took too long.");
+    }
+    assert_eq!(site.pool.metrics().in_use, 0);
+}
+
+#[tokio::test]
 async fn a_database_that_is_not_there_is_503_and_told_to_nobody_in_detail() {
     let mut site = Site::demo().await;
     let alice = site.user("alice").await;
