@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
-use coderdb::model::UserId;
+use coderdb::{http, model::UserId};
+use serde_json::json;
 
 use crate::{
     client::{Answer, Client, Site},
+    examples::operations,
     support::{
         self,
         policy::{self, At, Line, MISSING, Somebody, u},
@@ -23,7 +25,7 @@ imports::logs                    thing        : owner template-admin @admin @tem
 ";
 
 /// What has happened before, and per request: the lines that it must pass, `?` behind those that need only let ask.
-/// `!` before a request means that a refusal is 403, because everybody knows that the thing is there.
+/// `!` before a request means that a refusal is 403, because everybody knows that the thing is there; `[`, an empty list.
 const ROUTES: &[(&str, &[(&str, &str)])] = &[
     (
         "",
@@ -43,6 +45,8 @@ const ROUTES: &[(&str, &[(&str, &str)])] = &[
             ("!PUT prebuilds/settings", "settings::set_prebuilds"),
             ("!DELETE licenses/1", "licenses::delete"),
             ("!POST licenses", "licenses::insert"),
+            ("!POST licenses/refresh-entitlements", "licenses::refresh"),
+            ("[GET licenses", "licenses::list"),
             // A template and a version are no build; a build is no version.
             ("PATCH templateversions/{version}/cancel", "nothing"),
             ("GET templateversions/{version}/logs", "nothing"),
@@ -107,7 +111,7 @@ fn expected(passes: &str, table: &BTreeMap<&str, Line>, who: &Somebody, at: At) 
 }
 
 async fn ask(client: &Client, route: &str, at: At) -> Answer {
-    let (method, path) = route.trim_start_matches('!').split_once(' ').expect("a method and a path");
+    let (method, path) = route.trim_start_matches(['!', '[']).split_once(' ').expect("a method and a path");
     let thing = |kind: u32| u(at.home * 100 + kind).to_string();
     // The version is that of the organization, the job that of `home`: both are the same where something is to be found.
     let version = u(at.organization * 100 + 7).to_string();
@@ -131,7 +135,7 @@ async fn site(before: &str) -> (Site, Vec<(Somebody, Client)>) {
     let database = support::database().await;
     let mut conn = database.connect().await;
     let everybody = policy::fixture(&mut conn).await;
-    let settings = coderdb::http::Settings { requests_per_minute: None, ..Default::default() };
+    let settings = http::Settings { requests_per_minute: None, ..Default::default() };
     let mut site = Site::over(database, settings).await;
     if !before.is_empty() {
         site.sql(before).await;
@@ -162,11 +166,13 @@ async fn every_operation_answers_everybody_what_the_table_says() {
                     let may = expected(passes, &table, who, at);
                     answers.insert(may);
                     let status = answer.status;
-                    // Whoever may add licenses is told what is wrong with this one.
-                    let is_right = match (may, route.starts_with('!')) {
-                        (true, _) => status == StatusCode::OK || *route == "!POST licenses" && status == 400,
-                        (false, true) => status == StatusCode::FORBIDDEN,
-                        (false, false) => status == StatusCode::NOT_FOUND,
+                    // Whoever may add licenses is told what is wrong with this one, or that it is too early.
+                    let is_right = match (may, &route[..1]) {
+                        (true, "[") => answer.ok() != json!([]),
+                        (true, _) => status == StatusCode::OK || route.contains("POST licenses") && status == 400,
+                        (false, "!") => status == StatusCode::FORBIDDEN,
+                        (false, "[") => answer.ok() == json!([]),
+                        (false, _) => status == StatusCode::NOT_FOUND,
                     };
                     if !is_right {
                         wrong.push(format!("{route} as {} at {at:?}: {status}, may: {may}", who.name));
@@ -186,7 +192,7 @@ async fn every_operation_answers_everybody_what_the_table_says() {
                 wrong.push(format!("{route}: everybody gets the same"));
             }
             // Not there and not allowed are the same to the last byte.
-            if refusals.len() != 1 {
+            if refusals.len() != 1 && !route.starts_with('[') {
                 wrong.push(format!("{route}: refusals differ: {refusals:?}"));
             }
         }
@@ -223,5 +229,27 @@ async fn every_operation_lets_nobody_in_whose_session_is_none() {
             assert_eq!(answer.status, 401, "{route} as {}", nobody.id());
             assert!(answer.json()["message"].as_str().is_some_and(|text| text.starts_with(begin)), "{}", answer.text());
         }
+    }
+}
+
+#[test]
+fn every_operation_of_the_document_is_in_the_table() {
+    let document = serde_json::to_value(http::document()).expect("JSON");
+    let listed: BTreeSet<&str> = ROUTES.iter().flat_map(|(_, routes)| *routes).map(|(route, _)| *route).collect();
+    let listed: BTreeSet<&str> = listed.iter().map(|route| route.trim_start_matches(['!', '['])).collect();
+    for operation in operations(&document) {
+        let (method, path) =
+            (operation["method"].as_str().expect("a method"), operation["path"].as_str().expect("a path"));
+        let mut route = format!("{method} {}", path.trim_start_matches("/api/v2/"));
+        for (name, short) in [
+            ("{organization}", "{o}"),
+            ("{workspacebuild}", "{build}"),
+            ("{templateversion}", "{version}"),
+            ("{jobID}", "{job}"),
+            ("{id}", "1"),
+        ] {
+            route = route.replace(name, short);
+        }
+        assert!(listed.contains(route.as_str()), "ROUTES in tests/http/authz.rs lacks {route}");
     }
 }
