@@ -97,6 +97,16 @@ impl Site {
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.conn).await.expect("a value")
     }
 
+    /// Waits until no connection is in use: each comes back in its own time.
+    pub async fn idle(&self) {
+        let idle = async {
+            while self.pool.metrics().in_use > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), idle).await.expect("all connections come back");
+    }
+
     /// Somebody who is signed in with a token of the contract.
     pub async fn user(&mut self, username: &str) -> Client {
         let permit = ReadUsers::check(&support::operator()).expect("an operator reads users");
