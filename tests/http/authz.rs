@@ -47,9 +47,9 @@ const ROUTES: &[(&str, &[(&str, &str)])] = &[
             ("!POST licenses", "licenses::insert"),
             ("!POST licenses/refresh-entitlements", "licenses::refresh"),
             ("[GET licenses", "licenses::list"),
-            // A template and a version are no build; a build is no version.
-            ("PATCH templateversions/{version}/cancel", "nothing"),
-            ("GET templateversions/{version}/logs", "nothing"),
+            // The job of a version may be of another kind than an import; whether one may, that decides.
+            ("PATCH templateversions/{version}/cancel", "jobs::find_of_version jobs::cancel"),
+            ("GET templateversions/{version}/logs", "jobs::find_of_version job_logs::after"),
             ("PATCH templateversions/{version}/dry-run/{job}/cancel", "nothing"),
         ],
     ),
@@ -67,7 +67,7 @@ const ROUTES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("PATCH templateversions/{version}/dry-run/{job}/cancel", "jobs::find_of_dry_run jobs::cancel"),
             ("GET templateversions/{version}/dry-run/{job}/logs", "jobs::find_of_dry_run job_logs::after"),
-            ("GET templateversions/{version}/logs", "nothing"),
+            ("GET templateversions/{version}/logs", "jobs::find_of_version job_logs::after"),
         ],
     ),
 ];
