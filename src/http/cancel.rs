@@ -133,7 +133,9 @@ async fn one(
     }
     let report = run.into_reports().pop().ok_or_else(Failure::not_found)?;
     match (report.outcome, report.status) {
-        (Outcome::Canceled | Outcome::Canceling, _) => Ok(done("Job has been marked as canceled...")),
+        (Outcome::Canceled | Outcome::Canceling, _) => {
+            Ok(done(&format!("Job has been marked as canceled{}", if stop == '!' { "..." } else { "." })))
+        }
         (Outcome::AlreadyFinished, _) | (Outcome::AlreadyCanceled, Some(JobStatus::Canceled)) => {
             Err(Failure::bad_request(format!("Job has already completed{stop}")))
         }
@@ -189,11 +191,11 @@ struct ReportJson {
     id: JobId,
     #[schema(value_type = String, example = "canceled")]
     outcome: Outcome,
-    /// Absent where the job is not there.
+    /// Absent where the job is not there or may not be canceled.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<JobType>, nullable = false)]
     job_type: Option<Label<JobType>>,
-    /// Where it stands now; absent where the job is not there.
+    /// Where it stands now; absent where the job is not there or may not be canceled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     status: Option<JobStatus>,
@@ -228,12 +230,13 @@ pub(super) async fn many(
     session: Session,
     Path(organization): Path<String>,
     query: Query,
-    Body(asked): Body<Many>,
+    body: Result<Body<Many>, Failure>,
 ) -> Result<Json<Reports>, Failure> {
     query.finish()?;
     let mut conn = api.connection().await?;
     let organization = path::organization(&mut conn, &session, &organization).await?;
     let permit = CancelJobs::check(&session.actor, organization.id)?;
+    let Body(asked) = body?;
     let expected = asked.expect_status.map(|text| text.parse().map_err(|_| not_expectable(&text))).transpose()?;
     let invalid = |why: String| Failure::bad_request("Validation failed.").validation("search", why);
     if asked.search.trim().is_empty() {

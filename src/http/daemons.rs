@@ -118,7 +118,9 @@ pub(super) async fn list(
     let status: Vec<DaemonStatus> = query.list("status");
     let offline = query.flag("offline").unwrap_or_default();
     let max_age = query.value("max_age", |text| {
-        duration::parse(text).ok_or_else(|| "must be a valid duration, such as 24h".to_owned())
+        duration::parse(text)
+            .filter(|_| !text.starts_with('-'))
+            .ok_or_else(|| "must be a valid duration, such as 24h".to_owned())
     });
     query.finish()?;
 

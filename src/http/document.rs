@@ -1,16 +1,19 @@
 //! The OpenAPI document of the routes.
 
-use super::logs::Format;
-use crate::model::{DaemonStatus, ExpectedStatus, JobStatus};
+use std::collections::BTreeMap;
 
+use serde_json::Value;
 use utoipa::openapi::{
-    ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
+    ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
     ResponseBuilder,
     header::HeaderBuilder,
     schema::{ObjectBuilder, Type},
     security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     server::Server,
 };
+
+use super::logs::Format;
+use crate::model::{DaemonStatus, ExpectedStatus, JobStatus};
 
 /// What the document says beside the routes.
 pub(super) fn base() -> OpenApi {
@@ -64,15 +67,37 @@ const EVERYWHERE: &[(&str, &str, &str)] = &[
 
 const RETRY: &[&str] = &["TooManyRequests", "ServiceUnavailable"];
 
-/// The document (OpenAPI 3.1).
+/// Bodies that a test has received, by status or name of the response, and by media type.
+type Answers = BTreeMap<String, BTreeMap<String, Value>>;
+
+fn show(responses: &mut BTreeMap<String, RefOr<Response>>, mut answers: Answers) {
+    for (status, response) in responses {
+        let RefOr::T(response) = response else { continue };
+        let mut bodies = answers.remove(status).unwrap_or_default();
+        for (media_type, content) in &mut response.content {
+            if let RefOr::T(content) = content {
+                content.example = bodies.remove(media_type);
+            }
+        }
+    }
+}
+
+/// The document (OpenAPI 3.1). The example of each answer is one that a test has received.
 #[must_use]
 pub fn document() -> OpenApi {
     let (_, mut document) = super::routes().split_for_parts();
     let requirements = document.security.clone();
+    let mut examples: BTreeMap<String, Answers> =
+        serde_json::from_str(include_str!("examples.json")).unwrap_or_default();
+    if let Some(components) = &mut document.components {
+        show(&mut components.responses, examples.remove("responses").unwrap_or_default());
+    }
     for item in document.paths.paths.values_mut() {
         let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in methods.into_iter().flatten() {
             operation.security.clone_from(&requirements);
+            let answers = operation.operation_id.as_ref().and_then(|id| examples.remove(id)).unwrap_or_default();
+            show(&mut operation.responses.responses, answers);
             for (name, _, status) in EVERYWHERE {
                 let response = RefOr::Ref(Ref::from_response_name(*name));
                 operation.responses.responses.entry((*status).to_owned()).or_insert(response);

@@ -50,7 +50,7 @@ const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
     ),
     responses(
         (status = 200, body = [JobJson], description = "The jobs", headers(
-            ("Link" = Option<String>, description = "The next page, with `rel=\"next\"`; absent behind the last one"),
+            ("Link" = Option<String>, description = "The next page, with `rel=\"next\"`; absent behind the last one, and with a limit above 500"),
             ("X-Total-Count" = Option<u64>, description = "How many jobs there are in all, with `count=true`"),
         )),
         (status = 400, body = Message, description = "A parameter is wrong or unknown"),
@@ -163,7 +163,7 @@ impl Asked {
             ids: if is_list { query.list("ids") } else { Vec::new() },
             tags: query.value("tags", tags),
             initiator: query.value("initiator", |text| text.parse().map_err(|_| "must be a valid uuid".to_owned())),
-            search: query.text("search").filter(|_| is_list).and_then(|text| {
+            search: if is_list { query.text("search") } else { None }.and_then(|text| {
                 text.parse().map_err(|why: search::ParseError| query.fault("search", why.to_string())).ok()
             }),
         }

@@ -48,6 +48,7 @@ const REASON: usize = 123;
         (status = 101, description = "The WebSocket is open"),
         (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain")), description = "The lines"),
         (status = 400, body = Message, description = "A parameter is wrong or unknown, or the request is no WebSocket upgrade"),
+        (status = 403, body = Message, description = "A page of another origin asks for a WebSocket"),
         (status = 404, body = Message, description = "There is no such build, or no right to read its logs"),
     )
 )]
@@ -82,6 +83,7 @@ pub(super) async fn build(
         (status = 101, description = "The WebSocket is open"),
         (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain")), description = "The lines"),
         (status = 400, body = Message, description = "A parameter is wrong or unknown, or the request is no WebSocket upgrade"),
+        (status = 403, body = Message, description = "A page of another origin asks for a WebSocket"),
         (status = 404, body = Message, description = "There is no such version, or no right to read its logs"),
     )
 )]
@@ -117,6 +119,7 @@ pub(super) async fn version(
         (status = 101, description = "The WebSocket is open"),
         (status = 200, content((Vec<JobLog> = "application/json"), (String = "text/plain")), description = "The lines"),
         (status = 400, body = Message, description = "A parameter is wrong or unknown, or the request is no WebSocket upgrade"),
+        (status = 403, body = Message, description = "A page of another origin asks for a WebSocket"),
         (status = 404, body = Message, description = "There is no such dry run of this version, or no right to read its logs"),
     )
 )]

@@ -156,13 +156,17 @@ pub fn router(api: &Api) -> Router {
     let document: Arc<str> = document().to_json().unwrap_or_default().into();
     let all = contract
         .route_layer(middleware::from_fn_with_state(api.clone(), session::sign_in))
-        .method_not_allowed_fallback(async || Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed."))
         .route("/openapi.json", get(async move || ([(header::CONTENT_TYPE, "application/json")], document.to_string())))
+        .method_not_allowed_fallback(not_allowed)
         .fallback(async || Failure::new(StatusCode::NOT_FOUND, "Route not found."))
         .with_state(api.clone());
     #[cfg(feature = "http-docs")]
     let all = all.merge(document::page());
     layers::around(all, api)
+}
+
+async fn not_allowed() -> Failure {
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.")
 }
 
 /// The body of a success that has no object to show.

@@ -2,13 +2,18 @@
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 
-use super::{Api, done, error::Failure, error::Message};
+use super::{Api, done, error::Failure, error::Message, layers, not_allowed};
 use crate::migrate::{self, Fit};
 
 /// `/healthz`: the process answers. `/readyz`: the database answers, too, and its schema fits this version. Neither asks who
 /// is there.
-pub fn probes(api: Api) -> Router {
-    Router::new().route("/healthz", get(async || "OK")).route("/readyz", get(ready)).with_state(api)
+pub fn probes(api: &Api) -> Router {
+    let both = Router::new()
+        .route("/healthz", get(async || "OK"))
+        .route("/readyz", get(ready))
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(api.clone());
+    layers::around(both, api)
 }
 
 async fn ready(State(api): State<Api>) -> Result<Json<Message>, Failure> {

@@ -15,7 +15,7 @@ use governor::{
     Quota, RateLimiter, clock::Clock as _, clock::DefaultClock, middleware::StateInformationMiddleware,
     state::keyed::DashMapStateStore,
 };
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Api, error::Failure};
 use crate::{
@@ -66,8 +66,8 @@ impl Limits {
         Self { per_minute, limiter }
     }
 
-    /// The headers that say how much is left, or that nothing is.
-    fn check(&self, key: &str, route: &str) -> Result<[(HeaderName, HeaderValue); 3], Failure> {
+    /// The headers that say how much is left; and the failure, when nothing is.
+    fn check(&self, key: &str, route: &str) -> ([(HeaderName, HeaderValue); 3], Option<Failure>) {
         // What has not been used for long takes no room.
         if self.limiter.len() > 10_000 {
             self.limiter.retain_recent();
@@ -82,14 +82,16 @@ impl Limits {
         };
         match self.limiter.check_key(&(key.to_owned(), route.to_owned())) {
             Ok(snapshot) => {
-                let used = self.per_minute.get().saturating_sub(snapshot.remaining_burst_capacity());
-                Ok(headers(snapshot.remaining_burst_capacity(), snapshot.quota().replenish_interval() * used))
+                let left = snapshot.remaining_burst_capacity();
+                let used = self.per_minute.get().saturating_sub(left);
+                (headers(left, snapshot.quota().replenish_interval() * used), None)
             }
             Err(not_until) => {
                 let wait = not_until.wait_time_from(DefaultClock::default().now());
                 let said =
                     format!("You've been rate limited for sending more than {} requests in 1m0s.", self.per_minute);
-                Err(Failure::new(StatusCode::TOO_MANY_REQUESTS, said).retry_after(wait.max(Duration::from_secs(1))))
+                let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, said);
+                (headers(0, Duration::from_mins(1)), Some(failure.retry_after(wait.max(Duration::from_secs(1)))))
             }
         }
     }
@@ -107,15 +109,16 @@ pub(super) async fn sign_in(
         Err(failure) => return with_challenge(failure),
     };
     let route = path.map_or_else(String::new, |path| path.as_str().to_owned());
-    let headers = match api.limits().map(|limits| limits.check(token.id(), &route)).transpose() {
-        Ok(headers) => headers,
-        Err(failure) => return failure.into_response(),
-    };
+    let (headers, exceeded) = api.limits().map(|limits| limits.check(token.id(), &route)).unzip();
     if let Some(user) = actor.user_id() {
         tracing::Span::current().record("user", tracing::field::display(user));
     }
-    request.extensions_mut().insert(Session { actor });
-    let mut response = next.run(request).await;
+    let mut response = if let Some(failure) = exceeded.flatten() {
+        failure.into_response()
+    } else {
+        request.extensions_mut().insert(Session { actor });
+        next.run(request).await
+    };
     response.headers_mut().extend(headers.into_iter().flatten());
     response
 }
@@ -142,7 +145,8 @@ async fn session(api: &Api, headers: &HeaderMap) -> Result<(SessionToken, Actor)
             format!("User is not active (status = {status:?}). Contact an admin to reactivate your account."),
         )),
         Ok(Err(SignInError::Expired { expires_at })) => {
-            Err(signed_out(format!("API key expired at \"{expires_at}\".")))
+            let at = expires_at.format(&Rfc3339).unwrap_or_default();
+            Err(signed_out(format!("API key expired at \"{at}\".")))
         }
         Ok(Err(refused)) => Err(signed_out(refused.to_string())),
         Err(error) => Err(Failure::from(error)

@@ -156,6 +156,6 @@ async fn every_operation_is_counted() {
     let missing: Vec<_> = authz::public_operations().into_iter().filter(|name| !counted.contains(name)).collect();
     assert!(
         missing.is_empty(),
-        "neither POLICY in tests/it/authz.rs nor OTHERS in tests/it/operations.rs has {missing:?}"
+        "neither POLICY in tests/it/support/policy.rs nor OTHERS in tests/it/operations.rs has {missing:?}"
     );
 }

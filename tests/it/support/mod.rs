@@ -7,6 +7,7 @@
 pub mod coder;
 pub mod licenses;
 pub mod pgbouncer;
+pub mod policy;
 pub mod proxy;
 pub mod secrets;
 pub mod states;

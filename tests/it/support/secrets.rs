@@ -9,10 +9,15 @@ use std::{
     },
 };
 
-use tracing_subscriber::{filter::LevelFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    filter::LevelFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// The password in the URL of every test's database.
 pub const CANARY: &str = "canary-c0ffee-s3cret";
+
+/// The secret of every session token that the tests sign in with.
+pub const TOKEN: &str = "canaryC0ffeeS3cretTok1";
 
 /// How much has been looked through, in bytes.
 static SEEN: AtomicU64 = AtomicU64::new(0);
@@ -26,7 +31,9 @@ pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let log = fmt::layer().with_ansi(false).with_span_events(fmt::format::FmtSpan::NEW).with_writer(|| Log);
-        tracing_subscriber::registry().with(LevelFilter::TRACE).with(log).init();
+        // The client of the tests logs what it sends itself.
+        let others = filter_fn(|of| of.target() != "tungstenite::handshake::client");
+        tracing_subscriber::registry().with(LevelFilter::TRACE).with(others).with(log).init();
         let print = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             check("a panic", &panic.to_string());
@@ -35,11 +42,12 @@ pub fn watch() {
     });
 }
 
-/// Ends the tests when the text shows the password: the test that leaks is not always the one that sees it.
+/// Ends the tests when the text shows the password or a token: the test that leaks is not always the one that sees it.
 pub fn check(place: &str, text: &str) {
     SEEN.fetch_add(text.len() as u64, Ordering::Relaxed);
-    if text.contains(CANARY) {
-        eprintln!("the password is in {place}: {}", text.replace(CANARY, "<the password>"));
+    if text.contains(CANARY) || text.contains(TOKEN) {
+        let hidden = text.replace(CANARY, "<the password>").replace(TOKEN, "<the token>");
+        eprintln!("a secret is in {place}: {hidden}");
         abort();
     }
 }
