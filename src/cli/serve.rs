@@ -110,7 +110,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let api = Api::new(pool.clone(), watcher, settings);
 
     let metrics = Metrics::start(&pool)?;
-    let mut router = http::router(&api).merge(http::probes(&api));
+    let mut router = http::router(&api).merge(http::probes(&api)).merge(http::fallback(&api));
     let mut servers = Vec::new();
     match args.metrics_listen {
         Some(address) => {

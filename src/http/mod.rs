@@ -36,7 +36,7 @@ use axum::{
     Json, Router,
     http::{StatusCode, header},
     middleware,
-    routing::get,
+    routing::{any, get},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -150,7 +150,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(prebuilds::get, prebuilds::put))
 }
 
-/// All routes of the contract below `/api/v2`, and their OpenAPI document at `/openapi.json`. Mount it at the root.
+/// All routes of the contract below `/api/v2`, where nothing else is found, and their OpenAPI document at `/openapi.json`.
+/// Merge it at the root of a service; it has no fallback, so that the service may have one.
 pub fn router(api: &Api) -> Router {
     let (contract, _) = routes().split_for_parts();
     let document: Arc<str> = document().to_json().unwrap_or_default().into();
@@ -158,11 +159,20 @@ pub fn router(api: &Api) -> Router {
         .route_layer(middleware::from_fn_with_state(api.clone(), session::sign_in))
         .route("/openapi.json", get(async move || ([(header::CONTENT_TYPE, "application/json")], document.to_string())))
         .method_not_allowed_fallback(not_allowed)
-        .fallback(async || Failure::new(StatusCode::NOT_FOUND, "Route not found."))
+        .route("/api/v2/{*rest}", any(no_route))
         .with_state(api.clone());
     #[cfg(feature = "http-docs")]
     let all = all.merge(document::page());
     layers::around(all, api)
+}
+
+/// Answers what no other route does, as the contract says: for a service that has no fallback of its own.
+pub fn fallback(api: &Api) -> Router {
+    layers::around(Router::new().fallback(no_route), api)
+}
+
+async fn no_route() -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, "Route not found.")
 }
 
 async fn not_allowed() -> Failure {

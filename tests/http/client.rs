@@ -73,7 +73,7 @@ impl Site {
         let listen = !support::is_pooled();
         let watcher = Watcher::start(&pool, watch::Settings { listen, ..watch::Settings::default() });
         let api = Api::new(pool.clone(), watcher.clone(), settings);
-        let router = http::router(&api).merge(http::probes(&api));
+        let router = http::router(&api).merge(http::probes(&api)).merge(http::fallback(&api));
         let conn = database.connect().await;
         Self { database, api, pool, watcher, router, conn }
     }

@@ -115,7 +115,7 @@ fn nothing_is_mounted_beside_the_document() {
         }
     }
     mounted.sort();
-    assert_eq!(mounted, ["/healthz", "/openapi.json", "/readyz"]);
+    assert_eq!(mounted, ["/api/v2/{*rest}", "/healthz", "/openapi.json", "/readyz"]);
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
+use axum::http::StatusCode;
 use coderdb::http::Settings;
 use serde_json::json;
+use tower::ServiceExt as _;
 
 use crate::client::{Site, demo_id, request, send};
 
@@ -161,4 +163,21 @@ async fn answers_are_compressed_for_clients_that_take_it() {
     assert_eq!(answer.header("content-encoding"), Some("gzip"));
     assert!(answer.body.starts_with(&[0x1f, 0x8b]));
     assert_eq!(alice.get("workspace-quota/me").await.header("content-encoding"), None);
+}
+
+#[tokio::test]
+async fn router_merges_into_a_service_with_routes_and_a_fallback_of_its_own() {
+    let site = Site::demo().await;
+    let service = axum::Router::new()
+        .route("/own", axum::routing::get(async || "mine"))
+        .fallback(async || (StatusCode::IM_A_TEAPOT, "not mine"))
+        .merge(coderdb::http::router(&site.api));
+    let ask = async |path: &str| {
+        let request = axum::http::Request::get(path).body(axum::body::Body::empty()).expect("a request");
+        service.clone().oneshot(request).await.expect("an answer").status()
+    };
+    assert_eq!(ask("/own").await, StatusCode::OK);
+    assert_eq!(ask("/nothing").await, StatusCode::IM_A_TEAPOT);
+    assert_eq!(ask("/api/v2/nothing").await, StatusCode::NOT_FOUND);
+    assert_eq!(ask("/api/v2/prebuilds/settings").await, StatusCode::UNAUTHORIZED);
 }
