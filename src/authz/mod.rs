@@ -12,6 +12,12 @@
 //! assert!(ReadJobs::check(&Actor::system(System::Operator), organization).is_ok());
 //! assert!(ReadJobs::check(&Actor::system(System::ChatDaemon), organization).is_err());
 //! ```
+//!
+//! Nothing else makes one:
+//!
+//! ```compile_fail
+//! let forged = coderdb::authz::ReadJobs { organization: uuid::Uuid::nil().into(), _checked: () };
+//! ```
 
 mod actor;
 mod agents;
