@@ -228,6 +228,25 @@ fn finished(job: &Job) -> Outcome {
     if job.status == JobStatus::Canceled { Outcome::AlreadyCanceled } else { Outcome::AlreadyFinished }
 }
 
+#[cfg(any(feature = "cli", feature = "http"))]
+impl Report {
+    /// Why the job is left alone, in the words of Coder's API; `None` for every other outcome.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let stop = if self.job_type == Some(Label::Known(JobType::TemplateVersionDryRun)) { '.' } else { '!' };
+        Some(match (self.outcome, self.status) {
+            (Outcome::AlreadyFinished, _) | (Outcome::AlreadyCanceled, Some(JobStatus::Canceled)) => {
+                format!("Job has already completed{stop}")
+            }
+            (Outcome::AlreadyCanceled, _) => format!("Job has already been marked as canceled{stop}"),
+            (Outcome::NotInExpectedState, _) => "Job is not in the expected state.".to_owned(),
+            (Outcome::NotAllowed, _) => {
+                "User is not allowed to cancel workspace builds. Owner role is required.".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
 /// How many jobs there are of each outcome.
 #[must_use]
 pub fn tally(reports: &[Report]) -> BTreeMap<Outcome, usize> {

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{
@@ -55,7 +54,7 @@ pub(super) async fn list(args: List) -> Result<ExitCode, CliError> {
     let permit = ReadDaemons::check(&OPERATOR, organization.id)?;
     let daemons = daemons::list(&mut database, &permit, &filter, OffsetDateTime::now_utc(), STALE_INTERVAL).await?;
     match args.output {
-        Output::Json => print_json(&daemons.iter().map(as_json).collect::<Vec<_>>())?,
+        Output::Json => print_json(&daemons)?,
         Output::Table if daemons.is_empty() => note("No provisioner daemons found"),
         Output::Table => print(&table(
             &[
@@ -92,35 +91,4 @@ fn row(details: &DaemonDetails) -> [String; 9] {
         job(previous_job),
         daemon.tags.to_string(),
     ]
-}
-
-fn as_json(details: &DaemonDetails) -> Value {
-    let DaemonDetails { daemon, status, key_name, current_job, previous_job } = details;
-    let job = |job: &Option<DaemonJob>| {
-        job.as_ref().map(|job| {
-            json!({
-                "id": job.id,
-                "status": job.status,
-                "template_name": job.template_name,
-                "template_display_name": job.template_display_name,
-                "template_icon": job.template_icon,
-            })
-        })
-    };
-    json!({
-        "id": daemon.id,
-        "organization_id": daemon.organization_id,
-        "key_id": daemon.key_id,
-        "key_name": key_name,
-        "created_at": rfc_3339(daemon.created_at),
-        "last_seen_at": daemon.last_seen_at.map(rfc_3339),
-        "name": daemon.name,
-        "version": daemon.version,
-        "api_version": daemon.api_version,
-        "provisioners": daemon.provisioners,
-        "tags": daemon.tags,
-        "status": status,
-        "current_job": job(current_job),
-        "previous_job": job(previous_job),
-    })
 }

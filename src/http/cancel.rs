@@ -50,7 +50,7 @@ pub(super) async fn build(
     let mut conn = api.connection().await?;
     let found = store_jobs::find_of_build(&mut conn, &FindJobs::check(&session.actor), path::id(&build)?).await;
     let found = found.map_err(|error| Failure::from(error).at("Internal error fetching provisioner job."))?;
-    one(&mut conn, &session, found, expected, '!').await
+    one(&mut conn, &session, found, expected).await
 }
 
 /// Cancel template version by ID
@@ -76,7 +76,7 @@ pub(super) async fn version(
     let mut conn = api.connection().await?;
     let found = store_jobs::find_of_version(&mut conn, &FindJobs::check(&session.actor), path::id(&version)?).await;
     let found = found.map_err(|error| Failure::from(error).at("Internal error fetching provisioner job."))?;
-    one(&mut conn, &session, found, None, '!').await
+    one(&mut conn, &session, found, None).await
 }
 
 /// Cancel template version dry-run by job ID
@@ -106,7 +106,7 @@ pub(super) async fn dry_run(
     let (version, job) = (path::id(&version)?, path::id(&job)?);
     let found = store_jobs::find_of_dry_run(&mut conn, &FindJobs::check(&session.actor), version, job).await;
     let found = found.map_err(|error| Failure::from(error).at("Internal error fetching provisioner job."))?;
-    one(&mut conn, &session, found, None, '.').await
+    one(&mut conn, &session, found, None).await
 }
 
 /// The status that the job must still have; what it may be is checked before anything else.
@@ -124,7 +124,6 @@ async fn one(
     session: &Session,
     found: FoundJob,
     expected: Option<ExpectedStatus>,
-    stop: char,
 ) -> Result<Json<Message>, Failure> {
     let permit = CancelJobs::check(&session.actor, found.organization_id)?;
     let mut run = Run::new(&Plan::named(vec![found.id], expected));
@@ -132,27 +131,16 @@ async fn one(
         batch.map_err(|error| Failure::from(error).at(FAILED))?;
     }
     let report = run.into_reports().pop().ok_or_else(Failure::not_found)?;
-    match (report.outcome, report.status) {
+    match (report.outcome, report.refusal()) {
         (Outcome::Canceled | Outcome::Canceling, _) => {
-            Ok(done(&format!("Job has been marked as canceled{}", if stop == '!' { "..." } else { "." })))
+            let is_dry_run = report.job_type == Some(Label::Known(JobType::TemplateVersionDryRun));
+            Ok(done(if is_dry_run { "Job has been marked as canceled." } else { "Job has been marked as canceled..." }))
         }
-        (Outcome::AlreadyFinished, _) | (Outcome::AlreadyCanceled, Some(JobStatus::Canceled)) => {
-            Err(Failure::bad_request(format!("Job has already completed{stop}")))
-        }
-        (Outcome::AlreadyCanceled, _) => {
-            Err(Failure::bad_request(format!("Job has already been marked as canceled{stop}")))
-        }
-        (Outcome::NotInExpectedState, _) => {
-            Err(Failure::new(StatusCode::PRECONDITION_FAILED, "Job is not in the expected state."))
-        }
-        (Outcome::NotAllowed, _) => Err(Failure::new(
-            StatusCode::FORBIDDEN,
-            "User is not allowed to cancel workspace builds. Owner role is required.",
-        )),
         (Outcome::NotFound, _) => Err(Failure::not_found()),
-        (Outcome::WouldBeCanceled | Outcome::Unknown | Outcome::NotTried, _) => {
-            Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED).detail(report.outcome.words()))
-        }
+        (Outcome::NotInExpectedState, Some(why)) => Err(Failure::new(StatusCode::PRECONDITION_FAILED, why)),
+        (Outcome::NotAllowed, Some(why)) => Err(Failure::new(StatusCode::FORBIDDEN, why)),
+        (_, Some(why)) => Err(Failure::bad_request(why)),
+        (outcome, None) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED).detail(outcome.words())),
     }
 }
 
@@ -244,9 +232,7 @@ pub(super) async fn many(
     }
     let search: search::Query = asked.search.parse().map_err(|why: search::ParseError| invalid(why.to_string()))?;
     let read = ReadJobs::check(&session.actor, organization.id)?;
-    let mut faults = Query::default();
-    let filter = jobs::searched(&mut conn, &session, &organization, Some(&search), &mut faults).await?;
-    faults.finish()?;
+    let filter = jobs::searched(&mut conn, &session, &organization, search).await?.map_err(invalid)?;
     let plan = Plan::chosen(&mut conn, &read, &filter, expected).await;
     let plan = plan.map_err(|error| Failure::from(error).at("Internal error fetching provisioner jobs."))?;
     let reports = if asked.dry_run {

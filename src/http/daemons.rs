@@ -1,84 +1,15 @@
 //! Provisioner daemons.
 
 use axum::{Json, extract::State};
-use serde::Serialize;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{Api, error::Failure, error::Message, path, path::Path, query::Query, session::Session};
 use crate::{
     authz::ReadDaemons,
     duration,
-    model::{DaemonDetails, DaemonFilter, DaemonJob, DaemonStatus, JobStatus, Label, ProvisionerType, Tags},
+    model::{DaemonDetails, DaemonFilter, DaemonStatus, daemon_json::DaemonJson},
     store::{daemons, jobs::STALE_INTERVAL},
 };
-
-/// A provisioner daemon.
-#[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = ProvisionerDaemon)]
-pub(super) struct DaemonJson {
-    id: Uuid,
-    organization_id: Uuid,
-    key_id: Uuid,
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: OffsetDateTime,
-    /// Null when it was never seen.
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schema(required)]
-    last_seen_at: Option<OffsetDateTime>,
-    name: String,
-    version: String,
-    api_version: String,
-    #[schema(value_type = Vec<ProvisionerType>)]
-    provisioners: Vec<Label<ProvisionerType>>,
-    tags: Tags,
-    key_name: String,
-    status: DaemonStatus,
-    #[schema(required)]
-    current_job: Option<DaemonJobJson>,
-    #[schema(required)]
-    previous_job: Option<DaemonJobJson>,
-}
-
-/// What a daemon works on, or has worked on last.
-#[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = ProvisionerDaemonJob)]
-struct DaemonJobJson {
-    id: Uuid,
-    status: JobStatus,
-    template_name: String,
-    template_icon: String,
-    template_display_name: String,
-}
-
-impl From<DaemonJob> for DaemonJobJson {
-    fn from(job: DaemonJob) -> Self {
-        let DaemonJob { id, status, template_name, template_display_name, template_icon } = job;
-        Self { id: id.0, status, template_name, template_icon, template_display_name }
-    }
-}
-
-impl From<DaemonDetails> for DaemonJson {
-    fn from(details: DaemonDetails) -> Self {
-        let DaemonDetails { daemon, status, key_name, current_job, previous_job } = details;
-        Self {
-            id: daemon.id.0,
-            organization_id: daemon.organization_id.0,
-            key_id: daemon.key_id.0,
-            created_at: daemon.created_at,
-            last_seen_at: daemon.last_seen_at,
-            name: daemon.name,
-            version: daemon.version,
-            api_version: daemon.api_version,
-            provisioners: daemon.provisioners,
-            tags: daemon.tags,
-            key_name,
-            status,
-            current_job: current_job.map(Into::into),
-            previous_job: previous_job.map(Into::into),
-        }
-    }
-}
 
 /// List provisioner daemons
 ///
@@ -108,7 +39,7 @@ pub(super) async fn list(
     session: Session,
     Path(organization): Path<String>,
     mut query: Query,
-) -> Result<Json<Vec<DaemonJson>>, Failure> {
+) -> Result<Json<Vec<DaemonDetails>>, Failure> {
     let mut conn = api.connection().await?;
     let organization = path::organization(&mut conn, &session, &organization).await?;
     let permit = ReadDaemons::check(&session.actor, organization.id)?;
@@ -140,5 +71,5 @@ pub(super) async fn list(
     };
     found.retain(|details| is_young(details) && is_wanted(details.status));
     found.truncate(limit.map_or(usize::MAX, |limit| limit as usize));
-    Ok(Json(found.into_iter().map(DaemonJson::from).collect()))
+    Ok(Json(found))
 }

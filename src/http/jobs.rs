@@ -8,7 +8,6 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 
 use super::{Api, error::Failure, error::Message, path, path::Path, query::Query, session::Session};
@@ -19,7 +18,7 @@ use crate::{
         job_json::JobJson,
     },
     search::{self, Condition, ResolveError, Term},
-    store::{PgConnection, jobs},
+    store::{self, PgConnection, jobs},
 };
 
 const FAILED: &str = "Internal error fetching provisioner jobs.";
@@ -177,7 +176,16 @@ impl Asked {
         organization: &Organization,
         query: &mut Query,
     ) -> Result<JobFilter, Failure> {
-        let mut filter = searched(conn, session, organization, self.search.as_ref(), query).await?;
+        let mut filter = match &self.search {
+            None => JobFilter::default(),
+            Some(search) => {
+                let searched = searched(conn, session, organization, search.clone()).await?;
+                searched.unwrap_or_else(|fault| {
+                    query.fault("search", fault);
+                    JobFilter::default()
+                })
+            }
+        };
         let mut both = |is_searched: bool, is_asked: bool, name: &str| {
             if is_searched && is_asked {
                 query.fault(name, format!("Query param {name:?} is asked for in \"search\", too"));
@@ -198,32 +206,23 @@ impl Asked {
     }
 }
 
-/// The filter of a search within one organization.
+/// The filter of a search within one organization, or what is wrong with the search.
 pub(super) async fn searched(
     conn: &mut PgConnection,
     session: &Session,
     organization: &Organization,
-    search: Option<&search::Query>,
-    query: &mut Query,
-) -> Result<JobFilter, Failure> {
-    let Some(search) = search else { return Ok(JobFilter::default()) };
-    let mut search = search.clone();
+    mut search: search::Query,
+) -> Result<Result<JobFilter, String>, Failure> {
     let here = Condition::Organization(NameOrId::Id(organization.id));
     if let Err(problem) = search.push(Term { negated: false, condition: here }) {
-        query.fault("search", format!("{problem}; the path names the organization"));
-        return Ok(JobFilter::default());
+        return Ok(Err(format!("{problem}; the path names the organization")));
     }
     match search.resolve(conn, &session.actor, session.me().as_ref(), OffsetDateTime::now_utc()).await {
-        Ok((_, filter)) => Ok(filter),
-        Err(ResolveError::Store(error @ crate::store::Error::NotFound { .. })) => {
-            query.fault("search", error.to_string());
-            Ok(JobFilter::default())
+        Ok((_, filter)) => Ok(Ok(filter)),
+        Err(error @ (ResolveError::Store(store::Error::NotFound { .. }) | ResolveError::Ambiguous { .. })) => {
+            Ok(Err(error.to_string()))
         }
         Err(ResolveError::Store(error)) => Err(Failure::from(error).at(FAILED)),
-        Err(error @ ResolveError::Ambiguous { .. }) => {
-            query.fault("search", error.to_string());
-            Ok(JobFilter::default())
-        }
     }
 }
 
@@ -243,12 +242,9 @@ fn cursor(text: &str) -> Option<Cursor> {
 
 /// The link to the page behind a place, with all other parameters as they are.
 fn next_page(organization: &Organization, query: &Query) -> impl Fn(Cursor) -> HeaderValue + use<> {
-    let others: Vec<_> = query
-        .pairs()
-        .filter(|(name, _)| *name != "after")
-        .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
-        .collect();
-    let (organization, others) = (organization.id, others.join("&"));
+    let mut others = form_urlencoded::Serializer::new(String::new());
+    others.extend_pairs(query.pairs().filter(|(name, _)| *name != "after"));
+    let (organization, others) = (organization.id, others.finish());
     move |cursor| {
         let micros = cursor.created_at.unix_timestamp_nanos() / 1000;
         let and = if others.is_empty() { "" } else { "&" };

@@ -40,9 +40,7 @@ const REASON: usize = 123;
     tag = "Builds",
     params(
         ("workspacebuild" = Uuid, Path, description = "Workspace build ID"),
-        ("after" = Option<i64>, Query, description = "Only lines with a higher id"),
-        ("follow" = Option<bool>, Query, description = "Whether to go on over a WebSocket with what is written from now on"),
-        ("format" = Option<Format>, Query, description = "`text` for lines that people read"),
+        Parameters,
     ),
     responses(
         (status = 101, description = "The WebSocket is open"),
@@ -75,9 +73,7 @@ pub(super) async fn build(
     tag = "Templates",
     params(
         ("templateversion" = Uuid, Path, description = "Template version ID"),
-        ("after" = Option<i64>, Query, description = "Only lines with a higher id"),
-        ("follow" = Option<bool>, Query, description = "Whether to go on over a WebSocket with what is written from now on"),
-        ("format" = Option<Format>, Query, description = "`text` for lines that people read"),
+        Parameters,
     ),
     responses(
         (status = 101, description = "The WebSocket is open"),
@@ -111,9 +107,7 @@ pub(super) async fn version(
     params(
         ("templateversion" = Uuid, Path, description = "Template version ID"),
         ("jobID" = Uuid, Path, description = "Job ID"),
-        ("after" = Option<i64>, Query, description = "Only lines with a higher id"),
-        ("follow" = Option<bool>, Query, description = "Whether to go on over a WebSocket with what is written from now on"),
-        ("format" = Option<Format>, Query, description = "`text` for lines that people read"),
+        Parameters,
     ),
     responses(
         (status = 101, description = "The WebSocket is open"),
@@ -137,6 +131,19 @@ pub(super) async fn dry_run(
         jobs::find_of_dry_run(&mut conn, &FindJobs::check(&session.actor), version, job).await
     };
     answer(api, session, asked, found?, request).await
+}
+
+/// What all three take, for the document; [`Asked`] reads it.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct Parameters {
+    /// Only lines with a higher id
+    after: Option<i64>,
+    /// Whether to go on over a WebSocket with what is written from now on
+    follow: Option<bool>,
+    /// `text` for lines that people read
+    format: Option<Format>,
 }
 
 /// How lines are sent.

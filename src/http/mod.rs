@@ -128,8 +128,8 @@ impl Api {
     }
 }
 
-#[expect(deprecated, reason = "the document says so of the operation")]
 /// The routes with their documentation: one cannot be there without the other.
+#[expect(deprecated, reason = "the document says so of the operation")]
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(document::base())
         .routes(routes!(jobs::list))

@@ -3,7 +3,6 @@
 use std::{convert::Infallible, fmt::Display, str::FromStr};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
-use percent_encoding::percent_decode_str;
 
 use super::error::{Failure, Validation};
 
@@ -25,14 +24,8 @@ impl<S: Sync> FromRequestParts<S> for Query {
 
 impl Query {
     fn parse(text: &str) -> Self {
-        let decoded = |part: &str| {
-            let spaces = part.replace('+', " ");
-            percent_decode_str(&spaces).decode_utf8_lossy().into_owned()
-        };
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decoded(name), decoded(value))
-        });
+        let pairs = form_urlencoded::parse(text.as_bytes());
+        let pairs = pairs.map(|(name, value)| (name.into_owned(), value.into_owned()));
         Self { pairs: pairs.collect(), ..Self::default() }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZeroU32,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -55,7 +56,11 @@ impl<S: Sync> FromRequestParts<S> for Session {
 pub(super) struct Limits {
     per_minute: NonZeroU32,
     limiter: RateLimiter<Counted, DashMapStateStore<Counted>, DefaultClock, StateInformationMiddleware>,
+    checks: AtomicU32,
 }
+
+/// After so many requests, what has not been used for long is forgotten.
+const CHECKS_PER_SWEEP: u32 = 10_000;
 
 /// The id of a token, and a route.
 type Counted = (String, String);
@@ -63,13 +68,13 @@ type Counted = (String, String);
 impl Limits {
     pub fn new(per_minute: NonZeroU32) -> Self {
         let limiter = RateLimiter::dashmap(Quota::per_minute(per_minute)).with_middleware();
-        Self { per_minute, limiter }
+        Self { per_minute, limiter, checks: AtomicU32::new(1) }
     }
 
     /// The headers that say how much is left; and the failure, when nothing is.
     fn check(&self, key: &str, route: &str) -> ([(HeaderName, HeaderValue); 3], Option<Failure>) {
-        // What has not been used for long takes no room.
-        if self.limiter.len() > 10_000 {
+        // What has not been used for long takes no room; to look for it costs a pass over everything.
+        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_SWEEP) {
             self.limiter.retain_recent();
         }
         let headers = |left: u32, wait: Duration| {

@@ -3,6 +3,7 @@
 mod api_key;
 mod chat;
 mod daemon;
+pub(crate) mod daemon_json;
 mod entity;
 mod enums;
 mod file;

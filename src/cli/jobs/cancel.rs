@@ -141,32 +141,25 @@ async fn one(
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let found = jobs::by_ids(&mut database, &read, &[id]).await?;
     let missing = || CliError::from(store::Error::not_found(Entity::Job, id));
-    let (what, stop) = match &found.first().ok_or_else(missing)?.job_type {
-        Label::Known(JobType::WorkspaceBuild) => ("workspace build", '!'),
-        Label::Known(JobType::TemplateVersionImport) => ("template version import", '!'),
-        Label::Known(JobType::TemplateVersionDryRun) => ("template version dry run", '.'),
-        Label::Unknown(label) => (label.as_str(), '!'),
+    let what = match &found.first().ok_or_else(missing)?.job_type {
+        Label::Known(JobType::WorkspaceBuild) => "workspace build",
+        Label::Known(JobType::TemplateVersionImport) => "template version import",
+        Label::Known(JobType::TemplateVersionDryRun) => "template version dry run",
+        Label::Unknown(label) => label.as_str(),
     };
     print(&format!("Canceling {what} job {id}...\n"))?;
     let (reports, ended) = cancel(&mut database, organization, &Plan::named(vec![id], expected)).await?;
     let Some(report) = reports.first() else { return Err(missing()) };
-    let refused = match (report.outcome, report.status) {
+    let refused = match (report.outcome, report.refusal()) {
+        (_, Some(refusal)) => refusal,
         (Outcome::Canceled | Outcome::Canceling | Outcome::WouldBeCanceled, _) => {
             // One that runs ends when its daemon learns of it, and may still succeed.
             let is_canceled = report.outcome == Outcome::Canceled;
             print(if is_canceled { "Job canceled\n" } else { "Job cancel requested\n" })?;
             return end(database, ended, ExitCode::SUCCESS).await;
         }
-        (Outcome::AlreadyFinished, _) | (Outcome::AlreadyCanceled, Some(JobStatus::Canceled)) => {
-            format!("Job has already completed{stop}")
-        }
-        (Outcome::AlreadyCanceled, _) => format!("Job has already been marked as canceled{stop}"),
-        (Outcome::NotInExpectedState, _) => "Job is not in the expected state.".to_owned(),
-        (Outcome::NotAllowed, _) => {
-            "User is not allowed to cancel workspace builds. Owner role is required.".to_owned()
-        }
         (Outcome::NotFound, _) => return Err(missing()),
-        (Outcome::Unknown | Outcome::NotTried, _) => {
+        _ => {
             note(&format!("1 {}", report.outcome.words()));
             return end(database, ended, FAILED.into()).await;
         }
