@@ -12,8 +12,9 @@ use clap_complete::{
 
 use super::{
     error::{CliError, USAGE},
-    output::{breaks_lines, print},
+    output::print,
     resolve::OPERATOR,
+    text::breaks_lines,
 };
 use crate::{
     authz::ReadOrganizations,

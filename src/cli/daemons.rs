@@ -8,9 +8,10 @@ use time::OffsetDateTime;
 use super::{
     connect::connect,
     error::{CliError, USAGE},
-    filter::tag,
+    organization::OrganizationArg,
     output::{Output, note, print, print_json, rfc_3339, table},
-    resolve::{OPERATOR, OrganizationArg},
+    resolve::OPERATOR,
+    values::tag,
 };
 use crate::{
     authz::ReadDaemons,

@@ -4,7 +4,7 @@ use std::{error::Error, io, process::ExitCode};
 
 use sqlx::error::DatabaseError;
 
-use super::output::note;
+use super::note::note;
 use crate::{authz::Denied, migrate, model::Entity, pool, postgres, store, watch};
 
 /// Not found, or failed in a way that has no code of its own.

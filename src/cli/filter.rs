@@ -1,23 +1,19 @@
 //! Which jobs: the same arguments wherever jobs are chosen.
 
-use std::{error::Error, ffi::OsStr, str::FromStr};
-
-use clap::{
-    ArgMatches, Args, FromArgMatches,
-    builder::{PossibleValue, StringValueParser, TypedValueParser},
-    parser::ValueSource,
-};
+use clap::{ArgMatches, Args, FromArgMatches, parser::ValueSource};
 use clap_complete::ArgValueCompleter;
 use time::OffsetDateTime;
 
 use super::{
     complete,
     error::{CliError, FAILED, USAGE},
-    resolve::{OPERATOR, OrganizationArg, me},
+    organization::OrganizationArg,
+    resolve::{OPERATOR, me},
     table::one_line,
+    values::{filled, tag, values},
 };
 use crate::{
-    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, Tags, TemplateId, Transition, UserRef, WorkspaceId},
+    model::{JobFilter, JobId, JobStatus, NameOrId, Organization, TemplateId, Transition, UserRef, WorkspaceId},
     search::{Condition, Query, ResolveError, Term},
     store::PgConnection,
 };
@@ -85,53 +81,6 @@ struct Flags {
     search: Option<Query>,
     #[command(flatten)]
     organization: OrganizationArg,
-}
-
-/// A parser for a closed set in small letters, whose values the help and the errors list.
-pub(super) fn values<T>(all: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
-where
-    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
-{
-    let all = clap::builder::PossibleValuesParser::new(all.collect::<Vec<_>>());
-    Trimmed(all.try_map(|text| text.to_ascii_lowercase().parse()))
-}
-
-/// A parser that takes no notice of spaces around a value, as behind a comma.
-#[derive(Clone)]
-pub(super) struct Trimmed<P>(pub(super) P);
-
-impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
-    type Value = P::Value;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        arg: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<Self::Value, clap::Error> {
-        self.0.parse_ref(command, arg, value.to_str().map_or(value, |text| OsStr::new(text.trim())))
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        self.0.possible_values()
-    }
-}
-
-/// A parser for what chooses something: what a script forgot to set must not choose everything.
-pub(super) fn filled<T>() -> impl TypedValueParser<Value = T>
-where
-    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
-{
-    StringValueParser::new().try_map(|text| -> Result<T, Box<dyn Error + Send + Sync>> {
-        if text.trim().is_empty() {
-            return Err("it is empty; leave the option out to choose everything".into());
-        }
-        Ok(text.parse()?)
-    })
-}
-
-pub(super) fn tag(text: &str) -> Result<(String, String), String> {
-    Tags::pair(text).ok_or_else(|| "expected KEY=VALUE".to_owned())
 }
 
 impl Filter {

@@ -17,11 +17,12 @@ use self::column::Row;
 use super::{
     connect::connect,
     error::{CliError, FAILED, USAGE},
-    filter::{self, Filter, Trimmed},
+    filter::{self, Filter},
     output::{Array, Format, json_lines, note, print, print_on, printable},
     queue::{Queue, Reasons},
     resolve::OPERATOR,
     table::{Medium, Table, one_line},
+    values::Trimmed,
 };
 use crate::{
     authz::ReadJobs,

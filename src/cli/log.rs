@@ -1,13 +1,8 @@
 //! What happens, for machines: a JSON object per line on standard error, if `CODERDB_LOG=json` asks for it.
 
-use std::{
-    env, fmt,
-    io::{self, Write as _},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{env, fmt};
 
-use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
+use serde_json::{Map, Value};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -18,11 +13,10 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
 };
 
-use super::output::{escaped, rfc_3339};
-
-use super::error::{CliError, USAGE};
-
-static IS_JSON: AtomicBool = AtomicBool::new(false);
+use super::{
+    error::{CliError, USAGE},
+    note::{log_as_json, write},
+};
 
 /// Begins to log as the environment says.
 pub(super) fn start() -> Result<(), CliError> {
@@ -31,20 +25,11 @@ pub(super) fn start() -> Result<(), CliError> {
         Ok("json") => {}
         Ok(_) => return Err(CliError::new(USAGE, "CODERDB_LOG is neither empty nor json")),
     }
-    IS_JSON.store(true, Ordering::Relaxed);
+    log_as_json();
     let own = Targets::new().with_target("coderdb", Level::INFO);
     // Only the first one counts, and this is it.
     let _ = tracing::subscriber::set_global_default(Registry::default().with(Json.with_filter(own)));
     Ok(())
-}
-
-/// Logs what is told to people; `false` if people are to read it.
-pub(super) fn note(text: &str) -> bool {
-    let is_json = IS_JSON.load(Ordering::Relaxed);
-    if is_json {
-        write(json!({ "event": "note", "level": "INFO", "message": text }));
-    }
-    is_json
 }
 
 /// The name of an event is stable; its message is not.
@@ -58,12 +43,6 @@ impl<S: Subscriber> Layer<S> for Json {
         fields.0.insert("level".to_owned(), event.metadata().level().as_str().into());
         write(Value::Object(fields.0));
     }
-}
-
-fn write(mut line: Value) {
-    line["time"] = rfc_3339(OffsetDateTime::now_utc()).into();
-    // When nobody can read it, the work goes on all the same.
-    let _ = writeln!(io::stderr(), "{}", escaped(&line.to_string()));
 }
 
 struct Fields(Map<String, Value>);

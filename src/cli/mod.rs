@@ -12,6 +12,8 @@ mod log;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod migrate;
+mod note;
+mod organization;
 mod output;
 mod postgres;
 mod prebuilds;
@@ -22,7 +24,9 @@ mod resolve;
 mod serve;
 mod signals;
 mod table;
+mod text;
 mod tokens;
+mod values;
 
 use std::{env, io::Write as _, process::ExitCode};
 

@@ -1,22 +1,21 @@
 //! Tables for people, JSON for machines.
 
 use std::{
-    fmt::Write as _,
     io::{self, Write},
     os::fd::AsFd as _,
 };
 
 use clap::ValueEnum;
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{io::Interest, net::unix::pipe::Sender};
 
-use super::{
-    error::{CliError, FAILED},
-    log,
-};
+use super::error::{CliError, FAILED};
 
-pub(super) use super::table::table;
+pub(super) use super::{
+    note::note,
+    table::table,
+    text::{escaped, printable, rfc_3339},
+};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,49 +67,10 @@ pub(super) async fn nobody_reads() {
     }
 }
 
-/// Tells a person something on standard error. When nobody can read it, the work goes on all the same.
-pub(super) fn note(text: &str) {
-    let text = printable(text);
-    if !log::note(&text) {
-        let _ = writeln!(io::stderr(), "{text}");
-    }
-}
-
-/// The text without what steers a terminal; its line breaks stay.
-pub(super) fn printable(text: &str) -> String {
-    text.replace(|c| !matches!(c, '\n' | '\t') && breaks_lines(c), " ")
-}
-
-/// Whether a character ends a line, steers a terminal, or shows the text after it in another order.
-pub(super) fn breaks_lines(c: char) -> bool {
-    let is_invisible =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    c.is_control() || is_invisible
-}
-
-/// A moment for machines.
-pub(super) fn rfc_3339(time: OffsetDateTime) -> String {
-    // A year beyond 9999 has no such form.
-    time.format(&Rfc3339).unwrap_or_default()
-}
-
 /// A JSON object per line.
 pub(super) fn json_lines(values: impl IntoIterator<Item = impl Serialize>) -> Result<String, CliError> {
     let line = |value| Ok(escaped(&serde_json::to_string(&value)?) + "\n");
     values.into_iter().map(line).collect()
-}
-
-/// The same JSON for a terminal: what steers one, and JSON allows in a string, is escaped.
-pub(super) fn escaped(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for c in json.chars() {
-        if !c.is_ascii_control() && breaks_lines(c) || c == '\u{7f}' {
-            let _ = write!(text, "\\u{:04x}", u32::from(c));
-        } else {
-            text.push(c);
-        }
-    }
-    text
 }
 
 /// A JSON array that is printed while its elements come.

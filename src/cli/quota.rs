@@ -7,8 +7,9 @@ use clap::{Args, Subcommand};
 use super::{
     connect::connect,
     error::CliError,
+    organization::OrganizationArg,
     output::{Array, Output, note, print, print_json, print_on, rfc_3339},
-    resolve::{self, OPERATOR, OrganizationArg},
+    resolve::{self, OPERATOR},
     table::{Cell, listing, table},
 };
 use crate::{

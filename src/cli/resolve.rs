@@ -2,37 +2,15 @@
 
 use std::env;
 
-use clap::Args;
-use clap_complete::ArgValueCandidates;
-
-use super::{complete, error::CliError, filter::filled};
+use super::error::CliError;
 use crate::{
-    authz::{Actor, ReadOrganizations, ReadUsers, System},
-    model::{NameOrId, Organization, OrganizationId, User, UserRef},
-    store::{PgConnection, organizations, users},
+    authz::{Actor, ReadUsers, System},
+    model::{User, UserRef},
+    store::{PgConnection, users},
 };
 
 /// Whoever runs the command line has the password of the database.
 pub(super) const OPERATOR: Actor = Actor::system(System::Operator);
-
-#[derive(Debug, Args)]
-pub(super) struct OrganizationArg {
-    /// The organization, by name or id; the default organization if absent
-    #[arg(short = 'O', long = "org", value_name = "ORGANIZATION", env = "CODER_ORGANIZATION")]
-    #[arg(value_parser = filled::<NameOrId<OrganizationId>>())]
-    #[arg(add = ArgValueCandidates::new(complete::organizations))]
-    pub(super) org: Option<NameOrId<OrganizationId>>,
-}
-
-impl OrganizationArg {
-    pub(super) async fn resolve(&self, conn: &mut PgConnection) -> Result<Organization, CliError> {
-        let permit = ReadOrganizations::check(&OPERATOR);
-        Ok(match &self.org {
-            Some(organization) => organizations::resolve(conn, &permit, organization).await?,
-            None => organizations::default(conn, &permit).await?,
-        })
-    }
-}
 
 /// Whoever `me` is, if `CODERDB_USER` says so.
 pub(super) fn me() -> Option<UserRef> {

@@ -228,7 +228,7 @@ pub(super) fn truncate(text: &str, width: usize) -> String {
 pub(super) fn one_line(cell: &str) -> String {
     const WIDEST: usize = 400;
     let mut line: String =
-        cell.chars().take(WIDEST).map(|c| if super::output::breaks_lines(c) { ' ' } else { c }).collect();
+        cell.chars().take(WIDEST).map(|c| if super::text::breaks_lines(c) { ' ' } else { c }).collect();
     if cell.chars().nth(WIDEST).is_some() {
         line.push('…');
     }

@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use super::{
     connect::connect,
     error::{CliError, FAILED},
-    filter::filled,
     output::{Output, note, print, print_json, rfc_3339, table},
     resolve::{OPERATOR, user},
+    values::filled,
 };
 use crate::{
     authz::ManageTokens,

@@ -3,35 +3,12 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, Row, types::Json};
-
-use super::{Error, Migrations, State, Status, adopt, history_table, log, plan, settings};
 
 /// Reads the catalog, object by object.
-const CATALOG: &str = include_str!("catalog.sql");
+pub(super) const CATALOG: &str = include_str!("catalog.sql");
 
 /// What [`CATALOG`] says of a fresh database with every migration; `scripts/prepare` writes it.
 const EXPECTED: &str = include_str!("schema.jsonl");
-
-/// How a database stands to the schema of this version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub struct Verification {
-    /// What the history says; its problems are drift, too.
-    pub status: Status,
-    /// Every difference that matters; `None` when migrations are pending, because then nothing is known to compare with.
-    pub drifts: Option<Vec<Drift>>,
-    /// What others made beside this schema, and cannot break whoever writes to it.
-    pub extras: Vec<Object>,
-}
-
-impl Verification {
-    /// Whether the database is exactly as the migrations made it, but for what others have beside it.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.drifts.as_ref().is_some_and(Vec::is_empty) && self.status.problems().is_empty()
-    }
-}
 
 /// A table, column, constraint, index, trigger, rule, view, sequence, function, enum, domain or type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +31,7 @@ pub struct Object {
 }
 
 impl Object {
-    fn is_same_as(&self, other: &Self) -> bool {
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
         (&self.kind, &self.table, &self.name) == (&other.kind, &other.table, &other.name)
     }
 }
@@ -135,54 +112,12 @@ impl fmt::Display for Drift {
     }
 }
 
-/// Finds every difference between a database and the schema of this version.
-///
-/// Looks into the schema that the migrations were applied in. Privileges, comments, rows, the order of columns, and what only tunes
-/// (storage, statistics, fillfactor of tables) are not compared. Writes nothing: works with a role that may only read,
-/// and on a standby. One round trip after that of [`status`](super::status()), in a transaction of its own, one statement
-/// for the whole catalog. That takes ACCESS SHARE on the tables while it runs, and waits for whoever has one
-/// of them locked exclusively.
-///
-/// # Errors
-/// [`Error::Unavailable`], [`Error::Sql`] and [`Error::MalformedHistory`]; what is wrong is the answer.
-#[tracing::instrument(name = "migrate.verify", skip_all)]
-pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
-    let history = history_table::read(conn).await?;
-    let mut status = plan::status(&history.migrations, &Migrations::embedded().as_applied());
-    if let Some(baseline) = history.baseline {
-        baseline.mark(&mut status);
-    }
-    if status.migrations.iter().any(|entry| entry.state == State::Pending) {
-        return Ok(Verification { status, drifts: None, extras: Vec::new() });
-    }
-    // Definitions name the schema of what is not on the path.
-    let path =
-        history.home.map_or_else(String::new, |home| format!("SET LOCAL search_path = {};\n", log::quote_name(&home)));
-    let rows = settings::read(conn, &(path + CATALOG)).await?;
-    let found = rows.iter().map(|row| Ok(row.try_get::<Json<Object>, _>(0)?.0));
-    let found = found.collect::<Result<Vec<_>, sqlx::Error>>()?;
-    if let Some(baseline) = &status.baseline {
-        // Everything else is somebody else's.
-        let tables: Vec<_> = found.iter().filter(|object| object.kind == "table").map(|table| &table.name).collect();
-        let differences = adopt::all_differences(conn).await?;
-        let mut own = adopt::own_objects(baseline, &differences);
-        own.retain(|object| object.table.as_ref().is_some_and(|table| tables.contains(&table)));
-        let is_own = |object: &Object| own.iter().any(|own| own.is_same_as(object));
-        let (mut drifts, _) = compare(own.clone(), found.into_iter().filter(is_own).collect());
-        let new = differences.into_iter().filter(|difference| baseline.is_new(difference));
-        drifts.extend(new.map(|difference| difference.drift));
-        return Ok(Verification { status, drifts: Some(drifts), extras: Vec::new() });
-    }
-    let (drifts, extras) = compare(expected(), found);
-    Ok(Verification { status, drifts: Some(drifts), extras })
-}
-
 pub(super) fn expected() -> Vec<Object> {
     EXPECTED.lines().map(|line| serde_json::from_str(line).expect("a test reads every line")).collect()
 }
 
 /// The differences, and what is more than expected without being one.
-fn compare(expected: Vec<Object>, found: Vec<Object>) -> (Vec<Drift>, Vec<Object>) {
+pub(super) fn compare(expected: Vec<Object>, found: Vec<Object>) -> (Vec<Drift>, Vec<Object>) {
     let key = |object: &Object| (object.table.clone(), object.kind.clone(), object.name.clone());
     let mut found: BTreeMap<_, _> = found.into_iter().map(|object| (key(&object), object)).collect();
     let tables: Vec<String> = expected.iter().filter(|o| o.kind == "table").map(|o| o.name.clone()).collect();

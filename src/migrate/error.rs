@@ -2,13 +2,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
-
-use super::{
-    Holder, Problem,
-    files::File,
-    statements::{Statement, line_and_column},
-};
+use super::{Holder, Problem};
 
 /// Why migrating stopped. The migrations before it stay applied.
 #[derive(Debug, thiserror::Error)]
@@ -300,50 +294,6 @@ pub struct Refusal {
     pub is_embedded: bool,
     /// Whether it is the first migration of all.
     pub is_first: bool,
-}
-
-impl Refusal {
-    /// The refusal of what stands in the file from there on.
-    pub(super) fn new(
-        file: &File,
-        at: usize,
-        statement: Option<(usize, &[Statement<'_>])>,
-        error: &PgDatabaseError,
-    ) -> Self {
-        let sql = file.sql();
-        let named = error.position().and_then(|position| match position {
-            // What is missing at the end is named one character behind it.
-            PgErrorPosition::Original(position) => {
-                let places = sql[at..].char_indices().map(|(offset, _)| offset).chain([sql.len() - at]);
-                places.into_iter().nth(position.checked_sub(1)?)
-            }
-            PgErrorPosition::Internal { .. } => None,
-        });
-        let begins =
-            statement.and_then(|(number, statements)| statements.get(number - 1)).map(|statement| statement.at);
-        let named = named.map(|offset| at + offset);
-        // All of a file is parsed before any of it runs, so that the count of what is done says nothing of a typing error.
-        let statement = statement.map(|(number, statements)| {
-            let named = named.and_then(|at| statements.iter().rposition(|statement| statement.at <= at));
-            (named.map_or(number, |before| before + 1), statements)
-        });
-        let at = named.or(begins);
-        Self {
-            file: file.path.clone(),
-            state: error.code().to_owned(),
-            message: error.message().to_owned(),
-            detail: error.detail().map(str::to_owned),
-            hint: error.hint().map(str::to_owned),
-            at: at.map(|at| {
-                let (line, column) = line_and_column(sql, at);
-                (line, column, sql.lines().nth(line - 1).unwrap_or_default().to_owned())
-            }),
-            statement: statement.map(|(number, statements)| (number, statements.len())),
-            rolled_back: !file.is_stepwise,
-            is_embedded: file.is_embedded,
-            is_first: file.migration.version() <= 1,
-        }
-    }
 }
 
 impl fmt::Display for Refusal {

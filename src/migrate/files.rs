@@ -170,6 +170,12 @@ fn check(sql: &str, path: &str) -> Result<(), Error> {
     }
 }
 
+/// The newest version that this library knows.
+#[must_use]
+pub fn newest() -> i64 {
+    Migrations::embedded().newest()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

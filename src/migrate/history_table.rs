@@ -1,23 +1,17 @@
 //! The schema `coderdb`: refinery's history, the log, and in which schema the migrations made what they made.
 
 use refinery::Migration;
-use refinery_core::AsyncMigrate as _;
-use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgDatabaseError};
+use sqlx::{PgConnection, Row};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{
-    Error,
-    adopt::{self, Baseline},
-    driver::Driver,
-    log, settings,
-};
+use super::{Error, baseline::Baseline, coder, settings, sql::is_missing};
 
 /// refinery's own name for it, so that its tools find it with `search_path=coderdb`.
 pub(super) const TABLE: &str = "coderdb.refinery_schema_history";
 
 /// Where the migrations made what they made. A default that names a schema follows it through renames and dumps, and is
 /// gone with it: the server keeps such references right.
-const PLACE: &str = "SELECT current_schema() AS current, to_regclass('coderdb.migration_log') IS NULL AS is_unknown, \
+pub(super) const HOME: &str = "SELECT current_schema() AS current, to_regclass('coderdb.migration_log') IS NULL AS is_unknown, \
     (SELECT n.nspname::text FROM pg_attrdef AS a \
      INNER JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid \
      INNER JOIN pg_namespace AS n ON d.refclassid = 'pg_namespace'::regclass AND n.oid = d.refobjid \
@@ -41,7 +35,7 @@ pub(super) struct History {
 pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
     let history = read_any(conn).await?;
     if history.migrations.is_empty()
-        && let Some(coder) = adopt::recognize(conn).await?
+        && let Some(coder) = coder::recognize(conn).await?
     {
         return Err(Error::MadeByCoder { version: coder.version });
     }
@@ -52,7 +46,7 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
 pub(super) async fn read_any(conn: &mut PgConnection) -> Result<History, Error> {
     let sql = format!(
         "SELECT h.version, h.name, h.applied_on, h.checksum, p.*, p.home = ANY (current_schemas(false)) AS is_on_path, \
-         to_regclass('coderdb.baseline') IS NOT NULL AS is_adopted FROM ({PLACE}) AS p LEFT JOIN {TABLE} AS h ON true ORDER BY h.version"
+         to_regclass('coderdb.baseline') IS NOT NULL AS is_adopted FROM ({HOME}) AS p LEFT JOIN {TABLE} AS h ON true ORDER BY h.version"
     );
     let rows = match settings::read(conn, &sql).await {
         Ok(rows) => rows,
@@ -70,25 +64,6 @@ pub(super) async fn read_any(conn: &mut PgConnection) -> Result<History, Error> 
     Ok(History { migrations: applied, home, baseline })
 }
 
-/// Creates what is missing of the schema `coderdb`, and makes sure that this session works where earlier ones did.
-/// Under the runner's lock.
-pub(super) async fn prepare(conn: &mut PgConnection) -> Result<(), Error> {
-    let (history, log) = (Driver::assert_migrations_table_query(TABLE), log::CREATE);
-    let sql = format!(
-        "DO $coderdb$ DECLARE is_new boolean := to_regclass('coderdb.migration_log') IS NULL; BEGIN \
-         IF to_regnamespace('coderdb') IS NULL THEN CREATE SCHEMA coderdb; GRANT USAGE ON SCHEMA coderdb TO PUBLIC; END IF; \
-         IF to_regclass('{TABLE}') IS NULL THEN {history} GRANT SELECT ON {TABLE} TO PUBLIC; END IF; \
-         IF is_new THEN {log}; END IF; \
-         IF NOT EXISTS (SELECT FROM coderdb.migration_log) AND (is_new OR NOT EXISTS (SELECT FROM {TABLE})) THEN \
-         EXECUTE format('ALTER TABLE coderdb.migration_log ALTER schema SET DEFAULT %L::regnamespace::text', \
-         quote_ident(current_schema())); \
-         END IF; END $coderdb$; {PLACE}"
-    );
-    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(conn).await?;
-    let (home, current): (Option<String>, Option<String>) = (row.try_get("home")?, row.try_get("current")?);
-    if home.is_some() && home == current { Ok(()) } else { Err(Error::Elsewhere { home, current }) }
-}
-
 /// `None` where the history is empty.
 fn migration(row: &sqlx::postgres::PgRow) -> Result<Option<Migration>, Error> {
     // refinery's own choice is the smaller type.
@@ -100,15 +75,6 @@ fn migration(row: &sqlx::postgres::PgRow) -> Result<Option<Migration>, Error> {
     let applied_on = OffsetDateTime::parse(&text("applied_on")?, &Rfc3339).map_err(|_| malformed())?;
     let checksum = text("checksum")?.parse().map_err(|_| malformed())?;
     Ok(Some(Migration::applied(version, text("name")?, applied_on, checksum)))
-}
-
-/// Whether the table, or its schema, is not there.
-pub(super) fn is_missing(error: &sqlx::Error) -> bool {
-    sqlstate(error) == Some("42P01")
-}
-
-pub(super) fn sqlstate(error: &sqlx::Error) -> Option<&str> {
-    Some(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
 /// When it was applied, in RFC 3339.

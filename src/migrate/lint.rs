@@ -6,7 +6,7 @@ use serde::Serialize;
 use squawk_linter::{Linter, Rule};
 use squawk_syntax::SourceFile;
 
-use super::{Migrations, names, run::Index, statements};
+use super::{Migrations, index::Index, names, statements};
 use crate::duration;
 
 /// The oldest server that migrations run on.

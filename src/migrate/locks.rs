@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{
     Error, Migrations,
-    run::{Index, is_concurrent},
+    index::{Index, is_concurrent},
 };
 
 /// What [`locks`] has found for the migrations of this version. `scripts/prepare` writes it.

@@ -9,7 +9,7 @@ use refinery::Migration;
 use serde::Serialize;
 
 use super::{
-    Error, StatementLocks, adopt::Baseline, files::File, history_table, locks, names, statements::line_and_column,
+    Error, StatementLocks, baseline::Baseline, files::File, history_table, locks, names, statements::line_and_column,
 };
 
 /// The state of a database's schema, migration by migration.
@@ -146,6 +146,22 @@ pub enum Fit {
 }
 
 impl Status {
+    /// Says of each version whether it was recorded without being run.
+    pub(super) fn with_baseline(mut self, baseline: Option<Baseline>) -> Self {
+        let Some(baseline) = baseline else { return self };
+        for entry in self.migrations.iter_mut().filter(|entry| entry.state == State::Applied) {
+            if baseline.left_out.contains(&entry.version) {
+                entry.state = State::LeftOut;
+            } else if baseline.adopted.contains(&entry.version) {
+                entry.state = State::Adopted;
+            }
+        }
+        let (now, dirty) = baseline.now.as_ref().map_or((None, false), |coder| (coder.version, coder.dirty));
+        self.adopted = Some(AdoptedFrom { from: baseline.coder_version, now, dirty });
+        self.baseline = Some(baseline);
+        self
+    }
+
     /// Whether nothing is pending and nothing is wrong.
     #[must_use]
     pub fn is_current(&self) -> bool {

@@ -3,7 +3,12 @@
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, MigrateOptions, State, history_table, log, status_of};
+use super::{
+    Error, Event, MigrateOptions, State, history_table, log, prepare,
+    session::alone,
+    sql::{quote, sqlstate},
+    status_of,
+};
 
 /// Takes the file of a migration for what was applied, though it had another name or content then. Returns what was
 /// repaired: its version and name.
@@ -22,7 +27,7 @@ pub async fn accept(conn: &mut PgConnection, options: &MigrateOptions, version: 
         let sql = format!(
             "BEGIN; UPDATE {} SET name = {}, checksum = '{checksum}' WHERE version = {version}; {}; COMMIT",
             history_table::TABLE,
-            log::quote(name),
+            quote(name),
             row.sql()
         );
         batch(conn, &sql).await?;
@@ -57,7 +62,7 @@ pub async fn mark_applied(
             statements.push(format!(
                 "INSERT INTO {} (version, name, applied_on, checksum) VALUES ({version}, {}, '{now}', '{checksum}'); {}",
                 history_table::TABLE,
-                log::quote(name),
+                quote(name),
                 row.sql()
             ));
             marked.push(format!("V{version:04}__{name}"));
@@ -86,12 +91,12 @@ pub async fn drop_invalid_indexes(conn: &mut PgConnection, options: &MigrateOpti
                 "BEGIN; SET LOCAL lock_timeout = {}; LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE; \
                  SELECT FROM pg_index WHERE indexrelid = to_regclass({}) AND NOT indisvalid; COMMIT",
                 options.lock_timeout.as_millis().max(1),
-                log::quote(&index)
+                quote(&index)
             );
             match rows(conn, &look).await {
                 Ok(found) if !found.is_empty() => {}
                 Ok(_) => continue,
-                Err(Error::Sql(error)) if history_table::sqlstate(&error) == Some("55P03") => continue,
+                Err(Error::Sql(error)) if sqlstate(&error) == Some("55P03") => continue,
                 Err(error) => return Err(error),
             }
             batch(conn, &format!("DROP INDEX CONCURRENTLY {index}")).await?;
@@ -112,8 +117,8 @@ async fn repair(
 ) -> Result<Vec<String>, Error> {
     // Before anything is created.
     status_of(conn, &options.migrations).await?;
-    super::alone(conn, options, &[], &mut |_: super::Event<'_>| {}, async |conn, _, _| {
-        history_table::prepare(conn).await?;
+    alone(conn, options, &[], &mut |_: Event<'_>| {}, async |conn, _, _| {
+        prepare::prepare(conn).await?;
         work(conn).await
     })
     .await

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{Error, files::File, log::quote, statements::Statement};
+use super::{Error, files::File, sql::quote, statements::Statement};
 
 /// Asks the server for what the role lacks: for these files, and for the history.
 pub(super) async fn check(conn: &mut PgConnection, files: &[&File]) -> Result<(), Error> {

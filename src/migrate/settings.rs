@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row, postgres::PgRow};
 
-use super::{Error, log};
+use super::{Error, sql::quote_name};
 
 /// In every session of the engine. What the server does not know is left out.
 const ALWAYS: &[(&str, &str)] = &[
@@ -71,6 +71,6 @@ async fn restoring(conn: &mut PgConnection, sql: &str) -> Result<String, sqlx::E
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let (role, settings): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-    let role = if role == "none" { "RESET ROLE".to_owned() } else { format!("SET ROLE {}", log::quote_name(&role)) };
+    let role = if role == "none" { "RESET ROLE".to_owned() } else { format!("SET ROLE {}", quote_name(&role)) };
     Ok(format!("RESET SESSION AUTHORIZATION; {role}; RESET ALL{settings}"))
 }

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha512};
 
 use super::{
     Error, Notice,
-    binaries::install_command,
     data_directory::{DataDirectory, user_dirs},
+    install::install_command,
 };
 
 pub(super) const MAJOR: u32 = 18;

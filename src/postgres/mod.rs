@@ -19,6 +19,7 @@ mod connection;
 mod data_directory;
 mod error;
 mod fetch;
+mod install;
 mod running;
 mod supervisor;
 
@@ -199,7 +200,7 @@ impl Server {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found =
             beside.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join("psql")).find(|p| p.is_file());
-        let mut psql = Command::new(found.ok_or_else(|| Error::NoPsql { install: binaries::install_command() })?);
+        let mut psql = Command::new(found.ok_or_else(|| Error::NoPsql { install: install::install_command() })?);
         clean_environment(&mut psql).arg(self.url(database));
         Ok(psql)
     }

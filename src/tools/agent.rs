@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{AgentProblem, AgentReadiness, CancellationToken, Connector, StartupScripts, Toolbox, Unavailable, twice};
+use super::{
+    AgentProblem, AgentReadiness, CancellationToken, Connector, StartupScripts, Toolbox,
+    error::{Unavailable, twice},
+};
 use crate::{
     authz::{Actor, ReadWorkspaces},
     model::{AgentLifecycle, Label, OrganizationId, Workspace, WorkspaceAgent},

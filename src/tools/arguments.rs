@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use schemars::{JsonSchema, generate::SchemaSettings, transform::RecursiveTransform};
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{operations::Parameter, reply::without_null};
+use super::operations::Parameter;
 
 /// The arguments of `create_workspace`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -51,13 +51,4 @@ pub(super) fn parse<T: DeserializeOwned>(arguments: Value) -> Result<T, String> 
     serde_path_to_error::deserialize(arguments).map_err(|error: serde_path_to_error::Error<serde_json::Error>| {
         format!("invalid {}: {}", error.path(), error.inner())
     })
-}
-
-pub(super) fn schema<T: JsonSchema>() -> Map<String, Value> {
-    let settings = SchemaSettings::draft2020_12().with(|settings| {
-        settings.inline_subschemas = true;
-        // What is optional is left out: some providers of models refuse unions of types.
-        settings.transforms.push(Box::new(RecursiveTransform(without_null)));
-    });
-    settings.into_generator().into_root_schema_for::<T>().as_object().cloned().unwrap_or_default()
 }

@@ -6,12 +6,13 @@ use time::OffsetDateTime;
 
 use super::{
     AgentReadiness, CancellationToken, CreateWorkspace, CreateWorkspaceReply, Created, CreatedReply, ExistsReply,
-    ExistsStatus, MAX_LOOKS, NewChatWorkspace, OperationError, Operations, TextError, Toolbox, Unavailable,
+    ExistsStatus, NewChatWorkspace, OperationError, Operations, TextError, Toolbox,
     agent::{Dial, choose_agent},
     arguments::parameters,
-    begin,
-    build::Action,
-    chat_daemon, name, twice,
+    error::{Unavailable, twice},
+    failure::Action,
+    name,
+    toolbox::{MAX_LOOKS, begin, chat_daemon},
 };
 use crate::{
     authz::{Actor, FindTemplates, ReadChatSettings, ReadTemplates, TemplateRight},

@@ -1,12 +1,12 @@
 //! What the tools answer (domain: chat tools).
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema, transform};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    TextError, build,
+    error::TextError,
     operations::{ApiError, Validation},
 };
 use crate::{
@@ -291,24 +291,6 @@ impl From<ApiError> for ApiFailure {
 }
 
 /// What a build that failed comes to.
-impl From<build::Failure> for CreateWorkspaceReply {
-    fn from(failure: build::Failure) -> Self {
-        match failure {
-            build::Failure::OverQuota(failure) => Self::OverQuota(failure),
-            build::Failure::Other(failure) => Self::BuildFailed(failure),
-        }
-    }
-}
-
-impl From<build::Failure> for StartWorkspaceReply {
-    fn from(failure: build::Failure) -> Self {
-        match failure {
-            build::Failure::OverQuota(failure) => Self::OverQuota(failure),
-            build::Failure::Other(failure) => Self::BuildFailed(failure),
-        }
-    }
-}
-
 fn lifecycle(_: &mut SchemaGenerator) -> Schema {
     let states: Vec<_> = AgentLifecycle::ALL.iter().map(|state| state.as_str()).collect();
     json_schema!({ "type": "string", "enum": states })
@@ -324,36 +306,4 @@ fn quota(_: &mut SchemaGenerator) -> Schema {
         "required": ["credits_consumed", "budget"],
         "additionalProperties": false,
     })
-}
-
-pub(super) fn schema<T: JsonSchema>() -> Map<String, Value> {
-    let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
-        settings.inline_subschemas = true;
-        settings.transforms.push(Box::new(transform::RecursiveTransform(without_null)));
-    });
-    settings.into_generator().into_root_schema_for::<T>().as_object().cloned().unwrap_or_default()
-}
-
-/// What is unknown is left out of a reply, and what is not given out of arguments; null is never expected.
-pub(super) fn without_null(schema: &mut Schema) {
-    if let Some(Value::Array(types)) = schema.get_mut("type") {
-        types.retain(|name| name != "null");
-        if let [only] = types.as_slice() {
-            let only = only.clone();
-            schema.insert("type".to_owned(), only);
-        }
-    }
-    if let Some(Value::Array(any)) = schema.get_mut("anyOf") {
-        any.retain(|schema| schema.get("type").is_none_or(|name| name != "null"));
-        if let [Value::Object(only)] = any.as_slice() {
-            let only = only.clone();
-            schema.remove("anyOf");
-            for (key, value) in only {
-                schema.ensure_object().entry(key).or_insert(value);
-            }
-        }
-    }
-    if let Some(Value::Array(values)) = schema.get_mut("enum") {
-        values.retain(|value| !value.is_null());
-    }
 }

@@ -1,9 +1,12 @@
 //! `start_workspace` (domain: starting a workspace).
 
 use super::{
-    AgentReadiness, ApiFailure, BuildError, CancellationToken, MAX_LOOKS, OperationError, Operations,
-    StartChatWorkspace, StartWorkspace, StartWorkspaceReply, StartedReply, TextError, Toolbox, agent::Agents,
-    arguments::parameters, begin, build::Action, chat_daemon,
+    AgentReadiness, ApiFailure, BuildError, CancellationToken, OperationError, Operations, StartChatWorkspace,
+    StartWorkspace, StartWorkspaceReply, StartedReply, TextError, Toolbox,
+    agent::Agents,
+    arguments::parameters,
+    failure::Action,
+    toolbox::{MAX_LOOKS, begin, chat_daemon},
 };
 use crate::{
     authz::Actor,

@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::Path};
 
 use clap_complete::{engine, env::EnvCompleter};
 
-use super::super::output::breaks_lines;
+use super::super::text::breaks_lines;
 
 /// Takes the line as it is typed, and gives what replaces the part of its last word that bash replaces.
 pub(super) struct Bash;

@@ -13,11 +13,12 @@ use time::OffsetDateTime;
 use super::super::{
     connect::{Database, connect},
     error::{CliError, FAILED, USAGE},
-    filter::{self, Filter, values},
+    filter::{self, Filter},
     output::{Output, note, print, print_json, table},
     resolve::OPERATOR,
     signals::{EndedBy, Signals},
     table::one_line,
+    values::values,
 };
 use super::job_id;
 use crate::{

@@ -9,9 +9,10 @@ use super::{
     super::{
         connect::connect,
         error::CliError,
+        organization::OrganizationArg,
         output::{Output, print, print_json, printable, rfc_3339},
         queue::Queue,
-        resolve::{OPERATOR, OrganizationArg},
+        resolve::OPERATOR,
     },
     Listed, job_id,
     logs::log_line,

@@ -7,8 +7,9 @@ use clap::ValueEnum;
 use super::super::{
     connect::connect,
     error::{CliError, FAILED},
+    organization::OrganizationArg,
     output::{Array, json_lines, nobody_reads, note, print, print_on, printable, rfc_3339},
-    resolve::{OPERATOR, OrganizationArg},
+    resolve::OPERATOR,
     table::one_line,
 };
 use super::job_id;

@@ -9,8 +9,12 @@ use std::{
 use serde::Deserialize;
 use sqlx::{PgConnection, Row, types::Json};
 
-use super::migrator;
-use crate::migrate::{Drift, Error, Object, history_table, log::quote_name, settings};
+use crate::migrate::{
+    Drift, Error, Object, Status,
+    baseline::Baseline,
+    migrator, settings,
+    sql::{quote_name, sqlstate},
+};
 
 /// Each column, label and key, and what may be done to each table, with the statements that need it. A test finds it out from the
 /// statements; `scripts/prepare` writes it.
@@ -72,15 +76,31 @@ fn needs() -> Vec<Need> {
     NEEDS.lines().map(|line| serde_json::from_str(line).expect("a test reads every line")).collect()
 }
 
+/// How an adopted database with this status differs from what was accepted when it was adopted; empty for one that fits, and for one
+/// that this layer made itself. Writes nothing; one round trip.
+///
+/// # Errors
+/// [`Error::Unavailable`] and [`Error::Sql`]; [`Error::MigratorBusy`] while Coder's own server alters a table.
+pub async fn differences(conn: &mut PgConnection, status: &Status) -> Result<Vec<Difference>, Error> {
+    match &status.baseline {
+        Some(baseline) => new_differences(conn, baseline).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+async fn new_differences(conn: &mut PgConnection, baseline: &Baseline) -> Result<Vec<Difference>, Error> {
+    Ok(all_differences(conn).await?.into_iter().filter(|difference| baseline.is_new(difference)).collect())
+}
+
 /// The differences of the database, in the order of what they are about. One statement, which only reads the catalog.
-pub(in crate::migrate) async fn differences(conn: &mut PgConnection) -> Result<Vec<Difference>, Error> {
+pub(in crate::migrate) async fn all_differences(conn: &mut PgConnection) -> Result<Vec<Difference>, Error> {
     let needs = needs();
     let tables: BTreeSet<_> = needs.iter().filter_map(|need| need.object.table.clone()).collect();
     let facts = FACTS.replace("{relations}", &format!("{{{}}}", tables.into_iter().collect::<Vec<_>>().join(",")));
     let facts = format!("SET LOCAL lock_timeout = '{}ms'; {facts}", LOCK_TIMEOUT.as_millis());
     let rows = match settings::read(conn, &facts).await {
         // Newer servers lock the table whose expressions they show, and Coder's migrator may have it for long.
-        Err(error) if history_table::sqlstate(&error) == Some("55P03") => {
+        Err(error) if sqlstate(&error) == Some("55P03") => {
             return Err(Error::MigratorBusy { waited: LOCK_TIMEOUT, holders: migrator::holders(conn).await? });
         }
         rows => rows?,

@@ -4,8 +4,16 @@ use std::borrow::Cow;
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{CONSTRAINT, IndexState, baseline, cannot, indexes, migrator, needs, recognize};
-use crate::migrate::{Error, Event, MigrateOptions, alone, files::File, history_table, lock, run::Run, settings};
+use super::{
+    check::{self, CONSTRAINT},
+    examination::cannot,
+    indexes::{IndexState, indexes},
+    needs,
+};
+use crate::migrate::{
+    Error, Event, MigrateOptions, coder::recognize, files::File, history_table, lock, migrator, run::Run,
+    session::alone, settings,
+};
 
 /// Removes the indexes of this layer, its constraint, and the schema `coderdb`. Returns what it removed; nothing when nothing of it
 /// was there. What was done before a failure stays done, and running again goes on.
@@ -53,13 +61,12 @@ pub async fn unadopt(
 async fn own(conn: &mut PgConnection) -> Result<(Vec<String>, File), Error> {
     let schema = sqlx::raw_sql("SELECT FROM pg_namespace WHERE nspname = 'coderdb'").fetch_optional(&mut *conn).await?;
     let baseline = history_table::read_any(conn).await?.baseline;
-    let differences = needs::differences(conn).await?;
+    let differences = needs::all_differences(conn).await?;
     let indexes = indexes(conn, baseline.as_ref(), &differences).await?;
     let indexes = indexes.iter().filter(|index| matches!(index.state, IndexState::Built | IndexState::Invalid));
     let mut removed: Vec<_> = indexes.clone().map(|index| format!("index {}", index.name)).collect();
     let mut sql: Vec<_> = indexes.map(|index| format!("DROP INDEX CONCURRENTLY IF EXISTS {};", index.name)).collect();
-    if baseline.is_some_and(|baseline| baseline.error_code_check) || baseline::check_is_ours(conn).await? == Some(true)
-    {
+    if baseline.is_some_and(|baseline| baseline.error_code_check) || check::check_is_ours(conn).await? == Some(true) {
         sql.push(format!("ALTER TABLE provisioner_jobs DROP CONSTRAINT IF EXISTS {CONSTRAINT};"));
         removed.push(format!("constraint provisioner_jobs.{CONSTRAINT}"));
     }

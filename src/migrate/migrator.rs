@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row};
 
-use crate::migrate::{Error, MigrateOptions, observer::SESSION, settings};
+use super::{Error, MigrateOptions, observer::SESSION, settings};
 
 /// Takes it for the rest of the transaction, if it is free.
-pub(in crate::migrate) const TRY: &str = "pg_try_advisory_xact_lock(1037453835920848937)";
+pub(super) const TRY: &str = "pg_try_advisory_xact_lock(1037453835920848937)";
 
 /// The rows of `pg_locks AS m` that stand for it, whoever has it or waits for it.
-pub(in crate::migrate) const LOCKS: &str = "m.locktype = 'advisory' AND m.classid = 241551044 AND m.objid = 1626191913 \
+pub(super) const LOCKS: &str = "m.locktype = 'advisory' AND m.classid = 241551044 AND m.objid = 1626191913 \
     AND m.objsubid = 1 AND m.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 /// From one try to the next.
@@ -57,7 +57,7 @@ pub(super) async fn holding<T>(
 }
 
 /// Who has it, or one of the tables for himself, in words.
-pub(in crate::migrate) async fn holders(conn: &mut PgConnection) -> Result<String, Error> {
+pub(super) async fn holders(conn: &mut PgConnection) -> Result<String, Error> {
     let is_locked =
         exclusive("SELECT oid FROM pg_class WHERE relnamespace = quote_ident(current_schema())::regnamespace");
     let holders = format!(

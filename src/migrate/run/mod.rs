@@ -1,20 +1,26 @@
 //! Running one migration: in a transaction with its history row, or statement by statement with a journal.
 
+mod concurrent;
+mod outcome;
+mod refused;
+
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use refinery::Migration;
-use sqlx::{AssertSqlSafe, Connection as _, Either, PgConnection, Row, postgres::PgDatabaseError};
+use sqlx::{AssertSqlSafe, Either, PgConnection, Row};
 
 use super::{
-    Applied, Error, Event, Lost, MigrateOptions, NoTableLock, OlderTransactions, Outcome, Progress, Refusal, adopt,
+    Applied, Error, Event, Lost, MigrateOptions, NoTableLock,
     files::File,
-    history_table::sqlstate,
-    lock, log,
-    observer::{AUTOVACUUM, GaveWay, Observer, PREPARED, SESSION, Seen, observed, progressing},
+    index::is_concurrent,
+    lock, log, migrator,
+    observer::{GaveWay, Observer, Seen, observed},
     settings,
-    statements::Statement,
+    sql::sqlstate,
 };
+use outcome::outcome;
+use refused::refused;
 
 /// From one look whether a table is free to the next. Such a look holds up nobody.
 const PROBE: Duration = Duration::from_millis(50);
@@ -25,17 +31,8 @@ const PROBES: u32 = 100;
 /// The first attempt waits no longer: the observer has seen by then which table it needs.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// So often an index is begun again because somebody waits for it.
-const GIVE_WAY: usize = 20;
-
 /// An attempt that waits for so long after `deadlock_timeout` makes an autovacuum step aside.
 const AFTER_DEADLOCK: Duration = Duration::from_millis(200);
-
-/// From one word about whom it waits for to the next.
-const TELL: Duration = Duration::from_secs(1);
-
-/// How long to find out what became of a commit.
-const OUTCOME: Duration = Duration::from_secs(30);
 
 type OnEvent<'a> = &'a mut (dyn FnMut(Event<'_>) + Send);
 
@@ -262,7 +259,7 @@ impl<'a> Run<'a> {
         if locked != "true" {
             roll_back(conn).await?;
             if locked == "migrating" {
-                seen.blockers = format!("Coder's own migrator, {}", adopt::holders(conn).await?);
+                seen.blockers = format!("Coder's own migrator, {}", migrator::holders(conn).await?);
             }
             return Err(Failure::Occupied);
         }
@@ -361,190 +358,6 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
-
-    /// Builds or drops an index beside its users, unless that is done already.
-    async fn concurrently(&mut self, file: &File, number: usize, statement: &Statement<'_>) -> Result<(), Error> {
-        let work =
-            Work { file, sql: statement.text, at: statement.at, statement: Some(number), record: &|_| String::new() };
-        let Some(index) = Index::of(statement) else {
-            let statement = Some(number);
-            return Err(Error::Unprovable { file: file.path.clone(), statement });
-        };
-        let timeout = file.statement_timeout.unwrap_or(self.options.statement_timeout).as_millis();
-        self.set(&format!("statement_timeout = {timeout}")).await?;
-        let built = self.patiently(&work, &index).await;
-        let restored = sqlx::raw_sql(AssertSqlSafe(self.restore.clone())).execute(&mut *self.conn).await;
-        built?;
-        restored?;
-        Ok(())
-    }
-
-    /// Again, as often as somebody waits for it: who wants to alter the table has perhaps written to it before, and each would
-    /// then wait for the other.
-    async fn patiently(&mut self, work: &Work<'_>, index: &Index) -> Result<(), Error> {
-        let start = Instant::now();
-        for _ in 0..GIVE_WAY {
-            if self.index(work, index).await? {
-                return Ok(());
-            }
-        }
-        let is_left = matches!(index.find(self.conn).await?, Some((_, false)));
-        Err(no_index(work, index, start.elapsed(), format!("{GIVE_WAY} sessions that waited for it"), is_left))
-    }
-
-    async fn set(&mut self, setting: &str) -> Result<(), Error> {
-        sqlx::raw_sql(AssertSqlSafe(format!("SET {setting}"))).execute(&mut *self.conn).await?;
-        Ok(())
-    }
-
-    /// Until it is done; says whether it is, or somebody who waited for it comes first.
-    async fn index(&mut self, work: &Work<'_>, index: &Index) -> Result<bool, Error> {
-        let found = index.find(self.conn).await?;
-        let is_done = match (&found, &index.table) {
-            (None, None) | (Some((_, true)), Some(_)) => true,
-            (Some((qualified, false)), Some(_)) => {
-                // What a killed or failed build leaves behind; the name is taken, and nothing uses it.
-                let drop = format!("DROP INDEX CONCURRENTLY {qualified}");
-                if !self.alone(work, index, &drop, true).await? {
-                    return Ok(false);
-                }
-                false
-            }
-            _ => false,
-        };
-        if !is_done && !self.alone(work, index, work.sql, index.table.is_none()).await? {
-            return Ok(false);
-        }
-        match (index.find(self.conn).await?, &index.table) {
-            (Some((_, true)), Some(_)) | (None, None) => Ok(true),
-            _ => Err(Error::InvalidIndex { file: work.file.path.clone(), index: index.name.clone() }),
-        }
-    }
-
-    /// Runs a statement that wants no transaction around it, and says how far it is; `false` when it was canceled because somebody
-    /// waits for it. It waits for every transaction that
-    /// was there before it, and is not to wait for ever: neither before it begins nor, by `lock_timeout`, for those that
-    /// came meanwhile.
-    async fn alone(&mut self, work: &Work<'_>, index: &Index, sql: &str, drops: bool) -> Result<bool, Error> {
-        let start = Instant::now();
-        let version = work.file.migration.version();
-        self.wait_for_older(work, index, drops).await?;
-        let left =
-            self.options.lock_retry_budget.saturating_sub(start.elapsed()).max(self.deadlock_timeout + AFTER_DEADLOCK);
-        self.set(&format!("lock_timeout = {}", setting(left))).await?;
-        let mut blockers = String::new();
-        let Self { conn, options, observer, on_event, .. } = self;
-        let say = |progress: Progress| {
-            blockers.clone_from(&progress.blockers);
-            on_event(Event::Building { version, progress: &progress });
-        };
-        let (gave_way, done) = progressing(observer, &options.stop, say, run(conn, sql)).await;
-        let Err((completed, error)) = done else {
-            if gave_way {
-                // What cancels may come late.
-                let _ = run(conn, "SELECT").await;
-            }
-            return Ok(true);
-        };
-        let state = sqlstate(&error).map(str::to_owned);
-        if state.as_deref() == Some("57014") && self.options.stop.is_requested() {
-            return Err(Error::Stopped);
-        }
-        if is_lost(&error) {
-            return Err(refused(work, completed, error));
-        }
-        let is_left = self.clean_up(index, drops).await?;
-        if gave_way && state.as_deref() == Some("57014") {
-            return Ok(false);
-        }
-        if state.is_some_and(|state| ["55P03", "40P01"].contains(&state.as_str())) {
-            return Err(no_index(work, index, start.elapsed(), blockers, is_left));
-        }
-        Err(refused(work, completed, error))
-    }
-
-    /// Waits for the transactions that are there now, as the statement would, but with nothing begun: a build that is
-    /// given up leaves an invalid index, and that cannot be dropped as long as somebody has the table.
-    async fn wait_for_older(&mut self, work: &Work<'_>, index: &Index, drops: bool) -> Result<(), Error> {
-        let Some(table) = index.table(self.conn).await? else { return Ok(()) };
-        let older = older(&table, drops);
-        let (start, mut told) = (Instant::now(), None::<Instant>);
-        let mut waited_for = None::<Vec<String>>;
-        loop {
-            if self.options.stop.is_requested() {
-                return Err(Error::Stopped);
-            }
-            let rows = sqlx::raw_sql(AssertSqlSafe(older.as_str())).fetch_all(&mut *self.conn).await?;
-            let now = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-            let mut now = now.collect::<Result<Vec<(String, String)>, sqlx::Error>>()?;
-            // Who came since then may be one of many, of whom there always is one.
-            let first = waited_for.get_or_insert_with(|| now.iter().map(|(id, _)| id.clone()).collect());
-            now.retain(|(id, _)| first.contains(id));
-            if now.is_empty() {
-                return Ok(());
-            }
-            let total = i64::try_from(first.len()).unwrap_or(i64::MAX);
-            let done = total - i64::try_from(now.len()).unwrap_or(i64::MAX);
-            let blockers = now.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(", ");
-            if start.elapsed() >= self.options.lock_retry_budget {
-                let is_left = matches!(index.find(self.conn).await?, Some((_, false)));
-                return Err(no_index(work, index, start.elapsed(), blockers, is_left));
-            }
-            if told.is_none_or(|told| told.elapsed() >= TELL) {
-                let progress = Progress { phase: "waiting for older transactions".to_owned(), done, total, blockers };
-                self.emit(Event::Building { version: work.file.migration.version(), progress: &progress });
-                told = Some(Instant::now());
-            }
-            self.options.stop.sleep(PROBE).await;
-        }
-    }
-
-    /// Drops what a build that was given up has left, unless somebody has the table. Says whether it is still there.
-    async fn clean_up(&mut self, index: &Index, drops: bool) -> Result<bool, Error> {
-        let Some((qualified, false)) = index.find(self.conn).await? else { return Ok(false) };
-        if drops {
-            return Ok(true);
-        }
-        self.set(&format!("lock_timeout = {}", setting(self.options.lock_timeout))).await?;
-        Ok(run(self.conn, &format!("DROP INDEX CONCURRENTLY {qualified}")).await.is_err())
-    }
-}
-
-fn no_index(work: &Work<'_>, index: &Index, waited: Duration, blockers: String, is_left: bool) -> Error {
-    let (file, index) = (work.file.path.clone(), index.name.clone());
-    Error::OlderTransactions(Box::new(OlderTransactions { file, index, waited, blockers, is_left }))
-}
-
-/// Who is there before an index is built, or dropped, and would be waited for: the identity of each transaction, and who it is
-/// in words.
-fn older(table: &str, drops: bool) -> String {
-    let (modes, snapshots) = if drops {
-        ("true", "false")
-    } else {
-        // Autovacuum steps aside, and builds of other indexes do not count.
-        (
-            "h.mode NOT IN ('AccessShareLock', 'RowShareLock')",
-            "a.backend_xmin IS NOT NULL AND a.pid NOT IN (SELECT pid FROM pg_stat_progress_create_index \
-             UNION ALL SELECT pid FROM pg_stat_progress_vacuum)",
-        )
-    };
-    let (table, migrator) = (log::quote(table), adopt::LOCKS);
-    let has_table = format!(
-        "SELECT FROM pg_locks AS h WHERE h.virtualtransaction = l.virtualtransaction AND h.pid IS NOT DISTINCT FROM l.pid \
-         AND h.granted AND h.relation = to_regclass({table}) AND h.database = d.oid AND {modes}"
-    );
-    format!(
-        "SELECT l.virtualtransaction, {SESSION} FROM pg_stat_activity AS a \
-         INNER JOIN pg_database AS d ON d.oid = a.datid AND d.datname = current_database() \
-         INNER JOIN pg_locks AS l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.granted \
-         WHERE a.pid <> pg_backend_pid() AND NOT {AUTOVACUUM} AND ({snapshots} OR EXISTS ({has_table})) \
-         UNION ALL SELECT l.virtualtransaction, {PREPARED} FROM pg_prepared_xacts AS p \
-         INNER JOIN pg_database AS d ON d.datname = p.database AND d.datname = current_database() \
-         INNER JOIN pg_locks AS l ON l.transactionid = p.transaction AND l.locktype = 'transactionid' AND l.pid IS NULL \
-         WHERE EXISTS ({has_table}) \
-         UNION SELECT format('migrator %s', a.pid), format('Coder''s own migrator, %s', {SESSION}) FROM pg_locks AS m \
-         INNER JOIN pg_stat_activity AS a ON a.pid = m.pid WHERE {migrator}"
-    )
 }
 
 /// Opens the transaction, gets at the tables unless Coder's own server migrates, and says whether it has them, which transaction it is, and whether the
@@ -579,7 +392,7 @@ fn begin(
          SELECT current_setting('coderdb.locked'), pg_current_xact_id()::text, {held}",
         setting(lock_timeout),
         statement_timeout.as_millis(),
-        adopt::TRY
+        migrator::TRY
     )
 }
 
@@ -601,47 +414,6 @@ async fn roll_back(conn: &mut PgConnection) -> Result<(), Error> {
     sqlx::raw_sql("ROLLBACK").execute(conn).await.map(drop).map_err(Error::from)
 }
 
-/// What became of a transaction whose commit got no answer.
-async fn outcome(options: &MigrateOptions, transaction: &str) -> Outcome {
-    let Some(observer) = &options.observer else { return Outcome::Unknown };
-    let ask = async {
-        loop {
-            if let Ok(mut conn) = observer.connect().await {
-                let status = format!("SELECT pg_xact_status({}::xid8)", log::quote(transaction));
-                let status = sqlx::raw_sql(AssertSqlSafe(status)).fetch_one(&mut conn).await;
-                let status = status.and_then(|row| row.try_get::<Option<String>, _>(0));
-                let _ = conn.close().await;
-                match status.as_ref().map(Option::as_deref) {
-                    Ok(Some("committed")) => return Outcome::Committed,
-                    Ok(Some("aborted")) => return Outcome::RolledBack,
-                    // Still under way, or the server starts.
-                    _ => {}
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(OUTCOME, ask).await.unwrap_or(Outcome::Unknown)
-}
-
-fn refused(work: &Work<'_>, completed: usize, error: sqlx::Error) -> Error {
-    let error = match Error::from(error) {
-        Error::Sql(error) => error,
-        unavailable => return unavailable,
-    };
-    let file = work.file;
-    let statements = file.statements();
-    // Where the server names no position, the statement is one.
-    let statement = work.statement.or_else(|| (completed < statements.len()).then(|| completed + 1));
-    match error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
-        Some(refusal) => {
-            let refusal = Refusal::new(file, work.at, statement.map(|n| (n, &*statements)), refusal);
-            Error::Refused(Box::new(refusal))
-        }
-        None => Error::Sql(error),
-    }
-}
-
 fn is_lost(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
         || sqlstate(error).is_some_and(|state| state.starts_with("57P"))
@@ -659,97 +431,4 @@ fn millis(length: Duration) -> u64 {
 /// refinery's checksum of a text.
 fn checksum(text: &str) -> u64 {
     Migration::unapplied("V1__statement", text).map_or(0, |statement| statement.checksum())
-}
-
-pub(super) fn is_concurrent(statement: &Statement<'_>) -> bool {
-    statement.words().take(4).any(|word| word == "CONCURRENTLY")
-}
-
-/// An index that a statement builds or drops beside its users.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Index {
-    pub(super) name: String,
-    /// What it is built on; `None` when it is dropped.
-    pub(super) table: Option<String>,
-}
-
-impl Index {
-    /// What the catalog can be asked about. `IF NOT EXISTS` is refused: it would accept an invalid index.
-    pub(super) fn of(statement: &Statement<'_>) -> Option<Self> {
-        let words: Vec<_> = statement.words().take(8).collect();
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
-        let name = |word: &str| {
-            let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            let is_keyword = ["IF", "ON", "ONLY"].contains(&word);
-            (plain && !is_keyword).then(|| word.to_ascii_lowercase())
-        };
-        match words.as_slice() {
-            ["CREATE", "UNIQUE", "INDEX", "CONCURRENTLY", index, "ON", table, ..]
-            | ["CREATE", "INDEX", "CONCURRENTLY", index, "ON", table, ..] => {
-                Some(Self { name: name(index)?, table: Some(name(table)?) })
-            }
-            ["DROP", "INDEX", "CONCURRENTLY", "IF", "EXISTS", index] | ["DROP", "INDEX", "CONCURRENTLY", index] => {
-                Some(Self { name: name(index)?, table: None })
-            }
-            _ => None,
-        }
-    }
-
-    /// The table that it is built on, or that has it.
-    pub(super) async fn table(&self, conn: &mut PgConnection) -> Result<Option<String>, Error> {
-        if self.table.is_some() {
-            return Ok(self.table.clone());
-        }
-        let table = format!(
-            "SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = to_regclass({})",
-            log::quote(&self.name)
-        );
-        let table = sqlx::raw_sql(AssertSqlSafe(table)).fetch_optional(conn).await?;
-        Ok(table.map(|row| row.try_get(0)).transpose()?)
-    }
-
-    /// The index as SQL names it, and whether it is valid. Another table may have one of this name, too.
-    async fn find(&self, conn: &mut PgConnection) -> Result<Option<(String, bool)>, Error> {
-        let name = log::quote(&self.name);
-        let it = match &self.table {
-            None => format!("c.oid = to_regclass({name})"),
-            Some(table) => format!("c.relname = {name} AND i.indrelid = to_regclass({})", log::quote(table)),
-        };
-        let find = format!(
-            "SELECT i.indexrelid::regclass::text, i.indisvalid AND i.indisready AND i.indislive \
-             FROM pg_index AS i INNER JOIN pg_class AS c ON c.oid = i.indexrelid WHERE {it}"
-        );
-        let found = sqlx::raw_sql(AssertSqlSafe(find)).fetch_optional(conn).await?;
-        Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn index(sql: &str) -> Option<(String, Option<String>)> {
-        Index::of(&Statement { text: sql, at: 0 }).map(|index| (index.name, index.table))
-    }
-
-    #[test]
-    fn an_index_is_named_where_the_catalog_can_be_asked_about_it() {
-        let built = |name: &str| Some((name.to_owned(), Some("t".to_owned())));
-        assert_eq!(index("CREATE INDEX CONCURRENTLY i -- why\n    ON t (a)"), built("i"));
-        assert_eq!(index("create unique index concurrently I_1 on T (a)"), built("i_1"));
-        assert_eq!(index("DROP INDEX CONCURRENTLY IF EXISTS i"), Some(("i".to_owned(), None)));
-        assert_eq!(index("DROP INDEX CONCURRENTLY i"), Some(("i".to_owned(), None)));
-        for refused in [
-            "CREATE INDEX i ON t (a)",
-            "CREATE INDEX CONCURRENTLY ON t (a)",
-            "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)",
-            "CREATE INDEX CONCURRENTLY i ON ONLY t (a)",
-            "DROP INDEX CONCURRENTLY i, j",
-            "REINDEX INDEX CONCURRENTLY i",
-            "CREATE INDEX CONCURRENTLY \"I\" ON t (a)",
-            "",
-        ] {
-            assert_eq!(index(refused), None, "{refused}");
-        }
-    }
 }
