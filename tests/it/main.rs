@@ -18,6 +18,7 @@ mod demo;
 mod deploy;
 mod files;
 mod foreign_tables;
+mod glossary;
 mod house_rules;
 mod job_input;
 mod job_json;
