@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     authz::{ReadLicenses, WriteLicenses},
-    licenses::{self, AddOutcome, Claims, LicenseKeys, MAX_TEXT},
+    licenses::{self, AddOutcome, Claims, LicenseKeys, LicenseStanding, LicenseState, MAX_TEXT},
     model::{DeleteLicenseOutcome, License, LicenseId},
     store,
 };
@@ -128,16 +128,19 @@ struct Shown {
     uuid: Uuid,
     uploaded_at: String,
     expires_at: String,
+    #[serde(flatten)]
+    standing: LicenseStanding,
     claims: Claims,
 }
 
-impl From<&License> for Shown {
-    fn from(license: &License) -> Self {
+impl Shown {
+    fn new(license: &License, standing: LicenseStanding) -> Self {
         Self {
             id: license.id.0,
             uuid: license.uuid,
             uploaded_at: rfc_3339(license.uploaded_at),
             expires_at: rfc_3339(license.expires_at),
+            standing,
             claims: licenses::claims(license).unwrap_or_default(),
         }
     }
@@ -146,19 +149,27 @@ impl From<&License> for Shown {
 async fn list(args: &List) -> Result<ExitCode, CliError> {
     let mut database = connect().await?;
     let licenses = store::licenses::list(&mut database, &ReadLicenses::check(&OPERATOR)?).await?;
-    let now = OffsetDateTime::now_utc();
+    let standings = licenses::standings(&licenses, OffsetDateTime::now_utc());
+    let listed = licenses.iter().zip(standings);
     match args.output {
-        Output::Json => print_json(&licenses.iter().map(Shown::from).collect::<Vec<_>>())?,
+        Output::Json => {
+            print_json(&listed.map(|(license, standing)| Shown::new(license, standing)).collect::<Vec<_>>())?
+        }
         Output::Table if licenses.is_empty() => note("No licenses found"),
         Output::Table => print(&table(
-            &["id", "uuid", "uploaded at", "expires at", "state"],
-            licenses.iter().map(|license| {
+            &["id", "uuid", "uploaded at", "expires at", "days left", "state"],
+            listed.map(|(license, standing)| {
                 [
                     license.id.to_string(),
                     license.uuid.to_string(),
                     rfc_3339(license.uploaded_at),
                     rfc_3339(license.expires_at),
-                    state(license, now).to_owned(),
+                    if standing.state == LicenseState::Expired {
+                        String::new()
+                    } else {
+                        standing.days_left.to_string()
+                    },
+                    state(&standing),
                 ]
             }),
         ))?,
@@ -167,11 +178,19 @@ async fn list(args: &List) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn state(license: &License, now: OffsetDateTime) -> &'static str {
-    match licenses::claims(license).ok().and_then(|claims| claims.not_before()) {
-        _ if license.expires_at <= now => "expired",
-        Some(begin) if begin > now => "not yet valid",
-        _ => "valid",
+/// `not yet valid: starts at 2027-01-01T00:00:00Z, then replaces 1`
+fn state(standing: &LicenseStanding) -> String {
+    let replaces = standing.replaces.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let replacing = |how: &str| if replaces.is_empty() { String::new() } else { format!(", {how} {replaces}") };
+    match (standing.state, standing.replaced_by, standing.starts_at) {
+        (LicenseState::Expired, ..) => "expired".to_owned(),
+        (LicenseState::NotYetValid, _, Some(start)) => {
+            format!("not yet valid: starts at {}{}", rfc_3339(start), replacing("then replaces"))
+        }
+        (LicenseState::NotYetValid, ..) => "not yet valid".to_owned(),
+        (LicenseState::Replaced, Some(by), _) => format!("valid, replaced by {by}"),
+        (LicenseState::Grace, ..) => format!("in its grace period{}", replacing("replaces")),
+        (LicenseState::Valid | LicenseState::Replaced, ..) => format!("valid{}", replacing("replaces")),
     }
 }
 

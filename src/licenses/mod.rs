@@ -7,6 +7,7 @@
 mod claims;
 mod error;
 mod keys;
+mod state;
 mod token;
 
 use sqlx::PgConnection;
@@ -17,6 +18,7 @@ pub use self::{
     claims::Claims,
     error::LicenseError,
     keys::{LicenseKeys, LicenseKeysError},
+    state::{LicenseStanding, LicenseState, standings},
 };
 use self::{error::Claim, token::Token};
 use crate::{

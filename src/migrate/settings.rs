@@ -39,11 +39,15 @@ fn pinned(is_local: bool) -> String {
     )
 }
 
-/// The rows of a statement that only reads, in one round trip, with the settings of this module while it runs.
+/// The same for what only reads: the server refuses whatever would write.
+const READ_ONLY: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY; ";
+
+/// The rows of a statement that only reads, in one round trip, with the settings of this module while it runs. Its
+/// transaction is READ ONLY, unless the caller has begun one.
 pub(super) async fn read(conn: &mut PgConnection, sql: &str) -> Result<Vec<PgRow>, sqlx::Error> {
     let sql = pinned(true) + sql;
     if !conn.is_in_transaction() {
-        return sqlx::raw_sql(AssertSqlSafe(ISOLATION.to_owned() + &sql)).fetch_all(conn).await;
+        return sqlx::raw_sql(AssertSqlSafe(READ_ONLY.to_owned() + &sql)).fetch_all(conn).await;
     }
     let mut transaction = conn.begin().await?;
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *transaction).await;

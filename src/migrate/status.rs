@@ -23,7 +23,8 @@ pub async fn status_of(conn: &mut PgConnection, migrations: &Migrations) -> Resu
     Ok(plans::status(&history.migrations, &migrations.as_applied()).with_baseline(history.baseline))
 }
 
-/// What [`up`](super::up()) would run, in its order. Writes nothing; one round trip, as [`status`].
+/// What [`up`](super::up()) would run, in its order. Writes nothing: its transaction is READ ONLY, unless the
+/// caller has begun one. One round trip, as [`status`].
 ///
 /// # Errors
 /// As [`status`], and [`Error::History`] and [`Error::TooNew`], which would stop it.

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// The id of a license: a number that grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct LicenseId(pub i32);
 
 impl fmt::Display for LicenseId {

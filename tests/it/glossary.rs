@@ -133,8 +133,8 @@ fn public_names_are_made_of_the_words_of_the_glossary() {
     let domain = fs::read_to_string(root.join("docs/domain.md")).expect("docs/domain.md");
     let (rules, glossary) = domain.split_once("\n# Glossary\n").expect("a glossary");
     let terms: String = glossary.lines().map(|line| line.rsplit_once("| ").map_or(line, |(row, _)| row)).collect();
-    let known: BTreeSet<String> = (rules.to_owned() + &terms)
-        .split(|c: char| !c.is_ascii_alphabetic()).map(str::to_ascii_lowercase).collect();
+    let known: BTreeSet<String> =
+        (rules.to_owned() + &terms).split(|c: char| !c.is_ascii_alphabetic()).map(str::to_ascii_lowercase).collect();
     let said_otherwise: Vec<_> = synonyms(&domain)
         .into_iter()
         .filter_map(|(word, term)| Some(format!("{} says {word:?} for {term:?}", names.0.get(word)?)))

@@ -2,6 +2,7 @@
 
 mod command;
 mod keys;
+mod standing;
 mod stored;
 mod verified;
 

@@ -2,7 +2,7 @@
 
 use coderdb::sqlx;
 use serde_json::Value;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     jobs::{Rows, id},
@@ -544,8 +544,10 @@ async fn what_is_no_license_is_refused_with_the_reason() {
     let mut conn = database.connect().await;
     sqlx::query("UPDATE licenses SET exp = now() WHERE id = 1").execute(&mut conn).await.expect("expired");
     let table = list().stdout;
+    let starts = (OffsetDateTime::from_unix_timestamp(later - 60).expect("a time")).format(&Rfc3339).expect("a text");
+    let starts = format!("not yet valid: starts at {starts}");
     let states: Vec<_> = table.lines().map(|line| line.trim_end().rsplit("  ").next().unwrap_or("").trim()).collect();
-    assert_eq!(states, ["STATE", "expired", "valid", "not yet valid"], "{table}");
+    assert_eq!(states, ["STATE", "expired", "valid", &*starts], "{table}");
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ async fn a_role_that_may_only_read_sees_what_is_pending_and_plan_and_status_writ
 }
 
 #[tokio::test]
-async fn plan_status_check_and_history_send_nothing_but_select_as_the_log_of_the_server_shows() {
+async fn plan_status_check_and_history_send_nothing_but_select_in_read_only_transactions() {
     let server = Streaming::start(0, "DROP SCHEMA public, coderdb CASCADE; CREATE SCHEMA public").await.primary;
     let data = server.socket().parent().unwrap().to_owned();
     let url = format!("{}&options=-c%20log_statement%3Dall", connect_url(&data));
@@ -141,7 +141,7 @@ async fn plan_status_check_and_history_send_nothing_but_select_as_the_log_of_the
         // One message: what holds for its own transaction, and what it asks.
         let parts: Vec<_> = sql.split("; ").map(|part| part.split_whitespace().next().unwrap_or_default()).collect();
         assert_eq!(parts, ["SET", "SELECT", "SELECT"], "{sql}");
-        assert!(sql.starts_with("SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"), "{sql}");
+        assert!(sql.starts_with("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY;"), "{sql}");
     }
 }
 
