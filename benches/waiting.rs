@@ -17,7 +17,7 @@ use std::{
 };
 
 use coderdb::{
-    authz::{Actor, ReadJobs, RunJobs, System},
+    authz::{Actor, ReadJobs, RunJobs, System, WatchJobs},
     migrate,
     model::{DaemonId, JobId, OrganizationId},
     pool::{self, Pool},
@@ -70,6 +70,18 @@ fn waiters(watcher: &Watcher, first: u128) -> JoinSet<(u128, Instant)> {
     waiters
 }
 
+fn quantiles(what: &str, times: impl Iterator<Item = Duration>) -> String {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    let quantile = |part: usize| times[(times.len() - 1) * part / 1_000].as_secs_f64() * 1e3;
+    format!(
+        "{what}, {WAITERS} waiters: median {:.1} ms, p99 {:.1} ms, greatest {:.1} ms",
+        quantile(500),
+        quantile(990),
+        quantile(1_000)
+    )
+}
+
 /// Signs of life per second, over a second.
 async fn writes(url: &str, announcer: Option<&Watcher>) -> f64 {
     let (written, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
@@ -113,9 +125,49 @@ async fn main() {
     let (watcher, announcer) =
         (Watcher::start(&readers, Settings::default()), Watcher::start(&writers, Settings::default()));
 
-    // How soon.
+    // How soon where nobody announces: the poll alone finds what ended.
     let worker = Actor::system(System::ProvisionerDaemon);
     let permit = RunJobs::check(&worker, ORGANIZATION, DAEMON).expect("a daemon");
+    for (round, poll) in (100..).zip([100, 200, 250, 1_100].map(Duration::from_millis)) {
+        let first = round * WAITERS;
+        jobs(&mut conn, first, WAITERS).await;
+        let readers = pool();
+        let watcher = Watcher::start(&readers, Settings { poll, ..Settings::default() });
+        let woken = waiters(&watcher, first);
+        sleep(Duration::from_secs(2)).await;
+        let (before, began) = (readers.metrics().taken, Instant::now());
+        let mut committed = Vec::new();
+        for n in first..first + WAITERS {
+            let _ = store::jobs::complete(&mut conn, &permit, job(n), OffsetDateTime::now_utc(), None)
+                .await
+                .expect("the job");
+            committed.push(Instant::now());
+            // Spread over many polls.
+            sleep(Duration::from_millis(4)).await;
+        }
+        let asked = f64::from(u32::try_from(readers.metrics().taken - before).expect("few"));
+        let per_second = asked / began.elapsed().as_secs_f64();
+        let woken = woken.join_all().await;
+        let delay = |(n, at): (u128, Instant)| {
+            at.saturating_duration_since(committed[usize::try_from(n - first).expect("few")])
+        };
+        println!(
+            "{} (poll {poll:?}, {per_second:.1} statements per second)",
+            quantiles("unannounced wake-ups", woken.into_iter().map(delay))
+        );
+    }
+    let watch = WatchJobs::check(&Actor::system(System::Watcher)).expect("a watcher");
+    jobs(&mut conn, 200 * WAITERS, WAITERS).await;
+    let ids: Vec<_> = (200 * WAITERS..201 * WAITERS).map(job).collect();
+    let mut polls = Vec::new();
+    for _ in 0..200 {
+        let began = Instant::now();
+        assert_eq!(store::changes::of_jobs(&mut conn, &watch, &ids).await.expect("jobs").len(), ids.len());
+        polls.push(began.elapsed());
+    }
+    println!("{}", quantiles("one poll", polls.into_iter()));
+
+    // How soon where writers announce.
     let mut delays = Vec::new();
     for round in 1..=ROUNDS {
         let first = round * WAITERS;
@@ -133,14 +185,7 @@ async fn main() {
             delays.push(at.saturating_duration_since(committed[usize::try_from(n - first).expect("few")]));
         }
     }
-    delays.sort_unstable();
-    let quantile = |part: usize| delays[(delays.len() - 1) * part / 1_000].as_secs_f64() * 1e3;
-    println!(
-        "wake-ups, {WAITERS} waiters: median {:.1} ms, p99 {:.1} ms, greatest {:.1} ms",
-        quantile(500),
-        quantile(990),
-        quantile(1_000)
-    );
+    println!("{}", quantiles("announced wake-ups", delays.into_iter()));
 
     // How many statements.
     jobs(&mut conn, 1_000_000, WAITERS).await;

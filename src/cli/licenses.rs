@@ -153,7 +153,7 @@ async fn list(args: &List) -> Result<ExitCode, CliError> {
     let listed = licenses.iter().zip(standings);
     match args.output {
         Output::Json => {
-            print_json(&listed.map(|(license, standing)| Shown::new(license, standing)).collect::<Vec<_>>())?
+            print_json(&listed.map(|(license, standing)| Shown::new(license, standing)).collect::<Vec<_>>())?;
         }
         Output::Table if licenses.is_empty() => note("No licenses found"),
         Output::Table => print(&table(

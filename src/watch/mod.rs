@@ -57,8 +57,12 @@ pub use follow::LogFollower;
 /// How a watcher behaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// How long a change that nobody announces may go unnoticed. While somebody waits, one statement per interval.
+    /// How long a change of a job that somebody waits for may go unnoticed where its writer does not announce it. While
+    /// somebody waits for jobs, one statement per interval asks for these jobs, by their primary keys.
     pub poll: Duration,
+    /// The same for organizations whose changes somebody follows: one statement per interval and organization, which reads
+    /// all of its active jobs.
+    pub poll_organizations: Duration,
     /// How long changes are gathered before they are sent, and before they are looked at.
     pub gather: Duration,
     /// Whether to listen, and to announce to others; without, announcements reach this process alone. Through a pooler
@@ -66,10 +70,15 @@ pub struct Settings {
     pub listen: bool,
 }
 
-/// A poll every 1.1 seconds, so that all of a watcher's idle statements stay below one per second.
+/// Jobs every 200 milliseconds, because Coder's own server does not announce; organizations every 1.1 seconds.
 impl Default for Settings {
     fn default() -> Self {
-        Self { poll: Duration::from_millis(1_100), gather: Duration::from_millis(8), listen: true }
+        Self {
+            poll: Duration::from_millis(200),
+            poll_organizations: Duration::from_millis(1_100),
+            gather: Duration::from_millis(8),
+            listen: true,
+        }
     }
 }
 
@@ -379,20 +388,26 @@ impl Organization {
 
 /// Looks at what has changed, and at everything once in a while.
 async fn look(shared: Arc<Shared>) {
-    // An interval of nothing is a panic.
-    let mut poll = interval(shared.settings.poll.max(Duration::from_millis(1)));
-    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let every = |period: Duration| {
+        // An interval of nothing is a panic.
+        let mut every = interval(period.max(Duration::from_millis(1)));
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        every
+    };
+    let (mut poll, mut poll_organizations) = (every(shared.settings.poll), every(shared.settings.poll_organizations));
     let mut digests: HashMap<OrganizationId, String> = HashMap::new();
     loop {
         let everywhere = tokio::select! {
-            _ = poll.tick() => true,
-            () = shared.look.notified() => false,
+            _ = poll_organizations.tick() => true,
+            _ = poll.tick() => {
+                shared.state().look_up_all();
+                false
+            }
+            () = shared.look.notified() => {
+                sleep(shared.settings.gather).await;
+                false
+            }
         };
-        if everywhere {
-            shared.state().look_up_all();
-        } else {
-            sleep(shared.settings.gather).await;
-        }
         if let Err(error) = look_once(&shared, &mut digests, everywhere).await {
             tracing::warn!(name: "watch.look_failed", error = %error, "cannot look at the jobs that are waited for");
             sleep(shared.settings.poll.min(Duration::from_millis(250))).await;

@@ -92,7 +92,10 @@ async fn foresee_and_run_decide_alike_and_only_one_of_them_does_anything() {
 async fn run_tells_those_who_watch() {
     let mut rows = many(3).await;
     let pool = rows.database.pool_with_sessions(pool::Settings::default());
-    let watcher = Watcher::start(&pool, Settings { poll: Duration::from_hours(1), ..Settings::default() });
+    let watcher = Watcher::start(
+        &pool,
+        Settings { poll: Duration::from_hours(1), poll_organizations: Duration::from_hours(1), ..Settings::default() },
+    );
     let listening = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'";
     while rows.one(listening).await != "1" {

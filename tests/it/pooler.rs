@@ -304,7 +304,8 @@ async fn a_watcher_does_not_listen_but_hears_by_the_poll_and_is_heard() {
     let database = &rows.database;
     let poll = Duration::from_millis(20);
     let deaf = Watcher::start(&pool(database, 4), Settings { poll, ..Settings::default() });
-    let listens = Settings { poll: Duration::from_hours(1), ..Settings::default() };
+    let listens =
+        Settings { poll: Duration::from_hours(1), poll_organizations: Duration::from_hours(1), ..Settings::default() };
     let hears = Watcher::start(&database.pool_with_sessions(pool::Settings::default()), listens);
     let (job, permit) = (coderdb::model::JobId(id(1)), support::read_jobs(id(1)));
     let mut direct = database.connect_with_session().await;

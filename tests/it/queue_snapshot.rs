@@ -499,7 +499,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// A watcher that takes a connection for the queue and for nothing else.
 fn watcher(pool: &Pool, listen: bool) -> Watcher {
-    Watcher::start(pool, Settings { poll: FOREVER, listen, ..Settings::default() })
+    Watcher::start(pool, Settings { poll: FOREVER, poll_organizations: FOREVER, listen, ..Settings::default() })
 }
 
 fn pool(rows: &Rows) -> Pool {

@@ -425,7 +425,10 @@ async fn a_pool_and_its_listening_connection_are_encrypted_and_come_back() {
     let server = serve(&addresses, &certificate, &key, "").await;
     let url = format!("postgres://postgres@{}/postgres?sslmode=verify-full&sslrootcert={trusted}", addresses[0]);
     let pool = Pool::new(url.parse::<ConnectOptions>().expect("a URL"), pool::Settings::default());
-    let _watcher = Watcher::start(&pool, Settings { poll: Duration::from_hours(1), ..Settings::default() });
+    let _watcher = Watcher::start(
+        &pool,
+        Settings { poll: Duration::from_hours(1), poll_organizations: Duration::from_hours(1), ..Settings::default() },
+    );
     let listens =
         "SELECT count(*) = 1 FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE query LIKE 'LISTEN%' AND ssl";
     server.until(listens).await;

@@ -36,12 +36,23 @@ fn listening_pool(rows: &Rows) -> Pool {
 
 /// A watcher that learns of changes by announcements only.
 fn listens(rows: &Rows) -> Watcher {
-    Watcher::start(&listening_pool(rows), Settings { poll: FOREVER, ..Settings::default() })
+    Watcher::start(
+        &listening_pool(rows),
+        Settings { poll: FOREVER, poll_organizations: FOREVER, ..Settings::default() },
+    )
 }
 
 /// A watcher that learns of changes by the poll only.
 fn polls(rows: &Rows) -> Watcher {
-    Watcher::start(&pool(rows), Settings { poll: Duration::from_millis(20), listen: false, ..Settings::default() })
+    Watcher::start(
+        &pool(rows),
+        Settings {
+            poll: Duration::from_millis(20),
+            poll_organizations: Duration::from_millis(20),
+            listen: false,
+            ..Settings::default()
+        },
+    )
 }
 
 fn may_read() -> ReadJobs {
@@ -160,7 +171,12 @@ async fn a_thousand_waiters_cost_one_statement_per_poll() {
     const WAITERS: u128 = 1_000;
     let mut rows = taken(WAITERS).await;
     let pool = pool(&rows);
-    let settings = Settings { poll: Duration::from_millis(100), listen: false, ..Settings::default() };
+    let settings = Settings {
+        poll: Duration::from_millis(100),
+        poll_organizations: Duration::from_millis(100),
+        listen: false,
+        ..Settings::default()
+    };
     let watcher = Watcher::start(&pool, settings);
     let began = Instant::now();
     let mut waiters = JoinSet::new();
@@ -187,7 +203,7 @@ async fn a_thousand_waiters_cost_one_statement_per_poll() {
 async fn what_was_missed_while_the_listening_connection_was_cut_is_seen_when_it_is_back() {
     let mut rows = taken(20).await;
     let pool = listening_pool(&rows);
-    let watcher = Watcher::start(&pool, Settings { poll: FOREVER, ..Settings::default() });
+    let watcher = Watcher::start(&pool, Settings { poll: FOREVER, poll_organizations: FOREVER, ..Settings::default() });
     for n in 1..=20 {
         listeners(&mut rows.conn, 1).await;
         // The look when it is back may still be under way.
@@ -400,7 +416,12 @@ async fn until(changes: &mut coderdb::watch::Changes, n: u128, status: JobStatus
 #[tokio::test]
 async fn an_organization_that_was_forgotten_is_looked_at_when_it_is_watched_again() {
     let mut rows = taken(1).await;
-    let settings = Settings { poll: FOREVER, gather: Duration::from_millis(500), ..Settings::default() };
+    let settings = Settings {
+        poll: FOREVER,
+        poll_organizations: FOREVER,
+        gather: Duration::from_millis(500),
+        ..Settings::default()
+    };
     let watcher = Watcher::start(&listening_pool(&rows), settings);
     listeners(&mut rows.conn, 1).await;
     drop(timeout(LONG, watcher.changes(&may_read())).await.expect("a look"));
