@@ -21,6 +21,6 @@ mod recipe;
 mod secrets;
 mod serve;
 mod session;
-#[allow(dead_code, reason = "what only the tests of the library need")]
+#[allow(dead_code, unused_imports, reason = "what only the tests of the library need")]
 #[path = "../it/support/mod.rs"]
 mod support;

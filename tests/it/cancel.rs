@@ -12,9 +12,9 @@ use coderdb::{
 };
 use tokio::time::timeout;
 
-use crate::{
-    jobs::{NOW, Rows, id},
-    support,
+use crate::support::{
+    self,
+    rows::{NOW, Rows, id},
 };
 
 fn permit() -> CancelJobs {

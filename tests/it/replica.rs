@@ -18,18 +18,17 @@ use coderdb::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::{
-    house_rules::files,
-    jobs::{NOW, daemon, id},
+use crate::support::{
+    self,
     operations::{self, Operation},
-    support::{
-        self,
-        states::number_from_env,
-        streaming::{Node, Streaming},
-    },
+    rows::{NOW, daemon, id},
+    source::files,
+    states::number_from_env,
+    streaming::{Node, Streaming},
 };
 
 const DAEMON: u128 = 7;
+
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_mins(1);
 

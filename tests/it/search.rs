@@ -13,12 +13,10 @@ use time::{
 };
 use uuid::Uuid;
 
-use crate::{
-    jobs::NOW,
-    support::{
-        self,
-        states::{Seed, all_seeds, seeds},
-    },
+use crate::support::{
+    self,
+    rows::NOW,
+    states::{Seed, all_seeds, seeds},
 };
 
 fn parsed(text: &str) -> Query {

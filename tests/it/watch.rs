@@ -15,14 +15,17 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    jobs::{NOW, Rows, daemon, id},
-    support::{self, proxy::Proxy},
+use crate::support::{
+    self,
+    proxy::Proxy,
+    rows::{NOW, Rows, daemon, id},
 };
 
 const FOREVER: Duration = Duration::from_hours(1);
+
 /// Longer than anything here takes, and shorter than the poll of a watcher that must not need it.
 const LONG: Duration = Duration::from_secs(30);
+
 const DAEMON: u128 = 7;
 
 fn pool(rows: &Rows) -> Pool {

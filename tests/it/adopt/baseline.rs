@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{adopt, coder, dump, machine, program, run, text, texts};
-use crate::{
-    foreign_tables::OBJECTS,
+use crate::support::{
+    self, fails,
+    objects::OBJECTS,
     random_database::{self as rows, insert},
-    support::{self, fails},
 };
 
 #[tokio::test]

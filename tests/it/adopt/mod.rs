@@ -11,29 +11,17 @@ mod writer;
 
 use std::process::Command;
 
-use coderdb::{
-    connect,
-    migrate::{self, Adoption, MigrateOptions},
-    sqlx::{self, AssertSqlSafe, PgConnection, Row as _},
-};
+use coderdb::sqlx::PgConnection;
 use serde_json::Value;
 
-use crate::support::{self, Database};
-
-/// A database that Coder's server made, over a connection that keeps its session.
-pub(crate) async fn coder() -> (Database, PgConnection) {
-    let database = support::coder::database().await.directly();
-    let conn = database.connect().await;
-    (database, conn)
-}
-
-pub(crate) fn options(database: &Database) -> MigrateOptions {
-    MigrateOptions { observer: Some(connect::ConnectOptions::from(database.options())), ..MigrateOptions::default() }
-}
+use crate::support::{
+    self, Database,
+    adopted::{adopt, coder, options, run, texts},
+};
 
 /// A random database, with chats.
 pub(crate) async fn fill(conn: &mut PgConnection, rng: &mut fastrand::Rng) {
-    crate::random_database::fill(conn, rng).await;
+    crate::support::random_database::fill(conn, rng).await;
     run(
         conn,
         "INSERT INTO chat_providers (provider) VALUES ('openai');
@@ -45,12 +33,6 @@ pub(crate) async fn fill(conn: &mut PgConnection, rng: &mut fastrand::Rng) {
          LEFT JOIN LATERAL (SELECT * FROM workspace_builds ORDER BY id LIMIT 1) AS b ON true",
     )
     .await;
-}
-
-/// Adopts it, whatever breaks.
-pub(crate) async fn adopt(database: &Database) {
-    let how = Adoption { yes: true, ..Adoption::default() };
-    migrate::adopt(&mut database.connect().await, &options(database), how, |_| {}).await.expect("adopted");
 }
 
 fn program(database: &Database, args: &[&str]) -> Box<assert_cmd::Command> {
@@ -94,16 +76,4 @@ fn dump_of(url: &str, option: &str) -> Vec<u8> {
     let mut lines: Vec<_> = output.stdout.split_inclusive(|byte| *byte == b'\n').collect();
     lines.sort_unstable();
     lines.concat()
-}
-
-pub(crate) async fn run(conn: &mut PgConnection, sql: &str) {
-    let ran = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await;
-    ran.unwrap_or_else(|error| panic!("{sql}\n{error}"));
-}
-
-/// The first column, whatever its type.
-pub(crate) async fn texts(conn: &mut PgConnection, sql: &str) -> Vec<String> {
-    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(conn).await;
-    let rows = rows.unwrap_or_else(|error| panic!("{sql}\n{error}"));
-    rows.iter().map(|row| row.get_unchecked::<Option<String>, _>(0).unwrap_or_default()).collect()
 }

@@ -16,10 +16,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{run, texts};
-use crate::{
-    random_database::NOW,
-    support::{self, read_jobs},
-};
+use crate::support::{self, random_database::NOW, read_jobs};
 
 /// The statements, by name, with the types of their parameters.
 pub(super) async fn prepare_all(conn: &mut PgConnection) -> Vec<(String, Vec<String>, String)> {

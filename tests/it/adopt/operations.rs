@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use coderdb::sqlx::{Connection as _, PgConnection};
 
 use super::{adopt, coder, run, texts, upgrades};
-use crate::{
+use crate::support::{
+    Database,
     operations::{self, Operation},
-    support::Database,
 };
 
 /// Adopted, and what is there for the operations.

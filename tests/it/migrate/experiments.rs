@@ -3,8 +3,9 @@
 use coderdb::migrate::State;
 
 use super::{Program, Set, ask, empty, run, until};
-use crate::{
-    support::{self, fails, streaming::Streaming},
+use crate::support::{
+    self, fails,
+    streaming::Streaming,
     tls::{addresses, certificates},
 };
 

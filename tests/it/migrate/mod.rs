@@ -9,7 +9,9 @@ mod leaks;
 mod locks;
 mod places;
 mod races;
+mod schema;
 mod signals;
+mod up;
 
 use std::{fs, path::Path, process::Stdio};
 
@@ -24,7 +26,7 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
-use crate::support::{self, Database};
+use crate::support::{self, Database, source::files};
 
 /// A directory of migrations.
 struct Set(TempDir);
@@ -189,12 +191,17 @@ fn assert_same(now: &[String], expected: &[String], what: &str) {
 fn every_test_that_the_documentation_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/migration-tests.md")).expect("the page");
+    let sources = files("tests/it");
     let mut count = 0;
-    for (module, test) in page.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")) {
-        let files = [("migrate/", ""), ("adopt/", ""), ("adopt/", "/mod"), ("", "")];
-        let files = files.map(|(directory, file)| root.join(format!("tests/it/{directory}{module}{file}.rs")));
-        let file = files.iter().find(|file| file.exists()).unwrap_or_else(|| panic!("no {module}"));
-        let is_there = fs::read_to_string(file).expect("a file").contains(&format!("fn {test}("));
+    for (module, test) in page.split('`').skip(1).step_by(2).filter_map(|code| code.rsplit_once("::")) {
+        let module = format!("/{}", module.replace("::", "/"));
+        let is_module = |path: &str| {
+            let path = format!("/{}", path.trim_end_matches(".rs").trim_end_matches("/mod"));
+            path.ends_with(&module)
+        };
+        let texts: Vec<_> = sources.iter().filter(|(path, _)| is_module(path)).map(|(_, text)| text).collect();
+        assert!(!texts.is_empty(), "no {module}");
+        let is_there = texts.iter().any(|text| text.contains(&format!("fn {test}(")));
         assert!(is_there || test == "…", "{module}::{test} is not there");
         count += 1;
     }

@@ -4,14 +4,29 @@
 //! server, but for what a pooler takes away by its nature: that is done [`Database::directly`] or
 //! [`Database::with_sessions`], each time with the reason.
 
+pub mod adopted;
 pub mod coder;
+pub mod give_up;
+pub mod golden;
+pub mod job_json;
 pub mod licenses;
+pub mod listing;
+pub mod model;
+pub mod objects;
+pub mod operations;
 pub mod pgbouncer;
 pub mod policy;
 pub mod proxy;
+pub mod random_database;
+pub mod rows;
 pub mod secrets;
+pub mod snapshot;
+pub mod source;
 pub mod states;
 pub mod streaming;
+pub mod terminal;
+pub mod tls;
+pub mod tools;
 
 use std::{
     fs,

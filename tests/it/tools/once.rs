@@ -4,9 +4,9 @@ use coderdb::tools::{CancellationToken, Tool};
 use serde_json::json;
 
 use super::*;
-use crate::{
-    crash::give_up,
-    support::proxy::{Cut, Proxy},
+use crate::support::{
+    give_up::give_up,
+    proxy::{Cut, Proxy},
 };
 
 impl World {

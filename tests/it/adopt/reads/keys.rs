@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use super::world::{Row, World};
-use crate::{
-    adopt::run,
+use crate::support::{
+    self,
+    adopted::run,
     random_database::{NOW, at, insert, one},
-    support,
 };
 
 const SECRET: &str = "0123456789abcdefghijkl";

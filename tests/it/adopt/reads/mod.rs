@@ -11,15 +11,13 @@ use coderdb::sqlx::{Connection as _, PgConnection};
 use fastrand::Rng;
 
 use super::{adopt, coder, run, upgrades};
-use crate::{
-    authz, listing,
+use crate::support::{
+    self, Database, listing,
     model::Reached,
-    queue_snapshot::compare_snapshot,
+    operations::names,
     random_database::STALE,
-    support::{
-        self, Database,
-        states::{Classes, Seed, seeds},
-    },
+    snapshot::compare_snapshot,
+    states::{Classes, Seed, seeds},
 };
 
 /// `CODERDB_TEST_CASES` multiplies it.
@@ -82,15 +80,15 @@ fn every_operation_that_reads_is_compared() {
         include_str!("prebuilds.rs"),
         include_str!("things.rs"),
         include_str!("work.rs"),
-        include_str!("../../listing.rs"),
-        include_str!("../../queue_snapshot.rs"),
+        include_str!("../../support/listing.rs"),
+        include_str!("../../support/snapshot.rs"),
     ]
     .concat();
     let is_compared = |name: &String| sources.contains(&format!("store::{name}("));
     // What `cancel_batch` would do, and what only tells others.
     let others = ["jobs::would_cancel_batch", "changes::announce", "licenses::refresh"];
-    let reads = authz::public_operations().into_iter().filter(|name| {
-        !authz::WRITES.contains(&name.as_str())
+    let reads = names::public_operations().into_iter().filter(|name| {
+        !names::WRITES.contains(&name.as_str())
             && !name.starts_with("transaction::")
             && !name.starts_with("runner::")
             && !others.contains(&name.as_str())

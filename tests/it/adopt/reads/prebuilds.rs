@@ -14,7 +14,7 @@ use coderdb::{
 use uuid::Uuid;
 
 use super::world::{Row, World};
-use crate::{model::PREBUILDS, random_database::NOW, support};
+use crate::support::{self, model::PREBUILDS, random_database::NOW};
 
 pub(super) async fn compare(conn: &mut PgConnection, world: &World<'_>) {
     for home in world.ids("organizations") {

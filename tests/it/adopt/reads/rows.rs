@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use time::Duration;
 use uuid::Uuid;
 
-use crate::{
-    adopt::run,
+use crate::support::{
+    adopted::run,
     model::PREBUILDS,
     random_database::{self as rows, NOW, at, insert, often, one, pick, time, uuid, with},
 };
@@ -38,7 +38,7 @@ fn some_time(rng: &mut Rng) -> Option<String> {
 
 /// A random database, and more of what is read.
 pub(super) async fn fill(conn: &mut PgConnection, rng: &mut Rng) {
-    crate::random_database::fill(conn, rng).await;
+    crate::support::random_database::fill(conn, rng).await;
     let users = ids(conn, "SELECT id FROM users ORDER BY id").await;
     templates(conn, rng, &users).await;
     builds(conn, rng).await;

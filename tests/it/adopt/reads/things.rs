@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::world::{Row, World, agent, organization, status, tags, template, user};
-use crate::{random_database::NOW, support};
+use crate::support::{self, random_database::NOW};
 
 /// What is there; `None` for what is not found.
 pub(super) fn found<T>(result: store::Result<T>) -> Option<T> {

@@ -19,11 +19,12 @@ use super::{
     things::{file, found, state},
     world::{Row, World, daemon, status},
 };
-use crate::{
+use crate::support::{
+    self,
     listing::expected_job,
     model::{JobRow, PREBUILDS, jsonb_equal, tagset_contains},
     random_database::{NOW, STALE, one},
-    support::{self, read_jobs},
+    read_jobs,
 };
 
 pub(super) async fn compare(conn: &mut PgConnection, world: &World<'_>, people: &[Actor], rng: &mut Rng) {

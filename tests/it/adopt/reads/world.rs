@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::{
+use crate::support::{
     model::{JobRow, Model},
-    support::states::Classes,
+    states::Classes,
 };
 
 const TABLES: &[&str] = &[

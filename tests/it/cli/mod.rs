@@ -1,0 +1,9 @@
+//! The program, as people and scripts run it.
+
+mod list;
+mod migrate;
+mod mistakes;
+mod operator;
+mod show;
+mod story;
+mod terminal;

@@ -1,0 +1,100 @@
+//! Locks, and operations on one job at once.
+
+use std::collections::BTreeMap;
+
+use coderdb::{
+    model::{ByWorker, CancelOutcome, Capabilities, End, JobId, JobStatus},
+    store,
+};
+use fastrand::Rng;
+use sqlx::Connection;
+use tokio::task::JoinSet;
+
+use super::{BOTH, cancels_all, locks, tags};
+use crate::support::rows::{NOW, Rows, daemon, id};
+
+#[tokio::test]
+async fn a_locked_job_keeps_one_reader_waiting_and_looks_like_none_to_the_other() {
+    let mut rows = Rows::new().await;
+    // SET is for the session.
+    let mut other = rows.database.connect_with_session().await;
+    let job = JobId(id(1));
+    sqlx::raw_sql("SET lock_timeout = '100ms'").execute(&mut other).await.expect("a setting");
+    let mut transaction = rows.conn.begin().await.expect("a transaction");
+    let held = store::jobs::get_with_lock(&mut transaction, &locks(1), job).await.expect("the job");
+    assert_eq!(held.id, job);
+    let skipped = store::jobs::get_for_update_skip_locked(&mut other, &locks(1), job).await.expect("an answer");
+    assert_eq!(skipped, None);
+    let error = store::jobs::get_with_lock(&mut other, &locks(1), job).await.expect_err("it waits");
+    assert!(error.to_string().contains("55P03"), "{error}");
+    transaction.commit().await.expect("the commit");
+    assert_eq!(store::jobs::get_with_lock(&mut other, &locks(1), job).await.expect("the job"), held);
+    let found = store::jobs::get_for_update_skip_locked(&mut other, &locks(1), job).await.expect("an answer");
+    assert_eq!(found, Some(held));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canceled_job_is_never_worked_on_while_others_acquire_and_complete() {
+    const JOBS: u128 = 300;
+    let mut rows = Rows::new().await;
+    rows.run(&format!(
+        "DELETE FROM provisioner_jobs; SELECT add_job(n) FROM generate_series(1001, {}) AS n",
+        1000 + JOBS
+    ))
+    .await;
+    let untagged = tags(&[("scope", "organization")]);
+    let mut workers = JoinSet::new();
+    for n in 1..=6 {
+        let (mut conn, tags) = (rows.database.connect().await, untagged.clone());
+        workers.spawn(async move {
+            let (permit, offer) = (daemon(1, n), Capabilities { provisioners: BOTH, tags: &tags });
+            let mut ended = Vec::new();
+            while let Some(job) = store::jobs::acquire(&mut conn, &permit, offer, NOW).await.expect("an answer") {
+                let end = store::jobs::complete(&mut conn, &permit, job.id, NOW, None).await.expect("the job");
+                let ByWorker::Done(End::Ended(end)) = end else { panic!("{end:?}") };
+                ended.push((end.job.id, end.job.status));
+            }
+            ended
+        });
+    }
+    let mut cancelers = JoinSet::new();
+    for n in 0..6 {
+        let mut conn = rows.database.connect().await;
+        cancelers.spawn(async move {
+            let mut jobs: Vec<u128> = (1001..=1000 + JOBS).collect();
+            Rng::with_seed(n).shuffle(&mut jobs);
+            // Half of them one by one, and half in batches.
+            let size = if n % 2 == 0 { 1 } else { 25 };
+            let jobs: Vec<_> = jobs.into_iter().map(|job| JobId(id(job))).collect();
+            let mut outcomes = Vec::new();
+            for batch in jobs.chunks(size) {
+                let answer = store::jobs::cancel_batch(&mut conn, &cancels_all(1), batch, None, NOW).await;
+                outcomes.extend(answer.expect("an answer"));
+            }
+            outcomes
+        });
+    }
+    let (cancels, ended) = tokio::join!(cancelers.join_all(), workers.join_all());
+    let ended: BTreeMap<JobId, JobStatus> = ended.into_iter().flatten().collect();
+    let mut won = BTreeMap::new();
+    for (job, outcome) in cancels.into_iter().flatten() {
+        match outcome {
+            CancelOutcome::Canceled(_) => {
+                assert_eq!(won.insert(job, "canceled"), None, "two cancels of {job} went through");
+                assert_eq!(ended.get(&job), None, "{job} was canceled in the queue and worked on");
+            }
+            CancelOutcome::Canceling(_) => {
+                assert_eq!(won.insert(job, "canceling"), None, "two cancels of {job} went through");
+                assert_eq!(ended.get(&job), Some(&JobStatus::Canceled), "{job} was to be canceled");
+            }
+            CancelOutcome::AlreadyFinished(_) | CancelOutcome::AlreadyCanceled(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for n in 1001..=1000 + JOBS {
+        let job = JobId(id(n));
+        let succeeded = ended.get(&job) == Some(&JobStatus::Succeeded);
+        assert_eq!(won.contains_key(&job), !succeeded, "{job}");
+    }
+    assert!(ended.len() < JOBS as usize && !ended.is_empty(), "no race: {} of {JOBS} jobs were taken", ended.len());
+}
