@@ -1,9 +1,10 @@
-//! Durations as people write them: `1h30m`, `250ms`. Needs nothing but the standard library, because `build.rs` uses it, too.
+//! Durations as people write them: `1h30m`, `250ms`. Needs nothing but the standard library, because `build.rs` uses
+//! it, too.
 
 use std::time::Duration;
 
-/// The length of a duration such as `1h30m`, `1.5h`, or `250ms`; nothing for an empty text and for one that is negative,
-/// `None` for what is none, and for one of more than 292 years, which nobody could store.
+/// The length of a duration such as `1h30m`, `1.5h`, or `250ms`; nothing for an empty text and for one that is
+/// negative, `None` for what is none, and for one of more than 292 years, which cannot be stored.
 pub(crate) fn parse(text: &str) -> Option<Duration> {
     let (is_negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -1,5 +1,5 @@
 -- The roles of the user $1, a row per organization that the user is a member of, at least one row.
--- Whoever is deleted or suspended has none and is not found.
+-- A user who is deleted or suspended has none and is not found.
 SELECT
     u.rbac_roles AS "site_roles!",
     o.id AS "organization_id?",

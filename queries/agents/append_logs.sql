@@ -1,6 +1,6 @@
--- An agent appends lines to its logs, within the cap (domain: log cap; last line of agent logs). $1 the agent; $2 and $3
--- outputs and levels; $4 the source, $5 the time; $6 the last line of logs that overflow, $7 the cap in bytes.
--- The walk is on this side because it must see the counter under the lock that also guards the write.
+-- An agent appends lines to its logs, within the cap (domain: log cap; last line of agent logs). $1 the agent; $2 and
+-- $3 outputs and levels; $4 the source, $5 the time; $6 the last line of logs that overflow, $7 the cap in bytes. The
+-- walk is on this side because it must see the counter under the lock that also guards the write.
 WITH locked AS (
     SELECT id, logs_length, logs_overflowed
     FROM workspace_agents
@@ -38,7 +38,7 @@ decided AS (
         total.bytes,
         CASE
             WHEN locked.logs_overflowed THEN 'dropped'
-            -- Somebody who keeps no room for the last line has filled the counter: max_logs_length.
+            -- A writer that kept no room for the last line has filled the counter: max_logs_length.
             WHEN locked.logs_length + total.bytes > $7 THEN 'refused'
             WHEN total.overflows THEN 'overflowed'
             ELSE 'appended'

@@ -7,7 +7,7 @@ SELECT
     k.expires_at,
     k.scopes::text[] AS "scopes!: Vec<Text>",
     k.allow_list,
-    -- What is signed in at somebody else ends when the link to them does.
+    -- A session from an identity provider ends when the link to it is removed.
     (
         k.login_type::text NOT IN ('github', 'oidc')
         OR EXISTS (SELECT FROM user_links AS l WHERE l.user_id = k.user_id AND l.login_type = k.login_type)

@@ -1,10 +1,10 @@
 -- Creates the build $1 of the workspace $2, and the job $3 that carries it out, in the organization $4, for the owner
 -- $5 when it is not null. $6 is the template version, $7 the preset, $8 the transition, $9 the reason, $10 the
--- initiator, $11 the provisioner state (null: that of the build before), $12 and $13 the deadline and its bound,
--- $14 the tags, $15 now, $16 the input and $17 the trace metadata of the job. The lists of the template must let the user
--- $18 read it for a start, and the user $19 use it for another version than before (as in templates/get.sql), where that is
--- not null. A start ends the dormancy of the workspace. The number is null when another build took it in the same moment:
--- nothing is written then, nor when the lists do not let.
+-- initiator, $11 the provisioner state (null: that of the build before), $12 and $13 the deadline and its bound, $14
+-- the tags, $15 now, $16 the input and $17 the trace metadata of the job. The lists of the template must let the user
+-- $18 read it for a start, and the user $19 use it for another version than before (as in templates/get.sql), where
+-- that is not null. A start ends the dormancy of the workspace. The number is null when another build took it in the
+-- same moment: nothing is written then, nor when the lists do not let.
 WITH workspace AS (
     SELECT
         w.id, w.organization_id, w.template_id, w.dormant_at, w.deleting_at, tj.provisioner, tj.storage_method, tj.file_id,
@@ -41,7 +41,8 @@ WITH workspace AS (
         AND ($7::uuid IS NULL OR EXISTS (
             SELECT 1 FROM template_version_presets AS p WHERE p.id = $7 AND p.template_version_id = v.id
         ))
-    -- Before the build has its number: whoever deletes the workspace, or makes it dormant, may hold it and wait for that.
+    -- Before the build has its number: a transaction that deletes the workspace, or makes it dormant, may hold it and
+    -- wait for that.
     FOR NO KEY UPDATE OF w
 ),
 

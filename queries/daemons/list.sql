@@ -1,6 +1,7 @@
--- The daemons of the organization $1 with their status and jobs (domain: daemons), newest first, at most $5.
--- Of the ids in $2, when there are any; with the tags $3, unless null, and each of the pairs $6. A daemon is online when seen at $4 or later.
--- An organization has few daemons, found by the unique index: filters that may be unset do no harm to this plan.
+-- The daemons of the organization $1 with their status and jobs (domain: daemons), newest first, at most $5. Of the ids
+-- in $2, when there are any; with the tags $3, unless null, and each of the pairs $6. A daemon is online when seen at
+-- $4 or later. An organization has few daemons, found by the unique index: filters that may be unset do no harm to this
+-- plan.
 SELECT
     d.id,
     d.created_at,
@@ -36,7 +37,7 @@ LEFT JOIN LATERAL (
         id,
         job_status,
         names_version,
-        -- What the server's own cast would accept, and null for the rest. The first pattern is what everybody writes.
+        -- What the server's own cast would accept, and null for the rest. The first pattern is the usual form.
         CASE
             WHEN named LIKE '________-____-____-____-____________' AND named ~ '^[0-9a-f]*-[0-9a-f]*-[0-9a-f]*-[0-9a-f]*-[0-9a-f]*$'
                 OR named ~ '^(([0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}|[{]([0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}[}])$'

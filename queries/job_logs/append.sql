@@ -1,6 +1,6 @@
--- A daemon appends log lines to its job, within the cap (domain: log cap). $1 the job; of the permit: $2 the organization, $3
--- the daemon; $4 to $8 the lines, one array per column; $9 the last line of logs that overflow, $10 the cap in bytes.
--- The walk is on this side because it must see the counter under the lock that also guards the write.
+-- A daemon appends log lines to its job, within the cap (domain: log cap). $1 the job; of the permit: $2 the
+-- organization, $3 the daemon; $4 to $8 the lines, one array per column; $9 the last line of logs that overflow, $10
+-- the cap in bytes. The walk is on this side because it must see the counter under the lock that also guards the write.
 WITH locked AS (
     SELECT
         id,
@@ -54,7 +54,7 @@ decided AS (
         total.bytes,
         CASE
             WHEN locked.state <> 'open' THEN locked.state
-            -- Somebody who keeps no room for the last line has filled the counter: max_provisioner_logs_length.
+            -- A writer that kept no room for the last line has filled the counter: max_provisioner_logs_length.
             WHEN locked.logs_length + total.bytes > $10 THEN 'refused'
             WHEN total.overflows THEN 'overflowed'
             ELSE 'appended'

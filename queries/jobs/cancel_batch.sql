@@ -1,6 +1,7 @@
--- Asks for jobs to be canceled (domain: canceling). $1 the jobs, $2 the time, or null to decide without locking or writing
--- anything, $3 the expected status or null; of the permit: $4 the organization, $5 the only owner or null for all, $6
--- imports too, $7 builds that their template does not let users cancel too. A row that is in scope always comes back.
+-- Asks for jobs to be canceled (domain: canceling). $1 the jobs, $2 the time, or null to decide without locking or
+-- writing anything, $3 the expected status or null; of the permit: $4 the organization, $5 the only owner or null for
+-- all, $6 imports too, $7 builds that their template does not let users cancel too. A row that is in scope always comes
+-- back.
 WITH reached AS (
     SELECT j.id, coalesce(t.allow_user_cancel_workspace_jobs, false) AS is_allowed
     FROM provisioner_jobs AS j
@@ -37,7 +38,7 @@ decided AS (
             WHEN j.completed_at IS NOT NULL THEN 'already_finished'
             WHEN j.canceled_at IS NOT NULL THEN 'already_canceled'
             WHEN j.job_status::text <> $3 THEN 'not_in_expected_state'
-            -- Nobody works on it, so nobody would ever complete it.
+            -- No daemon works on it, so none would complete it.
             WHEN j.worker_id IS NULL THEN 'canceled'
             ELSE 'canceling'
         END AS outcome

@@ -1,6 +1,6 @@
--- A daemon ends a job, with or without an error (domain: ending a job). $1 the job; of the permit: $2 the organization, $3 the
--- daemon; $4 the time, $5 the error or null, $6 its code or null, $7 the state that its build left, null for what is
--- there. A row that is in scope always comes back.
+-- A daemon ends a job, with or without an error (domain: ending a job). $1 the job; of the permit: $2 the organization,
+-- $3 the daemon; $4 the time, $5 the error or null, $6 its code or null, $7 the state that its build left, null for
+-- what is there. A row that is in scope always comes back.
 WITH decided AS (
     SELECT
         id,
@@ -24,8 +24,8 @@ build AS (
     WHERE d.outcome = 'done'
 ),
 
--- The job was taken away from its daemon, which built something nevertheless: without its state nobody could destroy that.
--- A newer build goes on from the state that it found.
+-- The job was taken away from its daemon, which built something nevertheless: without its state that could not be
+-- destroyed. A newer build goes on from the state that it found.
 late AS (
     UPDATE workspace_builds AS b
     SET updated_at = $4, provisioner_state = $7

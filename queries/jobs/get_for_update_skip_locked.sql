@@ -1,4 +1,4 @@
--- The job $1 of the organization $2, locked until the transaction ends; no row when somebody holds it (domain: listings).
+-- The job $1 of the organization $2, locked until the transaction ends; no row if it is locked (domain: listings).
 SELECT
     j.id,
     j.created_at,

@@ -1,4 +1,4 @@
--- The job $1 of the organization $2, locked until the transaction ends; waits for whoever holds it (domain: listings).
+-- The job $1 of the organization $2, locked until the transaction ends; waits for its lock (domain: listings).
 SELECT
     j.id,
     j.created_at,

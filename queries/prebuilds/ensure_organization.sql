@@ -1,5 +1,5 @@
--- Makes the prebuilds user a member of the organization $1 and of its quota group, which gets the id $2 when it is made,
--- at $3; and says whether anything was missing.
+-- Makes the prebuilds user a member of the organization $1 and of its quota group, which gets the id $2 when it is
+-- made, at $3; and says whether anything was missing.
 WITH organization AS (
     SELECT id FROM organizations WHERE id = $1 AND deleted = false
 ),
@@ -20,7 +20,7 @@ found AS (
 made AS (
     INSERT INTO groups (id, name, organization_id)
     SELECT $2, 'coderprebuiltworkspaces', organization.id FROM organization WHERE NOT EXISTS (SELECT 1 FROM found)
-    -- Made by somebody else since this statement began: only an update says which id it has.
+    -- Made by another session since this statement began: only an update returns its id.
     ON CONFLICT (name, organization_id) DO UPDATE SET name = excluded.name
     RETURNING id
 ),

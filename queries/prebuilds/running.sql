@@ -1,4 +1,4 @@
--- The prebuilt workspaces of the organization $1 that run and that nobody has claimed.
+-- The prebuilt workspaces of the organization $1 that run and are not claimed.
 SELECT
     w.id,
     w.name,
@@ -7,7 +7,8 @@ SELECT
     preset.id AS "current_preset_id?: crate::model::PresetId",
     agents.ready AS "ready!",
     w.created_at
--- An array, so that the planner expects few: in a storm most of them wait, and it would compile what runs for a handful.
+-- An array, so that the planner expects few: in a storm most of them wait, and it would compile what runs for a
+-- handful.
 FROM unnest(ARRAY(
     SELECT id FROM workspaces
     WHERE owner_id = 'c42fdf75-3097-471c-8c33-fb52454d81c0' AND organization_id = $1 AND deleted = false

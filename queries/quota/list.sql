@@ -1,10 +1,11 @@
--- Who consumes or may consume something in the organization $1 (domain: quota), in credits, in the order of their names in
--- lower case, and of their ids, because deleted users may share a name: at most $4 of those behind the name $2 and id $3, all
--- if null. What counts is the name that is stored with the id: as it was read, it may lack bytes that are no UTF-8.
+-- Who consumes or may consume something in the organization $1 (domain: quota), in credits, in the order of their names
+-- in lower case, and of their ids, because deleted users may share a name: at most $4 of those behind the name $2 and
+-- id $3, all if null. What counts is the name that is stored with the id: as it was read, it may lack bytes that are no
+-- UTF-8.
 WITH page AS MATERIALIZED (
     SELECT u.id, u.username, u.deleted, u.consumed
     FROM (
-        -- Whoever is there comes out of the index of names.
+        -- Users who are not deleted come out of the index of names.
         (
             SELECT u.id, u.username, u.deleted, quota.consumed
             FROM users AS u
@@ -37,7 +38,7 @@ WITH page AS MATERIALIZED (
             LIMIT $4
         )
         UNION ALL
-        -- Whoever was deleted consumes what the workspaces cost that are still there.
+        -- Deleted users consume the cost of their workspaces that still exist.
         (
             SELECT u.id, u.username, u.deleted, quota.consumed
             FROM users AS u

@@ -1,2 +1,2 @@
--- How long a workspace that a chat created lives, as it was stored; an empty text when nobody set it.
+-- How long a workspace that a chat created lives, as it was stored; an empty text if it was never set.
 SELECT coalesce((SELECT value FROM site_configs WHERE key = 'agents_workspace_ttl'), '') AS "value!"

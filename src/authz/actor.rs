@@ -1,4 +1,4 @@
-//! Whoever acts: a user with roles, or a part of the product.
+//! Actors: users with roles, and parts of the product.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +68,7 @@ pub enum System {
     ProvisionerDaemon,
     /// Runs in a workspace, and reports on itself.
     WorkspaceAgent,
-    /// Ends jobs that hang or that nobody takes.
+    /// Ends jobs that hang, or that no daemon takes.
     Reaper,
     /// Runs the agents of chats. Acts as the owner of a chat for what concerns the owner.
     ChatDaemon,
@@ -97,7 +97,7 @@ impl System {
     ];
 }
 
-/// Whoever asks.
+/// The caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor(Who);
 

@@ -15,7 +15,7 @@ permit! {
         organization: OrganizationId,
         /// For whom.
         owner: UserId,
-        /// Whom the lists of the template must let use it; `None` where a role lets.
+        /// The user to whom the lists of the template must give its use; `None` if a role gives it.
         user: Option<UserId>,
     }
 }
@@ -23,7 +23,7 @@ permit! {
 impl CreateWorkspaces {
     const POLICY: Policy = Policy { site: &[SiteRole::Owner], organization: &[Admin], system: &[] };
 
-    /// Members for themselves, administrators for everybody, and the reconciler for the prebuilds user.
+    /// Members for themselves, administrators for all users, and the reconciler for the prebuilds user.
     pub fn check(actor: &Actor, owner: UserId, organization: OrganizationId) -> Result<Self, Denied> {
         let own = actor.user_id() == Some(owner) && actor.is_member_of(organization);
         let prebuild = owner == UserId::PREBUILDS && actor.is_system(&[System::PrebuildReconciler]);
@@ -44,9 +44,9 @@ permit! {
         initiator: UserId,
         /// The only owner that the permit reaches; `None` for all.
         owner: Option<UserId>,
-        /// Whom the lists of a template must let read it for a start; `None` where a role lets.
+        /// The user to whom the lists of a template must give reading for a start; `None` if a role gives it.
         reader: Option<UserId>,
-        /// Whom the lists of a template must let use it for another version; `None` where a role lets.
+        /// The user to whom the lists of a template must give its use for another version; `None` if a role gives it.
         user: Option<UserId>,
     }
 }

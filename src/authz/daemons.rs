@@ -17,7 +17,7 @@ permit! {
 impl ReadDaemons {
     const POLICY: Policy = Policy { system: &[System::PrebuildReconciler, System::Operator], ..ReadJobs::POLICY };
 
-    /// Whoever may read the jobs of the organization, people only; the prebuild reconciler.
+    /// Users who may read the jobs of the organization, and the prebuild reconciler.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.or_custom_role_grants_in(actor, organization, ReadJobs::PERMISSION);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))

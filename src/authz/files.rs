@@ -47,7 +47,7 @@ impl ReadFiles {
     const POLICY: Policy =
         Policy { site: &[SiteRole::Owner, SiteRole::TemplateAdmin], organization: &[], system: &[System::Operator] };
 
-    /// Owners and template admins of the site read all files, everybody else one's own. A provisioner daemon reads the
+    /// Owners and template admins of the site read all files, other users their own. A provisioner daemon reads the
     /// source of its job, with the permit for that.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
         match (Self::POLICY.grants(actor), actor.user_id()) {

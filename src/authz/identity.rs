@@ -38,8 +38,8 @@ impl ReadUsers {
         system: &[System::Authenticator, System::ProvisionerDaemon, System::ChatDaemon, System::Operator],
     };
 
-    /// Whoever has a role on the site, or looks after the members of an organization, may read all users, everybody else
-    /// only oneself.
+    /// Users with a role on the site, and those who manage the members of an organization, may read all users; other
+    /// users only themselves.
     pub fn check(actor: &Actor) -> Result<Self, Denied> {
         match (Self::POLICY.grants_in_any(actor), actor.user_id()) {
             (true, _) => Ok(Self { only: None, _checked: () }),
@@ -74,8 +74,7 @@ impl ReadOrganizations {
         ],
     };
 
-    /// Never denied: whoever has a role on the site, and almost every part of the product, may read all; everybody else
-    /// their own.
+    /// Never denied: users with a role on the site, and most parts of the product, may read all; other users their own.
     pub fn check(actor: &Actor) -> Self {
         Self { only: (!Self::POLICY.grants(actor)).then(|| actor.organizations()) }
     }

@@ -24,8 +24,8 @@ impl ReadJobs {
     };
     pub(super) const PERMISSION: Permission = ("provisioner_jobs", "read");
 
-    /// Owners of the site; admins and template admins of the organization, and whoever has a custom role there that
-    /// lets read jobs.
+    /// Owners of the site; admins and template admins of the organization, and users with a custom role there that
+    /// includes reading jobs.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.or_custom_role_grants_in(actor, organization, Self::PERMISSION);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
@@ -42,7 +42,7 @@ permit! {
         initiator: UserId,
         /// What they do, to which version.
         target: JobTarget,
-        /// Whom the lists of the template must let read it for a dry run; `None` where a role lets.
+        /// The user to whom the lists of the template must give reading for a dry run; `None` if a role gives it.
         reader: Option<UserId>,
     }
 }
@@ -105,8 +105,8 @@ impl LockJobs {
         system: &[System::ProvisionerDaemon, System::Reaper, System::PrebuildReconciler, System::Operator],
     };
 
-    /// Owners, organization admins, and the parts of the product that end jobs. Whoever only reads may not: a lock
-    /// keeps others waiting.
+    /// Owners, organization admins, and the parts of the product that end jobs. Readers may not: a lock makes others
+    /// wait.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = Self::POLICY.grants_in(actor, organization);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
@@ -118,7 +118,7 @@ permit! {
     CancelJobs {
         /// Whose jobs.
         organization: OrganizationId,
-        /// The only user whose builds and dry runs the permit reaches; `None` for everybody's.
+        /// The only user whose builds and dry runs the permit reaches; `None` for those of all users.
         owner: Option<UserId>,
         /// Whether it reaches imports of template versions.
         imports: bool,
@@ -150,7 +150,7 @@ impl CancelJobs {
 }
 
 permit! {
-    /// May end jobs that hang or that nobody takes, wherever they are (domain: reaping).
+    /// May end jobs that hang, or that no daemon takes, in all organizations (domain: reaping).
     ReapJobs {}
 }
 
@@ -178,8 +178,8 @@ permit! {
 impl ReadJobLogs {
     const POLICY: Policy = Policy { system: &[System::Operator], ..ReadJobs::POLICY };
 
-    /// Whoever may read jobs reads the logs of all; template admins those of imports, and of their own builds and dry
-    /// runs like every other member.
+    /// Users who may read jobs read the logs of all; template admins those of imports; every member those of own builds
+    /// and dry runs.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let all = Self::POLICY.or_custom_role_grants_in(actor, organization, ReadJobs::PERMISSION);
         let imports = all || InsertJobs::IMPORTS.grants_in(actor, organization);

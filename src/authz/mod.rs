@@ -1,9 +1,9 @@
-//! Who may do what. The proof that somebody may run a query *is* the scope of that query.
+//! Who may do what. The proof that an actor may run a query *is* the scope of that query.
 //!
 //! An [`Actor`] is a user with the roles that the database holds, or a part of the product. A permit, such as
 //! [`ReadJobs`], comes only out of its `check`, and a query reads the organization or the owner from it: leaving the
 //! scope out does not compile, and asking for what belongs to others finds nothing. [`Denied`] looks like *not found*,
-//! because whoever may not see a thing may not learn that it is there.
+//! because an actor who may not see an object may not learn that it exists.
 //!
 //! ```
 //! use coderdb::{authz::{Actor, ReadJobs, System}, model::OrganizationId};

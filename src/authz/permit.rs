@@ -35,8 +35,8 @@ pub(super) use permit;
 
 /// A permit of reads that are replica-safe: a standby may answer them, some time behind the primary.
 ///
-/// Not the one for quota, nor those that lock, claim or write. Nor what one needs for deciding what somebody may do or
-/// what the product may do: actors, users, licenses and settings, whose revocation must be seen.
+/// Not the one for quota, nor those that lock, claim or write. Nor those for actors, users, licenses and settings: a
+/// right that was revoked must be seen at once.
 #[diagnostic::on_unimplemented(
     message = "what `{Self}` opens must not lag behind the primary",
     note = "read it on a connection of `Cluster::primary`"

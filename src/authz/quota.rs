@@ -19,7 +19,7 @@ permit! {
 }
 
 permit! {
-    /// May read what everybody consumes and may consume in one organization.
+    /// May read the consumption and the budget of all users in one organization.
     ListQuota {
         /// Where.
         organization: OrganizationId,
@@ -27,7 +27,7 @@ permit! {
 }
 
 impl ListQuota {
-    /// Owners, user admins and auditors: whoever may read the quota of others.
+    /// Owners, user admins and auditors.
     pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
         let granted = ReadQuota::POLICY.grants_in(actor, organization);
         granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))

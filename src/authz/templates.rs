@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::{Entity, OrganizationId, UserId};
 
-/// What somebody may do with a template. In its lists, `*` stands for everything.
+/// What a user may do with a template. In its lists, `*` stands for all rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TemplateRight {
     /// See it, and start the workspaces that are made from it.
@@ -49,7 +49,8 @@ impl TemplateRight {
         self.policy().or_custom_role_grants_in(actor, organization, permission)
     }
 
-    /// Whom the lists must let in this organization; `None` where a role lets on every template.
+    /// The user to whom the lists must give the right in this organization; `None` if a role gives it for every
+    /// template.
     pub(super) fn decided_for(self, actor: &Actor, organization: OrganizationId) -> Result<Option<UserId>, Denied> {
         match actor.user_id() {
             _ if self.is_given_by_a_role(actor, organization) => Ok(None),
@@ -66,7 +67,7 @@ permit! {
         organization: OrganizationId,
         /// With which right.
         right: TemplateRight,
-        /// Whom the lists must let; `None` where a role lets.
+        /// The user to whom the lists must give the right; `None` if a role gives it.
         user: Option<UserId>,
     }
 }
@@ -80,7 +81,7 @@ impl ReadTemplates {
     }
 }
 
-/// May read, or use, a template wherever it is: as [`ReadTemplates`] says, in each organization.
+/// May read, or use, a template in any organization, by the rule of [`ReadTemplates`] there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct FindTemplates {
@@ -90,7 +91,8 @@ pub struct FindTemplates {
 }
 
 impl FindTemplates {
-    /// Never denied: reaches the templates of each organization where the actor may do so, and those whose lists say so.
+    /// Never denied: reaches the templates of each organization where the actor may do so, and those whose lists say
+    /// so.
     pub fn check(actor: &Actor, right: TemplateRight) -> Self {
         let everything_in = (!right.policy().grants(actor)).then(|| {
             let mut organizations = actor.organizations();
@@ -110,7 +112,7 @@ impl FindTemplates {
         self.everything_in.as_ref().map(|all| all.iter().map(|organization| organization.0).collect())
     }
 
-    /// Whom the lists of the other templates must let.
+    /// The user to whom the lists of the other templates must give the right.
     pub(crate) const fn user(&self) -> Option<UserId> {
         self.user
     }

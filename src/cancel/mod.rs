@@ -1,5 +1,5 @@
-//! Canceling many jobs: named ones or those that pass a filter, batch by batch, with a dry run, a report of every job, and
-//! an announcement to those who watch.
+//! Canceling many jobs: named ones or those that pass a filter, batch by batch, with a dry run, a report of every job,
+//! and an announcement to those who watch.
 //!
 //! ```no_run
 //! use coderdb::{
@@ -61,8 +61,8 @@ impl Plan {
         Self(vec![Group { expected, ids }])
     }
 
-    /// The jobs that pass the filter and have not ended, newest first: daemons take the oldest meanwhile. One round trip
-    /// for each status that is told apart.
+    /// The jobs that pass the filter and have not ended, newest first: daemons take the oldest meanwhile. One round
+    /// trip for each status that is told apart.
     ///
     /// A status that the filter asks for is expected, too: what has another one by then has left the set.
     pub async fn chosen(
@@ -148,7 +148,7 @@ pub enum Outcome {
     Canceled,
     /// Its daemon ends it when it learns of it.
     Canceling,
-    /// It was canceled before, or somebody had asked for it.
+    /// It was canceled before, or its cancellation was requested.
     AlreadyCanceled,
     /// It had ended before, and not as canceled.
     AlreadyFinished,
@@ -182,7 +182,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the job is as whoever named it wanted it.
+    /// Whether the job ended in the state that the caller wanted.
     #[must_use]
     pub const fn is_as_wanted(self) -> bool {
         matches!(self, Self::WouldBeCanceled | Self::Canceled | Self::Canceling | Self::AlreadyCanceled)
@@ -223,7 +223,7 @@ impl Report {
     }
 }
 
-/// One that has ended as canceled is as whoever wants to cancel it wants it.
+/// A job that ended as canceled is in the wanted state.
 fn finished(job: &Job) -> Outcome {
     if job.status == JobStatus::Canceled { Outcome::AlreadyCanceled } else { Outcome::AlreadyFinished }
 }
@@ -291,8 +291,8 @@ impl Run {
         Self { rest: plan.batches().collect(), under_way: None, reports: Vec::with_capacity(plan.len()) }
     }
 
-    /// Cancels the next batch, tells those who watch its jobs, and returns how many jobs that were; `None` when nothing is
-    /// left, and after an error. One round trip, and one more to tell; locks the jobs of the batch.
+    /// Cancels the next batch, tells those who watch its jobs, and returns how many jobs that were; `None` when nothing
+    /// is left, and after an error. One round trip, and one more to tell; locks the jobs of the batch.
     ///
     /// Dropped on the way, the batch is canceled or not, and the run is over.
     pub async fn next(

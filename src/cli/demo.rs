@@ -56,7 +56,7 @@ enum RegimeArg {
     Storm,
 }
 
-/// Whose quota is shown: somebody with room, somebody at the limit, and the prebuilds user.
+/// The users whose quota is shown: some within their budgets, some at the limit, and the prebuilds user.
 const PEOPLE: [&str; 5] = ["dave", "erin", "grace", "heidi", "prebuilds"];
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {

@@ -1,4 +1,4 @@
-//! Which jobs: the same arguments wherever jobs are chosen.
+//! The arguments that choose jobs, shared by all commands about jobs.
 
 use clap::{ArgMatches, Args, FromArgMatches, parser::ValueSource};
 use clap_complete::ArgValueCompleter;

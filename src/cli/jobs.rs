@@ -82,7 +82,7 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
 /// How many jobs are read at once when all are wanted: memory does not grow with their number.
 const PAGE: u32 = 2_000;
 
-/// How many jobs are listed when nobody says (domain: command line).
+/// How many jobs are listed without `--limit` (domain: command line).
 const LIMIT: u32 = 50;
 
 async fn list(args: List) -> Result<ExitCode, CliError> {
@@ -114,7 +114,7 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
         }
     }
     printer.finish()?;
-    // Whoever gave a limit knows of it.
+    // With `--limit`, the user expects that the list is cut.
     if is_cut && args.limit.is_none() {
         note(&format!("the newest {LIMIT} are shown; --all shows the rest"));
     }
@@ -158,7 +158,7 @@ impl Printer {
         }
     }
 
-    /// Prints these, and says whether anybody reads on.
+    /// Prints these jobs. Returns whether the reader is still there.
     fn page(&mut self, jobs: &[JobDetails]) -> Result<bool, CliError> {
         let is_first = self.count == 0;
         self.count += jobs.len() as u64;

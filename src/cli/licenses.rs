@@ -29,9 +29,9 @@ use crate::{
 pub(super) enum Command {
     /// Add a license, from a file or from standard input, where no list of processes shows it
     ///
-    /// With `--keys`, its signature, its claims and the deployment that it is for are checked. Without, it must only be a
-    /// token that has not expired. White space, line breaks, quotation marks, `Bearer` and a byte order mark around it do
-    /// not matter.
+    /// With `--keys`, its signature, its claims and the deployment that it is for are checked. Without, it must only be
+    /// a token that has not expired. White space, line breaks, quotation marks, `Bearer` and a byte order mark around
+    /// it do not matter.
     #[command(after_help = "Examples:\n  coderdb licenses add --file license.jwt --keys keys.json\n  \
                             coderdb licenses add < license.jwt")]
     Add(Add),
@@ -49,7 +49,7 @@ pub(super) struct Add {
     /// The file with the license; standard input if absent
     #[arg(short, long)]
     file: Option<PathBuf>,
-    /// The public keys of whoever signs licenses: a file with a JWK set, or the JWK set itself
+    /// The public keys that verify licenses: a file with a JWK set, or the JWK set itself
     #[arg(
         long,
         value_name = "FILE",

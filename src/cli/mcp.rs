@@ -21,8 +21,8 @@ use crate::{
 
 /// Serve the tools of a chat to its agent, with the Model Context Protocol over standard input and output
 ///
-/// The tools are `create_workspace` and `start_workspace`. Whoever can run this uses the workspace of the chat in the name
-/// of its owner. It ends with its input. It needs a configured database, and starts none.
+/// The tools are `create_workspace` and `start_workspace`. A person who can run this uses the workspace of the chat as
+/// its owner. It ends with its input. It needs a configured database, and starts none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb mcp --chat c0de0000-000f-4000-8000-000000000001\n  coderdb mcp --chat \
                         c0de0000-000f-4000-8000-000000000001 --owner dave\n\nIn the configuration of an agent:\n  \

@@ -204,7 +204,7 @@ fn explain(error: &clap::Error) -> ExitCode {
         _ => None,
     };
     if let Some(help) = help {
-        // Whoever reads only a part of it has read enough.
+        // A reader that closes the pipe early, such as `head`, is no error.
         let _ = write!(anstream::stdout(), "{}", help.ansi());
         return ExitCode::SUCCESS;
     }

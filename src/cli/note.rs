@@ -17,7 +17,8 @@ pub(super) fn log_as_json() {
     IS_JSON.store(true, Ordering::Relaxed);
 }
 
-/// Tells a person something on standard error, or logs it. When nobody can read it, the work goes on all the same.
+/// Writes a message to standard error, as text or as a line of the log. A failed write is ignored: it must not end the
+/// work.
 pub(super) fn note(text: &str) {
     let text = printable(text);
     if IS_JSON.load(Ordering::Relaxed) {
@@ -30,6 +31,6 @@ pub(super) fn note(text: &str) {
 /// Writes a line of the log.
 pub(super) fn write(mut line: Value) {
     line["time"] = rfc_3339(OffsetDateTime::now_utc()).into();
-    // When nobody can read it, the work goes on all the same.
+    // A failed write is ignored: it must not end the work.
     let _ = writeln!(io::stderr(), "{}", escaped(&line.to_string()));
 }

@@ -48,7 +48,7 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     print_on(text).map(drop)
 }
 
-/// Prints a part of a result, and says whether anybody reads on.
+/// Prints a part of a result. Returns whether the reader is still there.
 pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -57,7 +57,7 @@ pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
     }
 }
 
-/// Waits until nobody reads standard output any more; for ever where that cannot be told, as of a file.
+/// Waits until the reader of standard output is gone. Never returns where that cannot be detected, as with a file.
 pub(super) async fn nobody_reads() {
     // Unchecked: what is made sure of besides would make writing to it fail where it is to wait.
     let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);

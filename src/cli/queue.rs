@@ -63,7 +63,7 @@ pub(super) struct Reasons(BTreeMap<String, u64>);
 impl Reasons {
     pub(super) fn count(&mut self, jobs: &[JobDetails], queue: &Queue) {
         for why in jobs.iter().filter_map(|job| queue.why(job)).filter(WhyWaiting::is_stuck) {
-            // Tags are what somebody has stored: no line of their own, and not much of one.
+            // Tags are text of users: they are kept on one line and cut.
             *self.0.entry(one_line(&why.to_string())).or_default() += 1;
         }
     }

@@ -28,7 +28,7 @@ pub(super) enum Command {
     Show(Show),
     /// List who consumes or may consume something in an organization, in credits
     ///
-    /// All members, and whoever is none any more, or was deleted, and whose workspaces still cost something.
+    /// All members, and former members and deleted users whose workspaces still consume credits.
     #[command(visible_alias = "ls")]
     #[command(
         after_help = "Examples:\n  coderdb quota list\n  coderdb quota list --over 85\n  coderdb quota list --org coder \

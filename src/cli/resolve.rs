@@ -9,10 +9,10 @@ use crate::{
     store::{PgConnection, users},
 };
 
-/// Whoever runs the command line has the password of the database.
+/// The user of the command line has the password of the database, and so may do everything.
 pub(super) const OPERATOR: Actor = Actor::system(System::Operator);
 
-/// Whoever `me` is, if `CODERDB_USER` says so.
+/// The user that `CODERDB_USER` names, for `me`; `None` if it is not set.
 pub(super) fn me() -> Option<UserRef> {
     let me = env::var_os("CODERDB_USER").filter(|me| !me.is_empty());
     me.and_then(|me| me.to_string_lossy().parse().ok())

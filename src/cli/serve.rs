@@ -46,8 +46,8 @@ use crate::{
 /// Serve the HTTP API
 ///
 /// Without a configured database, the private server is brought to the schema of this version and gets the demo, and a
-/// token for its owner is printed. `/docs` is a page for the API, `/openapi.json` its document; `/healthz`, `/readyz` and
-/// `/metrics` are for whoever runs the service.
+/// token for its owner is printed. `/docs` is a page for the API, `/openapi.json` its document; `/healthz`, `/readyz`
+/// and `/metrics` are for the operators of the service.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coderdb serve\n  coderdb serve --listen 0.0.0.0:3080 --metrics-listen \
                         127.0.0.1:9090\n\nOn SIGTERM it accepts nothing more, ends the streams of logs, \
@@ -68,7 +68,7 @@ pub(super) struct Args {
     /// How many requests a token may send per minute to each route; 0 for any number
     #[arg(long, value_name = "COUNT", default_value_t = 512)]
     rate_limit: u32,
-    /// The public keys of whoever signs licenses: a file with a JWK set, or the JWK set itself
+    /// The public keys that verify licenses: a file with a JWK set, or the JWK set itself
     #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true, env = "CODERDB_LICENSE_KEYS")]
     license_keys: String,
     /// How long what is under way may take when the service ends
@@ -174,8 +174,8 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     })
 }
 
-/// Brings the private server to the schema, and to something to show. Returns a token for the owner of the demo, and the
-/// moment that the demo calls now.
+/// Brings the private server to the schema, and to something to show. Returns a token for the owner of the demo, and
+/// the moment that the demo calls now.
 async fn prepare(database: &mut Database) -> Result<(String, OffsetDateTime), CliError> {
     migrate::up(database, MigrateOptions::default()).await?;
     let options = DemoOptions { allow_existing: true, scale: None, at: OffsetDateTime::now_utc() };
@@ -216,7 +216,7 @@ async fn accept(
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router));
         let connection = open.watch(connection.into_owned());
         tokio::spawn(async move {
-            // Whoever breaks a connection off knows it.
+            // An error here means that the client closed the connection; there is nothing to report.
             let _ = connection.await;
             drop(permit);
         });

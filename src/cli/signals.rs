@@ -1,4 +1,5 @@
-//! SIGTERM, SIGINT and SIGHUP, also as the first process of a container, where the kernel ignores what nobody handles.
+//! SIGTERM, SIGINT and SIGHUP, also as the first process of a container, where the kernel ignores signals without a
+//! handler.
 
 use std::{fs, process::ExitCode};
 
@@ -10,7 +11,7 @@ use super::error::CliError;
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` where somebody wants it to be ignored, as `nohup` does.
+    /// `None` if the parent process set it to be ignored, as `nohup` does.
     hangup: Option<Signal>,
 }
 
@@ -50,7 +51,7 @@ impl Signals {
     }
 }
 
-/// What Linux says; elsewhere nobody does without code that is not safe.
+/// Read from `/proc` on Linux; elsewhere it cannot be read without unsafe code.
 fn is_hangup_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -24,7 +24,7 @@ use crate::{
 pub(super) enum Command {
     /// Make a token for a user, and print it: it is shown this once
     ///
-    /// Whoever has it can do over HTTP what the user can do.
+    /// It gives the rights of the user over HTTP.
     #[command(after_help = "Examples:\n  coderdb tokens create --user alice --name backup\n  coderdb tokens create \
                             --user alice --name ci --lifetime 12h")]
     Create(Create),

@@ -1,7 +1,7 @@
 //! One host, and the ways to it.
 //!
-//! The driver's own TLS parses certificates that nobody asked to verify, and cannot be told otherwise. So where the way is
-//! encrypted, a task of this process stands between: the driver connects to it over a socket, and it to the server.
+//! The driver's own TLS parses certificates also if they are not to be verified, and cannot be configured otherwise. So
+//! a task of this process encrypts: the driver connects to it over a socket, and it connects to the server.
 
 use std::{io, path::PathBuf};
 
@@ -148,8 +148,8 @@ struct PrivateListener {
 
 #[cfg(target_os = "linux")]
 impl PrivateListener {
-    /// And what the driver is to take for the socket's directory: a name without a file, because there may be no place for
-    /// one.
+    /// And what the driver is to take for the socket's directory: a name without a file, because there may be no place
+    /// for one.
     fn bind(port: u16) -> io::Result<(Self, PathBuf)> {
         use std::hash::{BuildHasher as _, RandomState};
         loop {
@@ -175,7 +175,7 @@ impl PrivateListener {
 
 #[cfg(not(target_os = "linux"))]
 impl PrivateListener {
-    /// And its directory, which nobody else may enter.
+    /// And its directory, which no other user may enter.
     fn bind(port: u16) -> io::Result<(Self, PathBuf)> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().to_owned();

@@ -1,8 +1,8 @@
 //! How to connect: where the server is, how to enter, and what holds for the session.
 //!
 //! [`ConnectOptions`] read what libpq reads (a URL with one host or several, `PG…` variables, a service file, a password
-//! file), and more strictly than the driver: what is misspelt is an error, because a connection without the encryption that was
-//! asked for is worse than none. No password is shown by any error, and none by `Debug`.
+//! file), and more strictly than the driver: what is misspelt is an error, because a connection without the encryption
+//! that was asked for is worse than none. No password is shown by any error, and none by `Debug`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), coderdb::connect::Error> {
@@ -127,14 +127,14 @@ impl Target {
 }
 
 impl ConnectOptions {
-    /// What `DATABASE_URL` says, or the file that `DATABASE_URL_FILE` names, and libpq's variables and service file for what it leaves out; `None` when nothing of
-    /// this is set. `CODERDB_POOLER` is `session` or `transaction`.
+    /// What `DATABASE_URL` says, or the file that `DATABASE_URL_FILE` names, and libpq's variables and service file for
+    /// what it leaves out; `None` when nothing of this is set. `CODERDB_POOLER` is `session` or `transaction`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for anything that is there and cannot be understood.
     pub fn from_environment() -> Result<Option<Self>, Error> {
         if configured().is_none() {
-            // Somebody meant to configure a database: no other one may take its place.
+            // A database is configured: no other may be used instead.
             return match (parameters::variable("DATABASE_URL")?, parameters::variable("DATABASE_URL_FILE")?) {
                 (Some(_), _) => Err(invalid("DATABASE_URL", "is set and empty: set it to a URL, or unset it")),
                 (_, Some(_)) => Err(invalid("DATABASE_URL_FILE", "is set and empty: name a file, or unset it")),
@@ -163,7 +163,7 @@ impl ConnectOptions {
     fn from_parameters(parameters: &Parameters) -> Result<Self, Error> {
         let seconds = |value: &Value| {
             let seconds = read(value, "connect_timeout", "a number of seconds", |text| text.parse::<i64>().ok())?;
-            // As with libpq: 0 and less are for ever.
+            // As with libpq: 0 and less mean no time-out.
             let some = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
             Ok(some.map_or(Duration::MAX, Duration::from_secs))
         };
@@ -233,8 +233,8 @@ impl ConnectOptions {
         self
     }
 
-    /// What lends the server's sessions: [`Pooler::Session`] if nothing is said. Through [`Pooler::Transaction`] there is
-    /// no session to set a time-out for: set them for the role.
+    /// What lends the server's sessions: [`Pooler::Session`] if nothing is said. Through [`Pooler::Transaction`] there
+    /// is no session to set a time-out for: set them for the role.
     #[must_use]
     pub const fn pooler(mut self, pooler: Pooler) -> Self {
         self.pooler = pooler;
@@ -281,9 +281,9 @@ impl ConnectOptions {
     /// one any more, or has not answered within 250 ms. As long as one is silent, the others are asked again, until the
     /// time-out for one host is over: one of them may be about to take over.
     ///
-    /// One round trip more than the server asks for, which sets the time-outs, finds the kind of server, and lets one whose
-    /// database has the encoding `SQL_ASCII` send texts as they are; three more through a transaction pooler, to find out
-    /// that it keeps prepared statements.
+    /// One round trip more than the server asks for, which sets the time-outs, finds the kind of server, and lets one
+    /// whose database has the encoding `SQL_ASCII` send texts as they are; three more through a transaction pooler, to
+    /// find out that it keeps prepared statements.
     ///
     /// # Errors
     /// The error of the last host that failed; [`Error::Invalid`] for time-outs through a transaction pooler.
@@ -302,7 +302,7 @@ impl ConnectOptions {
                 attempts.push(async move { (index, self.connect_to(&self.hosts[index]).await) });
             }
             let Ok(answer) = tokio::time::timeout(HEAD_START, attempts.next()).await else {
-                // Two that are slow would take turns for ever.
+                // Two slow hosts would otherwise be tried again and again.
                 if began.elapsed() < self.timeout {
                     waiting.extend(again.drain(..));
                 }
@@ -396,8 +396,8 @@ impl FromStr for ConnectOptions {
     }
 }
 
-/// What the caller has read elsewhere. The files of certificates cannot be read out of it: encrypted connections trust the
-/// authorities of the operating system, and have no certificate of their own. A URL can name them.
+/// What the caller has read elsewhere. The files of certificates cannot be read out of it: encrypted connections trust
+/// the authorities of the operating system, and have no certificate of their own. A URL can name them.
 impl From<PgConnectOptions> for ConnectOptions {
     fn from(options: PgConnectOptions) -> Self {
         let name = options.get_host().trim_matches(['[', ']']).to_owned();
@@ -475,7 +475,7 @@ fn encryption(parameters: &Parameters, host: &str, name: String) -> Result<Encry
         (Some(_), Some(roots)) if roots.text == "system" => {
             return Err(invalid(&roots.origin, "has sslrootcert=system, and sslmode is weaker than verify-full"));
         }
-        // As with libpq: who says which authority to trust does not want to be encrypted to anybody.
+        // As with libpq: with a root certificate, `require` verifies the authority.
         (Some(PgSslMode::Require), Some(_)) => PgSslMode::VerifyCa,
         (mode, _) => mode.unwrap_or_default(),
     };

@@ -1,4 +1,4 @@
-//! Encryption of the way to a server: with whom, and as whom.
+//! TLS to a server: which certificates are trusted, and which is shown.
 
 use std::{
     fmt::Display,
@@ -37,7 +37,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 #[derive(Debug, Clone)]
 pub(super) struct Encryption {
     pub mode: PgSslMode,
-    /// Whom the server's certificate must be for, with `verify-full`.
+    /// The name that the server's certificate must have, with `verify-full`.
     pub name: String,
     /// The file of those who may have signed it; `None` for the authorities of the operating system.
     pub roots: Option<PathBuf>,
@@ -55,7 +55,7 @@ impl Encryption {
         let name = match ServerName::try_from(self.name.clone()) {
             Ok(name) => name,
             Err(error) if self.verifies() => return Err(unusable("host", &self.name, error)),
-            // Such as an address with a zone. Nobody looks at it.
+            // Such as an address with a zone. The name is not verified in this mode.
             Err(_) => IpAddr::from([0; 4]).into(),
         };
         stream.write_all(&SSL_REQUEST).await?;
@@ -136,7 +136,7 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
 /// Verifies what the mode asks for.
 #[derive(Debug)]
 struct Verifier {
-    /// Without it, nothing is verified, and no certificate is even parsed: the peer could be anybody in any case.
+    /// Without it, no certificate is verified or parsed: the identity of the server is not checked in any case.
     authorities: Option<Arc<WebPkiServerVerifier>>,
     /// The certificates of the given file. The server's own may be among them.
     pinned: Vec<CertificateDer<'static>>,
@@ -159,7 +159,8 @@ impl ServerCertVerifier for Verifier {
         let is_pinned = self.pinned.contains(end_entity);
         let verified = authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let verified = match verified {
-            // That of an authority is none of a server, except if it is the very one that is trusted. Its dates are right.
+            // That of an authority is none of a server, except if it is the very one that is trusted. Its dates are
+            // right.
             Err(Error::InvalidCertificate(Other(_))) if is_pinned => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name).map(|()| valid)
             }

@@ -1,12 +1,12 @@
 //! Data to try things on: a small organization in which everything has happened once, and a large one to measure with.
 //!
 //! Both are the same rows on every machine: fixed ids, and times relative to [`DemoOptions::at`]. At that moment the
-//! daemons are online, until they are not heard of any more: [`live`] has them go on. Ids that a person may want to type begin
-//! with `c0de0000-` and name their kind and number; the jobs, builds, versions and workspaces of the large
+//! daemons are online, until they are not heard of any more: [`live`] has them go on. Ids that a person may want to
+//! type begin with `c0de0000-` and name their kind and number; the jobs, builds, versions and workspaces of the large
 //! organization have ids that are spread like random ones.
 //!
 //! A demo that was loaded once is left as it is: a row in `site_configs` with the key [`NOTE`] remembers it, and a
-//! second call changes nothing, even where somebody has changed or deleted the demo's rows since.
+//! second call changes nothing, even if the demo's rows were changed or deleted since.
 
 mod live;
 mod scale;
@@ -123,7 +123,7 @@ pub enum Error {
         /// How many tables.
         tables: i64,
     },
-    /// Somebody else has a name that the demo needs.
+    /// Rows of others have names that the demo needs.
     #[error("the demo needs names that are taken: {}", names.join(", "))]
     NamesTaken {
         /// Each with its kind, such as `username alice`.

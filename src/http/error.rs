@@ -16,7 +16,7 @@ use crate::{authz::Denied, pool, store, watch};
 pub struct Message {
     /// What happened, for people.
     pub message: String,
-    /// More about it, for whoever looks into it.
+    /// Details for the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub detail: Option<String>,
@@ -64,7 +64,7 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "Resource not found or you do not have access to this resource")
     }
 
-    /// For what everybody knows to be there.
+    /// For objects whose existence is no secret.
     pub fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "Forbidden.").detail(
             "You don't have permission to view this content. If you believe this is a mistake, please contact your \

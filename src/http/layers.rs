@@ -48,7 +48,7 @@ pub(super) fn around(router: Router, api: &Api) -> Router {
     router.layer(layers)
 }
 
-/// An id that somebody sends is not taken over: it could be that of another request.
+/// The id that a client sends is not used: it could be the id of another request.
 async fn without_an_id(mut request: Request, next: Next) -> Response {
     request.headers_mut().remove(REQUEST_ID);
     next.run(request).await
@@ -65,11 +65,11 @@ async fn in_time(State(api): State<Api>, request: Request, next: Next) -> Respon
 
 /// Gives each request a span, counts it, measures how long it takes until its answer begins, and logs it.
 async fn measured(request: Request, next: Next) -> Response {
-    // Not the path itself: it is whatever somebody sends.
+    // Not the path itself: clients choose it, and each would be a label of its own.
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let request_id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
     let request_id = request_id.unwrap_or_default().to_owned();
-    // A method is whatever somebody sends, too, and each would be counted on its own.
+    // Clients choose the method, too: unknown ones are counted as one.
     let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
     let method = known.iter().find(|method| *method == request.method()).map_or("other", Method::as_str).to_owned();
     let span = info_span!("http.request", method, route, request_id, user = Empty);

@@ -18,7 +18,7 @@ use crate::{
     store::{self, settings},
 };
 
-/// When somebody last had the entitlements computed anew.
+/// When the entitlements were last refreshed.
 #[derive(Default)]
 pub(super) struct Refreshed(Mutex<Option<Instant>>);
 
@@ -67,7 +67,7 @@ pub(super) struct Add {
 
 /// Get licenses
 ///
-/// In the order in which they were added; expired ones, too. Whoever may not read licenses gets none.
+/// In the order in which they were added; expired ones, too. Without the right to read licenses, the list is empty.
 #[utoipa::path(
     get,
     path = "/api/v2/licenses",

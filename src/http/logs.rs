@@ -24,15 +24,16 @@ use crate::{
 };
 
 const FAILED: &str = "Internal error fetching provisioner logs.";
-/// From one ping to the next; a client that has not answered by then is gone, and so is one that takes no frame for so long.
+/// From one ping to the next; a client that has not answered by then is gone, and so is one that takes no frame for so
+/// long.
 const PING: Duration = Duration::from_secs(15);
 /// The reason of a close frame has so many bytes at most.
 const REASON: usize = 123;
 
 /// Get workspace build logs
 ///
-/// All lines, oldest first. With `follow`, over a WebSocket: one text frame per line, as each is written, and a close frame
-/// with the code 1000 behind the last one.
+/// All lines, oldest first. With `follow`, over a WebSocket: one text frame per line, as each is written, and a close
+/// frame with the code 1000 behind the last one.
 #[utoipa::path(
     get,
     path = "/api/v2/workspacebuilds/{workspacebuild}/logs",
@@ -221,7 +222,7 @@ async fn answer(
     }))
 }
 
-/// Whether a browser sends it for a page of somebody else.
+/// Whether a browser sends it for a page of another origin.
 fn is_of_a_foreign_page(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(origin) = text(header::ORIGIN) else { return false };
@@ -273,7 +274,7 @@ async fn stream(api: &Api, mut socket: WebSocket, mut follower: LogFollower) {
         }
     };
     let reason = reason[..reason.floor_char_boundary(REASON)].to_owned().into();
-    // Whoever does not take it has gone.
+    // The client may be gone.
     let _ = timeout(PING, socket.send(Frame::Close(Some(CloseFrame { code, reason })))).await;
     // The client's own close frame ends the connection in order.
     let _ = timeout(Duration::from_secs(1), async { while let Some(Ok(_)) = socket.recv().await {} }).await;

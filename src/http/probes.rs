@@ -1,12 +1,12 @@
-//! For whoever runs the service: whether it lives, and whether it can work.
+//! Probes for the operators of the service: whether it lives, and whether it can work.
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 
 use super::{Api, done, error::Failure, error::Message, layers, not_allowed};
 use crate::migrate::{self, Fit};
 
-/// `/healthz`: the process answers. `/readyz`: the database answers, too, and its schema fits this version. Neither asks who
-/// is there.
+/// `/healthz`: the process answers. `/readyz`: the database answers, too, and its schema fits this version. Neither
+/// asks who is there.
 pub fn probes(api: &Api) -> Router {
     let both = Router::new()
         .route("/healthz", get(async || "OK"))

@@ -7,7 +7,7 @@ use crate::{authz::ReadQuota, model::Quota, store::quota};
 
 /// Get workspace quota by user
 ///
-/// In credits. The user need not be a member: whoever has left may still consume.
+/// In credits. The user need not be a member: former members may still consume credits.
 #[utoipa::path(
     get,
     path = "/api/v2/organizations/{organization}/members/{user}/workspace-quota",

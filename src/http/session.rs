@@ -102,7 +102,7 @@ impl Limits {
     }
 }
 
-/// Lets nobody pass who does not sign in, or who asks too often.
+/// Refuses requests without a valid token, and those over the rate limit.
 pub(super) async fn sign_in(
     State(api): State<Api>,
     path: Option<MatchedPath>,
@@ -159,8 +159,8 @@ async fn session(api: &Api, headers: &HeaderMap) -> Result<(SessionToken, Actor)
     }
 }
 
-/// The token in a header. Not in a cookie and not in the query: both end up in logs, and a page of somebody else can make
-/// a browser send a cookie.
+/// The token in a header. Not in a cookie and not in the query: both end up in logs, and a page of another origin can
+/// make a browser send a cookie.
 fn token(headers: &HeaderMap) -> Option<&str> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let bearer = || {
@@ -188,7 +188,7 @@ fn with_challenge(failure: Failure) -> Response {
     response
 }
 
-/// Whom the path means, if the session may read that user.
+/// The user in the path, if the session may read that user.
 pub(super) async fn user(
     conn: &mut store::PgConnection,
     session: &Session,

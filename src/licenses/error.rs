@@ -143,7 +143,7 @@ impl LicenseError {
         let detail = match self {
             Self::NoKeys => return format!("{self}."),
             Self::Deployment { ids, this } => {
-                // What somebody else wrote is shown in part.
+                // Text out of a license is escaped and cut.
                 let shown = |id: &String| id.escape_debug().take(64).collect::<String>();
                 let mut all: Vec<_> = ids.iter().take(10).map(shown).collect();
                 if ids.len() > all.len() {

@@ -1,4 +1,4 @@
-//! The public keys of whoever signs licenses.
+//! The public keys that verify licenses.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{error::LicenseError, token::Token};
 
-/// The public keys of whoever signs licenses, by their ids. They come as a JWK set (RFC 7517) of Ed25519 keys (RFC 8037):
+/// The public keys that verify licenses, by their ids. They come as a JWK set (RFC 7517) of Ed25519 keys (RFC 8037):
 ///
 /// ```
 /// let keys = coderdb::licenses::LicenseKeys::from_jwk_set(
@@ -66,7 +66,8 @@ impl LicenseKeys {
         self.0.keys().map(String::as_str)
     }
 
-    /// What a flag or a variable says: the JWK set itself, which begins with `{`, the path of a file with it, or nothing.
+    /// What a flag or a variable says: the JWK set itself, which begins with `{`, the path of a file with it, or
+    /// nothing.
     ///
     /// # Errors
     /// When the file cannot be read, or there is no key in it, or one that is no public Ed25519 key with an id.

@@ -1,7 +1,7 @@
 //! Licenses as their texts say them: who signed one, what it claims, and whether this deployment may use it
 //! (domain: licenses).
 //!
-//! [`verify`] makes a stored license of what somebody uploads, and [`add`] stores it once. [`claims`] is what listings show
+//! [`verify`] checks an uploaded license, and [`add`] stores it once. [`claims`] is what listings show
 //! of one that is stored. No error, `Debug` or span shows the text of a license.
 
 mod claims;
@@ -31,8 +31,8 @@ use crate::{
 pub const MAX_TEXT: usize = 64 * 1024;
 
 /// The license in this text, if one of the keys signed it, its claims are what they must be, and this deployment is one
-/// of those that it is for. The text may have white space, quotation marks, `Bearer` or a byte order mark around it; what
-/// is to be stored has none of that.
+/// of those that it is for. The text may have white space, quotation marks, `Bearer` or a byte order mark around it;
+/// what is to be stored has none of that.
 ///
 /// # Errors
 /// The first fault: of the signature, then of the claims in the order of docs/domain.md, then of the deployment.
@@ -52,7 +52,7 @@ pub fn verify(
     Ok(new(token, expires_at, now))
 }
 
-/// The license in this text, whoever signed it: for people without keys, who know where they have it from.
+/// The license in this text, without a check of its signature: for operators without keys who trust its source.
 ///
 /// # Errors
 /// When it is no token, its times are none, it has expired, or it will never be valid.
@@ -71,7 +71,7 @@ fn new(token: Token, expires_at: OffsetDateTime, now: OffsetDateTime) -> NewLice
     NewLicense { uploaded_at: now, jwt: LicenseJwt::from(token.text), expires_at, uuid }
 }
 
-/// What a stored license claims, whoever signed it, as it is written there.
+/// What a stored license claims, without a check of its signature.
 ///
 /// # Errors
 /// [`LicenseError::Malformed`] when the stored text is no token. A listing shows no claims then.
@@ -89,8 +89,8 @@ pub enum AddOutcome {
     Duplicate(LicenseId),
 }
 
-/// Adds a license, unless one with the same content is there, with whatever around it. Tells [`store::licenses::CHANNEL`].
-/// Two round trips.
+/// Adds a license, unless one with the same content is there, with whatever around it. Tells
+/// [`store::licenses::CHANNEL`]. Two round trips.
 ///
 /// # Errors
 /// Those of [`store::licenses::insert`], but for the conflict.
@@ -109,7 +109,7 @@ pub async fn add(
             return Ok(AddOutcome::Duplicate(same.id));
         }
         match store::licenses::insert(conn, write, new).await {
-            // Somebody has added it meanwhile.
+            // Another session has added it meanwhile.
             Err(store::Error::Conflict { .. }) => {}
             added => return added.map(AddOutcome::Added),
         }

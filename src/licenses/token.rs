@@ -31,7 +31,7 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// Reads a token out of what somebody hands over.
+    /// Reads a token out of an uploaded text.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, LicenseError> {
         if bytes.len() > MAX_TEXT {
             return Err(LicenseError::TooLong);

@@ -16,10 +16,10 @@ use crate::{
     watch::{self as watching, Watcher},
 };
 
-/// From one text to the next: logs may be written faster than anybody reads.
+/// The least time between two messages: logs may be written faster than the client reads.
 const GAP: Duration = Duration::from_millis(250);
 
-/// From one look at the queue to the next: nobody announces that it moves on.
+/// How often the queue is read; its movements are not announced.
 const QUEUE_POLL: Duration = Duration::from_secs(2);
 
 /// Where to look for what a call waits for.
@@ -73,7 +73,7 @@ impl Progress {
     async fn tell(&self, build: WorkspaceBuildId, text: &watch::Sender<String>) -> Result<(), Unknown> {
         let permit = ReadWorkspaces::check(&CHAT_DAEMON, self.organization)?;
         let mut follower = self.watcher.follow_build(&permit, build).await?;
-        // Nobody waits for one that is over already.
+        // A build that has ended needs no progress.
         let Some(mut state) = follower.next().await.filter(|state| !state.status.is_final()) else { return Ok(()) };
         let transition = follower.build().transition.clone();
         let mut log = Log::default();
@@ -116,8 +116,8 @@ impl Progress {
         }
     }
 
-    /// Why the job waits. The chat daemon and members may not read jobs; whoever runs this program may, and the build is
-    /// one that the tools wait for.
+    /// Why the job waits. The chat daemon and members may not read jobs. The operator who runs this program may, and it
+    /// is the build that the tools wait for.
     async fn why(&self, job: JobId) -> Result<Option<WhyWaiting>, Unknown> {
         let permit = ReadJobs::check(&Actor::system(System::Operator), self.organization)?;
         Ok(self.watcher.queue(&permit).await?.why(job))

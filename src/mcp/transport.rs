@@ -11,7 +11,7 @@ use rmcp::{
 use crate::tools::CancellationToken;
 
 /// A line per message. The framework waits five seconds for calls under way when the input ends, and cancels them only
-/// then; nobody is left to wait for them, so this cancels them at once.
+/// then. Their callers are gone, so this cancels them at once.
 pub(super) struct Stdio {
     inner: AsyncRwTransport<RoleServer, StdioReader, StdioWriter>,
     closed: CancellationToken,

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{Error, settings, sql::sqlstate};
 
-/// How long a look at that version waits for whoever has its table for himself.
+/// How long reading that version waits for an exclusive lock on its table.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
 
 /// What Coder's own migrator says of its database.
@@ -28,7 +28,7 @@ pub struct Coder {
 pub enum Unknown {
     /// This role may not read it.
     Denied,
-    /// Somebody has its table for himself, as that server has while it migrates.
+    /// Its table is locked exclusively, as it is while that server migrates.
     Locked,
     /// Its table has no row.
     Empty,

@@ -61,7 +61,7 @@ pub enum Drift {
     },
     /// It is not expected, and can make writers fail: a column that wants a value, a constraint, a trigger.
     Unexpected(Object),
-    /// It is somebody else's index that is not valid, or constraint that is NOT VALID.
+    /// An index that is not valid, or a constraint that is NOT VALID, which the migrations did not make.
     Unfinished(Object),
 }
 
@@ -146,7 +146,7 @@ pub(super) fn compare(expected: Vec<Object>, found: Vec<Object>) -> (Vec<Drift>,
             extras.push(object);
         }
     }
-    // The columns and indexes of somebody else's table go without saying, too.
+    // The columns and indexes of a foreign table are not listed beside it.
     let theirs: Vec<_> = extras.iter().filter(|o| o.kind == "table").map(|o| o.name.clone()).collect();
     extras.retain(|object| object.table.as_ref().is_none_or(|table| !theirs.contains(table)));
     drifts.sort_by_key(|drift| key(drift.object()));

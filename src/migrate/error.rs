@@ -43,7 +43,8 @@ pub enum Error {
         /// What.
         reasons: Vec<String>,
     },
-    /// Coder's own migrator, or whoever has its tables for himself, did not finish in time. Trying again may help.
+    /// Coder's own migrator, or another session with an exclusive lock on its tables, did not finish in time. Trying
+    /// again may help.
     #[error("Coder's own migrator, or a lock on its tables, was in the way for {}s{}", waited.as_secs(), behind(holders))]
     MigratorBusy {
         /// How long this runner waited.
@@ -71,10 +72,11 @@ pub enum Error {
     /// The session has not the runner's lock any more, and is the one that took it.
     #[error("the runner's lock was given back while it was needed: something in this session has unlocked it")]
     LockReleased,
-    /// A table lock was not to be had. Nothing changed; trying again may help.
+    /// A table lock could not be taken in time. Nothing changed; trying again may help.
     #[error("{0}")]
     TableLock(#[source] Box<NoTableLock>),
-    /// An index could not be built or dropped beside its users, because older transactions did not end. Trying again may help.
+    /// An index could not be built or dropped beside its users, because older transactions did not end. Trying again
+    /// may help.
     #[error("{0}")]
     OlderTransactions(Box<OlderTransactions>),
     /// The server refused a statement of a migration.
@@ -91,7 +93,7 @@ pub enum Error {
         /// The index.
         index: String,
     },
-    /// A statement that runs without a transaction, and of which nobody could say afterwards whether it is done.
+    /// A statement that runs without a transaction, and whose effect the catalog does not show.
     #[error(
         "{file}: {}expected CREATE [UNIQUE] INDEX CONCURRENTLY name ON table, or DROP INDEX CONCURRENTLY name, with plain \
          names and without IF NOT EXISTS, which would accept an invalid index",
@@ -188,7 +190,7 @@ pub enum Error {
     Sql(#[source] sqlx::Error),
 }
 
-/// A table lock that was not to be had.
+/// A table lock that could not be taken in time.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{file}: no lock on {} within {}s, in {attempts} attempts{}; nothing changed",
@@ -203,9 +205,9 @@ pub struct NoTableLock {
     pub waited: Duration,
     /// How often it queued for the lock.
     pub attempts: u32,
-    /// The tables; empty where nobody could look.
+    /// The tables; empty without an observer.
     pub tables: Vec<String>,
-    /// Who held them, in words; empty where nobody could look.
+    /// The sessions that held them, described in words; empty without an observer.
     pub blockers: String,
     /// What the driver said the last time.
     pub source: Option<sqlx::Error>,
@@ -226,9 +228,9 @@ pub struct OlderTransactions {
     pub index: String,
     /// For how long it waited.
     pub waited: Duration,
-    /// Whose they are, in words; empty where nobody could look.
+    /// Their sessions, described in words; empty if the server does not show them.
     pub blockers: String,
-    /// Whether an invalid index is left, because somebody has its table.
+    /// Whether an invalid index is left, because another session has a lock on its table.
     pub is_left: bool,
 }
 
@@ -290,7 +292,7 @@ pub struct Refusal {
     pub statement: Option<(usize, usize)>,
     /// Whether the migration was one transaction, so that nothing of it is left.
     pub rolled_back: bool,
-    /// Whether the file is one of this version of the library, which nobody can change.
+    /// Whether the file is embedded in this version of the library and cannot be edited.
     pub is_embedded: bool,
     /// Whether it is the first migration of all.
     pub is_first: bool,

@@ -18,13 +18,13 @@ pub enum Event<'a> {
         /// Its name.
         name: &'a str,
     },
-    /// A table lock was not to be had in time; nothing changed, and the migration is tried again.
+    /// A table lock could not be taken in time; nothing changed, and the migration is tried again.
     Retrying {
         /// Its version.
         version: i64,
         /// How often it has been tried.
         attempt: u32,
-        /// Who had the table, in words; empty where nobody could look.
+        /// The sessions that had the table, described in words; empty without an observer.
         blockers: &'a str,
     },
     /// An index is being built.
@@ -45,7 +45,7 @@ pub struct Progress {
     pub done: i64,
     /// Of how many; 0 when that is unknown.
     pub total: i64,
-    /// Whom it waits for, in words; empty when it waits for nobody.
+    /// The sessions that it waits for, described in words; empty if there is none.
     pub blockers: String,
 }
 
@@ -58,6 +58,6 @@ pub struct Applied {
     pub name: String,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
-    /// The longest that it delayed anybody else's statement, in milliseconds; `None` when nobody could look.
+    /// The longest delay of another session's statement, in milliseconds; `None` without an observer.
     pub delay_milliseconds: Option<u64>,
 }

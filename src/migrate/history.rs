@@ -1,4 +1,4 @@
-//! What was done to the schema, by whom.
+//! The history of the schema: what was done, when and by which role.
 
 use serde::Serialize;
 use sqlx::{PgConnection, Row};
@@ -21,7 +21,7 @@ pub struct Done {
     pub statement: Option<i32>,
     /// How long it took, in milliseconds; `None` where the history has only refinery's row.
     pub milliseconds: Option<i64>,
-    /// The longest that it delayed anybody else's statement, in milliseconds; `None` where nobody looked.
+    /// The longest delay of another session's statement, in milliseconds; `None` without an observer.
     pub delay_milliseconds: Option<i64>,
     /// The role that did it.
     pub role: Option<String>,

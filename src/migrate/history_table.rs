@@ -27,11 +27,11 @@ pub(super) struct History {
     pub(super) baseline: Option<Baseline>,
 }
 
-/// What was applied; nothing where there is no such table. One round trip where migrations are applied, and one message of the
-/// simple protocol: a pooler, a standby and a role that may only read can answer it.
+/// What was applied; nothing where there is no such table. One round trip where migrations are applied, and one message
+/// of the simple protocol: a pooler, a standby and a role that may only read can answer it.
 ///
 /// # Errors
-/// [`Error::MadeByCoder`] for a database that somebody else's server made, and that is not adopted.
+/// [`Error::MadeByCoder`] for a database that Coder's server made and that is not adopted.
 pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
     let history = read_any(conn).await?;
     if history.migrations.is_empty()
@@ -42,7 +42,7 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
     Ok(history)
 }
 
-/// The same, whoever made the database.
+/// The same, without the check that this layer made or adopted the database.
 pub(super) async fn read_any(conn: &mut PgConnection) -> Result<History, Error> {
     let sql = format!(
         "SELECT h.version, h.name, h.applied_on, h.checksum, p.*, p.home = ANY (current_schemas(false)) AS is_on_path, \

@@ -45,7 +45,7 @@ const IS_HELD: &str = "EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' 
 /// From one try to the next, at most: a runner that was killed is replaced within two seconds.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// From one word about whom it waits for to the next.
+/// How often it reports the sessions that it waits for.
 const TELL: Duration = Duration::from_secs(3);
 
 /// Polls: a session that blocks in `pg_advisory_lock` holds a snapshot, and the holder's concurrent index would wait

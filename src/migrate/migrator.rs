@@ -9,14 +9,14 @@ use super::{Error, MigrateOptions, observer::SESSION, settings};
 /// Takes it for the rest of the transaction, if it is free.
 pub(super) const TRY: &str = "pg_try_advisory_xact_lock(1037453835920848937)";
 
-/// The rows of `pg_locks AS m` that stand for it, whoever has it or waits for it.
+/// The rows of `pg_locks AS m` for this lock, granted or not.
 pub(super) const LOCKS: &str = "m.locktype = 'advisory' AND m.classid = 241551044 AND m.objid = 1626191913 \
     AND m.objsubid = 1 AND m.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 /// From one try to the next.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The rows of `pg_locks AS m` of whoever has one of these relations for himself.
+/// The rows of `pg_locks AS m` for granted exclusive locks on these relations.
 fn exclusive(relations: &str) -> String {
     format!(
         "m.locktype = 'relation' AND m.mode = 'AccessExclusiveLock' AND m.granted AND m.relation IN ({relations}) \

@@ -1,4 +1,4 @@
-//! A second connection that looks, while a migration runs, what it waits for and whom it delays.
+//! A second connection that observes, while a migration runs, which sessions it waits for and which it delays.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// So long before the budget is used up, a wait is given up: a look and a cancel take a moment.
 const MARGIN: Duration = Duration::from_millis(60);
 
-/// Whether a session is an autovacuum. What it is, the server hides from a role that may not see it; that it belongs to no
-/// role, it does not hide, and no other process without one holds tables.
+/// Whether a session is an autovacuum. What it is, the server hides from a role that may not see it; that it belongs to
+/// no role, it does not hide, and no other process without one holds tables.
 pub(super) const AUTOVACUUM: &str = "coalesce(a.backend_type = 'autovacuum worker', a.usesysid IS NULL)";
 
 /// A session in words, with what the server shows this role of it.
@@ -40,7 +40,7 @@ pub(super) struct Seen {
     pub(super) blockers: String,
     /// Whether that was nothing but autovacuum.
     pub(super) only_autovacuum: bool,
-    /// The longest that anybody was delayed by it.
+    /// The longest delay that it caused to another session.
     pub(super) delay: Duration,
     /// Whether it was canceled, because it waited and others waited for it for too long.
     pub(super) gave_way: GaveWay,
@@ -66,7 +66,7 @@ impl Seen {
     }
 }
 
-/// The second connection, and whom it looks at.
+/// The second connection, and the server process that it observes.
 pub(super) struct Observer {
     conn: PgConnection,
     pid: i32,
@@ -127,8 +127,8 @@ impl Observer {
         sqlx::raw_sql(AssertSqlSafe(cancel)).execute(&mut self.conn).await.map(drop)
     }
 
-    /// Looks again and again. Cancels a wait for a lock before anybody is delayed by more than the budget, and whatever
-    /// runs when the run is canceled. Returns when there is nothing to look with any more.
+    /// Polls the locks of the process. Cancels its wait for a lock before another session is delayed by more than the
+    /// budget, and its statement when the run is stopped. Returns when the second connection is lost.
     async fn observe(&mut self, seen: &mut Seen, budget: Option<Duration>, stop: &Stop) -> Result<(), sqlx::Error> {
         loop {
             tokio::select! {
@@ -157,7 +157,7 @@ impl Observer {
         }
     }
 
-    /// Whether anybody waits for the backend.
+    /// Whether another session waits for a lock of the process.
     async fn is_waited_for(&mut self) -> Result<bool, sqlx::Error> {
         let pid = self.pid;
         let waits = format!(
@@ -166,7 +166,7 @@ impl Observer {
         sqlx::raw_sql(AssertSqlSafe(waits)).fetch_one(&mut self.conn).await?.try_get(0)
     }
 
-    /// How far the index is that the backend builds, or whom it waits for.
+    /// The progress of the index that the process builds, or the sessions that it waits for.
     async fn progress(&mut self) -> Result<Option<Progress>, sqlx::Error> {
         let look = self.look().await?;
         let progress = format!(
@@ -181,7 +181,7 @@ impl Observer {
             Some(row) => {
                 Some(Progress { phase: row.try_get(0)?, done: row.try_get(1)?, total: row.try_get(2)?, blockers })
             }
-            // Whoever drops one shows no progress.
+            // DROP INDEX CONCURRENTLY reports no progress.
             None if look.waits => {
                 Some(Progress { phase: "waiting for older transactions".to_owned(), done: 0, total: 0, blockers })
             }
@@ -222,8 +222,8 @@ pub(super) async fn observed<T>(
     work.await
 }
 
-/// Does the work while the observer says how far it is. Says whether it was canceled because somebody waits for it, who may be about
-/// to do what the work waits for itself.
+/// Does the work while the observer reports its progress. Returns whether it was canceled because another session waits
+/// for it: each could otherwise wait for the other.
 pub(super) async fn progressing<T>(
     observer: &mut Option<Observer>,
     stop: &Stop,

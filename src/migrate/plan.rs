@@ -21,7 +21,7 @@ pub struct Status {
     pub newest: i64,
     /// Every migration that is known or applied, in the order of the versions.
     pub migrations: Vec<Entry>,
-    /// From whom the database was taken over; `None` for one that this library made.
+    /// The versions of Coder's schema in an adopted database; `None` for a database that this library made.
     pub adopted: Option<AdoptedFrom>,
     /// What was recorded then.
     #[serde(skip)]

@@ -86,7 +86,8 @@ pub async fn drop_invalid_indexes(conn: &mut PgConnection, options: &MigrateOpti
         let mut dropped = Vec::new();
         for row in sqlx::raw_sql(invalid).fetch_all(&mut *conn).await? {
             let (index, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            // Whoever builds it has this lock until it is valid, or left behind; what he builds may be hidden from this role.
+            // A session that builds the index holds this lock until the build ends; its progress may be hidden from
+            // this role.
             let look = format!(
                 "BEGIN; SET LOCAL lock_timeout = {}; LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE; \
                  SELECT FROM pg_index WHERE indexrelid = to_regclass({}) AND NOT indisvalid; COMMIT",

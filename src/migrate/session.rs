@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{Error, Event, MigrateOptions, files::File, lock, rights, settings};
 
-/// The oldest server that can be migrated: it says since when somebody waits for a lock.
+/// The oldest server that can be migrated: `pg_locks.waitstart` came with it.
 const OLDEST_SERVER: i32 = 140_000;
 
 /// Does something as the only runner, in a session with the settings that it needs.

@@ -12,11 +12,11 @@ const ALWAYS: &[(&str, &str)] = &[
     ("row_security", "on"),
     ("restrict_nonsystem_relation_kind", ""),
     ("transaction_timeout", "0"),
-    // What the server has to say of each statement fills the wire of a session that nobody reads for a while.
+    // Notices would fill the socket's buffer while the client does not read.
     ("client_min_messages", "notice"),
 ];
 
-/// In the sessions that migrate, and beside them; whoever only looks is bound by the time-outs that he has.
+/// In the sessions that migrate, and in the observer's; sessions that only read keep their own time-outs.
 const MIGRATING: &[(&str, &str)] = &[
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_deferrable", "off"),

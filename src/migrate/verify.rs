@@ -15,9 +15,10 @@ use super::{
 pub struct Verification {
     /// What the history says; its problems are drift, too.
     pub status: Status,
-    /// Every difference that matters; `None` when migrations are pending, because then nothing is known to compare with.
+    /// Every difference that matters; `None` when migrations are pending, because then nothing is known to compare
+    /// with.
     pub drifts: Option<Vec<Drift>>,
-    /// What others made beside this schema, and cannot break whoever writes to it.
+    /// Objects of others beside this schema that cannot make a write fail.
     pub extras: Vec<Object>,
 }
 
@@ -31,11 +32,11 @@ impl Verification {
 
 /// Finds every difference between a database and the schema of this version.
 ///
-/// Looks into the schema that the migrations were applied in. Privileges, comments, rows, the order of columns, and what only tunes
-/// (storage, statistics, fillfactor of tables) are not compared. Writes nothing: works with a role that may only read,
-/// and on a standby. One round trip after that of [`status`](super::status()), in a transaction of its own, one statement
-/// for the whole catalog. That takes ACCESS SHARE on the tables while it runs, and waits for whoever has one
-/// of them locked exclusively.
+/// Looks into the schema that the migrations were applied in. Privileges, comments, rows, the order of columns, and
+/// what only tunes (storage, statistics, fillfactor of tables) are not compared. Writes nothing: works with a role that
+/// may only read, and on a standby. One round trip after that of [`status`](super::status()), in a transaction of its
+/// own, one statement for the whole catalog. It takes ACCESS SHARE on the tables while it runs, and waits for exclusive
+/// locks on them.
 ///
 /// # Errors
 /// [`Error::Unavailable`], [`Error::Sql`] and [`Error::MalformedHistory`]; what is wrong is the answer.
@@ -54,7 +55,7 @@ pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
     let found = rows.iter().map(|row| Ok(row.try_get::<Json<Object>, _>(0)?.0));
     let found = found.collect::<Result<Vec<_>, sqlx::Error>>()?;
     if let Some(baseline) = &status.baseline {
-        // Everything else is somebody else's.
+        // All other objects belong to Coder's server.
         let tables: Vec<_> = found.iter().filter(|object| object.kind == "table").map(|table| &table.name).collect();
         let differences = adopt::all_differences(conn).await?;
         let mut own = adopt::own_objects(baseline, &differences);

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::UserId;
 
-/// What a client sends to sign in: the id of an API key and its secret, as `<id>-<secret>`. Whoever has it can act as the
+/// What a client sends to sign in: the id of an API key and its secret, as `<id>-<secret>`. It gives all rights of the
 /// user, so neither `Debug` nor any error shows the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionToken([String; 2]);
@@ -97,7 +97,7 @@ pub struct ApiKey {
     pub expires_at: OffsetDateTime,
 }
 
-/// Why a token lets nobody in.
+/// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignInError {
     /// There is no such API key: it never was, or is revoked, or its user was deleted.
@@ -112,7 +112,7 @@ pub enum SignInError {
         /// Since when.
         expires_at: OffsetDateTime,
     },
-    /// It came from a sign-in at somebody else, to which the user is not linked any more.
+    /// It came from a sign-in at an identity provider to which the user is not linked any more.
     #[error("You must re-authenticate with the login provider.")]
     NotLinked,
     /// The user may do nothing.
@@ -121,8 +121,8 @@ pub enum SignInError {
         /// The status of the user.
         status: String,
     },
-    /// It may do only a part of what its user may: its scopes lack `coder:all`, its list of resources is not `*:*`, or it
-    /// is for another audience. Such keys are refused here.
+    /// It may do only a part of what its user may: its scopes lack `coder:all`, its list of resources is not `*:*`, or
+    /// it is for another audience. Such keys are refused here.
     #[error("API key is restricted to certain scopes, resources or an audience, which this API does not support.")]
     Restricted,
 }

@@ -24,7 +24,7 @@ macro_rules! entities {
 }
 
 entities! {
-    /// Somebody who acts.
+    /// An actor.
     Actor = "actor",
     /// An agent of a workspace.
     Agent = "workspace agent",

@@ -181,11 +181,11 @@ closed_sets! {
         Pending = "pending",
         /// A daemon works on it.
         Running = "running",
-        /// Finished without an error, and nobody asked for it to be canceled.
+        /// Finished without an error and without a request to cancel it.
         Succeeded = "succeeded",
-        /// Somebody asked for it to be canceled; its daemon has not finished it yet.
+        /// Its cancellation was requested; its daemon has not finished it yet.
         Canceling = "canceling",
-        /// Finished after somebody asked for it to be canceled.
+        /// Finished after its cancellation was requested.
         Canceled = "canceled",
         /// Has an error text, finished or not.
         Failed = "failed",
@@ -291,31 +291,31 @@ closed_sets! {
 
     /// Why a build was asked for.
     BuildReason, "build reason" {
-        /// Somebody asked for it.
+        /// A user asked for it.
         Initiator = "initiator",
         /// The schedule started the workspace.
         Autostart = "autostart",
         /// The deadline stopped the workspace.
         Autostop = "autostop",
-        /// Nobody used the workspace for long.
+        /// The workspace was not used for long.
         Dormancy = "dormancy",
         /// A failed build was stopped.
         FailedStop = "failedstop",
         /// A dormant workspace was deleted.
         Autodelete = "autodelete",
-        /// Somebody asked for it in the dashboard.
+        /// A user asked for it in the dashboard.
         Dashboard = "dashboard",
-        /// Somebody asked for it at the command line.
+        /// A user asked for it at the command line.
         Cli = "cli",
-        /// Somebody connected with SSH.
+        /// A user connected with SSH.
         SshConnection = "ssh_connection",
-        /// Somebody connected with VS Code.
+        /// A user connected with VS Code.
         VscodeConnection = "vscode_connection",
-        /// Somebody connected with `JetBrains`.
+        /// A user connected with `JetBrains`.
         JetbrainsConnection = "jetbrains_connection",
         /// A task was idle.
         TaskAutoPause = "task_auto_pause",
-        /// Somebody paused a task.
+        /// A user paused a task.
         TaskManualPause = "task_manual_pause",
         /// A task goes on.
         TaskResume = "task_resume",
@@ -347,7 +347,7 @@ closed_sets! {
     PrebuildStatus, "prebuild status" {
         /// It does.
         Healthy = "healthy",
-        /// Too many of them failed; it does not until somebody does something about it.
+        /// Too many of them failed; none is created until the preset or its template changes.
         HardLimited = "hard_limited",
         /// Its parameters are not valid.
         ValidationFailed = "validation_failed",

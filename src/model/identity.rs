@@ -161,8 +161,8 @@ impl QuotaWorkspace {
     }
 }
 
-/// What a user consumes and may consume in an organization, in credits: a member, or whoever has left or was deleted and
-/// consumes all the same.
+/// What a user consumes and may consume in an organization, in credits: a member, or a former member or deleted user
+/// who consumes all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UserQuota {
     /// The user.
@@ -188,11 +188,11 @@ pub struct QuotaCursor {
     pub id: UserId,
 }
 
-/// How a person names a user: `me`, an id, or a username, parsed in this order. A name means nobody who was deleted; an id
-/// also means a deleted user.
+/// How a person names a user: `me`, an id, or a username, parsed in this order. A name does not find deleted users; an
+/// id also means a deleted user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserRef {
-    /// Whoever asks.
+    /// The caller.
     Me,
     /// By id.
     Id(UserId),
@@ -229,7 +229,7 @@ impl<Id: From<Uuid>> FromStr for NameOrId<Id> {
     }
 }
 
-/// Only the usual form is an id: 32 hexadecimal digits in a row may be somebody's name.
+/// Only the usual form is an id: 32 hexadecimal digits in a row may be a user's name.
 fn hyphenated(text: &str) -> Option<Uuid> {
     (text.len() == 36).then(|| text.parse().ok()).flatten()
 }

@@ -23,7 +23,7 @@ pub struct Job {
     pub updated_at: OffsetDateTime,
     /// When a daemon took it; `None` while it waits.
     pub started_at: Option<OffsetDateTime>,
-    /// When somebody asked for it to be canceled.
+    /// When its cancellation was requested.
     pub canceled_at: Option<OffsetDateTime>,
     /// When it ended.
     pub completed_at: Option<OffsetDateTime>,

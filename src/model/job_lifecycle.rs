@@ -8,8 +8,8 @@ use super::{
     TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
 };
 
-/// The target of a job about a version of a template: the version, and what is done to it. It decides the type of the job
-/// (domain: jobs).
+/// The target of a job about a version of a template: the version, and what is done to it. It decides the type of the
+/// job (domain: jobs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobTarget {
     /// Import it.
@@ -108,7 +108,7 @@ impl From<FailureCode> for JobErrorCode {
 pub enum ByWorker<T> {
     /// The job is the daemon's own, and this came of the report.
     Done(T),
-    /// Nobody has taken the job: "job isn't running yet". Nothing changed.
+    /// No daemon has taken the job: "job isn't running yet". Nothing changed.
     NotRunningYet,
     /// Another daemon has taken the job: "you don't own this job". Nothing changed.
     OtherOwner,
@@ -120,7 +120,7 @@ pub enum ByWorker<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Heartbeat {
-    /// Whether somebody asked for the job to be canceled: the daemon should stop and end it.
+    /// Whether the job is to be canceled: the daemon should stop and end it.
     pub cancel_requested: bool,
 }
 
@@ -138,7 +138,7 @@ pub struct Failure<'a> {
 /// A job that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
-    /// The job. It is `canceled` when somebody had asked for that and it has no error.
+    /// The job. It is `canceled` if that was requested and it has no error.
     pub job: Job,
     /// The build that it carried out, if it was for one: who watches its workspace is to be told.
     pub build: Option<EndedBuild>,
@@ -162,9 +162,9 @@ pub struct EndedBuild {
 /// Who is to be notified of a build that failed (domain: ending a job).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureNotice {
-    /// Somebody asked for it: the template admins, that a manual build failed.
+    /// The template admins: a build that a user asked for failed.
     ToTemplateAdmins,
-    /// Nobody was watching: the owner of the workspace, that an automatic build failed.
+    /// The owner of the workspace: an automatic build failed.
     ToOwner(UserId),
 }
 
@@ -199,13 +199,13 @@ pub enum End {
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub enum CancelOutcome {
-    /// Nobody worked on it, so it has ended.
+    /// No daemon worked on it, so it has ended.
     Canceled(Box<Job>),
     /// Its daemon will learn of it with its next heartbeat, and end the job.
     Canceling(Box<Job>),
     /// It had ended before. Nothing changed.
     AlreadyFinished(Box<Job>),
-    /// Somebody had asked for it before. Nothing changed.
+    /// It was requested before. Nothing changed.
     AlreadyCanceled(Box<Job>),
     /// Its status is not the expected one. Nothing changed.
     NotInExpectedState(Box<Job>),
@@ -244,7 +244,7 @@ pub enum ReapOutcome {
         /// The id that subscribers of its logs should read after.
         logs_after: i64,
     },
-    /// Somebody else is working on its row, or it is gone. Nothing changed.
+    /// Its row is locked, or it is gone. Nothing changed.
     Unavailable,
     /// It had ended before. Nothing changed.
     AlreadyCompleted,

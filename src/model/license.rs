@@ -16,7 +16,7 @@ impl fmt::Display for LicenseId {
     }
 }
 
-/// A signed license text. Whoever has it has the license, so neither `Debug` nor `Display` shows it.
+/// A signed license text. The text is the license, so neither `Debug` nor `Display` shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LicenseJwt(String);
 

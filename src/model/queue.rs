@@ -26,14 +26,14 @@ impl fmt::Display for QueuePosition {
 /// of its organization whose provisioner it runs and whose tags it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WhyWaiting {
-    /// A daemon took it and is not there any more: nobody works on it until the reaper ends it.
+    /// The daemon that took it does not exist any more: the job stays as it is until the reaper ends it.
     DaemonGone,
     /// A daemon took it and has given no sign of life for longer than the stale interval.
     DaemonSilent {
         /// Its last sign of life; `None` when there was never one.
         last_seen_at: Option<OffsetDateTime>,
     },
-    /// Somebody asked for it to be canceled, and it has not ended yet.
+    /// Its cancellation was requested, and it has not ended yet.
     Canceling,
     /// The organization has no daemons.
     NoDaemons,
@@ -89,7 +89,7 @@ impl WhyWaiting {
         }
     }
 
-    /// Whether it waits until somebody does something about it, instead of until it is its turn.
+    /// Whether it waits until an operator acts, instead of until it is its turn.
     #[must_use]
     pub const fn is_stuck(&self) -> bool {
         !matches!(self, Self::Canceling | Self::AllBusy { .. } | Self::Ranked(_))

@@ -11,7 +11,7 @@ pub struct TemplateRules {
     pub template: Template,
     /// Whether it is gone.
     pub deleted: bool,
-    /// Why nobody should make new workspaces from it; `None` when everybody may.
+    /// Why no new workspaces should be created from it; `None` if it is not deprecated.
     pub deprecated: Option<String>,
     /// The version that new workspaces get.
     pub active_version_id: TemplateVersionId,
@@ -36,6 +36,6 @@ pub struct TemplateVersion {
     pub job_status: JobStatus,
     /// Which daemons may import it, and build it.
     pub tags: Tags,
-    /// Whether its workspaces have agents that somebody starts by hand; `None` while that is not known.
+    /// Whether its workspaces have agents that are started by hand; `None` while that is not known.
     pub has_external_agent: Option<bool>,
 }

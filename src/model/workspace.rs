@@ -169,7 +169,7 @@ pub struct WorkspaceAgent {
     pub last_connected_at: Option<OffsetDateTime>,
     /// When it last hung up.
     pub disconnected_at: Option<OffsetDateTime>,
-    /// How many seconds it may take to call for the first time; 0 for ever.
+    /// How many seconds it may take to connect for the first time; 0 for no limit.
     pub connection_timeout_seconds: i32,
     /// Where its start-up or shutdown stands.
     pub lifecycle_state: Label<AgentLifecycle>,
@@ -300,7 +300,7 @@ pub struct PrebuildsInProgress {
     pub count: i64,
 }
 
-/// A prebuilt workspace that runs and that nobody has claimed.
+/// A prebuilt workspace that runs and is not claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningPrebuild {
     /// The primary key.
@@ -357,8 +357,8 @@ pub struct PrebuildBackoff {
     pub last_failed_at: OffsetDateTime,
 }
 
-/// What became of all prebuilds of a template and a name of its presets, of all versions. These numbers only grow, except
-/// when a preset or a workspace is erased.
+/// What became of all prebuilds of a template and a name of its presets, of all versions. These numbers only grow,
+/// except when a preset or a workspace is erased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrebuildMetrics {
     /// The template.
@@ -371,7 +371,7 @@ pub struct PrebuildMetrics {
     pub created: i64,
     /// Of how many the first build failed.
     pub failed: i64,
-    /// How many belong to somebody now.
+    /// How many were claimed.
     pub claimed: i64,
 }
 

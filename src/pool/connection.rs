@@ -49,8 +49,9 @@ impl Connection {
         Self { object: Some(object), shared, ticket }
     }
 
-    /// Ends the connection instead of giving it back: after what the pool cannot notice. That is `SET`, and a `COPY` that
-    /// was refused, or whose future or stream was dropped before its end: the next borrowers would get each other's answers.
+    /// Ends the connection instead of giving it back: after what the pool cannot notice. That is `SET`, and a `COPY`
+    /// that was refused, or whose future or stream was dropped before its end: the next borrowers would get each
+    /// other's answers.
     pub fn discard(mut self) {
         self.shared.holders().remove(&self.ticket);
         drop(self.object.take().map(Object::take));
@@ -95,8 +96,9 @@ impl Drop for Connection {
             Poll::Ready(Ok(())) if !has_to_send => object.unsettled = object.connection.is_in_transaction(),
             Poll::Pending => object.unsettled = true,
             Poll::Ready(sent) => {
-                // What is sent without waiting for an answer is the end of a COPY that was dropped, or a rollback that was
-                // answered at once. An answer comes to the first as well, and a pooler may give it to somebody else.
+                // What is sent without waiting for an answer is the end of a COPY that was dropped, or a rollback that
+                // was answered at once. An answer comes to the first as well, and a pooler may deliver it to another
+                // client.
                 if sent.is_err() {
                     self.shared.broken.fetch_add(1, Ordering::Relaxed);
                 }
@@ -121,7 +123,7 @@ pub(super) struct Manager {
 /// What came of the last attempt to connect.
 pub(super) struct Failure {
     why: String,
-    /// Until then, nobody tries again.
+    /// No new attempt to connect before this time.
     until: Option<Instant>,
 }
 
@@ -153,7 +155,7 @@ impl managed::Manager for Manager {
                 return Err(NotOpened::TooSoon);
             }
             Some(_) => {}
-            // Said by whoever gives up before there is an answer.
+            // The reason for callers whose time is over before there is an answer.
             none => *none = Some(Failure { why: format!("no answer yet from {}", self.options), until: None }),
         }
         let outdated = store::outdated();
@@ -172,7 +174,7 @@ impl managed::Manager for Manager {
                 })
             }
             Err(error) => {
-                // A refusal is everybody's answer, and costs no waiting.
+                // A refusal is the answer for all waiting callers.
                 let until = error.is_passing().then(|| Instant::now() + RETRY);
                 *self.failure() = Some(Failure { why: connect_failure(&error), until });
                 Err(NotOpened::Connect(error))

@@ -71,8 +71,9 @@ impl Default for Settings {
     }
 }
 
-/// Tells of an error of a statement of your own; the operations of this library tell of theirs. Where the schema has changed
-/// below what a connection has prepared, no connection that was opened before is lent again, in any pool of this process.
+/// Tells of an error of a statement of your own; the operations of this library tell of theirs. Where the schema has
+/// changed below what a connection has prepared, no connection that was opened before is lent again, in any pool of
+/// this process.
 pub fn tell(error: &sqlx::Error) {
     store::note_outdated(error);
 }
@@ -114,7 +115,7 @@ pub struct Metrics {
     pub max_size: usize,
     /// Connections that there are.
     pub size: usize,
-    /// Connections that somebody holds.
+    /// Connections that are in use.
     pub in_use: usize,
     /// Callers that wait for one.
     pub waiting: usize,
@@ -122,7 +123,7 @@ pub struct Metrics {
     pub taken: u64,
     /// How long it took to take them, in all.
     pub waited: Duration,
-    /// How often none was to be had in time.
+    /// How often a caller got none in time.
     pub timed_out: u64,
     /// How many connections were opened.
     pub opened: u64,
@@ -174,7 +175,8 @@ impl Pool {
         Ok(Connection::new(object, self.shared.clone(), ticket))
     }
 
-    /// One that is there, or else a new one: of a server that has no room, only those that come back are to be had.
+    /// An idle connection, or a new one. If the server has no room for new ones, the caller waits for one that is
+    /// returned.
     async fn object(&self) -> Result<managed::Object<Manager>, Error> {
         loop {
             match self.objects.get().await {
@@ -224,8 +226,7 @@ impl Pool {
         }
     }
 
-    /// Closes the connections that nobody holds, and the others when they come back. Whoever waits gets
-    /// [`Error::Closed`].
+    /// Closes idle connections at once, and the others when they are returned. Waiting callers get [`Error::Closed`].
     pub fn close(&self) {
         self.objects.close();
     }

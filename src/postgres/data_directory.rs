@@ -21,7 +21,7 @@ const LONGEST_SOCKET_PATH: usize = 103;
 /// The locks, all released by the kernel however their holder ends.
 #[derive(Clone, Copy)]
 pub(super) enum Lock {
-    /// Shared by everybody who uses the server; exclusive while it is stopped for good.
+    /// Shared by the processes that use the server; exclusive while it is stopped for good.
     Users,
     /// Held while a server is started: by the client, which hands it to the supervisor.
     Start,
@@ -133,7 +133,7 @@ impl DataDirectory {
         open_private(&path, false).map_err(Error::io("open", path))
     }
 
-    /// A handle whose lock is taken at once, or `None` when somebody else has it.
+    /// A handle with the lock, or `None` if another process has it. Does not wait.
     pub(super) fn try_lock(&self, lock: Lock) -> Result<Option<File>, Error> {
         let file = self.open_lock(lock)?;
         match file.try_lock() {
@@ -149,7 +149,7 @@ impl DataDirectory {
         Ok(file)
     }
 
-    /// Whether somebody holds `lock`. Looks without getting in the way of a holder who only tries.
+    /// Whether a process holds `lock`. Does not disturb a process that only tries to take it.
     pub(super) fn is_held(&self, lock: Lock) -> bool {
         self.open_lock(lock).is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
@@ -190,7 +190,7 @@ impl DataDirectory {
             }
             _ => {}
         }
-        // In /tmp anybody could have made it before us.
+        // In /tmp another user could have made it before.
         let found = fs::symlink_metadata(&dir).map_err(Error::io("look at", &dir))?;
         let ours = found.uid() == self.me || Some(found.uid()) == self.server_user.map(|(uid, _)| uid);
         if !found.is_dir() || !ours || found.mode() & 0o077 != 0 {

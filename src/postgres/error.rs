@@ -64,7 +64,7 @@ pub enum Error {
          your own, or CODERDB_DATA_DIR"
     )]
     NoHome(#[source] etcetera::HomeDirError),
-    /// The directory for the socket exists and may be somebody else's.
+    /// The directory for the socket exists and may belong to another user.
     #[error("{} exists and is not a private directory of the server's user; have it removed, or choose a shorter CODERDB_DATA_DIR", .0.display())]
     UnsafeSocketDir(PathBuf),
     /// The server, or the process that looks after it, did not start.

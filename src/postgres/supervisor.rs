@@ -19,13 +19,13 @@ use super::{
 
 /// Long, since a server that was killed under load replays its log first.
 const START_PATIENCE: Duration = Duration::from_mins(5);
-/// A server that starts announces it to nobody but the file system, so it has to be asked again and again.
+/// A server that starts announces it in the file system alone, so that is polled.
 pub(super) const POLL: Duration = Duration::from_millis(5);
 
 const READY: &str = "ready\n";
 
 /// Starts a supervisor and waits until its server is ready. The start lock passes to it with its standard input,
-/// so killing us does not let anybody else start meanwhile.
+/// so that no other process starts a server if this one is killed meanwhile.
 pub(super) fn spawn(directory: &DataDirectory, program: &Path, bin: &Path, start_lock: &File) -> Result<(), Error> {
     let failed = |detail: String| Error::Start { what: "starting PostgreSQL", detail, log: directory.log() };
     let shared = start_lock.try_clone().map_err(Error::io("share the lock in", &directory.path))?;
@@ -70,7 +70,7 @@ pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Error::Start { what, detail, .. } => format!("{what}: {detail}"),
                 other => with_causes(other),
             };
-            // Our reader may be gone: then there is nobody to tell.
+            // The reader may be gone.
             let _ = writeln!(io::stdout(), "{said}");
             ExitCode::FAILURE
         }
@@ -100,7 +100,7 @@ fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
     if let Some(mut server) = server {
         let _ = server.wait();
     }
-    // First, so that nobody who gets the other lock thinks there still is a supervisor.
+    // First, so that a process that gets the other lock does not see a supervisor.
     drop(supervisor);
     drop(users);
     Ok(())
@@ -210,8 +210,8 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Commits are not asynchronous, not even where nothing is synced: a vacuum that comes before their flush marks no page as
-/// visible to all, and counts in an index alone are then planned as reads of the table.
+/// Commits are not asynchronous, not even where nothing is synced: a vacuum that comes before their flush marks no page
+/// as visible to all, and counts in an index alone are then planned as reads of the table.
 const EVERYWHERE: &[&str] = &[
     "listen_addresses=",
     "port=5432",

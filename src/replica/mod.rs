@@ -1,11 +1,11 @@
 //! Reading from standbys, without missing what one has written.
 //!
 //! A [`Cluster`] is a pool of connections to the primary and one for each standby. A write returns a [`Token`]; a read
-//! that carries it sees that write, wherever it is answered: the connection that it gets has proved that its server has
-//! replayed so far. A read that would wait too long for that goes to the primary, and so does one that a standby fails.
+//! that carries it sees that write on every server: the connection that it gets has proved that its server has replayed
+//! so far. A read that would wait too long for that goes to the primary, and so does one that a standby fails.
 //!
-//! Only reads whose permit is [`ReplicaSafe`] go to a standby. Claims, quota, what somebody may do, and everything else
-//! that a write depends on have the primary: [`Cluster::primary`].
+//! Only reads whose permit is [`ReplicaSafe`] go to a standby. Claims, quota, roles, and everything else that a write
+//! depends on are read on the primary: [`Cluster::primary`].
 //!
 //! ```no_run
 //! # async fn example(operator: &coderdb::authz::Actor, job: coderdb::model::JobId) -> Result<(), Box<dyn std::error::Error>> {
@@ -20,7 +20,7 @@
 //! let permit = CancelJobs::check(operator, organization)?;
 //! let cancel = cluster.write(|conn| boxed(store::jobs::cancel(conn, &permit, job, None, now)));
 //! let (_outcome, token) = cancel.await?;
-//! // Wherever this is answered, the job is canceled. The token may have come in a cookie: `token.to_string()`.
+//! // On whichever server this runs, the job is canceled. The token may have come in a cookie: `token.to_string()`.
 //! let permit = ReadJobs::check(operator, organization)?;
 //! let details = cluster.read(&permit, Some(token), |conn| boxed(store::jobs::get(conn, &permit, job))).await?;
 //! # let _ = details;
@@ -60,13 +60,13 @@ pub struct Settings {
     /// How long a read may wait for a standby, for its replay and for a connection together, before it goes to the
     /// primary.
     pub deadline: Duration,
-    /// How often a standby is asked how far it has come, while somebody waits.
+    /// How often a standby is asked for its replay position while a read waits for it.
     pub poll: Duration,
     /// How often it is asked otherwise, and how long it may take to answer; one that does not gets no reads.
     pub check: Duration,
 }
 
-/// Waits for one second at most, asks every 5 milliseconds while somebody waits, and every second else.
+/// Waits for one second at most; asks every 5 milliseconds while a read waits, and every second otherwise.
 impl Default for Settings {
     fn default() -> Self {
         Self { deadline: Duration::from_secs(1), poll: Duration::from_millis(5), check: Duration::from_secs(1) }
@@ -92,8 +92,8 @@ pub struct BoxFuture<'a, 'c, T> {
     _borrows: PhantomData<&'c &'a ()>,
 }
 
-/// What [`Cluster::read`] and [`Cluster::write`] take: operations that may change threads. Of an async closure nobody
-/// could say so yet.
+/// What [`Cluster::read`] and [`Cluster::write`] take: futures that are `Send`, which the type of an async closure
+/// cannot express yet.
 pub fn boxed<'a, 'c, T>(operation: impl Future<Output = store::Result<T>> + Send + 'c) -> BoxFuture<'a, 'c, T>
 where
     'a: 'c,
@@ -180,8 +180,8 @@ impl Cluster {
         }
     }
 
-    /// The pool of the primary, for what must not lag. After a write on a connection of it, [`Token::current`] gives the
-    /// token.
+    /// The pool of the primary, for what must not lag. After a write on a connection of it, [`Token::current`] gives
+    /// the token.
     #[must_use]
     pub const fn primary(&self) -> &Pool {
         &self.primary
@@ -209,9 +209,9 @@ impl Cluster {
 
     /// Does `operation`, which only reads, on a standby that has replayed up to the token, or else on the primary.
     ///
-    /// Waits for a standby up to the deadline in the settings, without holding a connection meanwhile. On a standby that
-    /// costs one round trip more than the operation, unless the connection has seen so far before; without a token it
-    /// costs none. When the standby is stopped or falls silent in the middle, cancels it because of a conflict with
+    /// Waits for a standby up to the deadline in the settings, without holding a connection meanwhile. On a standby
+    /// that costs one round trip more than the operation, unless the connection has seen so far before; without a token
+    /// it costs none. When the standby is stopped or falls silent in the middle, cancels it because of a conflict with
     /// recovery, or lacks what it reads, `operation` is done once more, on the primary.
     ///
     /// # Errors
@@ -231,7 +231,7 @@ impl Cluster {
                     let down = standby.down.notified();
                     let answer = select! {
                         answer = operation(&mut connection).future => Some(answer),
-                        // It answers nobody, and would not answer this one either.
+                        // The standby answers no read, so it would not answer this one.
                         () = down => None,
                     };
                     if let Some(answer) = answer.filter(|answer| !answer.as_ref().is_err_and(is_of_the_standby)) {

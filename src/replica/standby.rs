@@ -21,7 +21,7 @@ pub(super) struct Standby {
     pub pool: Pool,
     /// One connection beside the pool, so that one that is used up is not taken for one that is down.
     probe: Pool,
-    /// Somebody waits for it, or had trouble with it.
+    /// A read waits for it, or has failed on it.
     pub look: Notify,
     /// It does not answer, or is a standby no more.
     pub down: Notify,
@@ -44,7 +44,7 @@ struct State {
     waiting: BTreeMap<(Token, u64), oneshot::Sender<()>>,
 }
 
-/// Nobody answers reads but the primary.
+/// No standby can answer the read.
 pub(super) struct NoStandby;
 
 impl Standbys {
@@ -88,7 +88,7 @@ impl Standbys {
         }
     }
 
-    /// Notes where the standby was seen, and lets those go on who waited for that, or wait in vain.
+    /// Records the replay position of the standby, and wakes the reads that waited for it or cannot be answered by it.
     pub fn learn(&self, index: usize, seen: Option<Token>) {
         let mut state = self.state();
         state.seen[index] = seen;
@@ -113,7 +113,7 @@ impl Standbys {
     }
 }
 
-/// Forgets somebody who waits no more.
+/// Removes a waiter when it is dropped.
 struct Waiter<'a> {
     standbys: &'a Standbys,
     key: (Token, u64),
@@ -125,7 +125,7 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// Asks one standby how far it has come: now and then, and often while somebody waits.
+/// Asks one standby for its replay position: every `check`, and every `poll` while a read waits.
 pub(super) async fn follow(standbys: Arc<Standbys>, index: usize) {
     let (standby, settings) = (&standbys.all[index], standbys.settings);
     loop {

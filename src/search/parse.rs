@@ -203,7 +203,7 @@ fn condition(rest: &Rest<'_>, key: &'static str, values: &[Value]) -> Result<Con
     })
 }
 
-/// A name, an id, or whoever asks: each text is one of them.
+/// A name, an id, or `me`.
 fn named<T: FromStr<Err = Infallible>>(value: &Value) -> T {
     let Ok(named) = value.text.parse();
     named

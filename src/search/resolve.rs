@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl Query {
-    /// The organization that is meant, the default one if none is named, and the filter. `me` is whoever asks, if that is
-    /// known; ages count from `now`. One round trip for the organization, and one for each user, template and workspace
-    /// that is named; no locks.
+    /// The organization that is meant, the default one if none is named, and the filter. `me` is the caller, if given;
+    /// ages count from `now`. One round trip for the organization, and one for each user, template and workspace that
+    /// is named; no locks.
     ///
     /// # Errors
     /// [`store::Error::NotFound`] with the [`Entity`] for what means nothing that the actor may see; [`ResolveError::Ambiguous`] for the name of a workspace that several
@@ -88,7 +88,7 @@ impl Query {
     }
 
     /// The latest moment before and the earliest moment after all that match, where there are such, if ages count from
-    /// `now`: [`JobFilter::created_after`] and [`JobFilter::created_before`] of whoever looks again.
+    /// `now`: [`JobFilter::created_after`] and [`JobFilter::created_before`] for a caller that filters again later.
     #[must_use]
     pub fn created(&self, now: OffsetDateTime) -> (Option<OffsetDateTime>, Option<OffsetDateTime>) {
         let bounds = self.terms.iter().filter_map(|term| match term.condition {
@@ -123,8 +123,8 @@ async fn template(
     Ok(templates::resolve(conn, &ReadTemplates::check(actor, organization, TemplateRight::Read)?, named).await?.id)
 }
 
-/// The workspace that is meant: an id, `owner/name`, or a name that only one owner uses. A deleted owner has no name: that
-/// may be another user's by now.
+/// The workspace that is meant: an id, `owner/name`, or a name that only one owner uses. A deleted owner has no name:
+/// that may be another user's by now.
 async fn workspace(
     conn: &mut PgConnection,
     actor: &Actor,

@@ -104,10 +104,10 @@ pub const OVERFLOW_MESSAGE: &str = "Startup logs exceeded the max size of 1MB, a
 /// [`job_logs::append`](super::job_logs::append) does; the line that would overflow becomes the warning
 /// [`OVERFLOW_MESSAGE`], and what follows is dropped (domain: log cap; last line of agent logs).
 ///
-/// A NUL is stored as `\0`, and where the encoding of the database lacks a character, all that is not ASCII as `?`; what is
-/// stored counts. An output is cut off after 1,024 characters; all of its bytes count. Lines without a source are those of
-/// [`LogSourceId::EXTERNAL`]. Asked again, it appends again. One round trip; waits for whoever appends to the same agent,
-/// and locks it.
+/// A NUL is stored as `\0`, and where the encoding of the database lacks a character, all that is not ASCII as `?`;
+/// what is stored counts. An output is cut off after 1,024 characters; all of its bytes count. Lines without a source
+/// are those of [`LogSourceId::EXTERNAL`]. Asked again, it appends again. One round trip; locks the agent, and waits
+/// for another append to it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such agent, or it is deleted; [`Error::Invalid`] for a time that cannot be read

@@ -21,7 +21,7 @@ use crate::{
 /// Its use is noted at most so often.
 const NOTED: Duration = Duration::HOUR;
 
-/// Somebody who has signed in.
+/// A user who has signed in with a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedIn {
     /// The user.
@@ -47,7 +47,7 @@ struct SessionRow {
     custom_roles: Option<StoredJson>,
 }
 
-/// Who signs in with the token, or why it lets nobody in (domain: session tokens). The secret is compared in constant time. One
+/// The user of the token, or why it is refused (domain: session tokens). The secret is compared in constant time. One
 /// round trip, no locks.
 #[tracing::instrument(name = "db.api_keys.session", skip_all)]
 pub async fn session(
@@ -91,8 +91,8 @@ pub async fn session(
     Ok(Ok(SignedIn { actor: Actor::user(user, &site, rows.into_iter().filter_map(membership)), is_noted }))
 }
 
-/// Notes that the API key was used, unless that was noted within the hour before. One round trip; locks the row, and does
-/// nothing where somebody else has locked it.
+/// Records that the API key was used, unless that was recorded within the last hour. One round trip; locks the row, and
+/// does nothing if it is locked.
 #[tracing::instrument(name = "db.api_keys.touch", skip_all)]
 pub async fn touch(conn: &mut PgConnection, _permit: &SignIn, id: &str, now: OffsetDateTime) -> Result<()> {
     input::text("id", id)?;
@@ -130,8 +130,8 @@ pub async fn create(
     Ok(token)
 }
 
-/// The tokens of a user, or of all users, by user and name; expired ones, too. Keys of sessions in a browser are not among
-/// them. One round trip.
+/// The tokens of a user, or of all users, by user and name; expired ones, too. Keys of sessions in a browser are not
+/// among them. One round trip.
 #[tracing::instrument(name = "db.api_keys.list", skip_all)]
 pub async fn list(conn: &mut PgConnection, _permit: &ManageTokens, user: Option<UserId>) -> Result<Vec<ApiKey>> {
     let rows = sqlx::query_file!("queries/api_keys/list.sql", user.map(|user| user.0))
@@ -150,7 +150,7 @@ pub async fn list(conn: &mut PgConnection, _permit: &ManageTokens, user: Option<
     Ok(keys.collect())
 }
 
-/// Revokes the token with this id: whoever sends it is refused from now on. One round trip; locks the row.
+/// Revokes the token with this id: requests with it are refused from now on. One round trip; locks the row.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such token.

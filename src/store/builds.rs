@@ -68,20 +68,20 @@ impl From<BuildRow> for WorkspaceBuild {
 /// Creates a build and the job that carries it out, both or neither, and returns the build's number: the next one of
 /// the workspace, from 1, without a gap however many are created at once.
 ///
-/// The job's source and provisioner are those of the template version's own job; its cost is 0 until the quota commit. A
-/// start ends the dormancy of the workspace: it counts as used, and is not deleted any more.
+/// The job's source and provisioner are those of the template version's own job; its cost is 0 until the quota commit.
+/// A start ends the dormancy of the workspace: it counts as used, and is not deleted any more.
 ///
-/// It does not ask whether the build before has ended. One that has not leaves its state too late for this one, which then
-/// goes on from an older state: look first, under the lock of
+/// It does not ask whether the build before has ended. One that has not leaves its state too late for this one, which
+/// then goes on from an older state: look first, under the lock of
 /// [`workspaces::get_with_lock`](super::workspaces::get_with_lock).
 ///
-/// One round trip, one statement, and one more for every other build that took the number first. Waits for whoever
-/// creates a build of the same workspace, or deletes it.
+/// One round trip, one statement, and one more for every other build that took the number first. Waits for other
+/// transactions that create a build of the workspace or delete it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the organization has no such workspace, the permit does not reach its owner, it is deleted,
-/// or the version is not one of its template, or the preset not one of the version; and when neither a role nor the lists
-/// of the template let read it for a start, or use it for another version than before. [`Error::Conflict`] with
+/// or the version is not one of its template, or the preset not one of the version; and when neither a role nor the
+/// lists of the template let read it for a start, or use it for another version than before. [`Error::Conflict`] with
 /// `workspace_builds_deadline_below_max_deadline`, `workspace_builds_pkey`, `workspace_builds_job_id_key` or
 /// `provisioner_jobs_pkey`. [`Error::Invalid`] for NUL characters, and options that name the build.
 #[tracing::instrument(name = "db.builds.create", skip_all)]
@@ -264,8 +264,8 @@ pub async fn update_deadline(
     Ok(if is_prebuild { DeadlineOutcome::Prebuild } else { DeadlineOutcome::Updated })
 }
 
-/// What Terraform knew when the build of a job began that the daemon carries out: what the build before left; `None` for
-/// nothing. What it knows afterwards is stored when the job ends, by [`jobs::complete`](super::jobs::complete) and
+/// What Terraform knew when the build of a job began that the daemon carries out: what the build before left; `None`
+/// for nothing. What it knows afterwards is stored when the job ends, by [`jobs::complete`](super::jobs::complete) and
 /// [`jobs::fail`](super::jobs::fail). One round trip.
 ///
 /// # Errors

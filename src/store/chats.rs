@@ -24,8 +24,8 @@ pub async fn get(conn: &mut PgConnection, permit: &UseChats, id: ChatId) -> Resu
         .ok_or_else(|| Error::not_found(Entity::Chat, id))
 }
 
-/// The chat with this id, locked until the caller's transaction ends, so that nobody else changes what it works with. One
-/// round trip; waits for whoever holds the row.
+/// The chat with this id, locked until the caller's transaction ends, so that its workspace cannot be changed
+/// meanwhile. One round trip; waits for the lock of the row.
 ///
 /// # Errors
 /// As [`get`].
@@ -102,7 +102,7 @@ fn gone_meanwhile(error: sqlx::Error) -> sqlx::Result<Option<ChatRow>> {
     }
 }
 
-/// One text for all reasons: it must not say which of the ids somebody else has.
+/// One text for all reasons: it must not tell which of the ids belongs to another user.
 fn not_bound(id: ChatId) -> Error {
     Error::not_found(Entity::ChatOrItsWork, id)
 }

@@ -18,8 +18,8 @@ use crate::{
 /// How long a daemon that gives no sign of life is kept (domain: daemons).
 pub const KEEP: Duration = Duration::from_hours(7 * 24);
 
-/// Adds the daemon of the permit to its organization, or overwrites the one with the same name and the same owner in its
-/// tags (domain: daemons). Returns the daemon as it is stored: that one keeps its id, replica and creation time.
+/// Adds the daemon of the permit to its organization, or overwrites the one with the same name and the same owner in
+/// its tags (domain: daemons). Returns the daemon as it is stored: that one keeps its id, replica and creation time.
 ///
 /// One round trip, and one more when the id is taken; locks the row.
 ///
@@ -36,7 +36,7 @@ pub async fn upsert(conn: &mut PgConnection, permit: &ActAsDaemon, new: &NewDaem
     let created_at = input::time("created_at", new.created_at)?;
     let last_seen_at = new.last_seen_at.map(|at| input::time("last_seen_at", at)).transpose()?;
     let mut stored = upsert_once(conn, permit, new, created_at, last_seen_at).await;
-    // Made by somebody else in this moment, with this name, too: the next look finds it. Another one keeps the id.
+    // A conflict on the name: another session has just created the daemon, and the next round finds it.
     let taken = |stored: &sqlx::Result<_>| stored.as_ref().err().and_then(input::constraint) == Some(PRIMARY_KEY);
     if taken(&stored) && !conn.is_in_transaction() {
         stored = upsert_once(conn, permit, new, created_at, last_seen_at).await;

@@ -47,8 +47,8 @@ pub enum Error {
         /// What is wrong with the value.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A table, column, type or function is missing or another one, or a column that this version does not know must be given a
-    /// value; nothing was written.
+    /// A table, column, type or function is missing or another one, or a column that this version does not know must be
+    /// given a value; nothing was written.
     #[error("the database schema is missing or too old{}; run `coderdb migrate up`", Said(.0))]
     Schema(#[source] sqlx::Error),
     /// The server cannot be reached, is starting or stopping, or has too many connections. Trying again may help.
@@ -83,7 +83,7 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed later without anybody mending anything.
+    /// Whether the same call may succeed later without a change of its input or of the schema.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Serialization(_))

@@ -10,8 +10,8 @@ use crate::{
     model::{DeleteLicenseOutcome, Entity, License, LicenseId, NewLicense},
 };
 
-/// The channel on which the processes of a deployment, those of Coder's server included, tell each other that the licenses
-/// have changed: `add`, `delete` or `refresh`.
+/// The channel on which the processes of a deployment, those of Coder's server included, tell each other that the
+/// licenses have changed: `add`, `delete` or `refresh`.
 pub const CHANNEL: &str = "licenses";
 
 /// Adds a license, returns it with its id, and says `add` on [`CHANNEL`] (domain: licenses). One round trip.
@@ -77,8 +77,8 @@ pub async fn unexpired(conn: &mut PgConnection, _permit: &ReadLicenses, now: Off
     Ok(rows.into_iter().map(License::from).collect())
 }
 
-/// Deletes the license with this id, says `delete` on [`CHANNEL`], and returns whether there was one (domain: licenses).
-/// One round trip; locks its row.
+/// Deletes the license with this id, says `delete` on [`CHANNEL`], and returns whether there was one (domain:
+/// licenses). One round trip; locks its row.
 #[tracing::instrument(name = "db.licenses.delete", skip_all)]
 pub async fn delete(conn: &mut PgConnection, _permit: &WriteLicenses, id: LicenseId) -> Result<DeleteLicenseOutcome> {
     let done = sqlx::query_file!("queries/licenses/delete.sql", id.0, CHANNEL)
@@ -91,7 +91,7 @@ pub async fn delete(conn: &mut PgConnection, _permit: &WriteLicenses, id: Licens
     })
 }
 
-/// Says `refresh` on [`CHANNEL`]: whoever works out what the licenses allow does so again (domain: licenses). One round
+/// Sends `refresh` on [`CHANNEL`]: Coder's server computes again what the licenses allow (domain: licenses). One round
 /// trip, no locks.
 #[tracing::instrument(name = "db.licenses.refresh", skip_all)]
 pub async fn refresh(conn: &mut PgConnection, _permit: &WriteLicenses) -> Result<()> {

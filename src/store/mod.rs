@@ -4,19 +4,20 @@
 //! `db.<module>.<function>`. Where its documentation says *one round trip*, a prepared statement is executed once; the
 //! first use on a connection costs one more, to prepare it.
 //!
-//! An operation happens as a whole or not at all (in [`runner`], step by step), wherever the connection breaks and
-//! wherever its future is dropped; dropped, it leaves neither a transaction nor a lock, and the connection can be used at
-//! once. Whoever never learned the answer may ask again; an operation that is then done twice says so.
+//! An operation happens as a whole or not at all (in [`runner`], step by step), at whatever point the connection breaks
+//! or its future is dropped. A dropped operation leaves neither a transaction nor a lock, and the connection can be
+//! used at once. A caller that got no answer may call again; the documentation of an operation says if it is then done
+//! twice.
 //!
-//! This does not hold for `begin` of the driver (sqlx 0.9.0): dropped before it is done, it leaves its transaction open,
-//! and in a transaction it ends that one without a word. Close such a connection.
+//! This does not hold for `begin` of the driver (sqlx 0.9.0): dropped before it is done, it leaves its transaction
+//! open, and in a transaction it ends that one without a word. Close such a connection.
 //!
 //! Arguments that could not be stored or read again are [`Error::Invalid`] before anything is sent: NUL characters,
 //! times outside of the years 1 to 9999, JSON of more than 100 levels. Rows that hold such values nevertheless, or tags
-//! and inputs that are not what their type says, fail no listing. Neither do labels of enumerated types that this version
-//! does not know ([`Label`](crate::model::Label)), nor bytes that are no UTF-8, which a database with the encoding
-//! `SQL_ASCII` may hold: those are read as U+FFFD, where the connection is one of `connect::ConnectOptions` or has that
-//! `client_encoding`.
+//! and inputs that are not what their type says, fail no listing. Neither do labels of enumerated types that this
+//! version does not know ([`Label`](crate::model::Label)), nor bytes that are no UTF-8, which a database with the
+//! encoding `SQL_ASCII` may hold: those are read as U+FFFD, where the connection is one of `connect::ConnectOptions` or
+//! has that `client_encoding`.
 
 pub mod actors;
 pub mod agents;
@@ -49,7 +50,7 @@ pub use error::Error;
 #[cfg(feature = "pool")]
 pub(crate) use error::{note_outdated, outdated};
 
-/// Counts something for whoever records metrics in this process.
+/// Counts an event for the metrics recorder of this process.
 #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "nobody records"))]
 pub(crate) fn count(name: &'static str, by: usize) {
     #[cfg(feature = "http")]

@@ -1,8 +1,8 @@
 //! Prebuilt workspaces and their queue (domain: prebuilds).
 //!
 //! Where the domain only names a rule, the rule is this project's. A *prebuild* is a workspace whose first build the
-//! prebuilds user started, from a preset; it *failed* when the job of that build did, and is *claimed* when the workspace
-//! belongs to somebody else. A prebuild that was canceled neither failed nor succeeded.
+//! prebuilds user started, from a preset; it *failed* when the job of that build did, and is *claimed* when the
+//! workspace belongs to another user. A prebuild that was canceled neither failed nor succeeded.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -34,12 +34,11 @@ pub async fn count_stale_pending(conn: &mut PgConnection, permit: &MaintainPrebu
 /// built. Without a daemon that could take that job, seen within `stale_interval` before `now`, it is complete and the
 /// workspace deleted at once. Fewer than `ids` means that no more are left.
 ///
-/// One round trip, one statement. Skips what somebody else has locked: jobs that are being taken, workspaces that are
-/// being claimed.
+/// One round trip, one statement. Skips locked rows: jobs that are being taken, workspaces that are being claimed.
 ///
 /// # Errors
 /// [`Error::Conflict`] with `workspace_builds_pkey`, `provisioner_jobs_pkey`, or with
-/// `workspace_builds_workspace_id_build_number_key` when somebody builds one of the workspaces in this moment.
+/// `workspace_builds_workspace_id_build_number_key` when another transaction builds one of the workspaces meanwhile.
 #[tracing::instrument(name = "db.prebuilds.cancel_stale_pending", skip_all)]
 pub async fn cancel_stale_pending(
     conn: &mut PgConnection,
@@ -94,7 +93,7 @@ struct RunningRow {
     created_at: Timestamp,
 }
 
-/// The prebuilt workspaces that run and that nobody has claimed, oldest first. One round trip, no locks.
+/// The prebuilt workspaces that run and are not claimed, oldest first. One round trip, no locks.
 #[tracing::instrument(name = "db.prebuilds.running", skip_all)]
 pub async fn running(conn: &mut PgConnection, permit: &MaintainPrebuilds) -> Result<Vec<RunningPrebuild>> {
     let rows = sqlx::query_file_as!(RunningRow, "queries/prebuilds/running.sql", permit.organization().0)
@@ -134,9 +133,9 @@ struct BackoffRow {
     last_failed_at: Timestamp,
 }
 
-/// The presets of active versions whose newest prebuilds failed, with how many did so since the last one that succeeded,
-/// among those that started within `lookback` before `now`. How long a preset has to wait for so many failures is up to
-/// the caller. One round trip, no locks.
+/// The presets of active versions whose newest prebuilds failed, with how many did so since the last one that
+/// succeeded, among those that started within `lookback` before `now`. How long a preset has to wait for so many
+/// failures is up to the caller. One round trip, no locks.
 #[tracing::instrument(name = "db.prebuilds.backoff", skip_all)]
 pub async fn backoff(
     conn: &mut PgConnection,
@@ -157,8 +156,8 @@ pub async fn backoff(
     Ok(rows.into_iter().map(backoff).collect())
 }
 
-/// The presets of active versions whose `limit` newest prebuilds that came to an end all failed, whenever that was: they
-/// are to become [`PrebuildStatus::HardLimited`]. One round trip, no locks.
+/// The presets of active versions whose `limit` newest prebuilds that came to an end all failed, whenever that was:
+/// they are to become [`PrebuildStatus::HardLimited`]. One round trip, no locks.
 #[tracing::instrument(name = "db.prebuilds.at_failure_limit", skip_all)]
 pub async fn at_failure_limit(
     conn: &mut PgConnection,
@@ -220,8 +219,9 @@ pub async fn organizations(conn: &mut PgConnection, _permit: &FindPrebuilds) -> 
 }
 
 /// Makes the prebuilds user a member of the organization and of its quota group `coderprebuiltworkspaces`, which gets
-/// the id `group` and an allowance of 0 when it is not there, and says whether anything was missing. What is there stays
-/// as it is, the allowance included. One round trip; of callers at the same time, one makes it and the others wait.
+/// the id `group` and an allowance of 0 when it is not there, and says whether anything was missing. What is there
+/// stays as it is, the allowance included. One round trip; of callers at the same time, one makes it and the others
+/// wait.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such organization, or it is deleted; [`Error::Conflict`] with `groups_pkey`.

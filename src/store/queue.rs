@@ -131,8 +131,8 @@ struct Row {
     is_worker_silent: Option<bool>,
 }
 
-/// What waits in all organizations, and the daemons that could take it. One round trip, one snapshot, no locks; costs one
-/// pass over what waits, over the daemons and over what they work on.
+/// What waits in all organizations, and the daemons that could take it. One round trip, one snapshot, no locks; costs
+/// one pass over what waits, over the daemons and over what they work on.
 ///
 /// A daemon is online when it was seen within `stale_interval` before `now`, usually
 /// [`STALE_INTERVAL`](super::jobs::STALE_INTERVAL).
@@ -144,7 +144,7 @@ struct Row {
 /// let permit = ReadQueue::check(&Actor::system(System::Watcher))?;
 /// let now = time::OffsetDateTime::now_utc();
 /// let snapshot = store::queue::snapshot(conn, &permit, now, store::jobs::STALE_INTERVAL).await?;
-/// // Whoever asks sees one organization.
+/// // A caller sees one organization.
 /// let organization = store::organizations::default(conn, &coderdb::authz::ReadOrganizations::check(who)).await?;
 /// let queue = snapshot.of(&ReadJobs::check(who, organization.id)?);
 /// match queue.why(job) {

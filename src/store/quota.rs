@@ -83,9 +83,9 @@ struct PartRow {
     built_at: Option<Timestamp>,
 }
 
-/// What the numbers of [`usage`] are made of: the groups with their allowances, and the workspaces with what their newest
-/// builds have committed; they add up to the same numbers. One round trip, one snapshot, no locks. Costs what [`usage`]
-/// costs, and a look at the job of each newest build.
+/// What the numbers of [`usage`] are made of: the groups with their allowances, and the workspaces with what their
+/// newest builds have committed; they add up to the same numbers. One round trip, one snapshot, no locks. Costs what
+/// [`usage`] costs, and a look at the job of each newest build.
 #[tracing::instrument(name = "db.quota.explain", skip_all)]
 pub async fn explain(conn: &mut PgConnection, permit: &ReadQuota) -> Result<QuotaExplanation> {
     let rows = sqlx::query_file_as!(PartRow, "queries/quota/explain.sql", permit.user().0, permit.organization().0)
@@ -116,12 +116,12 @@ pub async fn explain(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quot
     Ok(QuotaExplanation { quota, groups, workspaces })
 }
 
-/// What users consume in the organization and may consume, as [`usage`] says of each, in the order of their names in lower
-/// case, and of their ids: all members, and whoever is none and consumes something or has an allowance, such as somebody who
-/// left or was deleted, and whose workspaces run. One round trip, one snapshot, no locks.
+/// What users consume in the organization and may consume, as [`usage`] says of each, in the order of their names in
+/// lower case, and of their ids: all members, and former members and deleted users who consume credits or have an
+/// allowance. One round trip, one snapshot, no locks.
 ///
-/// The cost of each page grows with the number of members and of workspaces there, which it reads all; the sums are those
-/// of the page alone.
+/// The cost of each page grows with the number of members and of workspaces there, which it reads all; the sums are
+/// those of the page alone.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a name with NUL characters.
@@ -189,13 +189,15 @@ const NOT_SERIALIZABLE: Error =
 /// [`runner::commit_quota`](super::runner::commit_quota).
 ///
 /// The quota of the workspace's *owner* counts. Rejected is what would exceed the budget (equal is within), unless the
-/// build does not cost more than the last one before it that committed a cost or succeeded. The cost is recorded only when it is accepted,
-/// and then it is the same commit when it is repeated: what this build recorded before does not count against it.
+/// build does not cost more than the last one before it that committed a cost or succeeded. The cost is recorded only
+/// when it is accepted, and then it is the same commit when it is repeated: what this build recorded before does not
+/// count against it.
 ///
 /// Serializable, so that no other commit, here or in another server, spends the same credits. Of commits of this
 /// library for one owner, the second queues; one that lost a race against another server is tried again, see
-/// [`transaction::retry`]. One round trip when nobody else is in the way. In a transaction of the caller, which must be serializable, it neither queues
-/// nor is tried again. Locks the row of the build and an advisory lock for the owner until it ends.
+/// [`transaction::retry`]. One round trip without contention. In a transaction of the caller, which must be
+/// serializable, it neither queues nor is tried again. Locks the row of the build and an advisory lock for the owner
+/// until it ends.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the job builds no workspace of the organization, or is not assigned to the daemon;
@@ -232,8 +234,8 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
     }
 }
 
-/// Of two commits for one owner at once, one would be in vain: they queue, here and in other processes. Whoever waits for
-/// too long goes without, because only SERIALIZABLE keeps the budget.
+/// Of two concurrent commits for one owner, one would fail to serialize and be repeated: they queue, in this process
+/// and across processes. After a time-out a commit goes on without its turn: only SERIALIZABLE keeps the budget.
 async fn commit_in_turn(
     conn: &mut PgConnection,
     permit: RunJobs,
@@ -248,11 +250,11 @@ async fn commit_in_turn(
     }
 }
 
-/// The level and the statement in one message are one transaction, which the server ends by itself: there is no open
-/// transaction to leave behind, wherever this is dropped. Such a message takes no parameters, only UUIDs and a number.
+/// The level and the statement in one message are one transaction, which the server ends by itself: no open transaction
+/// is left behind if this future is dropped. Such a message takes no parameters, only UUIDs and a number.
 ///
-/// The wait is a transaction before it, because a snapshot from before the wait would be in vain. That one ends by itself,
-/// too: `BEGIN` makes it explicit when nothing is left to do but to commit it.
+/// The wait is a transaction before it, because a snapshot from before the wait would be out of date. That one ends by
+/// itself, too: `BEGIN` makes it explicit when nothing is left to do but to commit it.
 async fn commit_alone(
     conn: &mut PgConnection,
     permit: RunJobs,

@@ -9,7 +9,7 @@ use crate::{
     model::{PrebuildsSettings, SetOutcome},
 };
 
-/// The settings of prebuilt workspaces; not paused when nobody ever set them (domain: site settings). One round trip.
+/// The settings of prebuilt workspaces; not paused if they were never set (domain: site settings). One round trip.
 ///
 /// # Errors
 /// [`Error::Corrupt`] when the stored text is not such settings.
@@ -31,7 +31,7 @@ async fn stored(conn: &mut PgConnection) -> Result<String> {
 
 /// Stores the settings of prebuilt workspaces, and says whether they changed (domain: site settings). Settings that
 /// this version does not know stay; what cannot be read is replaced. One round trip, one more when they change, and
-/// again when somebody else changes them meanwhile; of callers that make the same change at once, one changes it.
+/// and more if they are changed meanwhile; of callers that make the same change at once, one changes it.
 #[tracing::instrument(name = "db.settings.set_prebuilds", skip_all)]
 pub async fn set_prebuilds(
     conn: &mut PgConnection,
@@ -58,7 +58,7 @@ pub async fn set_prebuilds(
 }
 
 /// How long a workspace that a chat created lives, as it was stored: a duration such as `8h`, or an empty text or zero
-/// for no end (domain: site settings). Empty when nobody set it. One round trip.
+/// for no end (domain: site settings). Empty if it was never set. One round trip.
 #[tracing::instrument(name = "db.settings.chat_workspace_ttl", skip_all)]
 pub async fn chat_workspace_ttl(conn: &mut PgConnection, _permit: &ReadChatSettings) -> Result<String> {
     sqlx::query_file_scalar!("queries/settings/chat_workspace_ttl.sql")
@@ -67,7 +67,7 @@ pub async fn chat_workspace_ttl(conn: &mut PgConnection, _permit: &ReadChatSetti
         .map_err(|e| Error::from_sqlx("settings/chat_workspace_ttl", e))
 }
 
-/// The id of the deployment, which a license may name; `None` when nobody gave it one (domain: site settings). One round
+/// The id of the deployment, which a license may name; `None` if it has none (domain: site settings). One round
 /// trip.
 #[tracing::instrument(name = "db.settings.deployment_id", skip_all)]
 pub async fn deployment_id(conn: &mut PgConnection, _permit: &ReadLicenses) -> Result<Option<String>> {

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Whom the lists of a template must let do what.
+/// The user, and the right that the lists of a template must give to that user.
 fn lists(permit: &ReadTemplates) -> (Option<uuid::Uuid>, &'static str) {
     (permit.user().map(|user| user.0), permit.right().as_str())
 }

@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// [`Error::Serialization`] when the last attempt lost, too; any other error of the operation at once.
 pub async fn retry<T>(
     conn: &mut PgConnection,
-    // Boxed, because of an async closure nobody could say yet that its future may change threads.
+    // Boxed, because the type of an async closure cannot express yet that its future is `Send`.
     mut operation: impl for<'c> FnMut(&'c mut PgConnection) -> Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>,
 ) -> Result<T> {
     let attempts = if conn.is_in_transaction() { 1 } else { MAX_ATTEMPTS };

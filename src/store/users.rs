@@ -37,10 +37,10 @@ pub async fn by_username(conn: &mut PgConnection, permit: &ReadUsers, username: 
         .ok_or_else(|| Error::not_found(Entity::User, username))
 }
 
-/// The user that a person means (domain: users); `me` is whoever asks, if that is known. One round trip.
+/// The user that a person means (domain: users); `me` is the caller, if `me` is given. One round trip.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none, and for [`UserRef::Me`] when nobody asks.
+/// [`Error::NotFound`] when there is none, and for [`UserRef::Me`] without a caller.
 pub async fn resolve(
     conn: &mut PgConnection,
     permit: &ReadUsers,

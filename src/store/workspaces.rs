@@ -10,13 +10,13 @@ use crate::{
 };
 
 /// Creates a workspace for the permit's owner, last used `now`. One round trip, one statement; locks nothing that
-/// exists, but waits for whoever creates a workspace with the same name for the same owner.
+/// exists, but waits for a transaction that creates a workspace with the same name for the same owner.
 ///
 /// # Errors
 /// [`Error::Conflict`] with `workspaces_owner_id_lower_idx` when the owner has a workspace with that name in any case,
 /// and with `workspaces_pkey` when there is one with that id; [`Error::NotFound`] when the organization has no such
-/// template or is deleted, or the template is, or neither a role nor its lists let use it, or the owner is no member there,
-/// deleted or suspended; [`Error::Invalid`] for a schedule with a NUL byte and a `ttl` beyond 292 years.
+/// template or is deleted, or the template is, or neither a role nor its lists let use it, or the owner is no member
+/// there, deleted or suspended; [`Error::Invalid`] for a schedule with a NUL byte and a `ttl` beyond 292 years.
 #[tracing::instrument(name = "db.workspaces.create", skip_all)]
 pub async fn create(
     conn: &mut PgConnection,
@@ -68,8 +68,8 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadWorkspaces, id: Workspace
         .ok_or_else(|| Error::not_found(Entity::Workspace, id))
 }
 
-/// The workspace with this id in the organization, also a deleted one, locked until the caller's transaction ends, so that
-/// only one at a time decides on its next build. One round trip; waits for whoever holds the row.
+/// The workspace with this id in the organization, also a deleted one, locked until the caller's transaction ends, so
+/// that only one at a time decides on its next build. One round trip; waits for the lock of the row.
 ///
 /// # Errors
 /// As [`get`].

@@ -60,8 +60,8 @@ impl Toolbox {
         failure(action, Some(build), context, &error, quota)
     }
 
-    /// What the owner consumes and may consume now, if that is to be had: only the owner may know, not the chat daemon
-    /// (domain: chat tools), and nobody waits for it long.
+    /// The owner's consumption and budget; `None` if they cannot be read within `quota_timeout`. Read as the owner: the
+    /// chat daemon may not read quota (domain: chat tools).
     async fn quota(&self, who: &Actor, organization: OrganizationId) -> Option<Quota> {
         if self.owner.0.is_nil() || organization.0.is_nil() {
             return None;

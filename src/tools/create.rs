@@ -69,7 +69,7 @@ impl Toolbox {
         Err("the workspace of the chat changes all the time; try again later".into())
     }
 
-    /// Creates a workspace; `None` when somebody else gave the chat one in the same moment.
+    /// Creates a workspace; `None` if another call bound the chat to one meanwhile.
     async fn create(
         &self,
         operations: &dyn Operations,

@@ -8,7 +8,7 @@ use crate::{
     pool, store, watch,
 };
 
-/// An error of somebody else.
+/// An error of an implementation outside this library.
 pub type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a reply says that is flagged as an error: what the call needs is not there, or something is broken.
@@ -54,7 +54,7 @@ pub(super) async fn twice<T, F: Future<Output = Result<T, Unavailable>>>(
     }
 }
 
-/// A build that failed. Whoever wraps it keeps its code: [`error_code`] finds it.
+/// A build that failed. [`error_code`] finds its code through errors that wrap it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BuildFailed {

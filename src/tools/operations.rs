@@ -1,4 +1,4 @@
-//! Creating and starting workspaces, whoever does it.
+//! The interface for creating and starting workspaces.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::{
     pool, store,
 };
 
-/// Creates and starts the workspaces of chats, in the name of their owners. [`DatabaseOperations`](super::DatabaseOperations)
-/// does it in the database; another one may ask a service.
+/// Creates and starts the workspaces of chats, in the name of their owners.
+/// [`DatabaseOperations`](super::DatabaseOperations) does it in the database; another one may ask a service.
 pub trait Operations: Send + Sync {
     /// Creates a workspace and its first build, and may bind the chat to them.
     fn create<'a>(
@@ -111,7 +111,7 @@ pub enum OperationError {
     /// It may not be, and the agent may do something about it.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// Somebody else changed the chat or the workspace in the same moment, or may have: the tool looks again.
+    /// The chat or the workspace may have changed meanwhile: the tool reads them again.
     #[error("the chat or its workspace has changed meanwhile")]
     Changed,
     /// It could not be done.
@@ -138,7 +138,7 @@ impl From<Denied> for OperationError {
     }
 }
 
-/// A refusal as an API gives it: a status, and a body for whoever asked.
+/// A refusal as an HTTP API gives it: a status, and a body for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {

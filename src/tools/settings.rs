@@ -15,7 +15,7 @@ pub struct Settings {
     pub agent_attempt_timeout: Duration,
     /// For the start-up scripts of an agent.
     pub startup_timeout: Duration,
-    /// From one look at the start-up scripts to the next: nobody announces how they stand.
+    /// How often the state of the start-up scripts is read; it is not announced.
     pub startup_poll_interval: Duration,
     /// After so much silence an agent no longer counts as connected (domain: agents).
     pub agent_inactive_timeout: Duration,

@@ -102,7 +102,7 @@ impl Toolbox {
         self.build_failure(who, workspace.organization_id, Action::Start, build.id, context, error).await.into()
     }
 
-    /// Starts the workspace; `None` when somebody else did something to it in the same moment.
+    /// Starts the workspace; `None` if another call changed it meanwhile.
     async fn start(
         &self,
         operations: &dyn Operations,

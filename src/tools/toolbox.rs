@@ -24,7 +24,7 @@ use crate::{
 /// What to do where the owner of a chat may do nothing.
 pub(crate) const INACTIVE: &str = "nobody can act for this user; activate the user, or use another chat";
 
-/// How often a tool looks again because somebody else changed the chat or its workspace in the same moment.
+/// How often a tool reads again because the chat or its workspace changed meanwhile.
 pub(super) const MAX_LOOKS: usize = 10;
 
 const CANCELED: &str = "canceled before anything was begun";
@@ -35,7 +35,7 @@ pub trait Connector: Send + Sync {
     fn connect(&self, agent: WorkspaceAgentId) -> BoxFuture<'_, Result<Box<dyn Send>, ForeignError>>;
 }
 
-/// Whom to tell that the chat has changed.
+/// Called when the chat has changed.
 pub type OnChatUpdated = Arc<dyn Fn(&Chat) + Send + Sync>;
 
 /// The templates that chats may use at the moment; none for all of them.
@@ -90,7 +90,7 @@ impl Toolbox {
         Self { connector: Some(connector), ..self }
     }
 
-    /// With somebody who is told of changes of the chat.
+    /// With a callback for changes of the chat.
     #[must_use]
     pub fn on_chat_updated(self, on_chat_updated: OnChatUpdated) -> Self {
         Self { on_chat_updated: Some(on_chat_updated), ..self }
@@ -110,8 +110,8 @@ impl Toolbox {
 
     /// Calls the tool. Waits, up to the times in [`Settings`], until the workspace can be used.
     ///
-    /// A call that is canceled stops waiting and says how far it came. What it began goes on: a build is not canceled, and
-    /// the next call finds it. The same holds for a call that is dropped.
+    /// A call that is canceled stops waiting and says how far it came. What it began goes on: a build is not canceled,
+    /// and the next call finds it. The same holds for a call that is dropped.
     pub async fn call(&self, tool: Tool, arguments: Value, cancel: &CancellationToken) -> Reply {
         match tool {
             Tool::CreateWorkspace => match arguments::parse(arguments) {
@@ -169,7 +169,7 @@ impl Toolbox {
         }
     }
 
-    /// Why nobody can act for the owner, if it is the owner's state.
+    /// Why the owner cannot act, if it is because of the owner's state.
     pub(super) async fn why_inactive(&self) -> Option<String> {
         let look = || async {
             let permit = ReadUsers::check(&chat_daemon())?;
@@ -217,7 +217,7 @@ impl Toolbox {
         }
     }
 
-    /// Tells of the chat as it is now, if it can be read and there is somebody to tell.
+    /// Reads the chat and passes it to the callback, if there is one and the chat can be read.
     pub(super) async fn refresh(&self, who: &Actor) {
         if self.on_chat_updated.is_some()
             && let Ok(chat) = self.load_chat(who).await

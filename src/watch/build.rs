@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Watcher {
-    /// Waits until the job of the build is completed, and returns how. One round trip for the build, which proves that the
-    /// permit reaches it; then as [`Watcher::wait`]. Cancel it by dropping it.
+    /// Waits until the job of the build is completed, and returns how. One round trip for the build, which proves that
+    /// the permit reaches it; then as [`Watcher::wait`]. Cancel it by dropping it.
     ///
     /// # Errors
     /// [`Error::Deadline`]; [`Error::Pool`]; [`Error::Store`] with [`store::Error::NotFound`] when the permit does not
@@ -37,7 +37,7 @@ impl Watcher {
     pub async fn follow_build(&self, permit: &ReadWorkspaces, id: WorkspaceBuildId) -> Result<BuildFollower, Error> {
         let build = self.build(permit, id).await?;
         let mut seen = self.register(build.job_id);
-        // What somebody else has seen of the job is news here.
+        // The state that another waiter has seen is new to this one.
         seen.mark_changed();
         Ok(BuildFollower { build, organization: permit.organization(), seen, is_over: false, _watcher: self.clone() })
     }
@@ -64,8 +64,9 @@ impl BuildFollower {
         &self.build
     }
 
-    /// How the job stands now, the first time; then as soon as it stands elsewhere or has logged something, without what
-    /// the caller was too slow for. `None` after it has ended, and when it is gone. Nothing is lost when it is dropped.
+    /// How the job stands now, the first time; then as soon as it stands elsewhere or has logged something, without
+    /// what the caller was too slow for. `None` after it has ended, and when it is gone. Nothing is lost when it is
+    /// dropped.
     pub async fn next(&mut self) -> Option<JobState> {
         while !self.is_over {
             self.is_over = self.seen.changed().await.is_err();

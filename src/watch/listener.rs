@@ -49,7 +49,7 @@ async fn listen(shared: &Shared, pause: &mut Duration) -> Result<(), sqlx::Error
                 let mut connection = shared.pool.get().await.ok()?;
                 store::changes::announce(&mut connection, &shared.permit, &[String::new()]).await.ok()
             };
-            // Whoever cannot speak does not know whether the other can hear.
+            // If the notification could not be sent, its absence says nothing about the listening connection.
             if timeout(ECHO, speak).await.ok().flatten().is_none() {
                 continue;
             }

@@ -1,11 +1,10 @@
-//! Waiting for jobs: for the end of one, for its log lines, for every change in an organization; and the queue, for those
-//! who ask often.
+//! Waiting for jobs: for the end of one, for its log lines, for every change in an organization; and the queue, for
+//! those who ask often.
 //!
-//! However many wait in a process, it listens on one connection, and asks for all of them with one statement. Whoever
-//! changes a job says so with [`Watcher::announce`] after the commit: announcements are gathered, sent together on a
-//! connection of their own, and never part of the transaction that they are about, which would make writers wait for
-//! each other. A change that nobody announces, because its writer is another program or the listening connection was
-//! down, is found by the poll.
+//! A process listens on one connection and asks for all jobs that it waits for with one statement. A writer calls
+//! [`Watcher::announce`] after its commit. Announcements are collected for some milliseconds and sent together on a
+//! connection of their own: NOTIFY inside the transactions would make writers wait for each other. The poll finds
+//! changes that are not announced, because their writer is another program or the listening connection was down.
 //!
 //! A waiter is registered before its job is read, so that no change falls between the two.
 //!
@@ -57,16 +56,17 @@ pub use follow::LogFollower;
 /// How a watcher behaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// How long a change of a job that somebody waits for may go unnoticed where its writer does not announce it. While
-    /// somebody waits for jobs, one statement per interval asks for these jobs, by their primary keys.
+    /// The longest time until a change that its writer does not announce is seen. While jobs are waited for, one
+    /// statement per interval reads these jobs by their primary keys.
     pub poll: Duration,
-    /// The same for organizations whose changes somebody follows: one statement per interval and organization, which reads
+    /// The same for organizations whose changes are followed: one statement per interval and organization, which reads
     /// all of its active jobs.
     pub poll_organizations: Duration,
     /// How long changes are gathered before they are sent, and before they are looked at.
     pub gather: Duration,
-    /// Whether to listen, and to announce to others; without, announcements reach this process alone. Through a pooler
-    /// that lends sessions per transaction nobody can listen: there, announcements are sent, and the poll is what hears.
+    /// Whether to listen, and to announce to other processes; if not, announcements reach this process alone. LISTEN
+    /// does not work through a pooler in transaction mode: there, announcements are sent, and changes are found by the
+    /// poll.
     pub listen: bool,
 }
 
@@ -82,7 +82,7 @@ impl Default for Settings {
     }
 }
 
-/// Why somebody waited in vain.
+/// Why waiting failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such job where the permit reaches, or the database failed.
@@ -130,20 +130,20 @@ struct Shared {
 struct State {
     jobs: HashMap<JobId, watch::Sender<Seen>>,
     organizations: HashMap<OrganizationId, Organization>,
-    /// Jobs to look at, and whether somebody said that they have changed.
+    /// Jobs to read, and whether their change was announced.
     changed: HashMap<JobId, bool>,
     /// Changes to announce.
     outgoing: HashSet<Change>,
 }
 
-/// An organization that somebody watches.
+/// An organization whose changes are followed.
 struct Organization {
     events: broadcast::Sender<JobState>,
     /// Its active jobs as they were last seen; `None` before the first look.
     active: watch::Sender<Option<HashMap<JobId, JobStatus>>>,
 }
 
-/// What is known of a job that somebody waits for.
+/// What is known of a job that is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     NotYet,
@@ -193,8 +193,8 @@ impl Watcher {
         Self { shared, _tasks: Arc::new(Tasks(tasks)) }
     }
 
-    /// Says that a job has changed, to call after the commit. Returns at once; the others learn of it a few milliseconds
-    /// later, those who wait in this process without the detour over the server.
+    /// Says that a job has changed, to call after the commit. Returns at once; the others learn of it a few
+    /// milliseconds later, those who wait in this process without the detour over the server.
     pub fn announce(&self, change: Change) {
         let mut state = self.shared.state();
         state.note(change);
@@ -240,8 +240,8 @@ impl Watcher {
         }
     }
 
-    /// All changes of jobs of the organization from now on: the next one from [`Changes::next`]. Returns after the first
-    /// look at the organization, however long the database takes to answer; it may be dropped.
+    /// All changes of jobs of the organization from now on: the next one from [`Changes::next`]. Returns after the
+    /// first look at the organization, however long the database takes to answer; it may be dropped.
     pub async fn changes(&self, permit: &ReadJobs) -> Changes {
         let (events, mut active) = {
             let mut state = self.shared.state();
@@ -252,12 +252,12 @@ impl Watcher {
             (organization.events.subscribe(), organization.active.subscribe())
         };
         self.shared.look.notify_one();
-        // What changes after this look is an event, whoever changes it.
+        // Every change after this read is an event.
         let _ = active.wait_for(Option::is_some).await;
         Changes { events, _watcher: self.clone() }
     }
 
-    /// Registers somebody who waits for the job; the next look at it comes later.
+    /// Registers a waiter for the job; the job is read after that, so that no change is missed.
     fn register(&self, id: JobId) -> watch::Receiver<Seen> {
         let mut state = self.shared.state();
         let sender = state.jobs.entry(id).or_insert_with(|| watch::Sender::new(Seen::NotYet));
@@ -334,7 +334,7 @@ impl State {
         }
     }
 
-    /// Tells everybody how these jobs stand; who was asked for and is not among them is not there.
+    /// Passes the states of these jobs on to their waiters. A job that was asked for and not found does not exist.
     ///
     /// Returns whether one of them stands elsewhere than before.
     fn tell(&mut self, asked: &HashMap<JobId, bool>, found: Vec<JobState>) -> bool {
@@ -366,7 +366,7 @@ fn is_over(sender: &watch::Sender<Seen>) -> bool {
 }
 
 impl Organization {
-    /// What somebody announced is news, and so is what stands elsewhere than before.
+    /// Sends an event for an announced change, and for a status that differs from the one before.
     fn tell(&self, state: JobState, announced: bool) {
         let mut is_news = announced;
         self.active.send_if_modified(|active| {
@@ -380,7 +380,7 @@ impl Organization {
             false
         });
         if is_news {
-            // Nobody may be there any more.
+            // The last follower may have gone.
             let _ = self.events.send(state);
         }
     }

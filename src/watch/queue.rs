@@ -26,14 +26,14 @@ use crate::{
 
 /// Not more often than this, however many ask and however much changes.
 const AT_MOST: Duration = Duration::from_secs(1);
-/// While changes are announced, at least so often: nobody announces that a daemon has gone silent, and programs that do not
-/// announce write, too.
+/// The longest interval while changes are announced: a daemon that goes silent announces nothing, and neither do other
+/// programs that write.
 const AT_LEAST: Duration = Duration::from_secs(5);
 
 /// What was seen last, and what has happened since.
 #[derive(Default)]
 pub(super) struct Kept {
-    /// Whoever holds it looks; the others wait for the answer.
+    /// The task that holds it reads; the others wait for the answer.
     last: Mutex<Last>,
     /// How often something was said to have changed.
     changes: AtomicU64,
@@ -70,7 +70,7 @@ impl Kept {
         if let (true, Some((_, found))) = (now < next, &last.found) {
             return found.clone();
         }
-        // Whoever looked last has not waited for the answer.
+        // The last caller was dropped before it got the answer.
         sleep_until(next).await;
         last.began = Some(Instant::now());
         // What changes while the statement runs may be in its answer, or not.
@@ -88,8 +88,9 @@ async fn look(shared: &Shared) -> Result<Snapshot, Error> {
 }
 
 impl Watcher {
-    /// What waits in the organization, and why. However many ask, it costs one statement a second, and while announcements
-    /// are heard and there are none, one in five; none while nobody asks. What it shows is at most a second older than that.
+    /// What waits in the organization, and why. All callers in a process share one statement a second; while
+    /// announcements are heard and none comes, one in five seconds; none without callers. The answer is at most one
+    /// second older than that.
     ///
     /// # Errors
     /// [`Error::Queue`] when it could not be looked at; the next look is in the next second.

@@ -63,7 +63,7 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
-    // Whoever reads ids in a loop has the next ones on standard input: they are not for us.
+    // In a shell loop over ids, standard input has the ids of the next rounds: it is read only if asked for.
     let from_input = args.named.iter().any(|id| id == "-");
     if from_input && args.named.len() > 1 {
         return Err(CliError::new(USAGE, "ids come as arguments or on standard input, not both"));
@@ -183,7 +183,8 @@ fn ids_of_input() -> Result<Vec<JobId>, CliError> {
     Ok(ids(text.split_whitespace())?.unwrap_or_default())
 }
 
-/// Asks the person at the terminal, wherever input and output go; yes where there is none, as for a script.
+/// Asks at the terminal, also if input and output are redirected. Without a terminal, as in a script, the answer is
+/// yes.
 fn is_confirmed(plan: &Plan, organization: &Organization) -> io::Result<bool> {
     let is_attended = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
     let terminal = || fs::File::options().read(true).write(true).open("/dev/tty").ok();

@@ -73,7 +73,7 @@ columns! { |row, details, job|
 }
 
 impl Column {
-    /// What is shown on a wide screen when nobody chooses.
+    /// The default columns of the wide format.
     pub(super) const WIDE: [Self; 15] = [
         Self::CreatedAt,
         Self::Id,
@@ -92,7 +92,7 @@ impl Column {
         Self::Error,
     ];
 
-    /// What is shown when nobody chooses.
+    /// The default columns.
     pub(in crate::cli) const DEFAULT: [Self; 7] =
         [Self::CreatedAt, Self::Id, Self::Type, Self::TemplateDisplayName, Self::Status, Self::Queue, Self::Tags];
 

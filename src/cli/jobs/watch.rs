@@ -1,4 +1,4 @@
-//! `coderdb provisioner jobs watch`: the queue, the running jobs and the daemons, for as long as somebody looks.
+//! `coderdb provisioner jobs watch`: the queue, the running jobs and the daemons, refreshed until the user quits.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -42,7 +42,7 @@ use crate::{
 
 /// Not more often than this, however much changes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// At least so often: nobody says that a daemon has gone silent.
+/// The longest interval between two refreshes: a daemon that goes silent announces nothing.
 const AT_LEAST: Duration = Duration::from_secs(5);
 /// More running jobs than a screen has lines.
 const RUNNING: u32 = 100;
@@ -108,7 +108,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         while let Some(Some(_)) = changes.next().now_or_never() {}
         let look = look(&pool, &watcher, &organization, &query, &filter);
         tokio::pin!(look);
-        // A database that does not answer must not keep anybody from leaving.
+        // The user can quit also while the database does not answer.
         let now = loop {
             tokio::select! {
                 now = &mut look => break now,

@@ -24,15 +24,15 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// Say by the exit code whether the schema and this version fit together
 ///
-/// For readiness probes and init containers: one round trip, a role that may only read, a standby will do. A schema that is
-/// newer fits, unless one of its newer migrations is `breaking_`.
+/// For readiness probes and init containers: one round trip, a role that may only read, a standby will do. A schema
+/// that is newer fits, unless one of its newer migrations is `breaking_`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  coderdb migrate check\n  coderdb migrate check --wait 5m\n\nExit codes: 0 fits, 3 \
                         migrations are pending, 4 unreachable, 5 somebody has locked what it reads, 12 the history is wrong, 13 the schema is too new."
 )]
 pub(in crate::cli) struct Args {
-    /// Wait so long for the database, for pending migrations to be applied by somebody else, and for whoever has locked what it reads
+    /// Wait so long for the database, for another runner to apply pending migrations, and for locks on what it reads
     #[arg(long, value_name = "DURATION", value_parser = length)]
     pub(super) wait: Option<Duration>,
     #[arg(short, long, value_enum, default_value = "table")]

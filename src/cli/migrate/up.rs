@@ -43,7 +43,8 @@ pub(super) struct Limits {
     /// How long others may be delayed because a migration waits for a table; `none` for as long as it waits
     #[arg(long, value_name = "DURATION", env = "CODERDB_MAX_STALL", default_value = "250ms", value_parser = length_or_none)]
     max_stall: Limit,
-    /// How long one attempt may wait for a table where only an autovacuum is in the way, or where there is no `--max-stall`
+    /// How long one attempt may wait for a table where only an autovacuum is in the way, or where there is no
+    /// `--max-stall`
     #[arg(long, value_name = "DURATION", env = "CODERDB_LOCK_TIMEOUT", default_value = "2s", value_parser = length)]
     lock_timeout: Duration,
     /// How long to try to get the tables of one migration, and to wait for transactions that are older than an index
@@ -82,13 +83,14 @@ impl Limits {
             tokio::select! {
                 result = &mut run => result,
                 () = until_canceled(stop, self.grace, signals, &mut ended_by) => {
-                    // What is canceled is rolled back; whoever cannot be canceled is left.
+                    // A statement that is canceled is rolled back. One that does not react to the cancel is left
+                    // behind.
                     tokio::time::timeout(Duration::from_secs(3), run).await.unwrap_or(Err(stopped()))
                 }
             }
         };
         match (result, ended_by) {
-            // Also when everything was done by then: whoever sent it expects no success.
+            // Also if everything was done by then: the sender of a signal expects its exit code.
             (Ok(done), _) => Ok((done, ended_by.map_or(ExitCode::SUCCESS, ExitCode::from))),
             (Err(error), Some(signal)) if error.is_stop() => Err(error.with_code(signal)),
             (Err(error), _) => Err(error),

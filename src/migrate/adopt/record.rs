@@ -33,8 +33,8 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS coderdb.baseline (
     indexes jsonb NOT NULL
 )";
 
-/// Records what there is, in one transaction under the lock of Coder's own migrator, with what is compared once more: all of
-/// it, or nothing. Returns the versions that were not recorded before.
+/// Records what there is, in one transaction under the lock of Coder's own migrator, with what is compared once more:
+/// all of it, or nothing. Returns the versions that were not recorded before.
 pub(super) async fn record(
     conn: &mut PgConnection,
     options: &MigrateOptions,
@@ -81,9 +81,9 @@ async fn recording(conn: &mut PgConnection, options: &MigrateOptions, how: Adopt
             accepted.join(", "),
             quote(&indexes.to_string())
         ),
-        // So that a dump by that role still works, and by whoever migrates.
+        // Dumps by the owner, and by the role that migrates, read this table.
         "GRANT SELECT ON coderdb.baseline TO PUBLIC".to_owned(),
-        // Also where somebody else has made the schema: whoever serves looks whether it fits.
+        // Also where the schema was made by an administrator: services read it to check whether it fits.
         "GRANT USAGE ON SCHEMA coderdb TO PUBLIC".to_owned(),
         format!("GRANT USAGE ON SCHEMA coderdb TO {}", quote_name(&examination.owner)),
         format!("GRANT SELECT ON ALL TABLES IN SCHEMA coderdb TO {}", quote_name(&examination.owner)),

@@ -24,8 +24,8 @@ pub struct Adopted {
 
 /// Takes a database of Coder's over: records what is there, and builds the indexes of this layer beside its users.
 ///
-/// What was done before a failure stays, and running again goes on from there. On a database that is adopted already, after an
-/// upgrade of Coder say, it compares anew.
+/// What was done before a failure stays, and running again goes on from there. On a database that is adopted already,
+/// after an upgrade of Coder say, it compares anew.
 ///
 /// # Errors
 /// [`Error::CannotAdopt`] and [`Error::Unconfirmed`], before anything is written; otherwise as [`up`](crate::migrate::up()).
@@ -57,7 +57,7 @@ pub async fn adopt(
     .await
 }
 
-/// Builds the indexes of versions that are recorded and that are gone, or invalid: whoever drops a column drops its indexes.
+/// Builds again the indexes of recorded versions that are gone or invalid. Dropping a column drops its indexes.
 async fn rebuild(
     conn: &mut PgConnection,
     pid: i32,

@@ -15,8 +15,8 @@ use crate::migrate::{
     session::alone, settings,
 };
 
-/// Removes the indexes of this layer, its constraint, and the schema `coderdb`. Returns what it removed; nothing when nothing of it
-/// was there. What was done before a failure stays done, and running again goes on.
+/// Removes the indexes of this layer, its constraint, and the schema `coderdb`. Returns what it removed; nothing when
+/// nothing of it was there. What was done before a failure stays done, and running again goes on.
 ///
 /// # Errors
 /// [`Error::CannotAdopt`] for a database that this layer made itself; otherwise as [`up`](crate::migrate::up()).
@@ -42,7 +42,7 @@ pub async fn unadopt(
             return Ok(removed);
         }
         Run::new(conn, pid, options, on_event).await?.steps(&file, 0, &[]).await?;
-        // Without CASCADE: what somebody else has put there is named, and stays.
+        // Without CASCADE: the error names the objects of others in the schema, and they stay.
         let drop_all = format!(
             "DROP TABLE IF EXISTS coderdb.baseline, coderdb.migration_log, {}; DROP SCHEMA IF EXISTS coderdb",
             history_table::TABLE
@@ -57,7 +57,8 @@ pub async fn unadopt(
     .await
 }
 
-/// What is of this layer, and what drops all of it but the schema. Indexes that its owner has built may be there without a schema.
+/// What is of this layer, and what drops all of it but the schema. Indexes that its owner has built may be there
+/// without a schema.
 async fn own(conn: &mut PgConnection) -> Result<(Vec<String>, File), Error> {
     let schema = sqlx::raw_sql("SELECT FROM pg_namespace WHERE nspname = 'coderdb'").fetch_optional(&mut *conn).await?;
     let baseline = history_table::read_any(conn).await?.baseline;
@@ -75,7 +76,7 @@ async fn own(conn: &mut PgConnection) -> Result<(Vec<String>, File), Error> {
     Ok((removed, file))
 }
 
-/// Whether the schema can be dropped, before anything is: by this role, and because nobody else has put anything there.
+/// Checks, before anything is dropped, that this role may drop the schema and that it has no objects of others.
 async fn may_drop_schema(conn: &mut PgConnection) -> Result<(), Error> {
     let look = "SELECT pg_has_role(n.nspowner, 'USAGE'), current_user::text, pg_get_userbyid(n.nspowner)::text, \
         coalesce((SELECT string_agg(pg_describe_object(d.classid, d.objid, 0), ', ' ORDER BY d.objid) FROM pg_depend AS d \

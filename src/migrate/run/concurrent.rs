@@ -15,10 +15,10 @@ use crate::migrate::{
     statements::Statement,
 };
 
-/// So often an index is begun again because somebody waits for it.
+/// How often the build of an index is restarted because another session waits for it.
 const GIVE_WAY: usize = 20;
 
-/// From one word about whom it waits for to the next.
+/// How often it reports the sessions that it waits for.
 const TELL: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
@@ -44,8 +44,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Again, as often as somebody waits for it: who wants to alter the table has perhaps written to it before, and each would
-    /// then wait for the other.
+    /// Restarts the build each time another session waits for it: that session may have written to the table before it
+    /// alters it, and then each would wait for the other.
     async fn patiently(&mut self, work: &Work<'_>, index: &Index) -> Result<(), Error> {
         let start = Instant::now();
         for _ in 0..GIVE_WAY {
@@ -62,7 +62,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Until it is done; says whether it is, or somebody who waited for it comes first.
+    /// Builds or drops the index. Returns `false` if it was canceled because another session waited for it.
     async fn index(&mut self, work: &Work<'_>, index: &Index) -> Result<bool, Error> {
         let found = index.find(self.conn).await?;
         let is_done = match (&found, &index.table) {
@@ -86,10 +86,9 @@ impl Run<'_> {
         }
     }
 
-    /// Runs a statement that wants no transaction around it, and says how far it is; `false` when it was canceled because somebody
-    /// waits for it. It waits for every transaction that
-    /// was there before it, and is not to wait for ever: neither before it begins nor, by `lock_timeout`, for those that
-    /// came meanwhile.
+    /// Runs a statement outside a transaction and reports its progress. Returns `false` if it was canceled because
+    /// another session waits for it. The statement waits for all older transactions; that wait is bounded here before
+    /// it begins, and by `lock_timeout` for transactions that begin meanwhile.
     async fn alone(&mut self, work: &Work<'_>, index: &Index, sql: &str, drops: bool) -> Result<bool, Error> {
         let start = Instant::now();
         let version = work.file.migration.version();
@@ -128,8 +127,8 @@ impl Run<'_> {
         Err(refused(work, completed, error))
     }
 
-    /// Waits for the transactions that are there now, as the statement would, but with nothing begun: a build that is
-    /// given up leaves an invalid index, and that cannot be dropped as long as somebody has the table.
+    /// Waits for the older transactions before the statement begins. A build that is canceled leaves an invalid index,
+    /// which cannot be dropped while another session has a lock on the table.
     async fn wait_for_older(&mut self, work: &Work<'_>, index: &Index, drops: bool) -> Result<(), Error> {
         let Some(table) = index.table(self.conn).await? else { return Ok(()) };
         let older = older(&table, drops);
@@ -142,7 +141,7 @@ impl Run<'_> {
             let rows = sqlx::raw_sql(AssertSqlSafe(older.as_str())).fetch_all(&mut *self.conn).await?;
             let now = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
             let mut now = now.collect::<Result<Vec<(String, String)>, sqlx::Error>>()?;
-            // Who came since then may be one of many, of whom there always is one.
+            // Transactions that began later are not waited for: on a busy table there always is one.
             let first = waited_for.get_or_insert_with(|| now.iter().map(|(id, _)| id.clone()).collect());
             now.retain(|(id, _)| first.contains(id));
             if now.is_empty() {
@@ -164,7 +163,8 @@ impl Run<'_> {
         }
     }
 
-    /// Drops what a build that was given up has left, unless somebody has the table. Says whether it is still there.
+    /// Drops the invalid index of a canceled build, unless another session has a lock on the table. Returns whether it
+    /// is still there.
     async fn clean_up(&mut self, index: &Index, drops: bool) -> Result<bool, Error> {
         let Some((qualified, false)) = index.find(self.conn).await? else { return Ok(false) };
         if drops {
@@ -180,8 +180,8 @@ fn no_index(work: &Work<'_>, index: &Index, waited: Duration, blockers: String, 
     Error::OlderTransactions(Box::new(OlderTransactions { file, index, waited, blockers, is_left }))
 }
 
-/// Who is there before an index is built, or dropped, and would be waited for: the identity of each transaction, and who it is
-/// in words.
+/// Who is there before an index is built, or dropped, and would be waited for: the identity of each transaction, and
+/// who it is in words.
 fn older(table: &str, drops: bool) -> String {
     let (modes, snapshots) = if drops {
         ("true", "false")

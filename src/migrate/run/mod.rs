@@ -22,10 +22,10 @@ use super::{
 use outcome::outcome;
 use refused::refused;
 
-/// From one look whether a table is free to the next. Such a look holds up nobody.
+/// How often it is tried to lock a table with NOWAIT, which delays no other session.
 const PROBE: Duration = Duration::from_millis(50);
 
-/// After so many looks, one attempt queues for the table, because there may always be somebody.
+/// After so many tries, one attempt queues for the lock, because a busy table may never be free.
 const PROBES: u32 = 100;
 
 /// The first attempt waits no longer: the observer has seen by then which table it needs.
@@ -62,7 +62,7 @@ struct Work<'w> {
 
 /// Why an attempt failed.
 enum Failure {
-    /// Somebody has the table.
+    /// Another session has a lock on the table.
     Occupied,
     /// The server refused a statement: how many of the work it had done before.
     Refused(usize, sqlx::Error),
@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
             tracing::info!(name: "migrate.retrying", version, attempt, blockers = seen.blockers, "no table lock yet");
             attempt += 1;
             if seen.waited_for.is_empty() {
-                // Nobody saw what it waits for.
+                // Without an observer, the table that it waits for is not known.
                 let pause = Duration::from_millis(100) * 2_u32.pow(attempt.min(5));
                 self.options.stop.sleep(pause).await;
             }
@@ -340,8 +340,8 @@ impl<'a> Run<'a> {
         Ok(String::new())
     }
 
-    /// The statements of what is no migration, from that one on, each with what records it. What is done proves it from the
-    /// catalog, or does no harm when it is done again.
+    /// The statements of what is no migration, from that one on, each with what records it. What is done proves it from
+    /// the catalog, or does no harm when it is done again.
     pub(super) async fn steps(&mut self, file: &File, skipped: usize, records: &[&str]) -> Result<(), Error> {
         for (number, statement) in (1..).zip(&file.statements()).skip(skipped) {
             if self.options.stop.is_requested() {
@@ -360,8 +360,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Opens the transaction, gets at the tables unless Coder's own server migrates, and says whether it has them, which transaction it is, and whether the
-/// session still has the runner's lock.
+/// Opens the transaction, gets at the tables unless Coder's own server migrates, and says whether it has them, which
+/// transaction it is, and whether the session still has the runner's lock.
 fn begin(
     approach: Approach,
     lock_timeout: Duration,

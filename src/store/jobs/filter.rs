@@ -1,5 +1,5 @@
-//! Which jobs pass a filter: one condition on one job, shared by the listing, by `ids`, by the counts and by what cancels
-//! many. A new search key is written here, and nowhere else.
+//! Which jobs pass a filter: one condition on one job, shared by the listing, by `ids`, by the counts and by what
+//! cancels many. A new search key is written here, and nowhere else.
 
 use sea_query::{Condition, Expr, ExprTrait, PgFunc};
 use serde_json::Value;
@@ -139,8 +139,8 @@ fn template_is_any() -> String {
     )
 }
 
-/// What the server's own cast would accept, and null for the rest. The first pattern is what everybody writes, and five
-/// times as fast as the second.
+/// What the server's own cast would accept, and null for the rest. The first pattern is the usual form, and five times
+/// as fast as the second.
 fn uuid_in_input(key: &str) -> String {
     let text = format!("(j.input ->> '{key}')");
     format!(

@@ -56,8 +56,8 @@ impl From<JobRow> for Job {
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such organization or it is deleted, when it has not the version to plan, or that may not be read, when the
-/// version to import is another one's, or the initiator has not uploaded its source; [`Error::Conflict`] when the id is taken; [`Error::Invalid`] for NUL characters,
-/// times that cannot be read again, and options that name a target.
+/// version to import is another one's, or the initiator has not uploaded its source; [`Error::Conflict`] when the id is
+/// taken; [`Error::Invalid`] for NUL characters, times that cannot be read again, and options that name a target.
 #[tracing::instrument(name = "db.jobs.insert", skip_all)]
 pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -> Result<Job> {
     let created_at = input::time("created_at", job.created_at)?;
@@ -93,8 +93,8 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
     .ok_or_else(|| Error::not_found(Entity::TemplateVersionOrSource, version))
 }
 
-/// The jobs of the organization with these ids, in any order, without what their queue looks like, which costs more; ids
-/// that are not there are left out (domain: listings). One round trip, no locks.
+/// The jobs of the organization with these ids, in any order, without what their queue looks like, which costs more;
+/// ids that are not there are left out (domain: listings). One round trip, no locks.
 #[tracing::instrument(name = "db.jobs.by_ids", skip_all)]
 pub async fn by_ids(conn: &mut PgConnection, permit: &ReadJobs, ids: &[JobId]) -> Result<Vec<Job>> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
@@ -118,7 +118,7 @@ pub async fn created_after(conn: &mut PgConnection, permit: &ReadJobs, after: Of
 }
 
 /// One job of the organization, locked until the caller's transaction ends (domain: listings). One round trip; waits
-/// for whoever holds the row.
+/// for the lock of the row.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none, or it belongs to another organization.
@@ -132,8 +132,8 @@ pub async fn get_with_lock(conn: &mut PgConnection, permit: &LockJobs, id: JobId
         .ok_or_else(|| Error::not_found(Entity::Job, id))
 }
 
-/// One job of the organization, locked until the caller's transaction ends; `None` when somebody else holds the row, or
-/// when there is none (domain: listings). One round trip; never waits.
+/// One job of the organization, locked until the caller's transaction ends; `None` if the row is locked, or does not
+/// exist (domain: listings). One round trip; never waits.
 #[tracing::instrument(name = "db.jobs.get_for_update_skip_locked", skip_all)]
 pub async fn get_for_update_skip_locked(conn: &mut PgConnection, permit: &LockJobs, id: JobId) -> Result<Option<Job>> {
     let row =
@@ -195,7 +195,7 @@ pub async fn acquire_batch(
     Ok(jobs)
 }
 
-/// A sign of life of the daemon that works on the job; it learns whether somebody asked for the job to be canceled
+/// A sign of life of the daemon that works on the job; it learns whether the job is to be canceled
 /// (domain: worker messages). One round trip; locks the job. The sign of life never goes backwards.
 ///
 /// # Errors
@@ -222,7 +222,7 @@ pub async fn heartbeat(
     })
 }
 
-/// Ends a job of the daemon's without an error: it has succeeded, or is canceled when somebody had asked for that
+/// Ends a job of the daemon's without an error: it has succeeded, or is canceled if that was requested
 /// (domain: ending a job). A delete that has succeeded deletes its workspace. With what Terraform knows of what a build
 /// did; `None` leaves what is stored, and a job that is not for a build stores nothing. One round trip; locks the job,
 /// and its build when that changes.
@@ -327,9 +327,9 @@ async fn end_once(
     .await
 }
 
-/// Asks for a job to be canceled: one that nobody took ends at once, one that runs when its daemon notices
-/// (domain: canceling). With `expected`, only if that is its status. One round trip; locks the job, and waits for
-/// whoever holds it.
+/// Requests the cancellation of a job: a waiting job ends at once, a running one when its daemon notices (domain:
+/// canceling). With `expected`, only if that is its status. One round trip; locks the job, and waits for other locks on
+/// it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such job, or the permit does not reach it.
@@ -346,9 +346,9 @@ pub async fn cancel(
 }
 
 /// Asks for many jobs to be canceled, each as [`cancel`] does; those that are not there, or that the permit does not
-/// reach, are left out. One round trip; locks the jobs in the order of their ids, and waits for whoever holds one.
+/// reach, are left out. One round trip; locks the jobs in the order of their ids, and waits for other locks on them.
 ///
-/// All of them or none: a few hundred at once hold up nobody, and more are several calls.
+/// All of them or none. A few hundred at once delay others by milliseconds; split more into several calls.
 #[tracing::instrument(name = "db.jobs.cancel_batch", skip_all)]
 pub async fn cancel_batch(
     conn: &mut PgConnection,

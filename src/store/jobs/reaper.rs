@@ -1,4 +1,4 @@
-//! Ending jobs that hang or that nobody takes (domain: reaping).
+//! Ending jobs that hang, or that no daemon takes (domain: reaping).
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ pub const HUNG_AFTER: Duration = Duration::from_mins(5);
 /// How many jobs one run of the reaper takes on.
 pub const REAPED_PER_RUN: u32 = 10;
 
-/// Jobs without a sign of life for [`PENDING_AFTER`] or [`HUNG_AFTER`] before `now`, in any organization; at most `limit`
-/// of them, at random, so that one that cannot be reaped does not keep others from it (domain: reaping). One round
-/// trip, no locks: [`reap`] looks again.
+/// Jobs without a sign of life for [`PENDING_AFTER`] or [`HUNG_AFTER`] before `now`, in any organization; at most
+/// `limit` of them, at random, so that one that cannot be reaped does not keep others from it (domain: reaping). One
+/// round trip, no locks: [`reap`] looks again.
 #[tracing::instrument(name = "db.jobs.reap_candidates", skip_all)]
 pub async fn reap_candidates(
     conn: &mut PgConnection,

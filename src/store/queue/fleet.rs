@@ -51,7 +51,7 @@ impl Fleet {
     /// The groups whose tags serve a job with these.
     pub(super) fn serving(&self, tags: &Value) -> Vec<usize> {
         let serves = |group: &usize| tags_serve(&self.groups[*group].tags, tags);
-        // Whoever serves a tag that is a text has just that tag.
+        // A daemon serves a tag with a text value only if it has that very tag.
         match strings(tags).map(|(key, value)| self.having(key, value)).min_by_key(|groups| groups.len()) {
             Some(groups) => groups.iter().copied().filter(serves).collect(),
             None => (0..self.groups.len()).filter(serves).collect(),
