@@ -74,7 +74,7 @@ pub enum System {
     ChatDaemon,
     /// Keeps prebuilt workspaces at hand.
     PrebuildReconciler,
-    /// Tells those who wait for a job how it stands, if they may see it.
+    /// Passes the status of a job to those who wait for it, if they may see it.
     Watcher,
     /// Finds out which licenses are valid, and so what the product may do.
     Entitlements,

@@ -210,7 +210,7 @@ impl FindJobs {
 }
 
 permit! {
-    /// May see how the jobs of all organizations stand, to tell those who wait for them.
+    /// May read the status of the jobs of all organizations, for those who wait for them.
     WatchJobs {}
 }
 

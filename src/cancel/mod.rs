@@ -199,7 +199,7 @@ pub struct Report {
     /// What it does, where the permit reaches it.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub job_type: Option<Label<JobType>>,
-    /// Where it stands now, where the permit reaches it.
+    /// Its status now, if the permit reaches it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<JobStatus>,
 }
@@ -291,7 +291,7 @@ impl Run {
         Self { rest: plan.batches().collect(), under_way: None, reports: Vec::with_capacity(plan.len()) }
     }
 
-    /// Cancels the next batch, tells those who watch its jobs, and returns how many jobs that were; `None` when nothing
+    /// Cancels the next batch, announces its jobs, and returns how many they were; `None` when nothing
     /// is left, and after an error. One round trip, and one more to tell; locks the jobs of the batch.
     ///
     /// Dropped on the way, the batch is canceled or not, and the run is over.
@@ -344,7 +344,7 @@ impl Run {
     }
 }
 
-/// Tells those who watch these jobs; where that fails, they look for themselves.
+/// Announces these jobs. If that fails, the poll of the waiters finds the changes.
 async fn tell(conn: &mut PgConnection, changes: &[Change]) {
     if let (Ok(permit), false) = (WatchJobs::check(&Actor::system(System::Watcher)), changes.is_empty()) {
         let _ = watch::announce(conn, &permit, changes).await;

@@ -155,7 +155,7 @@ impl Parameters {
         let (mut names, mut ports) = (Vec::new(), Vec::new());
         for host in hosts.split(',') {
             let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-                // What stands between the bracket and the colon is no port, either.
+                // Text between the bracket and the colon is no port, either.
                 Some((address, port)) => {
                     (address, if port.is_empty() { port } else { port.strip_prefix(':').unwrap_or("?") })
                 }
@@ -284,8 +284,8 @@ pub(super) fn variable(name: &str) -> Result<Option<String>, Error> {
     }
 }
 
-/// A variable's value, or what stands in the file that the variable of the same name and `_FILE` names: where secrets are
-/// mounted as files.
+/// A variable's value, or the content of the file that the variable of the same name with `_FILE` names: where secrets
+/// are mounted as files.
 pub(super) fn secret(name: &str) -> Result<Option<String>, Error> {
     let of_file = format!("{name}_FILE");
     let value = variable(name)?.filter(|value| !value.is_empty());

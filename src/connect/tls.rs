@@ -46,7 +46,7 @@ pub(super) struct Encryption {
 }
 
 impl Encryption {
-    /// Goes on encrypted; `None` if the server cannot.
+    /// Starts TLS; `None` if the server does not support it.
     pub async fn encrypt(
         &self,
         mut stream: TcpStream,

@@ -183,7 +183,7 @@ struct ReportJson {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<JobType>, nullable = false)]
     job_type: Option<Label<JobType>>,
-    /// Where it stands now; absent where the job is not there or may not be canceled.
+    /// Its status now; absent if the job does not exist or may not be canceled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     status: Option<JobStatus>,

@@ -141,7 +141,7 @@ impl From<LicenseError> for Failure {
 
 /// Update license entitlements
 ///
-/// Tells every server of the deployment to find out anew what its licenses let it do. Once a minute at most.
+/// Makes every server of the deployment compute its entitlements again. Once a minute at most.
 #[utoipa::path(
     post,
     path = "/api/v2/licenses/refresh-entitlements",

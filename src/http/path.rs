@@ -1,4 +1,4 @@
-//! What stands in a path.
+//! The parameters in a path.
 
 use std::str::FromStr;
 

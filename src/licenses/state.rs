@@ -1,4 +1,4 @@
-//! How stored licenses stand to each other.
+//! Which of the stored licenses is in force, and which replaces which.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -27,7 +27,8 @@ pub enum LicenseState {
 pub struct LicenseStanding {
     /// Whether it is in force.
     pub state: LicenseState,
-    /// Full days until its end: the claim `license_expires`, or `exp` where that is missing. Negative once that is past.
+    /// Full days until its end: the claim `license_expires`, or `exp` where that is missing. Negative once that is
+    /// past.
     pub days_left: i64,
     /// When it begins to be valid; `None` where it does not say.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -38,8 +39,8 @@ pub struct LicenseStanding {
     pub replaces: Vec<LicenseId>,
 }
 
-/// How each of these licenses stands at a moment, in their order. The licenses are all that are stored: one that is left
-/// out replaces nothing. A license without an account, or that cannot be read, replaces none and is not replaced.
+/// The state of each of these licenses at a moment, in their order. The licenses are all that are stored: one that is
+/// left out replaces nothing. A license without an account, or that cannot be read, replaces none and is not replaced.
 #[must_use]
 pub fn standings(licenses: &[License], now: OffsetDateTime) -> Vec<LicenseStanding> {
     let all: Vec<_> = licenses.iter().map(Period::of).collect();

@@ -1,4 +1,4 @@
-//! What a run tells of itself while it runs, and at the end.
+//! The events of a run, and its result.
 
 use super::Holder;
 

@@ -1,4 +1,4 @@
-//! Concurrent indexes: which one a statement builds or drops, and how it stands in the catalog.
+//! Concurrent indexes: which one a statement builds or drops, and what the catalog says of it.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 

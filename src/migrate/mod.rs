@@ -1,7 +1,7 @@
 //! Brings a database to the schema that this version of the library works with.
 //!
-//! The migrations are embedded; refinery keeps the history (`coderdb.refinery_schema_history`), and any refinery
-//! tool can read it. Around refinery stand what a deploy needs: one runner at a time, each migration in one transaction with its
+//! The migrations are embedded; refinery keeps the history (`coderdb.refinery_schema_history`), and any refinery tool
+//! can read it. What a deploy needs besides is here: one runner at a time, each migration in one transaction with its
 //! history row, concurrent indexes that are recorded only when they are valid, errors that point into the file.
 
 mod adopt;

@@ -198,7 +198,7 @@ struct Look {
     delay: Duration,
 }
 
-/// Does the work while the observer looks, if there is one. One that breaks is no more; the work goes on.
+/// Does the work while the observer polls, if there is one. If the observer fails, the work continues without it.
 pub(super) async fn observed<T>(
     observer: &mut Option<Observer>,
     seen: &mut Seen,

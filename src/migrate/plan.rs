@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-/// A migration that stands in the way of every other.
+/// A migration that keeps all others from being applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem(Entry);
 

@@ -1,4 +1,4 @@
-//! Where the statements of a file begin and end, and what may not stand in a file. `build.rs` uses it, too: nothing here
+//! Where the statements of a file begin and end, and what a file may not contain. `build.rs` uses it, too: nothing here
 //! needs anything but the standard library.
 
 /// A statement of a file.
@@ -217,7 +217,7 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// Comments may stand in comments.
+/// Comments may be nested.
 fn comment(rest: &str) -> Option<usize> {
     let (mut depth, mut at) = (0_usize, 0);
     loop {

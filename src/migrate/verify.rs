@@ -9,7 +9,7 @@ use super::{
     sql::quote_name,
 };
 
-/// How a database stands to the schema of this version.
+/// How a database differs from the schema of this version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Verification {

@@ -367,7 +367,7 @@ closed_sets! {
 }
 
 impl JobStatus {
-    /// Whether nothing more happens to a job that stands there (domain: job status).
+    /// Whether a job with this status has ended (domain: job status).
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)

@@ -201,7 +201,7 @@ pub enum End {
 pub enum CancelOutcome {
     /// No daemon worked on it, so it has ended.
     Canceled(Box<Job>),
-    /// Its daemon will learn of it with its next heartbeat, and end the job.
+    /// Its daemon sees it in the answer to its next heartbeat, and ends the job.
     Canceling(Box<Job>),
     /// It had ended before. Nothing changed.
     AlreadyFinished(Box<Job>),

@@ -1,4 +1,4 @@
-//! The queue: where a job stands in it, and why it waits.
+//! The queue: the position of a job in it, and why it waits.
 
 use std::fmt;
 

@@ -18,7 +18,7 @@ use super::{Label, ProvisionerType};
 pub struct Tags(pub BTreeMap<String, String>);
 
 impl Tags {
-    /// `KEY=VALUE` as a person writes one tag: the key is what stands before the first `=`. In a key, `\=` stands for `=`,
+    /// `KEY=VALUE` as a person writes one tag: the key is the text before the first `=`. In a key, `\=` stands for `=`,
     /// and `\\` for a backslash.
     pub(crate) fn pair(text: &str) -> Option<(String, String)> {
         let (mut key, mut rest) = (String::new(), text.chars());
@@ -68,8 +68,8 @@ impl Tags {
     }
 }
 
-/// Whether a daemon with these tags may take a job with those, as stored: what `provisioner_tagset_contains` of the database
-/// answers (domain: tags), also for values that are not strings and documents that are not objects.
+/// Whether a daemon with these tags may take a job with those, as stored: what `provisioner_tagset_contains` of the
+/// database answers (domain: tags), also for values that are not strings and documents that are not objects.
 #[must_use]
 pub fn tags_serve(daemon: &Value, job: &Value) -> bool {
     let is_untagged = job.as_object().is_some_and(|pairs| {

@@ -29,7 +29,7 @@ impl WorkspaceName {
     pub const RULE: &str = "1 to 32 letters, digits and single hyphens, starting and ending with a letter or digit, and \
                             neither new nor create";
 
-    /// Words that stand in addresses where the names of workspaces do.
+    /// Words that addresses have in the place of the name of a workspace.
     const RESERVED: [&str; 2] = ["new", "create"];
 
     /// The name as it was given.

@@ -48,7 +48,7 @@ pub(super) fn find(directory: &DataDirectory, on_notice: &mut dyn FnMut(Notice))
     }
 }
 
-/// Parents, what stands before the version there, and where below it the programs are.
+/// The parent directories, the prefix of the version in their entries, and the directory of the programs below.
 const VERSIONED: [(&str, &str, &str); 8] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),

@@ -44,7 +44,7 @@ pub enum Problem {
         /// What was probably meant.
         meant: Option<String>,
     },
-    /// Nothing stands where a value should.
+    /// The value is missing.
     #[error("{key} has no value; write {key}:VALUE, without spaces")]
     NoValue {
         /// The key.

@@ -1,5 +1,5 @@
-//! Which jobs, as a line of text: `initiator:prebuilds -status:failed created:>1h`. One grammar for the command line and
-//! for services; docs/search.md has it.
+//! Which jobs, as a line of text: `initiator:prebuilds -status:failed created:>1h`. One grammar for the command line
+//! and for services; docs/search.md has it.
 //!
 //! ```no_run
 //! use coderdb::{
@@ -93,7 +93,7 @@ impl Condition {
         "error_code",
     ];
 
-    /// What stands before the colon.
+    /// The key before the colon.
     #[must_use]
     pub const fn key(&self) -> &'static str {
         match self {

@@ -63,7 +63,7 @@ impl<'a> Rest<'a> {
         found
     }
 
-    /// What stands before the first character that ends it.
+    /// The text before the first character that ends it.
     fn until(&mut self, ends: impl Fn(char) -> bool) -> &'a str {
         let rest = &self.text[self.at..];
         let found = &rest[..rest.find(ends).unwrap_or(rest.len())];

@@ -1,4 +1,4 @@
-//! What this process tells the others: many changes in few words.
+//! Announcements to other processes: many changes in few notifications.
 
 use std::{mem, sync::Arc, time::Duration};
 

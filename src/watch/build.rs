@@ -64,7 +64,7 @@ impl BuildFollower {
         &self.build
     }
 
-    /// How the job stands now, the first time; then as soon as it stands elsewhere or has logged something, without
+    /// The state of the job now, the first time; then each time its status changes or it has logged something, without
     /// what the caller was too slow for. `None` after it has ended, and when it is gone. Nothing is lost when it is
     /// dropped.
     pub async fn next(&mut self) -> Option<JobState> {

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::{Shared, announcer};
 use crate::store;
 
-/// After so much silence the listening connection is checked: a network may swallow what it should hear.
+/// After so much silence the listening connection is checked: a network may drop packets without an error.
 const SILENCE: Duration = Duration::from_secs(20);
 /// How long its own voice may take to come back.
 const ECHO: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Hears what others say, until the connection fails, or is silent when it should not be.
+/// Receives announcements until the connection fails, or misses a notification that was sent as a check.
 async fn listen(shared: &Shared, pause: &mut Duration) -> Result<(), sqlx::Error> {
     // The driver listens only through a pool; this one is for one connection.
     let connect = |options| async move {

@@ -287,7 +287,7 @@ pub struct Changes {
 /// What there is to know next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {
-    /// This job is new, or stands elsewhere than before, or has logged something.
+    /// This job is new, has another status than before, or has logged something.
     Job(JobState),
     /// The caller was too slow: so many changes are lost to it, and it should read the list again.
     Missed(u64),
@@ -336,7 +336,7 @@ impl State {
 
     /// Passes the states of these jobs on to their waiters. A job that was asked for and not found does not exist.
     ///
-    /// Returns whether one of them stands elsewhere than before.
+    /// Returns whether the status of one of them has changed.
     fn tell(&mut self, asked: &HashMap<JobId, bool>, found: Vec<JobState>) -> bool {
         let mut is_news = false;
         let mut missing: HashSet<&JobId> = asked.keys().collect();

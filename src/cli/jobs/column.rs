@@ -1,4 +1,4 @@
-//! The columns of a listing of jobs, and what stands in them.
+//! The columns of a listing of jobs, and their cells.
 
 use anstyle::AnsiColor;
 use clap::ValueEnum;

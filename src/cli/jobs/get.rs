@@ -48,7 +48,7 @@ pub(in crate::cli) struct Args {
     output: Output,
 }
 
-/// What a listing tells of a job, and what belongs to it.
+/// A job in a listing, with the rows that it joins.
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]

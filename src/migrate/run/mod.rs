@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
     }
 
     /// What cannot share a transaction with its history row: statement by statement. Each is recorded with its own
-    /// transaction, or proves from the catalog that it is done, so that another run goes on behind the last one.
+    /// transaction, or proves from the catalog that it is done, so that another run continues after the last one.
     ///
     /// Returns what is left to be recorded with the migration: the last statement, if it had no transaction.
     async fn stepwise(&mut self, file: &File, seen: &mut Seen) -> Result<String, Error> {

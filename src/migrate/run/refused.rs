@@ -1,4 +1,4 @@
-//! What the server refused, and where that stands in its file.
+//! Statements that the server refused, with their place in the file.
 
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
@@ -28,7 +28,7 @@ pub(super) fn refused(work: &Work<'_>, completed: usize, error: sqlx::Error) -> 
     }
 }
 
-/// The refusal of what stands in the file from there on.
+/// The refusal of the SQL that begins at this offset of the file.
 fn refusal(file: &File, at: usize, statement: Option<(usize, &[Statement<'_>])>, error: &PgDatabaseError) -> Refusal {
     let sql = file.sql();
     let named = error.position().and_then(|position| match position {
