@@ -86,6 +86,14 @@ impl Plan {
         self.0.iter().map(|group| group.ids.len()).sum()
     }
 
+    /// Keeps the first jobs, so many; of those that were chosen by a filter, the newest.
+    pub fn truncate(&mut self, mut jobs: usize) {
+        for group in &mut self.0 {
+            group.ids.truncate(jobs);
+            jobs -= group.ids.len();
+        }
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

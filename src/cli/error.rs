@@ -66,6 +66,11 @@ impl CliError {
             .next("run `coderdb migrate up`, or `coderdb demo` for something to look at")
     }
 
+    /// Whether the database could not be reached: the same may work later.
+    pub(super) const fn is_unreachable(&self) -> bool {
+        self.code == UNREACHABLE
+    }
+
     /// Whether it was asked to stop.
     pub(super) const fn is_stop(&self) -> bool {
         self.code == STOPPED

@@ -31,6 +31,7 @@ use super::{
     output::{note, print, print_json},
     resolve::OPERATOR,
     signals::Signals,
+    values::length,
 };
 use crate::{
     authz::{Actor, ManageTokens, ReadQueue, ReadUsers, System},
@@ -72,7 +73,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true, env = "CODERDB_LICENSE_KEYS")]
     license_keys: String,
     /// How long what is under way may take when the service ends
-    #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = migrate::length)]
+    #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = length)]
     shutdown_timeout: Duration,
 }
 

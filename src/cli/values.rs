@@ -1,10 +1,10 @@
 //! Parsers for the values of options.
 
-use std::{error::Error, ffi::OsStr, str::FromStr};
+use std::{error::Error, ffi::OsStr, str::FromStr, time::Duration};
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
-use crate::model::Tags;
+use crate::{duration, model::Tags};
 
 /// A parser for a closed set in small letters, whose values the help and the errors list.
 pub(super) fn values<T>(all: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
@@ -51,4 +51,10 @@ where
 
 pub(super) fn tag(text: &str) -> Result<(String, String), String> {
     Tags::pair(text).ok_or_else(|| "expected KEY=VALUE".to_owned())
+}
+
+/// A duration such as `250ms` or `1h30m`.
+pub(super) fn length(text: &str) -> Result<Duration, String> {
+    let length = duration::parse(text).filter(|_| !text.is_empty() && !text.starts_with('-'));
+    length.ok_or_else(|| "expected a duration such as 250ms, 2s or 15m".to_owned())
 }

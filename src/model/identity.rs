@@ -91,7 +91,7 @@ pub struct Workspace {
 
 /// What a user consumes and may consume in an organization, in credits (domain: quota).
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Quota {
     /// The sum of what the newest build of each of the user's workspaces costs.
     pub credits_consumed: i64,

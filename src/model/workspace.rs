@@ -375,6 +375,55 @@ pub struct PrebuildMetrics {
     pub claimed: i64,
 }
 
+/// What the prebuilt workspaces of a preset do now. Only unclaimed ones count, each by its newest build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PresetPrebuilds {
+    /// The template.
+    pub template_id: TemplateId,
+    /// Its name.
+    pub template_name: String,
+    /// The preset.
+    pub preset_id: PresetId,
+    /// Its name.
+    pub preset_name: String,
+    /// Whether it belongs to the active version of a template that is not deleted.
+    pub is_active: bool,
+    /// How many workspaces it wants; 0 if it is not active.
+    pub wanted: i32,
+    /// Whether it gets them: `hard_limited` after too many failures.
+    pub status: Label<PrebuildStatus>,
+    /// How many run.
+    pub running: i64,
+    /// How many of those can be claimed: all of their agents are ready.
+    pub eligible: i64,
+    /// How many are started by a daemon now.
+    pub starting: i64,
+    /// How many wait for a daemon to start them.
+    pub waiting: i64,
+    /// Since when the oldest of those waits.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub waiting_since: Option<OffsetDateTime>,
+    /// What they all consume of the quota of the prebuilds user, in credits.
+    pub credits: i64,
+    /// How many prebuilds failed within the time that was asked for.
+    pub failed: i64,
+    /// How many of those failed since the last one that succeeded.
+    pub failures: i64,
+    /// When the last of these ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_failed_at: Option<OffsetDateTime>,
+}
+
+impl PresetPrebuilds {
+    /// Until when the reconciler waits before it creates more, if it waits for `interval` after each failure since the
+    /// last success; `None` if none failed.
+    #[must_use]
+    pub fn backoff_until(&self, interval: Duration) -> Option<OffsetDateTime> {
+        let failures = u32::try_from(self.failures).ok().filter(|failures| *failures > 0)?;
+        self.last_failed_at?.checked_add(time::Duration::try_from(interval.checked_mul(failures)?).ok()?)
+    }
+}
+
 /// An organization that wants prebuilt workspaces, and what their user has in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrebuildOrganization {

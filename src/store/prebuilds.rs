@@ -13,9 +13,9 @@ use super::{Error, Result, Timestamp, input};
 use crate::{
     authz::{FindPrebuilds, MaintainPrebuilds},
     model::{
-        CanceledPrebuild, Entity, GroupId, JobId, PrebuildBackoff, PrebuildMetrics, PrebuildOrganization,
-        PrebuildPreset, PrebuildStatus, PrebuildsInProgress, PresetId, RunningPrebuild, SetOutcome, StalePrebuilds,
-        TemplateId, TemplateVersionId, WorkspaceBuildId, WorkspaceId,
+        CanceledPrebuild, Entity, GroupId, JobId, Label, PrebuildBackoff, PrebuildMetrics, PrebuildOrganization,
+        PrebuildPreset, PrebuildStatus, PrebuildsInProgress, PresetId, PresetPrebuilds, RunningPrebuild, SetOutcome,
+        StalePrebuilds, TemplateId, TemplateVersionId, WorkspaceBuildId, WorkspaceId,
     },
 };
 
@@ -169,6 +169,61 @@ pub async fn at_failure_limit(
         .fetch_all(conn)
         .await
         .map_err(|e| Error::from_sqlx("prebuilds/at_failure_limit", e))
+}
+
+struct StatusRow {
+    template_id: TemplateId,
+    template_name: String,
+    preset_id: PresetId,
+    preset_name: String,
+    is_active: bool,
+    wanted: i32,
+    status: Label<PrebuildStatus>,
+    running: i64,
+    eligible: i64,
+    starting: i64,
+    waiting: i64,
+    waiting_since: Option<Timestamp>,
+    credits: i64,
+    failed: i64,
+    failures: i64,
+    last_failed_at: Option<Timestamp>,
+}
+
+/// What the prebuilt workspaces of each preset do now, and how many failed within `lookback` before `now`: of the
+/// presets that want some, and of those that still hold some, by the names of template and preset. One round trip, one
+/// snapshot, no locks; reads the unclaimed workspaces of the organization, and the prebuilds within `lookback`.
+#[tracing::instrument(name = "db.prebuilds.status", skip_all)]
+pub async fn status(
+    conn: &mut PgConnection,
+    permit: &MaintainPrebuilds,
+    now: OffsetDateTime,
+    lookback: Duration,
+) -> Result<Vec<PresetPrebuilds>> {
+    let since = input::before(now, lookback)?;
+    let rows = sqlx::query_file_as!(StatusRow, "queries/prebuilds/status.sql", permit.organization().0, since as _)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("prebuilds/status", e))?;
+    let status = |row: StatusRow| PresetPrebuilds {
+        template_id: row.template_id,
+        template_name: row.template_name,
+        preset_id: row.preset_id,
+        preset_name: row.preset_name,
+        is_active: row.is_active,
+        wanted: row.wanted,
+        status: row.status,
+        running: row.running,
+        eligible: row.eligible,
+        starting: row.starting,
+        waiting: row.waiting,
+        waiting_since: row.waiting_since.map(|at| at.0),
+        credits: row.credits,
+        failed: row.failed,
+        failures: row.failures,
+        last_failed_at: row.last_failed_at.map(|at| at.0),
+    };
+    Ok(rows.into_iter().map(status).collect())
 }
 
 /// Sets whether a preset gets prebuilt workspaces, and says whether that changed. One round trip; locks the preset.

@@ -10,8 +10,9 @@ use super::{
         connect::is_pooled,
         error::CliError,
         output::{Output, note, print, print_json},
+        values::length,
     },
-    adopt, length,
+    adopt,
     status::code,
 };
 use crate::{

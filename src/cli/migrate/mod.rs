@@ -20,8 +20,9 @@ use super::{
     connect::{Database, connect_within},
     error::{CliError, USAGE},
     signals::{self, Signals},
+    values::length,
 };
-use crate::{duration, migrate::Migrations};
+use crate::migrate::Migrations;
 pub(super) use up::{report, up};
 
 #[derive(Debug, clap::Args)]
@@ -118,12 +119,6 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
 enum Ran {
     Code(ExitCode),
     ToMigrate(Box<(Database, Command)>),
-}
-
-/// A duration such as `250ms` or `1h30m`.
-pub(super) fn length(text: &str) -> Result<Duration, String> {
-    let length = duration::parse(text).filter(|_| !text.is_empty() && !text.starts_with('-'));
-    length.ok_or_else(|| "expected a duration such as 250ms, 2s or 15m".to_owned())
 }
 
 /// A duration, or `none`.

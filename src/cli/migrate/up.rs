@@ -10,8 +10,9 @@ use super::{
         error::{CliError, UNFIT},
         output::{Output, note, print, print_json, table},
         signals::Signals,
+        values::length,
     },
-    Limit, length, length_or_none,
+    Limit, length_or_none,
 };
 use crate::migrate::{self, Applied, Event, MigrateOptions, Migrations, Stop};
 

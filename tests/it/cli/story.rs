@@ -224,7 +224,7 @@ async fn a_flood_of_prebuilds_is_cleared_by_the_commands_of_the_readme() {
 
     the_fix_comes_first(&mut story, &mut conn, OrganizationId(organization)).await;
     assert_eq!(story.tell(RESUME).stderr, "Prebuilds are now resumed.\n");
-    assert_eq!(story.run("prebuilds status").stdout, "Prebuilds are not paused.\n");
+    assert!(story.run("prebuilds status").stdout.starts_with("Prebuilds are not paused.\n"));
     if !support::is_pooled() {
         let picture = anstyle_svg::Term::new().render_svg(story.shown.trim_end());
         // Where the server is, is another place each time.

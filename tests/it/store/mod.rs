@@ -15,6 +15,7 @@ mod jobs;
 mod labels;
 mod listing;
 mod plans;
+mod prebuild_storm;
 mod prebuilds;
 mod queue;
 mod queue_snapshot;

@@ -110,6 +110,7 @@ prebuilds::organizations         site         : reconciler operator
 prebuilds::presets               list         : reconciler operator
 prebuilds::running               list         : reconciler operator
 prebuilds::set_status            thing        : reconciler operator
+prebuilds::status                list         : reconciler operator
 queue::snapshot                  site         : watcher reconciler operator
 quota::commit                    thing        : daemon
 quota::explain                   quota        : owner user-admin auditor @admin @user-admin @auditor self operator
@@ -153,7 +154,7 @@ const BEFORE: &[(&str, &[&str])] = &[
     ("SELECT import()", &["jobs::find_of_version"]),
     ("SELECT dry_run()", &["jobs::find_of_dry_run"]),
     ("SELECT prebuild()", &["prebuilds::cancel_stale_pending", "prebuilds::count_stale_pending", "prebuilds::metrics"]),
-    ("SELECT prebuild(), activate()", &["prebuilds::count_in_progress"]),
+    ("SELECT prebuild(), activate()", &["prebuilds::count_in_progress", "prebuilds::status"]),
     ("SELECT prebuild(), activate(), take(), complete()", &["prebuilds::running"]),
     (
         "SELECT prebuild(), activate(), take(), complete(), fail()",

@@ -6,7 +6,7 @@ use coderdb::{
     authz::{FindPrebuilds, MaintainPrebuilds},
     model::{
         Label, OrganizationId, PrebuildBackoff, PrebuildMetrics, PrebuildOrganization, PrebuildPreset,
-        PrebuildsInProgress, PresetId, RunningPrebuild, StalePrebuilds, TemplateId,
+        PrebuildsInProgress, PresetId, PresetPrebuilds, RunningPrebuild, StalePrebuilds, TemplateId,
     },
     sqlx::PgConnection,
     store,
@@ -20,6 +20,7 @@ pub(super) async fn compare(conn: &mut PgConnection, world: &World<'_>) {
     for home in world.ids("organizations") {
         prebuilds(conn, world, home).await;
         failures(conn, world, home).await;
+        status(conn, world, home).await;
     }
     organizations(conn, world).await;
 }
@@ -240,6 +241,97 @@ async fn failures(conn: &mut PgConnection, world: &World<'_>, home: Uuid) {
         let expected: Vec<_> = expected.map(|preset| PresetId(preset.id("id"))).collect();
         world.note("a preset is at its limit of failures", !expected.is_empty());
         assert_eq!(actual, expected);
+    }
+}
+
+/// What the unclaimed workspaces of a preset do, and which of its first builds failed.
+fn status_of(world: &World<'_>, home: Uuid, preset: &Row, lookback: Duration) -> Option<PresetPrebuilds> {
+    let version = world.find("template_versions", preset.id("template_version_id"))?;
+    let template = world.find("templates", version.id_or("template_id")?)?;
+    if template.id("organization_id") != home {
+        return None;
+    }
+    let is_active = template.id("active_version_id") == version.id("id") && !template.flag("deleted");
+    let held: Vec<_> = world
+        .all("workspaces")
+        .filter(|workspace| {
+            let is_unclaimed = workspace.id("organization_id") == home && workspace.id("owner_id") == PREBUILDS;
+            is_unclaimed && !workspace.flag("deleted")
+        })
+        .filter_map(|workspace| {
+            let builds = world.builds_of(workspace.id("id"));
+            let of = builds.iter().find_map(|build| build.id_or("template_version_preset_id"));
+            (of == Some(preset.id("id"))).then(|| builds[0])
+        })
+        .collect();
+    if held.is_empty() && !(is_active && preset.get("desired_instances").is_some()) {
+        return None;
+    }
+    let starts = |status: &str| -> Vec<&Row> {
+        let is_it = |build: &&Row| build.text("transition") == "start" && world.status(build.id("job_id")) == status;
+        held.iter().copied().filter(is_it).collect()
+    };
+    let is_ready = |build: &&&Row| {
+        let agents: Vec<_> = world.agents_of(build.id("job_id")).filter(|agent| !agent.flag("deleted")).collect();
+        !agents.is_empty() && agents.iter().all(|agent| agent.text("lifecycle_state") == "ready")
+    };
+    let mut ended: Vec<_> = world
+        .all("workspace_builds")
+        .filter(|build| is_first(build) && build.id_or("template_version_preset_id") == Some(preset.id("id")))
+        .filter(|build| build.at("created_at") >= NOW - lookback)
+        .map(|build| (build.at("created_at"), build.id("id"), world.job(build.id("job_id")).expect("its job")))
+        .filter(|(_, _, job)| job.completed_at.is_some())
+        .collect();
+    ended.sort_by_key(|(at, id, _)| Reverse((*at, *id)));
+    let failed = ended.iter().filter(|(_, _, job)| job.status() == "failed").count();
+    let lately: Vec<_> = ended
+        .iter()
+        .take_while(|(_, _, job)| job.status() != "succeeded")
+        .filter(|(_, _, job)| job.status() == "failed")
+        .filter_map(|(_, _, job)| job.completed_at)
+        .collect();
+    let count = |n: usize| i64::try_from(n).expect("few");
+    let (running, waiting) = (starts("succeeded"), starts("pending"));
+    Some(PresetPrebuilds {
+        template_id: template.id("id").into(),
+        template_name: template.text("name"),
+        preset_id: preset.id("id").into(),
+        preset_name: preset.text("name"),
+        is_active,
+        wanted: if is_active && preset.get("desired_instances").is_some() {
+            preset.small("desired_instances")
+        } else {
+            0
+        },
+        status: preset.label("prebuild_status"),
+        eligible: count(running.iter().filter(is_ready).count()),
+        running: count(running.len()),
+        starting: count(starts("running").len()),
+        waiting_since: waiting.iter().map(|build| world.job(build.id("job_id")).expect("its job").created_at).min(),
+        waiting: count(waiting.len()),
+        credits: held.iter().map(|build| build.int("daily_cost")).sum(),
+        failed: count(failed),
+        failures: count(lately.len()),
+        last_failed_at: lately.into_iter().max(),
+    })
+}
+
+async fn status(conn: &mut PgConnection, world: &World<'_>, home: Uuid) {
+    for lookback in [Duration::from_mins(1), Duration::from_hours(100)] {
+        let mut expected: Vec<_> = world
+            .all("template_version_presets")
+            .filter_map(|preset| status_of(world, home, preset, lookback))
+            .collect();
+        expected.sort_by(|a, b| {
+            let key = |of: &PresetPrebuilds| {
+                (of.template_name.clone(), of.template_id.0, of.preset_name.clone(), of.preset_id.0)
+            };
+            key(a).cmp(&key(b))
+        });
+        let actual = store::prebuilds::status(conn, &permit(home), NOW, lookback).await.expect("presets");
+        world.note("a preset holds a prebuilt workspace", expected.iter().any(|preset| preset.credits > 0));
+        world.note("a preset has a prebuild that waits", expected.iter().any(|preset| preset.waiting > 0));
+        assert_eq!(actual, expected, "{lookback:?}");
     }
 }
 

@@ -296,6 +296,10 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let permit = MaintainPrebuilds::check(&operator, organization)?;
             store::prebuilds::backoff(conn, &permit, time("now"), span("lookback")).await.map(drop)
         }
+        "prebuilds::status" => {
+            let permit = MaintainPrebuilds::check(&operator, organization)?;
+            store::prebuilds::status(conn, &permit, time("now"), span("lookback")).await.map(drop)
+        }
         "prebuilds::ensure_organization" => {
             let permit = MaintainPrebuilds::check(&operator, organization)?;
             let group = GroupId(u(5001));

@@ -122,6 +122,8 @@ prebuilds::backoff               lookback                   span
 prebuilds::cancel_stale_pending  now                        time
 prebuilds::cancel_stale_pending  stale_interval             span
 prebuilds::ensure_organization   now                        time
+prebuilds::status                now                        time
+prebuilds::status                lookback                   span
 queue::snapshot                  now                        time
 queue::snapshot                  stale_interval             span
 quota::commit                    cost                       i64   min=invalid minus=invalid max=invalid

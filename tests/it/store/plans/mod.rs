@@ -72,6 +72,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // A deployment has few templates and presets; the builds of a preset come out of an index, in order.
     ("prebuilds/at_failure_limit.sql", &["using template_version_presets_pkey on template_version_presets p"]),
     ("prebuilds/backoff.sql", &["using template_version_presets_pkey on template_version_presets p"]),
+    (
+        "prebuilds/status.sql",
+        &[
+            "Sort Key: t.name, t.id, p.name, p.id",
+            "using templates_pkey on templates t",
+            "using idx_unique_preset_name",
+        ],
+    ),
     ("prebuilds/count_in_progress.sql", &["using templates_pkey on templates t"]),
     (
         "prebuilds/organizations.sql",

@@ -444,6 +444,10 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "prebuilds::running" => {
             store::prebuilds::running(conn, &MaintainPrebuilds::check(who, organization)?).await?.len()
         }
+        "prebuilds::status" => {
+            let permit = MaintainPrebuilds::check(who, organization)?;
+            store::prebuilds::status(conn, &permit, NOW, stale).await?.len()
+        }
         "prebuilds::set_status" => {
             let (permit, preset) = (MaintainPrebuilds::check(who, organization)?, PresetId(thing(11)));
             let outcome = store::prebuilds::set_status(conn, &permit, preset, PrebuildStatus::HardLimited).await?;

@@ -1,17 +1,15 @@
 //! `coderdb prebuilds`.
 
+mod guard;
+mod status;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{
-    connect::connect,
-    error::CliError,
-    output::{Output, note, print, print_json},
-    resolve::OPERATOR,
-};
+use super::{connect::connect, error::CliError, output::note, resolve::OPERATOR};
 use crate::{
-    authz::{ReadPrebuildsSettings, WritePrebuildsSettings},
+    authz::WritePrebuildsSettings,
     model::{PrebuildsSettings, SetOutcome},
     store::settings,
 };
@@ -24,22 +22,18 @@ pub(super) enum Command {
     /// Let prebuilt workspaces be created and deleted again
     #[command(after_help = "Example:\n  coderdb prebuilds resume")]
     Resume,
-    /// Say whether prebuilds are paused
-    #[command(after_help = "Examples:\n  coderdb prebuilds status\n  coderdb prebuilds status -o json")]
-    Status(Status),
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Status {
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    /// Show whether prebuilds are paused, and what they do per preset: how many are wanted, run, wait and failed
+    Status(status::Args),
+    /// Pause prebuilds and cancel waiting ones while too many wait, until it is ended
+    Guard(guard::Args),
 }
 
 pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Pause => set(true).await.map_err(|error| error.of("unable to pause prebuilds")),
         Command::Resume => set(false).await.map_err(|error| error.of("unable to resume prebuilds")),
-        Command::Status(args) => status(&args).await,
+        Command::Status(args) => status::run(&args).await,
+        Command::Guard(args) => guard::run(&args).await,
     }
 }
 
@@ -50,18 +44,6 @@ async fn set(reconciliation_paused: bool) -> Result<ExitCode, CliError> {
     let (SetOutcome::Changed | SetOutcome::Unchanged) =
         settings::set_prebuilds(&mut database, &permit, PrebuildsSettings { reconciliation_paused }).await?;
     note(if reconciliation_paused { "Prebuilds are now paused." } else { "Prebuilds are now resumed." });
-    database.close().await;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn status(args: &Status) -> Result<ExitCode, CliError> {
-    let mut database = connect().await?;
-    let settings = settings::prebuilds(&mut database, &ReadPrebuildsSettings::check(&OPERATOR)?).await?;
-    match args.output {
-        Output::Json => print_json(&settings)?,
-        Output::Table if settings.reconciliation_paused => print("Prebuilds are paused.\n")?,
-        Output::Table => print("Prebuilds are not paused.\n")?,
-    }
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }
