@@ -12,20 +12,19 @@ WITH consumed AS MATERIALIZED (
 
 SELECT
     g.id,
-    g.name AS "name: Text",
+    g.name,
     g.quota_allowance AS allowance,
-    members.count AS "members!",
-    members.credits AS "credits_consumed!"
+    count(u.id) AS "members!",
+    coalesce(sum(consumed.credits), 0)::bigint AS "credits_consumed!"
 FROM groups AS g
-CROSS JOIN LATERAL (
-    SELECT count(*) AS count, coalesce(sum(consumed.credits), 0)::bigint AS credits
-    FROM (
-        SELECT m.user_id FROM group_members AS m WHERE m.group_id = g.id
-        UNION
-        SELECT m.user_id FROM organization_members AS m WHERE m.organization_id = g.id
-    ) AS of_group
-    INNER JOIN users AS u ON u.id = of_group.user_id AND u.deleted = false
-    LEFT JOIN consumed ON consumed.owner_id = of_group.user_id
-) AS members
+-- All members at once: no index has those of one group.
+LEFT JOIN (
+    SELECT group_id, user_id FROM group_members
+    UNION
+    SELECT organization_id, user_id FROM organization_members WHERE organization_id = $1
+) AS of_group ON of_group.group_id = g.id
+LEFT JOIN users AS u ON u.id = of_group.user_id AND u.deleted = false
+LEFT JOIN consumed ON consumed.owner_id = u.id
 WHERE g.organization_id = $1
-ORDER BY members.credits DESC, g.id
+GROUP BY g.id
+ORDER BY coalesce(sum(consumed.credits), 0) DESC, g.id

@@ -1,7 +1,7 @@
 -- What the workspaces of the organization $1 consume (domain: quota), by their templates: what consumes most first.
 SELECT
     t.id,
-    t.name AS "name: Text",
+    t.name,
     t.deleted,
     consumed.workspaces AS "workspaces!",
     consumed.credits AS "credits_consumed!"

@@ -18,6 +18,7 @@ mod plans;
 mod prebuilds;
 mod queue;
 mod queue_snapshot;
+mod quota_check;
 mod quota_commit;
 mod quota_list;
 mod random_states;

@@ -124,7 +124,7 @@ prebuilds::cancel_stale_pending  stale_interval             span
 prebuilds::ensure_organization   now                        time
 queue::snapshot                  now                        time
 queue::snapshot                  stale_interval             span
-quota::check                     preset                     text
+quota::check                     preset                     text  empty=not_found long=not_found wide=not_found
 quota::commit                    cost                       i64   min=invalid minus=invalid max=invalid
 quota::list                      page.after                 text
 quota::list                      page.limit                 u32
