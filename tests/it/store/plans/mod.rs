@@ -115,7 +115,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "quota/by_group.sql",
         &[
             "Sort Key: (COALESCE(sum(consumed.credits)",
-            "Sort Key: g.id",
             "using groups_name_organization_id_key on groups g",
             "on group_members",
         ],
