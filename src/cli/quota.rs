@@ -43,7 +43,7 @@ pub(super) enum Command {
     /// Say whether a new workspace would fit into a user's budget, before it is built
     ///
     /// Judged by what the template's last successful starts have committed, at most 50 of them. What counts in the end is
-    /// what the build commits: one that is over quota fails with INSUFFICIENT_QUOTA.
+    /// what the build commits: one that is over quota fails nevertheless.
     #[command(
         after_help = "Examples:\n  coderdb quota check --user alice --template kubernetes\n  coderdb quota check --user \
                             alice --template kubernetes --preset large -o json\n\nExits with 0 if it fits or is likely \
@@ -135,9 +135,9 @@ fn checked(user: &User, organization: &Organization, check: &QuotaCheck) -> Stri
     let number = |number: Option<i32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let claim = check.claim.map_or_else(
         || "-".to_owned(),
-        |claim| match claim.least == claim.most {
-            true => claim.least.to_string(),
-            false => format!("{} to {}", claim.least, claim.most),
+        |claim| {
+            let (least, most) = (claim.least, claim.most);
+            if least == most { least.to_string() } else { format!("{least} to {most}") }
         },
     );
     let costs = [[check.samples.to_string(), number(check.median), number(check.p95), claim]];

@@ -126,10 +126,10 @@ impl QuotaExplanation {
     /// What has changed since then, the newest first. Changes of groups carry no time, and are not among them.
     #[must_use]
     pub fn changes_since(&self, since: OffsetDateTime) -> Vec<QuotaChange> {
-        let changed = self.workspaces.iter().filter(|workspace| {
+        let newer = self.workspaces.iter().filter(|workspace| {
             workspace.built_at >= since && workspace.credits_before.unwrap_or(0) != workspace.credits
         });
-        let mut changes: Vec<_> = changed
+        let mut changes: Vec<_> = newer
             .map(|workspace| QuotaChange {
                 id: workspace.id,
                 name: workspace.name.clone(),
