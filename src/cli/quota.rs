@@ -46,7 +46,7 @@ pub(super) enum Command {
     /// what the build commits: one that is over quota fails nevertheless.
     #[command(
         after_help = "Examples:\n  coderdb quota check --user alice --template kubernetes\n  coderdb quota check --user \
-                            alice --template kubernetes --preset large -o json\n\nExits with 0 if it fits or is likely \
+                            me --template docker --preset large -o json\n\nExits with 0 if it fits or is likely \
                             to, and with 1 otherwise, also if nothing is known."
     )]
     Check(Check),
