@@ -8,7 +8,8 @@ SELECT
     NULL::integer AS "build_number?",
     NULL::workspace_transition AS "transition?",
     NULL::provisioner_job_status AS "job_status?",
-    NULL::timestamptz AS "built_at?"
+    NULL::timestamptz AS "built_at?",
+    NULL::integer AS "credits_before?"
 FROM groups AS g
 WHERE g.organization_id = $2
     AND EXISTS (SELECT 1 FROM users AS u WHERE u.id = $1 AND u.deleted = false)
@@ -18,7 +19,8 @@ WHERE g.organization_id = $2
     )
 UNION ALL
 SELECT
-    false, w.id, w.name, latest.daily_cost, latest.build_number, latest.transition, j.job_status, latest.created_at
+    false, w.id, w.name, latest.daily_cost, latest.build_number, latest.transition, j.job_status, latest.created_at,
+    before.daily_cost
 FROM workspaces AS w
 CROSS JOIN LATERAL (
     SELECT b.daily_cost, b.build_number, b.transition, b.created_at, b.job_id
@@ -27,5 +29,12 @@ CROSS JOIN LATERAL (
     ORDER BY b.build_number DESC
     LIMIT 1
 ) AS latest
+LEFT JOIN LATERAL (
+    SELECT b.daily_cost
+    FROM workspace_builds AS b
+    WHERE b.workspace_id = w.id AND b.build_number < latest.build_number
+    ORDER BY b.build_number DESC
+    LIMIT 1
+) AS before ON true
 LEFT JOIN provisioner_jobs AS j ON j.id = latest.job_id
 WHERE w.owner_id = $1 AND w.organization_id = $2 AND w.deleted = false

@@ -131,6 +131,8 @@ pub struct QuotaWorkspace {
     pub name: String,
     /// What its newest build has committed, in credits.
     pub credits: i32,
+    /// What the build before that one has committed; `None` if it is the first.
+    pub credits_before: Option<i32>,
     /// The number of that build.
     pub build_number: i32,
     /// What that build does.

@@ -7,8 +7,8 @@ use super::{Error, Result, Text, Timestamp, input, transaction};
 use crate::{
     authz::{ListQuota, ReadQuota, RunJobs},
     model::{
-        Entity, JobId, JobStatus, Label, Page, PageRequest, Quota, QuotaCursor, QuotaExplanation, QuotaGroup,
-        QuotaWorkspace, Transition, UserId, UserQuota,
+        Entity, GroupQuota, JobId, JobStatus, Label, Page, PageRequest, Quota, QuotaCheck, QuotaCursor,
+        QuotaExplanation, QuotaGroup, QuotaWorkspace, TemplateId, TemplateQuota, Transition, UserId, UserQuota,
     },
 };
 
@@ -81,6 +81,7 @@ struct PartRow {
     transition: Option<Label<Transition>>,
     job_status: Option<JobStatus>,
     built_at: Option<Timestamp>,
+    credits_before: Option<i32>,
 }
 
 /// What the numbers of [`usage`] are made of: the groups with their allowances, and the workspaces with what their
@@ -99,6 +100,7 @@ pub async fn explain(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quot
                 id: row.id.into(),
                 name: row.name.0,
                 credits: row.credits,
+                credits_before: row.credits_before,
                 build_number,
                 transition,
                 job_status: row.job_status,
@@ -142,6 +144,84 @@ pub async fn list(
         .await
         .map_err(|e| Error::from_sqlx("quota/list", e))?;
     Ok(Page::of(rows, page.limit, |last| QuotaCursor { username: last.username.clone(), id: last.id }))
+}
+
+/// What the workspaces of each template consume in the organization, the most expensive first: templates without a
+/// workspace are left out, deleted ones are not. One round trip, one snapshot, no locks. Reads the newest build of every
+/// workspace there.
+#[tracing::instrument(name = "db.quota.by_template", skip_all)]
+pub async fn by_template(conn: &mut PgConnection, permit: &ListQuota) -> Result<Vec<TemplateQuota>> {
+    sqlx::query_file_as!(TemplateQuota, "queries/quota/by_template.sql", permit.organization().0)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("quota/by_template", e))
+}
+
+/// The groups of the organization with their allowances, and what the workspaces of their members consume there, the most
+/// expensive first. One round trip, one snapshot, no locks. Reads the newest build of every workspace there.
+#[tracing::instrument(name = "db.quota.by_group", skip_all)]
+pub async fn by_group(conn: &mut PgConnection, permit: &ListQuota) -> Result<Vec<GroupQuota>> {
+    sqlx::query_file_as!(GroupQuota, "queries/quota/by_group.sql", permit.organization().0)
+        .fetch_all(conn)
+        .await
+        .map_err(|e| Error::from_sqlx("quota/by_group", e))
+}
+
+/// So many of the newest jobs of the organization are looked at.
+const CHECKED_JOBS: i64 = 10_000;
+
+/// So many successful starts are enough for the percentiles.
+const SAMPLES: i64 = 50;
+
+struct CheckRow {
+    has_preset: bool,
+    credits_consumed: i64,
+    budget: i64,
+    costs: Vec<i32>,
+    claims: Vec<i32>,
+}
+
+/// Whether a new workspace of the template, from the preset if one is named, would fit into the user's budget in the
+/// organization, judged by what starts of late have committed (domain: quota check). It promises nothing: what counts is
+/// what the build commits. One round trip, one snapshot, no locks.
+///
+/// Costs what [`usage`] costs, a look at up to 10,000 jobs, the fewer the more often the template is started, and one at
+/// each prebuilt workspace of it.
+///
+/// # Errors
+/// [`Error::NotFound`] when the organization has no such template, or its active version no preset of this name;
+/// [`Error::Invalid`] for a name with NUL characters.
+#[tracing::instrument(name = "db.quota.check", skip_all)]
+pub async fn check(
+    conn: &mut PgConnection,
+    permit: &ListQuota,
+    user: UserId,
+    template: TemplateId,
+    preset: Option<&str>,
+) -> Result<QuotaCheck> {
+    input::text("preset", preset.unwrap_or_default())?;
+    let organization = permit.organization().0;
+    let row = sqlx::query_file_as!(
+        CheckRow,
+        "queries/quota/check.sql",
+        user.0,
+        organization,
+        template.0,
+        preset,
+        CHECKED_JOBS,
+        SAMPLES
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(|e| Error::from_sqlx("quota/check", e))?
+    .ok_or_else(|| Error::not_found(Entity::Template, template))?;
+    match preset {
+        Some(preset) if !row.has_preset => Err(Error::not_found(Entity::Preset, preset)),
+        _ => {
+            let quota = Quota { credits_consumed: row.credits_consumed, budget: row.budget };
+            Ok(QuotaCheck::new(quota, row.costs, &row.claims))
+        }
+    }
 }
 
 #[derive(FromRow)]

@@ -56,6 +56,7 @@ CREATE FUNCTION add_things(n integer, owner integer) RETURNS void LANGUAGE sql A
     ) VALUES (
         u(n * 100 + 10), moment(), moment(), 'main', u(n * 100 + 9), u(n * 100 + 10), 'amd64', 'linux'
     );
+    INSERT INTO groups (id, name, organization_id) VALUES (u(n * 100 + 12), 'group', u(n));
 $$;
 
 SELECT add_user(n, '{}') FROM generate_series(1, 3) AS n;

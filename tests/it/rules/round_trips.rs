@@ -99,6 +99,9 @@ prebuilds::running               : 1
 prebuilds::set_status            : 1
 prebuilds::status                : 1
 queue::snapshot                  : 1
+quota::by_group                  : 1
+quota::by_template               : 1
+quota::check                     : 1
 quota::commit                    : 1
 quota::explain                   : 1
 quota::list                      : 1

@@ -19,6 +19,7 @@ mod prebuild_storm;
 mod prebuilds;
 mod queue;
 mod queue_snapshot;
+mod quota_check;
 mod quota_commit;
 mod quota_list;
 mod random_states;

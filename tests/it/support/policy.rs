@@ -112,6 +112,9 @@ prebuilds::running               list         : reconciler operator
 prebuilds::set_status            thing        : reconciler operator
 prebuilds::status                list         : reconciler operator
 queue::snapshot                  site         : watcher reconciler operator
+quota::by_group                  list         : owner user-admin auditor @admin @user-admin @auditor operator
+quota::by_template               list         : owner user-admin auditor @admin @user-admin @auditor operator
+quota::check                     thing        : owner user-admin auditor @admin @user-admin @auditor operator
 quota::commit                    thing        : daemon
 quota::explain                   quota        : owner user-admin auditor @admin @user-admin @auditor self operator
 quota::list                      list         : owner user-admin auditor @admin @user-admin @auditor operator

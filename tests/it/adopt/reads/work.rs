@@ -5,8 +5,9 @@ use std::{cmp::Reverse, collections::BTreeSet};
 use coderdb::{
     authz::{Actor, FindJobs, ListQuota, LockJobs, ReadDaemons, ReadJobLogs, ReapJobs, RunJobs, System, WatchJobs},
     model::{
-        DaemonDetails, DaemonFilter, DaemonId, DaemonJob, DaemonStatus, EligibleDaemon, FoundJob, JobFilter, JobId,
-        JobLog, JobState, JobTiming, Label, OrganizationId, PageRequest, Stuck, Tags, UserQuota,
+        DaemonDetails, DaemonFilter, DaemonId, DaemonJob, DaemonStatus, EligibleDaemon, FoundJob, GroupQuota,
+        JobFilter, JobId, JobLog, JobState, JobTiming, Label, OrganizationId, PageRequest, Stuck, Tags, TemplateQuota,
+        UserQuota,
     },
     sqlx::PgConnection,
     store,
@@ -40,6 +41,8 @@ pub(super) async fn compare(conn: &mut PgConnection, world: &World<'_>, people: 
         daemons(conn, world, home, rng).await;
         active(conn, world, home).await;
         quota(conn, world, home).await;
+        quota_by(conn, world, home).await;
+        quota_check(conn, world, home).await;
     }
     for who in people.iter().chain([&operator]) {
         named(conn, world, who).await;
@@ -339,6 +342,117 @@ async fn quota(conn: &mut PgConnection, world: &World<'_>, home: Uuid) {
     let first = store::quota::list(conn, &permit, PageRequest::first(1)).await.expect("a page");
     assert_eq!(first.rows, expected.iter().take(1).cloned().collect::<Vec<_>>());
     assert_eq!(first.next.is_some(), expected.len() > 1);
+}
+
+/// What is consumed by template and group.
+async fn quota_by(conn: &mut PgConnection, world: &World<'_>, home: Uuid) {
+    let permit = ListQuota::check(&support::operator(), OrganizationId(home)).expect("a permit");
+    let here = || world.all("workspaces").filter(|row| row.id("organization_id") == home && !row.flag("deleted"));
+    let cost = |workspace: &Row| world.builds_of(workspace.id("id")).first().map_or(0, |build| build.int("daily_cost"));
+    let mut expected: Vec<_> = world
+        .all("templates")
+        .map(|template| {
+            let of: Vec<_> = here().filter(|row| row.id("template_id") == template.id("id")).collect();
+            TemplateQuota {
+                id: template.id("id").into(),
+                name: template.text("name"),
+                deleted: template.flag("deleted"),
+                workspaces: i64::try_from(of.len()).expect("few"),
+                credits_consumed: of.into_iter().map(cost).sum(),
+            }
+        })
+        .filter(|template| template.workspaces > 0)
+        .collect();
+    expected.sort_by_key(|template| (Reverse(template.credits_consumed), template.id));
+    assert_eq!(store::quota::by_template(conn, &permit).await.expect("templates"), expected);
+
+    let members = world.model.group_members_expanded();
+    let mut expected: Vec<_> = world
+        .all("groups")
+        .filter(|group| group.id("organization_id") == home)
+        .map(|group| {
+            let id = group.id("id");
+            let of = || members.iter().filter(|(of, _)| *of == id);
+            GroupQuota {
+                id: id.into(),
+                name: group.text("name"),
+                allowance: group.small("quota_allowance"),
+                members: of().map(|_| 1).sum(),
+                credits_consumed: of().map(|(_, user)| world.model.quota_consumed(*user, home)).sum(),
+            }
+        })
+        .collect();
+    expected.sort_by_key(|group| (Reverse(group.credits_consumed), group.id));
+    world.note("a group consumes something", expected.iter().any(|group| group.credits_consumed != 0));
+    assert_eq!(store::quota::by_group(conn, &permit).await.expect("groups"), expected);
+}
+
+/// What a start would do to the budget of each user, with and without a preset.
+async fn quota_check(conn: &mut PgConnection, world: &World<'_>, home: Uuid) {
+    let permit = ListQuota::check(&support::operator(), OrganizationId(home)).expect("a permit");
+    let template_of = |version: Uuid| world.find("template_versions", version).and_then(|row| row.id_or("template_id"));
+    let name_of = |preset: Uuid| world.find("template_version_presets", preset).map(|row| row.text("name"));
+    for template in world.all("templates").filter(|row| row.id("organization_id") == home && !row.flag("deleted")) {
+        let active = template.id("active_version_id");
+        let presets = world.all("template_version_presets").filter(|row| row.id("template_version_id") == active);
+        let presets: Vec<_> = presets.map(|row| Some((row.id("id"), row.text("name")))).chain([None]).collect();
+        for preset in presets {
+            let name = preset.as_ref().map(|(_, name)| name.as_str());
+            let mut starts: Vec<_> = world
+                .all("workspace_builds")
+                .filter_map(|build| Some((build, world.job(build.id("job_id"))?)))
+                .filter(|(build, job)| {
+                    job.organization_id == home
+                        && job.status() == "succeeded"
+                        && build.text("transition") == "start"
+                        && template_of(build.id("template_version_id")) == Some(template.id("id"))
+                        && name.is_none_or(|name| {
+                            build.id_or("template_version_preset_id").and_then(name_of).as_deref() == Some(name)
+                        })
+                })
+                .collect();
+            starts.sort_by_key(|(_, job)| Reverse((job.created_at, job.id)));
+            let mut costs: Vec<_> = starts.iter().take(50).map(|(build, _)| build.small("daily_cost")).collect();
+            costs.sort_unstable();
+            let claims: Vec<_> = world
+                .all("workspaces")
+                .filter(|row| {
+                    row.id("owner_id") == PREBUILDS
+                        && row.id("organization_id") == home
+                        && row.id("template_id") == template.id("id")
+                        && !row.flag("deleted")
+                })
+                .filter_map(|row| {
+                    let builds = world.builds_of(row.id("id"));
+                    let latest = builds.first()?;
+                    let current = builds.iter().find_map(|build| build.id_or("template_version_preset_id"));
+                    let mut agents =
+                        world.agents_of(latest.id("job_id")).filter(|agent| !agent.flag("deleted")).peekable();
+                    let can_be_claimed = latest.text("transition") == "start"
+                        && world.status(latest.id("job_id")) == "succeeded"
+                        && latest.id("template_version_id") == active
+                        && current.is_some()
+                        && current == preset.as_ref().map(|(id, _)| *id)
+                        && agents.peek().is_some()
+                        && agents.all(|agent| agent.text("lifecycle_state") == "ready");
+                    can_be_claimed.then(|| latest.small("daily_cost"))
+                })
+                .collect();
+            world.note("the costs of starts are known", !costs.is_empty());
+            for user in world.all("users").map(|row| row.id("id")).take(3) {
+                let id = template.id("id").into();
+                let found = store::quota::check(conn, &permit, user.into(), id, name).await.expect("an answer");
+                let quota = (world.model.quota_consumed(user, home), world.model.quota_allowance(user, home));
+                assert_eq!((found.quota.credits_consumed, found.quota.budget), quota);
+                assert_eq!(found.samples, costs.len());
+                assert_eq!(found.median, costs.get(costs.len().div_ceil(2).saturating_sub(1)).copied());
+                assert_eq!(found.p95, costs.get((costs.len() * 19).div_ceil(20).saturating_sub(1)).copied());
+                let claim = found.claim.map(|claim| (claim.workspaces, claim.least, claim.most));
+                let least_and_most = claims.iter().min().zip(claims.iter().max());
+                assert_eq!(claim, least_and_most.map(|(least, most)| (claims.len(), *least, *most)));
+            }
+        }
+    }
 }
 
 async fn states(conn: &mut PgConnection, world: &World<'_>) {

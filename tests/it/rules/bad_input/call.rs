@@ -315,6 +315,10 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let permit = ReadQueue::check(&Actor::system(System::Watcher))?;
             store::queue::snapshot(conn, &permit, time("now"), span("stale_interval")).await.map(drop)
         }
+        "quota::check" => {
+            let permit = ListQuota::check(owner, organization)?;
+            store::quota::check(conn, &permit, UserId(u(1)), template, Some(&bad.text())).await.map(drop)
+        }
         "quota::commit" => store::quota::commit(conn, &runs, job, bad.number()).await.map(drop),
         "quota::list" => {
             let after = is("page.after").then(|| QuotaCursor { username: bad.text(), id: UserId(u(1)) });

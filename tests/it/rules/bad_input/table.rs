@@ -126,6 +126,7 @@ prebuilds::status                now                        time
 prebuilds::status                lookback                   span
 queue::snapshot                  now                        time
 queue::snapshot                  stale_interval             span
+quota::check                     preset                     text  empty=not_found long=not_found wide=not_found
 quota::commit                    cost                       i64   min=invalid minus=invalid max=invalid
 quota::list                      page.after                 text
 quota::list                      page.limit                 u32

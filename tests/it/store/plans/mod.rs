@@ -118,6 +118,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // A deployment has few groups, and the view of their members reads them all.
+    // Sums over all workspaces and members of the organization. A deployment has few groups and templates.
+    (
+        "quota/by_group.sql",
+        &[
+            "Sort Key: (COALESCE(sum(consumed.credits)",
+            "using groups_name_organization_id_key on groups g",
+            "on group_members",
+        ],
+    ),
+    ("quota/by_template.sql", &["Sort Key: (COALESCE(sum(b.daily_cost)"]),
+    ("quota/check.sql", &["using groups_name_organization_id_key on groups g"]),
     ("quota/commit.sql", &["using groups_name_organization_id_key on groups g"]),
     // Two lists of names, of those who are there and of the deleted, become one. A deployment has few groups,
     // and their members are looked up once.

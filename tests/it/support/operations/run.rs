@@ -457,6 +457,12 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let whole = store::queue::snapshot(conn, &ReadQueue::check(who)?, NOW, stale).await?;
             usize::from(whole.everywhere().why(JobId(u(101))).is_some())
         }
+        "quota::by_group" => store::quota::by_group(conn, &ListQuota::check(who, organization)?).await?.len(),
+        "quota::by_template" => store::quota::by_template(conn, &ListQuota::check(who, organization)?).await?.len(),
+        "quota::check" => {
+            let permit = ListQuota::check(who, organization)?;
+            usize::from(store::quota::check(conn, &permit, user, template, None).await?.samples == 0)
+        }
         "quota::commit" => {
             let outcome = commit_quota(conn, &RunJobs::check(who, organization, daemon)?, job, 0).await?;
             usize::from(matches!(outcome, CommitOutcome::Accepted(_)))
