@@ -1,10 +1,10 @@
 //! Parsers for the values of options.
 
-use std::{error::Error, ffi::OsStr, str::FromStr};
+use std::{error::Error, ffi::OsStr, str::FromStr, time::Duration};
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
-use crate::model::Tags;
+use crate::{duration, model::Tags};
 
 /// A parser for a closed set in small letters, whose values the help and the errors list.
 pub(super) fn values<T>(all: impl Iterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
@@ -51,4 +51,10 @@ where
 
 pub(super) fn tag(text: &str) -> Result<(String, String), String> {
     Tags::pair(text).ok_or_else(|| "expected KEY=VALUE".to_owned())
+}
+
+/// A parser for how long something takes or has been; nothing is no length.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let length = duration::parse(text).filter(|length| !text.starts_with('-') && *length > Duration::ZERO);
+    length.ok_or_else(|| "expected a duration, such as 30s, 5m or 24h".to_owned())
 }

@@ -1,7 +1,12 @@
 //! What waits and why, for those who ask often: read with one statement, and asked without any
 //! (domain: claims; positions).
 
+mod capacity;
 mod fleet;
+mod forecast;
+mod history;
+mod replay;
+mod shares;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,6 +28,8 @@ use crate::{
     },
 };
 use fleet::{Fleet, Group};
+pub use history::{History, history};
+pub use shares::shares;
 
 /// What waits in all organizations, and the daemons that could take it, at one moment. A clone is the same.
 #[derive(Clone)]
@@ -319,6 +326,12 @@ impl View {
     #[must_use]
     pub fn at(&self) -> OffsetDateTime {
         self.snapshot.0.at
+    }
+
+    /// All that a daemon could take, in the queue order.
+    pub fn jobs(&self) -> impl Iterator<Item = JobId> {
+        let inner = &*self.snapshot.0;
+        inner.jobs.iter().filter(|job| self.shows(inner.kinds[job.kind].organization)).map(|job| job.id)
     }
 
     /// The position among all jobs that wait anywhere, as in the listing (domain: positions): the size is the same for

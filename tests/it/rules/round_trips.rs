@@ -97,6 +97,8 @@ prebuilds::organizations         : 1
 prebuilds::presets               : 1
 prebuilds::running               : 1
 prebuilds::set_status            : 1
+queue::history                   : 1
+queue::shares                    : 1
 queue::snapshot                  : 1
 quota::commit                    : 1
 quota::explain                   : 1

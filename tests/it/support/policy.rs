@@ -110,6 +110,8 @@ prebuilds::organizations         site         : reconciler operator
 prebuilds::presets               list         : reconciler operator
 prebuilds::running               list         : reconciler operator
 prebuilds::set_status            thing        : reconciler operator
+queue::history                   list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
+queue::shares                    list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 queue::snapshot                  site         : watcher reconciler operator
 quota::commit                    thing        : daemon
 quota::explain                   quota        : owner user-admin auditor @admin @user-admin @auditor self operator
@@ -150,6 +152,7 @@ const BEFORE: &[(&str, &[&str])] = &[
             "quota::commit",
         ],
     ),
+    ("SELECT take(), complete()", &["queue::history"]),
     ("SELECT import()", &["jobs::find_of_version"]),
     ("SELECT dry_run()", &["jobs::find_of_dry_run"]),
     ("SELECT prebuild()", &["prebuilds::cancel_stale_pending", "prebuilds::count_stale_pending", "prebuilds::metrics"]),

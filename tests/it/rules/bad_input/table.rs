@@ -122,6 +122,11 @@ prebuilds::backoff               lookback                   span
 prebuilds::cancel_stale_pending  now                        time
 prebuilds::cancel_stale_pending  stale_interval             span
 prebuilds::ensure_organization   now                        time
+queue::history                   now                        time
+queue::history                   window                     span
+queue::history                   limit                      u32
+queue::shares                    now                        time
+queue::shares                    window                     span
 queue::snapshot                  now                        time
 queue::snapshot                  stale_interval             span
 quota::commit                    cost                       i64   min=invalid minus=invalid max=invalid
