@@ -24,7 +24,7 @@ use crate::{
     authz::{ReadJobs, ReadQueue},
     model::{
         Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, ProvisionerType, QueuePosition,
-        TagQueue, WhyWaiting, tags_serve,
+        TagQueue, Tags, WhyWaiting, tags_serve,
     },
 };
 use fleet::{Fleet, Group};
@@ -388,6 +388,21 @@ impl View {
             key(a).cmp(&key(b)).then_with(|| (&a.provisioner, &a.tags).cmp(&(&b.provisioner, &b.tags)))
         });
         queues
+    }
+
+    /// The pending job of a queue out of [`by_tags`](Self::by_tags) that is the last in the queue order.
+    #[must_use]
+    pub fn last(&self, queue: &TagQueue) -> Option<JobId> {
+        let inner = &*self.snapshot.0;
+        let is_of_queue = |kind: &Kind| {
+            kind.organization == queue.organization_id
+                && self.shows(kind.organization)
+                && kind.provisioner == queue.provisioner
+                && Tags::from(Value::clone(&kind.tags)) == queue.tags
+        };
+        let of_queue: Vec<bool> = inner.kinds.iter().map(is_of_queue).collect();
+        let is_pending = |job: &&Job| matches!(job.state, State::Pending | State::PendingUnlisted);
+        inner.jobs.iter().rev().filter(is_pending).find(|job| of_queue[job.kind]).map(|job| job.id)
     }
 
     /// What one more daemon of the organization with these tags and provisioners could take of what waits.

@@ -4,7 +4,7 @@ use std::{sync::Mutex, time::Duration};
 
 use coderdb::{
     authz::{Actor, ReadQueue, System},
-    model::{ExpectedWait, JobId, WhyWaiting},
+    model::{ExpectedWait, JobId, Tags, WhyWaiting},
     sqlx::PgConnection,
     store::queue::{self, History, View},
 };
@@ -12,7 +12,7 @@ use fastrand::Rng;
 
 use crate::support::{
     self,
-    history::{World, time},
+    history::{World, tag_set, tags, time},
     random_database::STALE,
     rows::id,
     states::{Seed, all_seeds, compare},
@@ -77,6 +77,16 @@ fn expected_waits_have_the_error_that_the_page_says() {
             let ids: Vec<JobId> = view.jobs().collect();
             let expected = view.expected_waits(&ids, &history);
             assert_eq!(view.expected_waits(&ids, &history), expected, "the same for the same");
+            // The last of each tag set is behind all others of it.
+            for queue in view.by_tags() {
+                let last = view.last(&queue).expect("a job");
+                let (_, behind) = ids.split_at(ids.iter().position(|id| *id == last).expect("it waits") + 1);
+                let same = |id: &JobId| {
+                    let job = world.jobs.iter().find(|job| job.id == id.0).expect("it is there");
+                    Tags::from(tags(tag_set(job.template))) == queue.tags
+                };
+                assert!(same(&last) && !behind.iter().any(same), "{queue:?}");
+            }
             let mut waiting: Vec<_> = ids.clone();
             rng.shuffle(&mut waiting);
             for id in waiting.iter().take(4) {
