@@ -1,5 +1,7 @@
 //! `coderdb provisioner daemons`.
 
+mod capacity;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -26,6 +28,14 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  coderdb provisioner daemons list\n  coderdb provisioner daemons list --tag \
                             env=aws -o json\n\nA daemon is offline when it was not seen for 90 seconds.")]
     List(List),
+    Capacity(capacity::Args),
+}
+
+pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
+    match command {
+        Command::List(args) => list(args).await,
+        Command::Capacity(args) => capacity::run(args).await,
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -2,8 +2,10 @@
 
 mod cancel;
 mod column;
+mod explain;
 mod get;
 mod logs;
+mod shares;
 mod watch;
 
 use std::{io, process::ExitCode};
@@ -41,6 +43,8 @@ pub(super) enum Command {
                             the user that CODERDB_USER names. docs/search.md has the grammar of --search.")]
     List(List),
     Get(get::Args),
+    Explain(explain::Args),
+    Queue(shares::Args),
     Cancel(cancel::Args),
     Logs(logs::Args),
     Watch(watch::Args),
@@ -73,6 +77,8 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::List(args) => list(args).await,
         Command::Get(args) => get::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
+        Command::Queue(args) => shares::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Watch(args) => watch::run(args).await,
@@ -104,6 +110,9 @@ async fn list(args: List) -> Result<ExitCode, CliError> {
             rows.sort_by_key(|details| (details.job.created_at, details.job.id));
         }
         printer.queue.look_up(&mut database, permit.organization(), &rows, OffsetDateTime::now_utc()).await?;
+        if printer.columns.contains(&Column::ExpectedWait) {
+            printer.queue.expect(&mut database, permit.organization(), None).await?;
+        }
         match next {
             Some(next) if printer.page(&rows)? => page = PageRequest::after(next, PAGE),
             Some(_) => break,

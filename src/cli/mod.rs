@@ -158,9 +158,8 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Provisioner(Provisioner::Jobs(command)) => jobs::run(command).await,
-            Command::Provisioner(Provisioner::Daemons(daemons::Command::List(args)) | Provisioner::List(args)) => {
-                daemons::list(args).await
-            }
+            Command::Provisioner(Provisioner::Daemons(command)) => daemons::run(command).await,
+            Command::Provisioner(Provisioner::List(args)) => daemons::list(args).await,
             Command::Licenses(command) => licenses::run(command).await,
             Command::Prebuilds(command) => prebuilds::run(command).await,
             Command::Quota(command) => quota::run(command).await,

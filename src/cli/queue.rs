@@ -1,13 +1,19 @@
 //! Why jobs wait, beside those that are listed.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
+use indicatif::HumanDuration;
+use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{error::CliError, output::note, resolve::OPERATOR, table::one_line};
 use crate::{
     authz::{ReadJobs, ReadQueue},
-    model::{JobDetails, OrganizationId, WhyWaiting},
+    model::{ExpectedWait, JobDetails, JobId, OrganizationId, WhyWaiting},
     store::{
         PgConnection,
         jobs::STALE_INTERVAL,
@@ -15,9 +21,16 @@ use crate::{
     },
 };
 
+/// The window of the history that expected waits are computed from, and the most jobs of it (domain: expected wait).
+pub(super) const WINDOW: Duration = Duration::from_hours(7 * 24);
+pub(super) const SAMPLES: u32 = 4_000;
+
 /// The queue, looked up when the first job needs it.
 #[derive(Default)]
-pub(super) struct Queue(Option<View>);
+pub(super) struct Queue {
+    view: Option<View>,
+    waits: Option<HashMap<JobId, ExpectedWait>>,
+}
 
 impl Queue {
     /// Looks it up if one of the jobs has not ended. One round trip at most in all.
@@ -28,16 +41,44 @@ impl Queue {
         jobs: &[JobDetails],
         now: OffsetDateTime,
     ) -> Result<(), CliError> {
-        if self.0.is_none() && jobs.iter().any(|details| details.job.completed_at.is_none()) {
+        if self.view.is_none() && jobs.iter().any(|details| details.job.completed_at.is_none()) {
             let (whole, read) = (ReadQueue::check(&OPERATOR)?, ReadJobs::check(&OPERATOR, organization)?);
-            self.0 = Some(queue::snapshot(conn, &whole, now, STALE_INTERVAL).await?.of(&read));
+            self.view = Some(queue::snapshot(conn, &whole, now, STALE_INTERVAL).await?.of(&read));
         }
         Ok(())
     }
 
+    /// Computes the expected waits of these jobs, or of the whole queue. One round trip in all, for the history.
+    pub(super) async fn expect(
+        &mut self,
+        conn: &mut PgConnection,
+        organization: OrganizationId,
+        jobs: Option<&[JobId]>,
+    ) -> Result<(), CliError> {
+        if let (Some(view), None) = (&self.view, &self.waits) {
+            let permit = ReadJobs::check(&OPERATOR, organization)?;
+            let history = queue::history(conn, &permit, view.at(), WINDOW, SAMPLES).await?;
+            let waits = match jobs {
+                Some(jobs) => view.expected_waits(jobs, &history),
+                None => view.expected_waits(&view.jobs().collect::<Vec<_>>(), &history),
+            };
+            self.waits = Some(waits);
+        }
+        Ok(())
+    }
+
+    pub(super) const fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
     /// Why the job waits; `None` for one that does not.
     pub(super) fn why(&self, details: &JobDetails) -> Option<WhyWaiting> {
-        self.0.as_ref().and_then(|queue| queue.why(details.job.id))
+        self.view.as_ref().and_then(|queue| queue.why(details.job.id))
+    }
+
+    /// `None` for a job that does not wait or that is stuck, and without a history.
+    pub(super) fn expected_wait(&self, job: JobId) -> Option<ExpectedWait> {
+        self.waits.as_ref().and_then(|waits| waits.get(&job)).copied()
     }
 
     /// The position in the listing, where it does not promise too much; empty for a job that does not wait.
@@ -54,6 +95,42 @@ impl Queue {
             _ => position,
         }
     }
+}
+
+/// An expected wait for machines, in seconds.
+#[derive(Serialize)]
+pub(super) struct WaitJson {
+    p10_seconds: f64,
+    p50_seconds: f64,
+    p90_seconds: f64,
+    samples: usize,
+    assumes: &'static str,
+}
+
+impl From<ExpectedWait> for WaitJson {
+    fn from(wait: ExpectedWait) -> Self {
+        Self {
+            p10_seconds: wait.p10.as_secs_f64(),
+            p50_seconds: wait.p50.as_secs_f64(),
+            p90_seconds: wait.p90.as_secs_f64(),
+            samples: wait.samples,
+            assumes: ASSUMES,
+        }
+    }
+}
+
+/// The assumption behind an expected wait.
+pub(super) const ASSUMES: &str = "people go on asking as in the last day";
+
+/// `about 2m (40s to 5m)`
+pub(super) fn in_words(wait: &ExpectedWait) -> String {
+    let [p50, p10, p90] = [wait.p50, wait.p10, wait.p90].map(brief);
+    if p10 == p90 { format!("about {p50}") } else { format!("about {p50} ({p10} to {p90})") }
+}
+
+/// One number and one unit.
+pub(super) fn brief(length: Duration) -> String {
+    format!("{:#}", HumanDuration(length))
 }
 
 /// How many of the jobs that were shown wait for which reason.

@@ -58,3 +58,10 @@ pub(super) fn length(text: &str) -> Result<Duration, String> {
     let length = duration::parse(text).filter(|_| !text.is_empty() && !text.starts_with('-'));
     length.ok_or_else(|| "expected a duration such as 250ms, 2s or 15m".to_owned())
 }
+
+/// A duration longer than none.
+pub(super) fn some_length(text: &str) -> Result<Duration, String> {
+    length(text).and_then(|length| {
+        if length.is_zero() { Err("expected a duration longer than 0".to_owned()) } else { Ok(length) }
+    })
+}

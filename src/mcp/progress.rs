@@ -2,17 +2,21 @@
 
 use std::{convert::Infallible, future::pending, mem, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::CHAT_DAEMON;
 use crate::{
     authz::{Actor, Denied, LoadActors, ReadJobLogs, ReadJobs, ReadWorkspaces, System},
     bounds::beginning_of,
     model::{
-        JobId, JobLog, JobState, JobStatus, Label, OrganizationId, Transition, UserId, WhyWaiting, WorkspaceBuildId,
+        ExpectedWait, JobId, JobLog, JobState, JobStatus, Label, OrganizationId, Transition, UserId, WhyWaiting,
+        WorkspaceBuildId,
     },
     pool::{self, Pool},
-    store,
+    store::{self, queue::History},
     watch::{self as watching, Watcher},
 };
 
@@ -21,6 +25,11 @@ const GAP: Duration = Duration::from_millis(250);
 
 /// How often the queue is read; its movements are not announced.
 const QUEUE_POLL: Duration = Duration::from_secs(2);
+
+/// The window of the history that expected waits are computed from, the most jobs of it, and how often it is read.
+const WINDOW: Duration = Duration::from_hours(7 * 24);
+const SAMPLES: u32 = 4_000;
+const HISTORY_POLL: Duration = Duration::from_mins(1);
 
 /// Where to look for what a call waits for.
 pub(super) struct Progress {
@@ -95,8 +104,9 @@ impl Progress {
     /// How the build stands, with what can be found out about it at the moment.
     async fn describe(&self, transition: &Label<Transition>, state: &JobState, log: &mut Log) -> String {
         match state.status {
-            JobStatus::Pending => match self.why(state.id).await {
-                Ok(Some(why)) => format!("pending: {why}"),
+            JobStatus::Pending => match self.why(state.id, log).await {
+                Ok(Some((why, Some(wait)))) => format!("pending: {why}, for about {}", short(wait.p50)),
+                Ok(Some((why, None))) => format!("pending: {why}"),
                 Ok(None) => "pending".to_owned(),
                 Err(error) => {
                     tracing::debug!(name: "mcp.no_position", job = %state.id, error = %error, "no position in the queue");
@@ -116,11 +126,22 @@ impl Progress {
         }
     }
 
-    /// Why the job waits. The chat daemon and members may not read jobs. The operator who runs this program may, and it
-    /// is the build that the tools wait for.
-    async fn why(&self, job: JobId) -> Result<Option<WhyWaiting>, Unknown> {
+    /// Why the job waits, and for how long. The chat daemon and members may not read jobs. The operator who runs this program
+    /// may, and it is the build that the tools wait for.
+    async fn why(&self, job: JobId, log: &mut Log) -> Result<Option<(WhyWaiting, Option<ExpectedWait>)>, Unknown> {
         let permit = ReadJobs::check(&Actor::system(System::Operator), self.organization)?;
-        Ok(self.watcher.queue(&permit).await?.why(job))
+        let queue = self.watcher.queue(&permit).await?;
+        let Some(why) = queue.why(job) else { return Ok(None) };
+        if why.is_stuck() {
+            return Ok(Some((why, None)));
+        }
+        if log.history.as_ref().is_none_or(|(read, _)| read.elapsed() > HISTORY_POLL) {
+            let mut connection = self.pool.get().await?;
+            let history = store::queue::history(&mut connection, &permit, queue.at(), WINDOW, SAMPLES).await?;
+            log.history = Some((Instant::now(), history));
+        }
+        let waits = log.history.as_ref().map(|(_, history)| queue.expected_waits(&[job], history));
+        Ok(Some((why, waits.and_then(|mut waits| waits.remove(&job)))))
     }
 
     /// Reads the last line of the build's log, as its owner, unless it is known.
@@ -148,6 +169,16 @@ struct Log {
     permit: Option<ReadJobLogs>,
     seen: i64,
     line: Option<String>,
+    /// The history of the organization, and when it was read.
+    history: Option<(Instant, History)>,
+}
+
+/// Seconds, or minutes from two minutes on.
+fn short(length: Duration) -> String {
+    match length.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds => format!("{} min", (seconds + 30) / 60),
+    }
 }
 
 fn in_words(line: &JobLog) -> String {

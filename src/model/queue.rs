@@ -94,6 +94,33 @@ impl WhyWaiting {
     pub const fn is_stuck(&self) -> bool {
         !matches!(self, Self::Canceling | Self::AllBusy { .. } | Self::Ranked(_))
     }
+
+    /// What somebody can do about it.
+    #[must_use]
+    pub fn next_step(&self) -> String {
+        let with = |tags: &Tags| match tags {
+            tags if tags.0.is_empty() => "with its tags".to_owned(),
+            tags if *tags == Tags::untagged() => "without tags".to_owned(),
+            tags => format!("with {tags}"),
+        };
+        match self {
+            Self::DaemonGone => "cancel it and ask again; otherwise the reaper ends it as hung".to_owned(),
+            Self::DaemonSilent { .. } => {
+                "look after its daemon; if the daemon does not come back, the reaper ends the job as hung".to_owned()
+            }
+            Self::Canceling => "wait until its daemon ends it; the reaper does if the daemon does not".to_owned(),
+            Self::NoDaemons => "start a provisioner daemon for the organization".to_owned(),
+            Self::NoDaemonHasTags { tags, .. } => {
+                format!("start a provisioner daemon {}, or change the tags of the template's version", with(tags))
+            }
+            Self::OtherProvisioners { provisioner, .. } => {
+                format!("start a provisioner daemon with its tags that runs {provisioner}")
+            }
+            Self::AllOffline { .. } => "start one of these daemons again, or another one with their tags".to_owned(),
+            Self::AllBusy { .. } => "wait for its turn, or start another daemon with its tags".to_owned(),
+            Self::Ranked(_) => "wait for its turn; if no daemon takes it, read the log of an idle one".to_owned(),
+        }
+    }
 }
 
 /// The reason in words that fit behind "it waits:" and behind "they wait:".

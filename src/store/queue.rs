@@ -1,7 +1,12 @@
 //! What waits and why, for those who ask often: read with one statement, and asked without any
 //! (domain: claims; positions).
 
+mod capacity;
 mod fleet;
+mod forecast;
+mod history;
+mod replay;
+mod shares;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,10 +24,12 @@ use crate::{
     authz::{ReadJobs, ReadQueue},
     model::{
         Capabilities, DaemonCounts, FurtherDaemon, JobId, Label, OrganizationId, ProvisionerType, QueuePosition,
-        TagQueue, WhyWaiting, tags_serve,
+        TagQueue, Tags, WhyWaiting, tags_serve,
     },
 };
 use fleet::{Fleet, Group};
+pub use history::{History, history};
+pub use shares::shares;
 
 /// What waits in all organizations, and the daemons that could take it, at one moment. A clone is the same.
 #[derive(Clone)]
@@ -321,6 +328,12 @@ impl View {
         self.snapshot.0.at
     }
 
+    /// All that a daemon could take, in the queue order.
+    pub fn jobs(&self) -> impl Iterator<Item = JobId> {
+        let inner = &*self.snapshot.0;
+        inner.jobs.iter().filter(|job| self.shows(inner.kinds[job.kind].organization)).map(|job| job.id)
+    }
+
     /// The position among all jobs that wait anywhere, as in the listing (domain: positions): the size is the same for
     /// every job, also for one that does not wait.
     #[must_use]
@@ -375,6 +388,21 @@ impl View {
             key(a).cmp(&key(b)).then_with(|| (&a.provisioner, &a.tags).cmp(&(&b.provisioner, &b.tags)))
         });
         queues
+    }
+
+    /// The pending job of a queue out of [`by_tags`](Self::by_tags) that is the last in the queue order.
+    #[must_use]
+    pub fn last(&self, queue: &TagQueue) -> Option<JobId> {
+        let inner = &*self.snapshot.0;
+        let is_of_queue = |kind: &Kind| {
+            kind.organization == queue.organization_id
+                && self.shows(kind.organization)
+                && kind.provisioner == queue.provisioner
+                && Tags::from(Value::clone(&kind.tags)) == queue.tags
+        };
+        let of_queue: Vec<bool> = inner.kinds.iter().map(is_of_queue).collect();
+        let is_pending = |job: &&Job| matches!(job.state, State::Pending | State::PendingUnlisted);
+        inner.jobs.iter().rev().filter(is_pending).find(|job| of_queue[job.kind]).map(|job| job.id)
     }
 
     /// What one more daemon of the organization with these tags and provisioners could take of what waits.

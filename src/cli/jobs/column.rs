@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::super::{
     output::rfc_3339,
-    queue::Queue,
+    queue::{Queue, in_words},
     table::{Cell, Heading, Truncation},
 };
 use crate::model::{JobDetails, JobStatus, Organization, WhyWaiting};
@@ -70,11 +70,12 @@ columns! { |row, details, job|
     Organization = "organization" => row.organization.name.clone(),
     Queue = "queue" => row.queue(),
     Provisioner = "provisioner" => job.provisioner.to_string(),
+    ExpectedWait = "expected wait" => row.queue.expected_wait(job.id).as_ref().map(in_words).unwrap_or_default(),
 }
 
 impl Column {
     /// The default columns of the wide format.
-    pub(super) const WIDE: [Self; 15] = [
+    pub(super) const WIDE: [Self; 16] = [
         Self::CreatedAt,
         Self::Id,
         Self::Type,
@@ -84,6 +85,7 @@ impl Column {
         Self::WorkspaceBuildTransition,
         Self::Status,
         Self::Queue,
+        Self::ExpectedWait,
         Self::WorkerName,
         Self::StartedAt,
         Self::CompletedAt,

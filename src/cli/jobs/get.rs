@@ -11,7 +11,7 @@ use super::{
         error::CliError,
         organization::OrganizationArg,
         output::{Output, print, print_json, printable, rfc_3339},
-        queue::Queue,
+        queue::{ASSUMES, Queue, WaitJson, in_words},
         resolve::OPERATOR,
     },
     Listed, job_id,
@@ -66,6 +66,10 @@ struct Shown<'a> {
     /// Why no daemon takes it now.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_because: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_wait: Option<WaitJson>,
+    #[serde(skip)]
+    expected_wait_in_words: Option<String>,
     logs: Vec<JobLog>,
 }
 
@@ -116,6 +120,8 @@ async fn look<'a>(
     let initiator = none_if_missing(users::resolve(conn, &ReadUsers::check(&OPERATOR)?, &initiator, None).await)?;
     let mut queue = Queue::default();
     queue.look_up(conn, organization.id, std::slice::from_ref(job), OffsetDateTime::now_utc()).await?;
+    queue.expect(conn, organization.id, Some(&[job.job.id])).await?;
+    let wait = queue.expected_wait(job.job.id);
     // The position says the rest.
     let says_more = |why: &WhyWaiting| why.is_stuck() || matches!(why, WhyWaiting::AllBusy { .. });
     let mut logs = job_logs::after(conn, &ReadJobLogs::check(&OPERATOR, organization.id)?, job.job.id, 0).await?;
@@ -133,6 +139,8 @@ async fn look<'a>(
         workspace_owner_name: workspace.map(|workspace| workspace.owner_name),
         quota,
         waits_because: queue.why(job).filter(says_more).map(|why| why.to_string()),
+        expected_wait: wait.map(WaitJson::from),
+        expected_wait_in_words: wait.map(|wait| format!("{}, if {ASSUMES}", in_words(&wait))),
         logs,
     })
 }
@@ -178,6 +186,7 @@ impl Shown<'_> {
             ("quota", quota),
             ("queue", text(&self.position)),
             ("waits because", self.waits_because.as_deref().map(|why| beginning_of(why, ALL))),
+            ("expected wait", self.expected_wait_in_words.clone()),
             ("tags", text(&beginning_of(&job.tags.to_string(), ALL))),
             ("organization", Some(organization_name.to_owned())),
             ("initiator", Some(named(self.initiator_name.as_deref().unwrap_or_default(), &job.initiator_id))),

@@ -1,6 +1,7 @@
 //! `coderdb provisioner jobs watch`: the queue, the running jobs and the daemons, refreshed until the user quits.
 
 use std::{
+    collections::HashMap,
     io::{self, IsTerminal as _},
     process::ExitCode,
     time::Duration,
@@ -24,6 +25,7 @@ use super::super::{
     error::{CliError, USAGE},
     filter::{self, Filter},
     output::rfc_3339,
+    queue::{SAMPLES, WINDOW, brief},
     resolve::OPERATOR,
     signals::Signals,
     table::{Medium, one_line, truncate},
@@ -31,12 +33,15 @@ use super::super::{
 use crate::{
     authz::{ReadDaemons, ReadJobs},
     model::{
-        DaemonCounts, DaemonDetails, DaemonFilter, DaemonStatus, JobDetails, JobFilter, JobStatus, Organization,
-        PageRequest, TagQueue, Tags, TagsCount,
+        DaemonCounts, DaemonDetails, DaemonFilter, DaemonStatus, ExpectedWait, JobDetails, JobFilter, JobStatus,
+        Organization, PageRequest, TagQueue, Tags, TagsCount,
     },
     pool::{self, Pool},
     search::Query,
-    store::{daemons, jobs},
+    store::{
+        daemons, jobs,
+        queue::{self, History},
+    },
     watch::{self, Watcher},
 };
 
@@ -46,6 +51,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 const AT_LEAST: Duration = Duration::from_secs(5);
 /// More running jobs than a screen has lines.
 const RUNNING: u32 = 100;
+
+/// A longer queue is not simulated while the screen waits.
+const MOST_SIMULATED: i64 = 5_000;
+/// How often the history is read that expected waits are computed from.
+const HISTORY_POLL: Duration = Duration::from_mins(1);
 
 /// Watch the queue by tags, the running jobs and the daemons, until q or Ctrl-C
 #[derive(Debug, clap::Args)]
@@ -59,6 +69,8 @@ pub(in crate::cli) struct Args {
 /// What is on the screen.
 struct Seen {
     queue: Vec<TagQueue>,
+    /// The expected wait of the last job of each queue.
+    waits: Vec<Option<ExpectedWait>>,
     running: Vec<JobDetails>,
     daemons: Vec<DaemonDetails>,
     at: OffsetDateTime,
@@ -86,7 +98,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     let watcher = Watcher::start(&pool, watch::Settings::default());
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
     let mut changes = watcher.changes(&read).await;
-    let mut seen = look(&pool, &watcher, &organization, &query, &filter).await?;
+    let mut history = None;
+    let mut seen = look(&pool, &watcher, &organization, &query, &filter, &mut history).await?;
     let mut signals = Signals::new()?;
     let mut screen = Screen(ratatui::try_init()?);
     let mut events = EventStream::new();
@@ -106,7 +119,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         }
         // All that is said by now is in the next look.
         while let Some(Some(_)) = changes.next().now_or_never() {}
-        let look = look(&pool, &watcher, &organization, &query, &filter);
+        let look = look(&pool, &watcher, &organization, &query, &filter, &mut history);
         tokio::pin!(look);
         // The user can quit also while the database does not answer.
         let now = loop {
@@ -152,10 +165,21 @@ async fn look(
     organization: &Organization,
     query: &Query,
     filter: &JobFilter,
+    history: &mut Option<(Instant, History)>,
 ) -> Result<Seen, CliError> {
     let read = ReadJobs::check(&OPERATOR, organization.id)?;
-    let waiting = watcher.queue(&read).await?.by_tags();
+    let view = watcher.queue(&read).await?;
+    let waiting = view.by_tags();
     let mut conn = pool.get().await?;
+    let is_long = waiting.iter().map(|queue| queue.jobs).sum::<i64>() > MOST_SIMULATED;
+    if !is_long && history.as_ref().is_none_or(|(read, _)| read.elapsed() > HISTORY_POLL) {
+        *history = Some((Instant::now(), queue::history(&mut conn, &read, view.at(), WINDOW, SAMPLES).await?));
+    }
+    let last: Vec<_> = waiting.iter().filter_map(|queue| view.last(queue)).collect();
+    let expected = match history {
+        Some((_, history)) if !is_long => view.expected_waits(&last, history),
+        _ => HashMap::new(),
+    };
     let at = OffsetDateTime::now_utc();
     let (created_after, created_before) = query.created(at);
     let of = |wanted: &[JobStatus]| {
@@ -183,7 +207,8 @@ async fn look(
         ..DaemonFilter::default()
     };
     let daemons = daemons::list(&mut conn, &permit, &tagged, at, jobs::STALE_INTERVAL).await?;
-    Ok(Seen { queue, running, daemons, at })
+    let waits = queue.iter().map(|queue| expected.get(&view.last(queue)?).copied()).collect();
+    Ok(Seen { queue, waits, running, daemons, at })
 }
 
 /// The jobs that pass the filter, with the daemons of all that wait with the same tags.
@@ -230,7 +255,7 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
     section(
         frame,
         queue,
-        ["QUEUE", "PROVISIONER", "WAITING", "PREBUILDS", "OLDEST", "DAEMONS"],
+        ["QUEUE", "PROVISIONER", "WAITING", "PREBUILDS", "OLDEST", "DAEMONS", "LAST IN"],
         [
             Constraint::Fill(1),
             Constraint::Length(11),
@@ -238,8 +263,9 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
             Constraint::Length(9),
             Constraint::Length(6),
             Constraint::Length(7),
+            Constraint::Length(7),
         ],
-        seen.queue.iter().map(|tags| {
+        seen.queue.iter().zip(&seen.waits).map(|(tags, wait)| {
             let able = match (tags.daemons.online(), tags.daemons.offline) {
                 (0, 0) => "none".to_owned(),
                 (0, _) => "offline".to_owned(),
@@ -252,6 +278,7 @@ fn draw(frame: &mut Frame, organization: &Organization, seen: &Seen, trouble: Op
                 tags.prebuilds.to_string(),
                 ago(seen.at, tags.oldest),
                 able,
+                wait.map(|wait| brief(wait.p50)).unwrap_or_default(),
             ]
         }),
     );

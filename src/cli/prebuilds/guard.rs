@@ -18,7 +18,7 @@ use crate::{
         output::note,
         resolve::OPERATOR,
         signals::Signals,
-        values::length,
+        values::{length, some_length},
     },
     model::{ExpectedStatus, JobFilter, Organization, PrebuildsSettings, UserId},
     store::settings,
@@ -46,7 +46,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = length)]
     resume_after: Duration,
     /// How often to look
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = length)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = some_length)]
     interval: Duration,
     /// Say what it would do, and change nothing
     #[arg(long)]
@@ -91,9 +91,6 @@ impl Args {
 pub(super) async fn run(args: &Args) -> Result<ExitCode, CliError> {
     if !(args.pause || args.cancel || args.dry_run) {
         return Err(CliError::new(USAGE, "nothing to do: give --pause, --cancel or both, or --dry-run"));
-    }
-    if args.interval.is_zero() {
-        return Err(CliError::new(USAGE, "--interval is zero"));
     }
     let mut signals = Signals::new()?;
     let mut database = connect().await?;

@@ -7,3 +7,4 @@ mod operator;
 mod show;
 mod story;
 mod terminal;
+mod waits;

@@ -98,6 +98,8 @@ prebuilds::presets               : 1
 prebuilds::running               : 1
 prebuilds::set_status            : 1
 prebuilds::status                : 1
+queue::history                   : 1
+queue::shares                    : 1
 queue::snapshot                  : 1
 quota::by_group                  : 1
 quota::by_template               : 1

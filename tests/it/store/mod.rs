@@ -25,5 +25,6 @@ mod quota_list;
 mod random_states;
 mod runner;
 mod settings;
+mod waits;
 mod worker_messages;
 mod workspaces;

@@ -8,6 +8,7 @@ pub mod adopted;
 pub mod coder;
 pub mod give_up;
 pub mod golden;
+pub mod history;
 pub mod job_json;
 pub mod licenses;
 pub mod listing;

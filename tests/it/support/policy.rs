@@ -111,6 +111,8 @@ prebuilds::presets               list         : reconciler operator
 prebuilds::running               list         : reconciler operator
 prebuilds::set_status            thing        : reconciler operator
 prebuilds::status                list         : reconciler operator
+queue::history                   list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
+queue::shares                    list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 queue::snapshot                  site         : watcher reconciler operator
 quota::by_group                  list         : owner user-admin auditor @admin @user-admin @auditor operator
 quota::by_template               list         : owner user-admin auditor @admin @user-admin @auditor operator
@@ -154,6 +156,7 @@ const BEFORE: &[(&str, &[&str])] = &[
             "quota::commit",
         ],
     ),
+    ("SELECT take(), complete()", &["queue::history"]),
     ("SELECT import()", &["jobs::find_of_version"]),
     ("SELECT dry_run()", &["jobs::find_of_dry_run"]),
     ("SELECT prebuild()", &["prebuilds::cancel_stale_pending", "prebuilds::count_stale_pending", "prebuilds::metrics"]),

@@ -1,7 +1,8 @@
 //! Compares a snapshot of the queue with the model, by brute force.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -38,9 +39,23 @@ pub struct At<'a> {
     pub model: &'a Model,
     pub now: OffsetDateTime,
     pub stale: Duration,
+    queues: OnceCell<HashMap<Uuid, HashMap<Uuid, usize>>>,
 }
 
-impl At<'_> {
+impl<'a> At<'a> {
+    pub fn new(model: &'a Model, now: OffsetDateTime, stale: Duration) -> Self {
+        Self { model, now, stale, queues: OnceCell::new() }
+    }
+
+    /// Where each job is among those that the daemon could take.
+    fn queue(&self, daemon: &DaemonRow) -> &HashMap<Uuid, usize> {
+        let queue = |daemon: &DaemonRow| {
+            let claims = self.claims(daemon);
+            (daemon.id, claims.iter().enumerate().map(|(n, job)| (job.id, n + 1)).collect())
+        };
+        &self.queues.get_or_init(|| self.model.provisioner_daemons.iter().map(queue).collect())[&daemon.id]
+    }
+
     pub fn is_online(&self, daemon: &DaemonRow) -> bool {
         daemon.last_seen_at.is_some_and(|seen| self.now - seen <= self.stale)
     }
@@ -122,11 +137,11 @@ impl At<'_> {
             let last_seen_at = self.able(job).filter_map(|daemon| daemon.last_seen_at).max();
             return Some(WhyWaiting::AllOffline { daemons: counts.offline, last_seen_at });
         }
-        let queues: Vec<_> = online.iter().map(|daemon| self.claims(daemon)).collect();
-        let positions = queues.iter().filter_map(|queue| queue.iter().position(|other| other.id == job.id));
+        let queues: Vec<_> = online.iter().map(|daemon| self.queue(daemon)).collect();
+        let positions = queues.iter().map(|queue| queue[&job.id]);
         let position = QueuePosition {
-            position: i64::try_from(positions.min().expect("it is in each of them") + 1).expect("few"),
-            size: i64::try_from(queues.iter().map(Vec::len).max().expect("one")).expect("few"),
+            position: i64::try_from(positions.min().expect("it is in each of them")).expect("few"),
+            size: i64::try_from(queues.iter().map(|queue| queue.len()).max().expect("one")).expect("few"),
         };
         if online.iter().all(|daemon| self.is_busy(daemon)) {
             return Some(WhyWaiting::AllBusy { daemons: counts.busy, position });
@@ -219,7 +234,7 @@ pub async fn compare_snapshot(
     stale: Duration,
     classes: &Classes,
 ) {
-    let at = At { model, now: rows::NOW, stale };
+    let at = At::new(model, rows::NOW, stale);
     let whole = snapshot(conn, rows::NOW, stale).await;
     for organization in organizations.iter().copied() {
         let view = whole.of(&support::read_jobs(organization));

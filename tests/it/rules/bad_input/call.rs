@@ -13,8 +13,8 @@ use coderdb::{
         AgentLogLine, BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, Exclude, Failure, FileId, GroupId,
         JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewFile,
         NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PresetId, ProvisionerKeyId,
-        ProvisionerType, QuotaCursor, SessionToken, Tags, TemplateId, TemplateVersionId, TimingStage, Transition,
-        UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId, WorkspaceName,
+        ProvisionerType, QuotaCursor, SessionToken, ShareBy, Tags, TemplateId, TemplateVersionId, TimingStage,
+        Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId, WorkspaceName,
     },
     sqlx::{self, Connection, PgConnection},
     store::{self, Error, Result, quota::CommitOutcome},
@@ -311,6 +311,15 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
             let (now, stale) = (time("now"), span("stale_interval"));
             store::prebuilds::cancel_stale_pending(conn, &permit, PresetId(u(111)), &ids, now, stale).await.map(drop)
         }
+        "queue::history" => {
+            let limit = if is("limit") { bad.number() } else { 10 };
+            let permit = ReadJobs::check(owner, organization)?;
+            store::queue::history(conn, &permit, time("now"), span("window"), limit).await.map(drop)
+        }
+        "queue::shares" => {
+            let permit = ReadJobs::check(owner, organization)?;
+            store::queue::shares(conn, &permit, ShareBy::Tags, time("now"), span("window")).await.map(drop)
+        }
         "queue::snapshot" => {
             let permit = ReadQueue::check(&Actor::system(System::Watcher))?;
             store::queue::snapshot(conn, &permit, time("now"), span("stale_interval")).await.map(drop)
@@ -445,7 +454,7 @@ fn every_argument_that_may_be_bad_is_in_the_table() {
     let harmless = |kind: &str| {
         let words: Vec<&str> = kind.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
         words.iter().all(|word| {
-            ["Option", "Vec", "bool", "a", "FailureCode", "RejectedCommit", "SessionToken", "Uuid"].contains(word)
+            ["Option", "Vec", "bool", "a", "FailureCode", "RejectedCommit", "SessionToken", "ShareBy", "Uuid"].contains(word)
                 // A label is never sent, but compared.
                 || ["Level", "Stage", "impl", "Into", "Label"].contains(word)
                 || (word.ends_with("Id") && *word != "LicenseId" && *word != "NameOrId")

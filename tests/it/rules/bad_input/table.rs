@@ -124,6 +124,11 @@ prebuilds::cancel_stale_pending  stale_interval             span
 prebuilds::ensure_organization   now                        time
 prebuilds::status                now                        time
 prebuilds::status                lookback                   span
+queue::history                   now                        time
+queue::history                   window                     span
+queue::history                   limit                      u32
+queue::shares                    now                        time
+queue::shares                    window                     span
 queue::snapshot                  now                        time
 queue::snapshot                  stale_interval             span
 quota::check                     preset                     text  empty=not_found long=not_found wide=not_found

@@ -1,6 +1,6 @@
 //! The hot statements in a database of 100,000 jobs, 5,000 of which wait: what they read, in both kinds of plan.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use coderdb::{
     authz::{
@@ -9,8 +9,8 @@ use coderdb::{
     demo::{self, Regime, Scale},
     model::{
         BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, JobFilter, JobId, JobStatus, JobTarget, LogLevel,
-        LogSource, NewBuild, NewJob, NewJobLog, OrganizationId, PageRequest, ProvisionerType, Tags, TemplateId,
-        TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
+        LogSource, NewBuild, NewJob, NewJobLog, OrganizationId, PageRequest, ProvisionerType, ShareBy, Tags,
+        TemplateId, TemplateVersionId, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, AssertSqlSafe, Connection, FromRow, PgConnection},
     store,
@@ -98,6 +98,9 @@ const CALLS: &[(&str, &[&str])] = &[
     ("daemons", &[]),
     // All that waits, and what daemons work on.
     ("snapshot of the queue", &["rows read of provisioner_jobs"]),
+    // The newest thousands of jobs with their builds, and what waits.
+    ("history of the queue", &["rows read of", "Sort of", "a cost of"]),
+    ("shares of the queue", &["rows read of", "Sort of", "blocks for", "a cost of"]),
 ];
 
 /// Ids out of the data.
@@ -287,6 +290,14 @@ async fn call(name: &str, conn: &mut PgConnection, owner: &Actor, world: &World)
         "daemons" => {
             let permit = ReadDaemons::check(&support::operator(), organization).unwrap();
             store::daemons::list(conn, &permit, &DaemonFilter::default(), now, stale).await.map(drop)
+        }
+        "history of the queue" => {
+            let permit = support::read_jobs(world.organization);
+            store::queue::history(conn, &permit, now, Duration::from_hours(7 * 24), 5_000).await.map(drop)
+        }
+        "shares of the queue" => {
+            let permit = support::read_jobs(world.organization);
+            store::queue::shares(conn, &permit, ShareBy::Template, now, Duration::from_hours(24)).await.map(drop)
         }
         "snapshot of the queue" => {
             let permit = ReadQueue::check(&Actor::system(System::Watcher)).unwrap();

@@ -117,6 +117,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "on provisioner_daemons",
         ],
     ),
+    // What runs in all organizations, what waits in one, and the rows of the answer.
+    (
+        "queue/history.sql",
+        &["using provisioner_jobs_running_idx on provisioner_jobs", "Sort Key: ((provisioner_jobs_2.initiator_id"],
+    ),
+    ("queue/shares.sql", &["using provisioner_jobs_running_idx on provisioner_jobs", "Sort Key: (CASE $2 WHEN"]),
     // A deployment has few groups, and the view of their members reads them all.
     // Sums over all workspaces and members of the organization. A deployment has few groups and templates.
     (

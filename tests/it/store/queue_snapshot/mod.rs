@@ -33,8 +33,14 @@ fn provisioners(rng: &mut Rng) -> Value {
 
 /// Up to twelve jobs and six daemons, some of which have taken jobs.
 async fn a_state(conn: &mut PgConnection, rng: &mut Rng) -> Model {
+    let (jobs, daemons) = (rng.usize(..=12), rng.usize(..=6));
+    a_state_of(conn, rng, jobs, daemons).await
+}
+
+/// So many jobs and daemons.
+pub async fn a_state_of(conn: &mut PgConnection, rng: &mut Rng, job_count: usize, daemon_count: usize) -> Model {
     let mut daemons = Vec::new();
-    for n in 0..rng.usize(..=6) {
+    for n in 0..daemon_count {
         let row = rows::daemon(rows::uuid(rng), organization(rng), &format!("daemon-{n}"), &rows::tags(rng));
         let (provisioners, seen) = (provisioners(rng), rows::last_seen(rng).map(at));
         daemons.push(with(row, json!({"provisioners": provisioners, "last_seen_at": seen})));
@@ -42,7 +48,7 @@ async fn a_state(conn: &mut PgConnection, rng: &mut Rng) -> Model {
     // One that is nobody's, for jobs whose daemon is gone.
     let ids: Vec<Value> = daemons.iter().map(|daemon| daemon["id"].clone()).chain([json!(rows::uuid(rng))]).collect();
     let mut jobs = Vec::new();
-    for _ in 0..rng.usize(..=12) {
+    for _ in 0..job_count {
         let initiator = if often(rng, 0.4) { PREBUILDS } else { id(1) };
         let row = rows::job(rows::uuid(rng), organization(rng), initiator);
         let started = often(rng, 0.35);
@@ -86,7 +92,7 @@ fn snapshot_says_what_a_further_daemon_would_take_and_it_takes_that_first() {
             let _seed = Seed(*seed);
             let rng = &mut Rng::with_seed(*seed);
             let model = a_state(conn, rng).await;
-            let at = At { model: &model, now: rows::NOW, stale: STALE.unsigned_abs() };
+            let at = At::new(&model, rows::NOW, STALE.unsigned_abs());
             let tags: Value = one(
                 rng,
                 &[

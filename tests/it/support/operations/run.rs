@@ -16,7 +16,7 @@ use coderdb::{
         DaemonId, DeadlineOutcome, DeleteLicenseOutcome, End, Entity, Failure, FileId, FileOutcome, GroupId, Heartbeat,
         JobFilter, JobId, JobTarget, JobTiming, LicenseId, LogLevel, LogSource, NameOrId, NewBuild, NewDaemon, NewFile,
         NewJob, NewJobLog, NewLicense, NewWorkspace, OrganizationId, PageRequest, PrebuildStatus, PrebuildsSettings,
-        PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SessionToken, SetOutcome, Tags, TemplateId,
+        PresetId, ProvisionerKeyId, ProvisionerType, ReapOutcome, SessionToken, SetOutcome, ShareBy, Tags, TemplateId,
         TemplateVersionId, TimingStage, Transition, UserId, UserRef, WorkspaceAgentId, WorkspaceBuildId, WorkspaceId,
     },
     sqlx::{self, Connection, PgConnection},
@@ -452,6 +452,12 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
             let (permit, preset) = (MaintainPrebuilds::check(who, organization)?, PresetId(thing(11)));
             let outcome = store::prebuilds::set_status(conn, &permit, preset, PrebuildStatus::HardLimited).await?;
             usize::from(outcome == SetOutcome::Changed)
+        }
+        "queue::history" => {
+            store::queue::history(conn, &ReadJobs::check(who, organization)?, NOW, stale, 100).await?.samples()
+        }
+        "queue::shares" => {
+            store::queue::shares(conn, &ReadJobs::check(who, organization)?, ShareBy::Tags, NOW, stale).await?.len()
         }
         "queue::snapshot" => {
             let whole = store::queue::snapshot(conn, &ReadQueue::check(who)?, NOW, stale).await?;
