@@ -21,7 +21,8 @@ use crate::support::{
     self,
     operations::{
         names::{NO_SCOPE, WRITES, public_operations},
-        run::{run, without_ids},
+        run::run,
+        steps::without_ids,
     },
     policy::{Answer, Line, fixture},
 };

@@ -10,7 +10,7 @@ use coderdb::{
 use crate::support::policy::{At, u};
 use crate::support::{
     self,
-    operations::run::{build, run},
+    operations::{run::run, steps::build},
     policy::{MISSING, fixture},
 };
 

@@ -6,6 +6,7 @@
 
 pub mod names;
 pub mod run;
+pub mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +44,7 @@ INSERT INTO workspace_builds (
 )
 SELECT u(198), created_at, updated_at, u(193), template_version_id, 1, transition, initiator_id, u(191)
 FROM workspace_builds WHERE id = u(108);
-INSERT INTO groups (id, name, organization_id, quota_allowance) VALUES (u(1), 'Everyone', u(1), 100);
+INSERT INTO groups (id, name, organization_id, quota_allowance) SELECT u(n), 'Everyone', u(n), 100 FROM generate_series(1, 3) AS n;
 UPDATE users SET rbac_roles = '{owner}' WHERE id = u(1);
 UPDATE chats SET build_id = u(108), agent_id = u(110) WHERE id = u(106);
 UPDATE provisioner_jobs SET updated_at = updated_at - interval '1 minute';
@@ -166,7 +167,7 @@ impl Operation {
 async fn commit_build_quota(conn: &mut PgConnection, daemon: &Actor, costs: &[i32]) -> Result<usize> {
     let (organization, id) = (OrganizationId(u(1)), DaemonId(u(104)));
     let permit = RunJobs::check(daemon, organization, id)?;
-    authz::serializable(conn).await?;
+    steps::serializable(conn).await?;
     match commit_quota(conn, &permit, JobId(u(101)), Transition::Start, costs, NOW).await? {
         QuotaStep::Failed { error, .. } => Err(error),
         // Ended: asked again, after the job has failed.
