@@ -1,5 +1,6 @@
 //! The program, as people and scripts run it.
 
+mod bad_night;
 mod list;
 mod migrate;
 mod mistakes;
