@@ -75,7 +75,7 @@ async fn a_bad_night_ends_with_the_commands_of_the_recipe() {
         if command.contains("-o name") {
             text.trim().clone_into(&mut job);
         }
-        made += &format!("$ {command}\n{text}");
+        made.extend(["$ ", command, "\n", &text]);
     }
     assert_eq!(commands, 9);
     assert!(made.contains("people, 0 prebuilds") && made.contains("Prebuilds are now resumed."), "{made}");
