@@ -169,7 +169,7 @@ async fn a_check_does_not_wait_for_a_database_unless_it_is_told_to() {
     let mut nowhere = support::coderdb();
     nowhere.env("DATABASE_URL", "postgres://u@127.0.0.1:1/db");
     support::fails(nowhere.args(["migrate", "check"]), 4, &["cannot reach"]);
-    support::fails(nowhere.args(["--wait", "1ms"]), 4, &["waiting for the database"]);
+    support::fails(nowhere.args(["--wait", "2s"]), 4, &["waiting for the database"]);
 }
 
 #[tokio::test]
