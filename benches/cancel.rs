@@ -19,7 +19,7 @@ use coderdb::{
     authz::{Actor, RunJobs, System},
     migrate,
     model::{ByWorker, Capabilities, DaemonId, OrganizationId, ProvisionerType, Tags},
-    postgres::{self, Server},
+    postgres::Server,
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
     store,
 };
@@ -58,8 +58,7 @@ async fn claim(url: String, n: u128, claims: Arc<Claims>) {
 
 #[tokio::main]
 async fn main() {
-    let settings = postgres::Settings::throw_away().supervisor(env!("CARGO_BIN_EXE_coderdb"));
-    let server = Server::open(&settings, |notice| eprintln!("{notice}")).expect("a server");
+    let server = Server::throw_away(|notice| eprintln!("{notice}")).expect("a server");
     let url = server.url("postgres");
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
     migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");

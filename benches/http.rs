@@ -27,7 +27,7 @@ use coderdb::{
         SessionToken, UserId,
     },
     pool::{self, Pool},
-    postgres::{self, Server},
+    postgres::Server,
     sqlx::{self, AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions},
     store::{api_keys, job_logs, jobs, organizations, quota, users},
     watch::{self, Change, Watcher},
@@ -133,8 +133,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let settings = postgres::Settings::throw_away().supervisor(env!("CARGO_BIN_EXE_coderdb"));
-    let server = Server::open(&settings, |notice| eprintln!("{notice}")).expect("a server");
+    let server = Server::throw_away(|notice| eprintln!("{notice}")).expect("a server");
     let url = server.url("postgres");
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
     migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");

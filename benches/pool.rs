@@ -20,7 +20,7 @@ use coderdb::{
     demo, migrate,
     model::{OrganizationId, UserId},
     pool::{Pool, Settings},
-    postgres::{self, Server},
+    postgres::Server,
     sqlx::{
         self, Connection, PgConnection,
         postgres::{PgConnectOptions, PgPoolOptions},
@@ -113,10 +113,7 @@ fn median(values: &[f64]) -> f64 {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let server = Server::open(&postgres::Settings::throw_away().supervisor(env!("CARGO_BIN_EXE_coderdb")), |notice| {
-        eprintln!("{notice}");
-    })
-    .expect("a server");
+    let server = Server::throw_away(|notice| eprintln!("{notice}")).expect("a server");
     let options = |database| PgConnectOptions::from_str(&server.url(database)).expect("a URL");
     let mut connection = PgConnection::connect_with(&options("postgres")).await.expect("a connection");
     sqlx::raw_sql("CREATE DATABASE bench").execute(&mut connection).await.expect("a database");

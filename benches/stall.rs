@@ -17,7 +17,7 @@ use std::{
 
 use coderdb::{
     connect, migrate,
-    postgres::{self, Server},
+    postgres::Server,
     sqlx::{self, AssertSqlSafe, Connection, PgConnection},
 };
 use tokio::{
@@ -94,8 +94,7 @@ fn millis(length: Duration) -> String {
 
 #[tokio::main]
 async fn main() {
-    let settings = postgres::Settings::throw_away().supervisor(env!("CARGO_BIN_EXE_coderdb"));
-    let server = Server::open(&settings, |notice| eprintln!("{notice}")).expect("a server");
+    let server = Server::throw_away(|notice| eprintln!("{notice}")).expect("a server");
     let url = server.url("postgres");
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
     run(&mut conn, "CREATE TABLE t (id bigint PRIMARY KEY, n bigint NOT NULL); INSERT INTO t SELECT n, 0 FROM generate_series(0, 999) AS n").await;

@@ -17,7 +17,7 @@ use coderdb::{
     migrate,
     model::{ChatId, DaemonId, JobId, OrganizationId, UserId},
     pool::{self, Pool},
-    postgres::{self, Server},
+    postgres::Server,
     sqlx::{self, AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions},
     store,
     tools::{CancellationToken, Tool, Toolbox},
@@ -75,8 +75,7 @@ async fn run(conn: &mut PgConnection, sql: String) {
 
 #[tokio::main]
 async fn main() {
-    let settings = postgres::Settings::throw_away().supervisor(env!("CARGO_BIN_EXE_coderdb"));
-    let server = Server::open(&settings, |notice| eprintln!("{notice}")).expect("a server");
+    let server = Server::throw_away(|notice| eprintln!("{notice}")).expect("a server");
     let url = server.url("postgres");
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
     migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");

@@ -21,7 +21,7 @@ use coderdb::{
     migrate,
     model::{DaemonId, JobId, OrganizationId},
     pool::{self, Pool},
-    postgres::{self, Server},
+    postgres::Server,
     sqlx::{self, AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions},
     store,
     watch::{Change, Settings, Watcher},
@@ -110,8 +110,7 @@ async fn writes(url: &str, announcer: Option<&Watcher>) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let settings = postgres::Settings::throw_away().supervisor(env!("CARGO_BIN_EXE_coderdb"));
-    let server = Server::open(&settings, |notice| eprintln!("{notice}")).expect("a server");
+    let server = Server::throw_away(|notice| eprintln!("{notice}")).expect("a server");
     let url = server.url("postgres");
     let mut conn = PgConnection::connect(&url).await.expect("a connection");
     migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");

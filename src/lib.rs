@@ -28,6 +28,9 @@ pub mod postgres;
 pub mod replica;
 pub mod search;
 pub mod store;
+// What the feature `testing` asks for, and nothing else: so those who have both anyway compile nothing twice.
+#[cfg(all(feature = "pool", feature = "postgres"))]
+pub mod testing;
 #[cfg(feature = "tools")]
 pub mod tools;
 #[cfg(feature = "watch")]

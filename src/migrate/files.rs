@@ -110,6 +110,12 @@ impl Migrations {
         self.files.iter().map(|file| (file.migration.version(), file.sql()))
     }
 
+    /// What tells them from others.
+    #[cfg(all(feature = "pool", feature = "postgres"))]
+    pub(crate) fn checksums(&self) -> impl Iterator<Item = u64> {
+        self.files.iter().map(|file| file.migration.checksum())
+    }
+
     pub(super) fn files(&self) -> &[File] {
         &self.files
     }

@@ -45,21 +45,20 @@ impl Lock {
 #[derive(Debug, Clone)]
 pub(super) struct DataDirectory {
     pub(super) path: PathBuf,
-    pub(super) throw_away: bool,
     pub(super) me: u32,
     /// Uid and gid of the server where it cannot run as us: we are root.
     pub(super) server_user: Option<(u32, u32)>,
 }
 
 impl DataDirectory {
-    pub(super) fn new(wanted: &Path, throw_away: bool) -> Result<Self, Error> {
+    pub(super) fn new(wanted: &Path) -> Result<Self, Error> {
         // The server's own files have a path per line.
         if wanted.as_os_str().as_encoded_bytes().contains(&b'\n') {
             return Err(Error::io("use", wanted)(io::ErrorKind::InvalidFilename.into()));
         }
         let me = my_uid();
         let server_user = if me == 0 { Some(server_user().ok_or(Error::NoUser)?) } else { None };
-        let mut this = Self { path: PathBuf::new(), throw_away, me, server_user };
+        let mut this = Self { path: PathBuf::new(), me, server_user };
         let absolute = std::path::absolute(wanted).map_err(Error::io("resolve", wanted))?;
         this.path = this.reachable(&absolute);
         Ok(this)
@@ -120,7 +119,12 @@ impl DataDirectory {
         self.give_to_server(dir)
     }
 
-    fn give_to_server(&self, dir: &Path) -> Result<(), Error> {
+    /// Whether it is ours, or the server's.
+    pub(super) fn is_of_us(&self, found: &fs::Metadata) -> bool {
+        found.uid() == self.me || Some(found.uid()) == self.server_user.map(|(uid, _)| uid)
+    }
+
+    pub(super) fn give_to_server(&self, dir: &Path) -> Result<(), Error> {
         fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", dir))?;
         let Some((uid, gid)) = self.server_user else {
             return Ok(());
@@ -192,8 +196,7 @@ impl DataDirectory {
         }
         // In /tmp another user could have made it before.
         let found = fs::symlink_metadata(&dir).map_err(Error::io("look at", &dir))?;
-        let ours = found.uid() == self.me || Some(found.uid()) == self.server_user.map(|(uid, _)| uid);
-        if !found.is_dir() || !ours || found.mode() & 0o077 != 0 {
+        if !found.is_dir() || !self.is_of_us(&found) || found.mode() & 0o077 != 0 {
             return Err(Error::UnsafeSocketDir(dir));
         }
         self.give_to_server(&dir)?;

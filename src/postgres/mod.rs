@@ -4,6 +4,8 @@
 //! that other users cannot enter: no port, no password. The first process that calls [`Server::open`] starts it; it
 //! stops when the last of them ends, also after `kill -9`.
 //!
+//! [`Server::throw_away`] has one of its own for the process that calls it, and no supervisor.
+//!
 //! One *supervisor* process per server, a hidden subcommand of `coderdb`, does both. File locks in the server's
 //! directory show which processes are there: the kernel releases them however a process ends.
 //!
@@ -22,12 +24,13 @@ mod fetch;
 mod install;
 mod running;
 mod supervisor;
+mod throw_away;
 
 use std::{
     fmt,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Command,
+    process::{ChildStdin, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -41,13 +44,10 @@ pub use supervisor::supervise;
 /// The database that every private server has from its first start on.
 pub const DATABASE: &str = "coderdb";
 
-const THROW_AWAY_PREFIX: &str = "coderdb-throw-away-";
-
-/// Which server: where it lives, and whether it is kept.
+/// Which server: where its data stays.
 #[derive(Debug, Clone)]
 pub struct Settings {
     directory: PathBuf,
-    throw_away: bool,
     supervisor: PathBuf,
 }
 
@@ -70,15 +70,7 @@ impl Settings {
         // The link stays right when a rebuild replaces the program under us.
         let linux = PathBuf::from("/proc/self/exe");
         let supervisor = if linux.exists() { linux } else { std::env::current_exe().unwrap_or_default() };
-        Self { directory: directory.into(), throw_away: false, supervisor }
-    }
-
-    /// A fast server for this process, in memory where there is room; its data goes with its last user.
-    #[must_use]
-    pub fn throw_away() -> Self {
-        let nanos = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-        let name = format!("{THROW_AWAY_PREFIX}{}-{nanos}", std::process::id());
-        Self { throw_away: true, ..Self::persistent(scratch_dir().join(name)) }
+        Self { directory: directory.into(), supervisor }
     }
 
     /// The `coderdb` program to start the supervisor with, where this process is another program, say a test.
@@ -89,16 +81,8 @@ impl Settings {
     }
 
     fn data_directory(&self) -> Result<DataDirectory, Error> {
-        DataDirectory::new(&self.directory, self.throw_away)
+        DataDirectory::new(&self.directory)
     }
-}
-
-/// Containers often have 64 MB of shared memory, which a few test databases fill.
-fn scratch_dir() -> PathBuf {
-    let df = Command::new("df").args(["-Pk", "/dev/shm"]).output();
-    let df = df.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    let free_kb = df.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
-    if free_kb.is_some_and(|kb| kb > 1 << 20) { "/dev/shm".into() } else { std::env::temp_dir() }
 }
 
 /// What a user may want to know while [`Server::open`] works.
@@ -137,6 +121,8 @@ pub struct Server {
     socket_dir: PathBuf,
     version: String,
     _user: File,
+    /// The end of a throw-away server.
+    _pipe: Option<ChildStdin>,
 }
 
 /// Not for the start of a server, which its supervisor limits, but for one that is there and does not answer.
@@ -147,16 +133,13 @@ impl Server {
     pub fn open(settings: &Settings, mut on_notice: impl FnMut(Notice)) -> Result<Self, Error> {
         let directory = settings.data_directory()?;
         let user = directory.join()?;
-        if directory.throw_away {
-            directory.sweep_siblings(THROW_AWAY_PREFIX);
-        }
         let mut deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
             // Opened anew in each round: the lock of a handle we shared is the supervisor's alone to release.
             let start_lock = directory.lock(Lock::Start)?;
             if !directory.is_held(Lock::Supervisor) {
                 let bin = binaries::find(&directory, &mut on_notice)?;
-                if !directory.throw_away && directory.data_version().is_none() {
+                if directory.data_version().is_none() {
                     on_notice(Notice::Creating { data_dir: directory.path.clone() });
                 }
                 supervisor::spawn(&directory, &settings.supervisor, &bin, &start_lock)?;
@@ -164,7 +147,7 @@ impl Server {
             } else if let Some((connection, socket_dir)) = directory.connect() {
                 let major = || directory.data_version().unwrap_or_default().to_string();
                 let version = connection.version.clone().unwrap_or_else(major);
-                return Ok(Self { directory, socket_dir, version, _user: user });
+                return Ok(Self { directory, socket_dir, version, _user: user, _pipe: None });
             } else if Instant::now() > deadline {
                 return Err(Error::Stuck { dir: directory.path, problem: "does not answer" });
             } else {
@@ -172,6 +155,19 @@ impl Server {
                 thread::sleep(supervisor::POLL);
             }
         }
+    }
+
+    /// Starts a fast server for this process alone, in memory where there is room. It ends with this value or with the
+    /// process, however that ends, and nothing of it is left. Blocks meanwhile.
+    pub fn throw_away(mut on_notice: impl FnMut(Notice)) -> Result<Self, Error> {
+        let directory = throw_away::new_directory()?;
+        throw_away::sweep(&directory);
+        let bin = binaries::find(&directory, &mut on_notice)?;
+        // Late: until the shell runs, there is nobody to remove the directory.
+        let user = directory.join()?;
+        let throw_away::Started { connection, socket_dir, pipe } = throw_away::start(&directory, &bin)?;
+        let version = connection.version.clone().unwrap_or_default();
+        Ok(Self { directory, socket_dir, version, _user: user, _pipe: Some(pipe) })
     }
 
     /// The connection URL of one of its databases.

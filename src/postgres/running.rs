@@ -1,6 +1,7 @@
 //! The server that runs in a directory, or ran there: finding, asking and ending it.
 use std::{
     fs,
+    ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
@@ -12,7 +13,7 @@ use std::{
 use super::{
     Error,
     connection::Connection,
-    data_directory::{DataDirectory, Lock, already_removed},
+    data_directory::{DataDirectory, Lock},
 };
 
 /// What `postmaster.pid` says of a server that lives.
@@ -54,12 +55,20 @@ impl DataDirectory {
 
     /// Ends whatever server runs here. The caller sees to it that none is started meanwhile.
     pub(super) fn stop_server(&self) -> Result<(), Error> {
+        self.stop_server_within(0..90)
+    }
+
+    /// The same, losing what was not written yet.
+    pub(super) fn stop_server_at_once(&self) -> Result<(), Error> {
+        self.stop_server_within(60..90)
+    }
+
+    fn stop_server_within(&self, seconds: Range<u32>) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel();
         let directory = self.clone();
         thread::spawn(move || sender.send(directory.lock(Lock::Server).is_ok()));
-        // Fast, so that nothing is lost; at once, for what is thrown away or takes a minute; then by force.
-        let seconds = if self.throw_away { 60..90 } else { 0..90 };
         for second in seconds {
+            // Fast, so that nothing is lost; at once, for what takes a minute; then by force.
             let signal = match second {
                 0..60 => "INT",
                 60..80 => "QUIT",
@@ -77,30 +86,6 @@ impl DataDirectory {
             }
         }
         Err(Error::Stuck { dir: self.path.clone(), problem: "does not end" })
-    }
-
-    /// Stops a server that no process uses. The caller holds [`Lock::Users`] exclusively.
-    pub(super) fn retire(&self) -> Result<(), Error> {
-        self.stop_server()?;
-        if self.throw_away {
-            fs::remove_dir_all(&self.path).or_else(already_removed).map_err(Error::io("remove", &self.path))?;
-        }
-        Ok(())
-    }
-
-    /// Removes throw-away servers beside this one whose processes are gone.
-    pub(super) fn sweep_siblings(&self, prefix: &str) {
-        for entry in self.path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
-            let ours = entry.metadata().is_ok_and(|m| m.is_dir() && m.uid() == self.me);
-            if ours && entry.file_name().to_string_lossy().starts_with(prefix) {
-                let sibling = Self { path: entry.path(), ..self.clone() };
-                if let Ok(Some(_nobody_else)) = sibling.try_lock(Lock::Users)
-                    && !sibling.is_held(Lock::Supervisor)
-                {
-                    let _ = sibling.retire();
-                }
-            }
-        }
     }
 
     /// Who uses the server, as far as the system tells.

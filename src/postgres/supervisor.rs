@@ -32,7 +32,6 @@ pub(super) fn spawn(directory: &DataDirectory, program: &Path, bin: &Path, start
     let mut command = Command::new(program);
     clean_environment(&mut command)
         .args(["postgres", "supervise"])
-        .arg(if directory.throw_away { "throw-away" } else { "persistent" })
         .args([directory.path.as_path(), bin])
         .current_dir("/")
         .stdin(shared)
@@ -54,15 +53,15 @@ pub(super) fn spawn(directory: &DataDirectory, program: &Path, bin: &Path, start
     Err(failed(if said.is_empty() { format!("its supervisor ended early ({status})") } else { said.trim_end().into() }))
 }
 
-/// The hidden subcommand `coderdb postgres supervise KIND DIR BIN_DIR`; `args` are what follows `supervise`.
+/// The hidden subcommand `coderdb postgres supervise DIR BIN_DIR`; `args` are what follows `supervise`.
 ///
 /// Meant to be started by [`super::Server::open`] only, with the start lock as its standard input.
 pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
-    let [kind, dir, bin] = args.as_slice() else {
+    let [dir, bin] = args.as_slice() else {
         return ExitCode::from(2);
     };
-    match run(kind == "throw-away", Path::new(dir), Path::new(bin)) {
+    match run(Path::new(dir), Path::new(bin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The client adds where the log is.
@@ -77,8 +76,8 @@ pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
-    let directory = DataDirectory::new(dir, throw_away)?;
+fn run(dir: &Path, bin: &Path) -> Result<(), Error> {
+    let directory = DataDirectory::new(dir)?;
     let supervisor = directory.lock(Lock::Supervisor)?;
     let server = start_or_adopt(&directory, bin)?;
     let _ = io::stdout().write_all(READY.as_bytes());
@@ -95,7 +94,7 @@ fn run(throw_away: bool, dir: &Path, bin: &Path) -> Result<(), Error> {
     }
     let users = events.recv().unwrap_or(Ok(None))?;
     if users.is_some() {
-        directory.retire()?;
+        directory.stop_server()?;
     }
     if let Some(mut server) = server {
         let _ = server.wait();
@@ -142,7 +141,7 @@ fn start(directory: &DataDirectory, bin: &Path, server_lock: File) -> Result<Chi
     sockets.push(&socket_dir);
     sockets.push("\"");
     command.arg("-c").arg(sockets);
-    for setting in EVERYWHERE.iter().chain(if directory.throw_away { THROW_AWAY } else { PERSISTENT }) {
+    for setting in EVERYWHERE.iter().chain(PERSISTENT) {
         command.args(["-c", setting]);
     }
     command.stdin(server_lock).spawn().map_err(Error::io("run", bin.join("postgres")))
@@ -156,17 +155,11 @@ fn create_data(directory: &DataDirectory, bin: &Path, server_lock: &File) -> Res
     directory.create_private_dir(&part)?;
     let mut initdb = to_log(directory.command(&bin.join("initdb")), directory)?;
     initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]);
-    if directory.throw_away {
-        initdb.args(["--no-sync", "--wal-segsize=4"]);
-    }
     // A killed supervisor leaves initdb running: with the lock, the next start waits for its end.
     let lock = server_lock.try_clone().map_err(Error::io("share the lock in", &directory.path))?;
     finish(directory, "initdb", initdb.arg("-D").arg(&part).stdin(lock).spawn(), "")?;
     let mut single = to_log(directory.command(&bin.join("postgres")), directory)?;
     single.args(["--single", "-c", "exit_on_error=true", "-D"]).arg(&part).arg("template1").stdin(Stdio::piped());
-    if directory.throw_away {
-        single.args(["-c", "fsync=off"]);
-    }
     finish(directory, "creating the database", single.spawn(), &format!("CREATE DATABASE {DATABASE}\n"))?;
     fs::rename(&part, directory.data()).map_err(Error::io("rename into place", directory.data()))?;
     let _ = File::open(&directory.path).and_then(|dir| dir.sync_all());
@@ -187,7 +180,7 @@ fn finish(directory: &DataDirectory, what: &'static str, child: io::Result<Child
     }
 }
 
-fn failed(directory: &DataDirectory, what: &'static str, said: &str) -> Error {
+pub(super) fn failed(directory: &DataDirectory, what: &'static str, said: &str) -> Error {
     let lines: Vec<_> = said.trim_end().lines().collect();
     let last_words = lines[lines.len().saturating_sub(12)..].join("\n");
     let detail = if last_words.is_empty() { "it ended without a word".into() } else { last_words };
@@ -212,7 +205,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 
 /// Commits are not asynchronous, not even where nothing is synced: a vacuum that comes before their flush marks no page
 /// as visible to all, and counts in an index alone are then planned as reads of the table.
-const EVERYWHERE: &[&str] = &[
+pub(super) const EVERYWHERE: &[&str] = &[
     "listen_addresses=",
     "port=5432",
     "timezone=UTC",
@@ -226,16 +219,3 @@ const EVERYWHERE: &[&str] = &[
 /// Survives a power cut; sized for loading a million rows.
 const PERSISTENT: &[&str] =
     &["checkpoint_timeout=15min", "maintenance_work_mem=256MB", "max_connections=100", "shared_buffers=256MB"];
-
-const THROW_AWAY: &[&str] = &[
-    "autovacuum=off",
-    "checkpoint_timeout=1h",
-    // In the data directory, so that nothing is left elsewhere when the server is killed.
-    "dynamic_shared_memory_type=mmap",
-    "fsync=off",
-    "full_page_writes=off",
-    "log_min_messages=fatal",
-    "max_connections=200",
-    "max_locks_per_transaction=256",
-    "shared_buffers=64MB",
-];

@@ -17,5 +17,6 @@ mod schema;
 mod search;
 mod store;
 mod support;
+mod testing;
 mod tools;
 mod watch;

@@ -10,7 +10,7 @@ use std::{
 
 use coderdb::postgres::{Server, Settings};
 
-use super::{CODERDB, Sandbox, failure, kill, pid_with_arguments, text, wait_for_release};
+use super::{CODERDB, Sandbox, failure, kill, pid_with_arguments, poll_for, text, wait_for_release};
 
 #[test]
 fn the_pinned_build_is_fetched_once_even_by_two_at_once() {
@@ -115,25 +115,20 @@ fn as_root_the_server_runs_as_another_user_who_need_not_enter_our_directories() 
 }
 
 #[test]
-fn a_throw_away_server_goes_with_its_last_user() {
-    let settings = Settings::throw_away().supervisor(CODERDB);
-    let first = Server::open(&settings, |_| {}).unwrap();
-    let second = Server::open(&settings, |_| {}).unwrap();
-    let dir = first.data_dir().to_path_buf();
-    drop(first);
+fn a_throw_away_server_ends_with_its_value() {
+    let server = Server::throw_away(|_| {}).unwrap();
+    let dir = server.data_dir().to_path_buf();
     assert!(dir.join("data/postmaster.pid").exists());
-    drop(second);
-    wait_for_release(&dir.join("supervisor.lock"));
-    assert!(!dir.exists(), "{} is left", dir.display());
+    drop(server);
+    poll_for("the end of the server", || (!dir.exists()).then_some(()));
 }
 
 #[test]
-fn a_throw_away_server_whose_supervisor_was_killed_goes_with_the_next_start() {
-    let open = || Server::open(&Settings::throw_away().supervisor(CODERDB), |_| {}).unwrap();
+fn a_throw_away_server_whose_shell_was_killed_goes_with_the_next_start() {
+    let open = || Server::throw_away(|_| {}).unwrap();
     let orphan = open();
     let dir = orphan.data_dir().to_path_buf();
-    kill(pid_with_arguments(&["supervise", dir.to_str().unwrap()]).unwrap());
-    wait_for_release(&dir.join("supervisor.lock"));
+    kill(pid_with_arguments(&["sh", "-c", dir.to_str().unwrap()]).unwrap());
     let survivor = open();
     assert!(dir.exists(), "it is in use");
     drop(orphan);

@@ -1,11 +1,12 @@
 //! A database as Coder's own server makes it: the tables, types, constraints, indexes, views, functions and triggers of its
 //! catalog of April 2026, and the history of its own migrator.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::collections::BTreeMap;
 
-use coderdb::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
+use coderdb::sqlx::{self, AssertSqlSafe, Connection as _};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::Database;
 
@@ -17,19 +18,17 @@ const NOT_IN_THE_BASE: [&str; 3] = ["schema_migrations", "workspace_build_parame
 
 /// Such a database without rows, but for the version of the schema and the system's own.
 pub async fn database() -> Database {
-    static TEMPLATE: OnceLock<()> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let made = super::on_a_thread(async {
-            super::execute("postgres", "CREATE DATABASE coder").await;
-            let mut conn = PgConnection::connect(&super::server().url("coder")).await.expect("the template");
-            for sql in script() {
-                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect("a database of Coder");
-            }
-            conn.close().await.expect("nobody else uses the template");
-        });
-        made.join().expect("the template");
-    });
-    super::copy_of("coder").await
+    static TEMPLATE: OnceCell<Database> = OnceCell::const_new();
+    let made = async || {
+        let database = super::empty_database().await.directly();
+        let mut conn = database.connect().await;
+        for sql in script() {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect("a database of Coder");
+        }
+        conn.close().await.expect("nobody else uses the template");
+        database
+    };
+    TEMPLATE.get_or_init(made).await.copy().await
 }
 
 /// The base has the views, functions and triggers of the catalog, with bodies of its own, and `coder_catalog.rs` says what

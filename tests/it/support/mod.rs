@@ -29,26 +29,16 @@ pub mod terminal;
 pub mod tls;
 pub mod tools;
 
-use std::{
-    fs,
-    future::Future,
-    str::FromStr,
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{fs, future::Future, str::FromStr, sync::OnceLock, thread};
 
 use coderdb::{
     authz::{Actor, LoadActors, ReadJobs, ReadOrganizations, ReadQuota, System},
     connect::{ConnectOptions, Pooler},
-    migrate,
     model::{OrganizationId, UserId},
     pool::{self, Pool},
-    postgres::{Server, Settings},
+    postgres::Server,
     sqlx::{self, AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions},
-    store,
+    store, testing,
 };
 use pgbouncer::PgBouncer;
 
@@ -57,18 +47,33 @@ pub const CODERDB: &str = env!("CARGO_BIN_EXE_coderdb");
 
 /// A database of a test's own, dropped with this value.
 pub struct Database {
-    name: String,
+    /// There until this is dropped.
+    inner: Option<testing::Database>,
     url: String,
     pooler: Pooler,
 }
 
 impl Database {
+    fn new(made: Result<testing::Database, testing::Error>) -> Self {
+        let inner = made.expect("a database");
+        let (url, pooler) = match pgbouncer() {
+            Some(pgbouncer) => (pgbouncer.url(inner.name()), pgbouncer.mode),
+            None => (inner.url(), Pooler::Session),
+        };
+        let url = url.replace("postgres@", &format!("postgres:{}@", secrets::CANARY));
+        Self { inner: Some(inner), url, pooler }
+    }
+
     pub async fn connect(&self) -> PgConnection {
         self.connect_options().connect().await.expect("the test server takes connections")
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        self.inner().name()
+    }
+
+    fn inner(&self) -> &testing::Database {
+        self.inner.as_ref().expect("it is dropped once")
     }
 
     pub fn url(&self) -> &str {
@@ -77,7 +82,7 @@ impl Database {
 
     /// The URL, for somebody else.
     pub fn url_as(&self, user: &str, password: &str) -> String {
-        server().url(&self.name).replace("postgres@", &format!("{user}:{password}@"))
+        self.inner().url().replace("postgres@", &format!("{user}:{password}@"))
     }
 
     pub fn options(&self) -> PgConnectOptions {
@@ -101,7 +106,7 @@ impl Database {
 
     /// The same database without a pooler.
     pub fn directly(mut self) -> Self {
-        (self.url, self.pooler) = (server().url(&self.name), Pooler::Session);
+        (self.url, self.pooler) = (self.inner().url(), Pooler::Session);
         self
     }
 
@@ -123,7 +128,7 @@ impl Database {
     fn options_with_session(&self) -> PgConnectOptions {
         match self.pooler {
             Pooler::Session => self.options(),
-            Pooler::Transaction => PgConnectOptions::from_str(&server().url(&self.name)).expect("a URL"),
+            Pooler::Transaction => PgConnectOptions::from_str(&self.inner().url()).expect("a URL"),
         }
     }
 
@@ -132,9 +137,9 @@ impl Database {
         if pgbouncer().is_some() {
             // It keeps its sessions for the next client.
             let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname =";
-            execute("postgres", &format!("{end} '{}'", self.name)).await;
+            execute("postgres", &format!("{end} '{}'", self.name())).await;
         }
-        copy_of(&self.name).await
+        Self::new(self.inner().copy().await)
     }
 
     /// The program, with this database and nothing else of the environment that could change what it does.
@@ -157,11 +162,11 @@ fn environment(url: &str, pooler: Pooler) -> Vec<(&'static str, &str)> {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let (name, drop_database) = (self.name.clone(), format!("DROP DATABASE {} WITH (FORCE)", self.name));
-        // Nobody waits for it: the server looks only ten times a second whether the last connection is gone.
+        let inner = self.inner.take();
+        // What its sessions show is looked at before they go with it.
         on_a_thread(async move {
-            secrets::check("pg_stat_activity", &sessions(&name).await);
-            execute("postgres", &drop_database).await;
+            let inner = inner.expect("it is dropped once");
+            secrets::check("pg_stat_activity", &sessions(inner.name()).await);
         });
     }
 }
@@ -252,45 +257,21 @@ pub fn coderdb() -> assert_cmd::Command {
 
 /// A migrated database.
 pub async fn database() -> Database {
-    static TEMPLATE: OnceLock<()> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let migrated = on_a_thread(async {
-            execute("postgres", "CREATE DATABASE template").await;
-            let mut conn = PgConnection::connect(&server().url("template")).await.expect("the template");
-            migrate::up(&mut conn, &migrate::MigrateOptions::default(), |_| {}).await.expect("the migrations");
-            conn.close().await.expect("nobody else uses the template");
-        });
-        migrated.join().expect("the template");
-    });
-    copy_of("template").await
-}
-
-async fn copy_of(name: &str) -> Database {
-    // A file copy of a small database is four times as fast as writing it through the log.
-    let strategy = if server_major() >= 15 { "STRATEGY FILE_COPY" } else { "" };
-    create(&format!("TEMPLATE {name} {strategy}")).await
+    server();
+    Database::new(testing::Database::new().await)
 }
 
 /// A database without anything in it.
 pub async fn empty_database() -> Database {
-    create("").await
+    server();
+    Database::new(testing::Database::empty().await)
 }
 
 /// The same with another encoding than UTF-8.
 pub async fn empty_database_in(encoding: &str) -> Database {
-    create(&format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")).await
-}
-
-async fn create(options: &str) -> Database {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    execute("postgres", &format!("CREATE DATABASE {name} {options}")).await;
-    let (url, pooler) = match pgbouncer() {
-        Some(pgbouncer) => (pgbouncer.url(&name), pgbouncer.mode),
-        None => (server().url(&name), Pooler::Session),
-    };
-    let url = url.replace("postgres@", &format!("postgres:{}@", secrets::CANARY));
-    Database { name, url, pooler }
+    server();
+    let options = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    Database::new(testing::Database::with_options(&options).await)
 }
 
 /// Whether there is one between the tests and the server.
@@ -309,18 +290,12 @@ fn pgbouncer() -> Option<&'static PgBouncer> {
     PGBOUNCER.get_or_init(start).as_ref()
 }
 
-fn server_major() -> i32 {
-    server().version().split('.').next().and_then(|major| major.parse().ok()).expect("a version like 18.4")
-}
-
-/// Started by the first test that needs it; its supervisor removes it when this process is gone, however it goes.
+/// The server of this process, with one rule more.
 pub fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
+    static SERVER: OnceLock<&Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         secrets::watch();
-        let settings = Settings::throw_away().supervisor(CODERDB);
-        let server =
-            Server::open(&settings, |notice| eprintln!("{notice}")).expect("a PostgreSQL server for the tests");
+        let server = testing::server().expect("a PostgreSQL server for the tests");
         let rules = server.data_dir().join("data/pg_hba.conf");
         let trusting = fs::read_to_string(&rules).expect("the rules of the server");
         fs::write(&rules, format!("local all +with_password scram-sha-256\n{trusting}")).expect("one more rule");
