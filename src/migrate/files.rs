@@ -6,7 +6,9 @@ use refinery::Migration;
 use time::OffsetDateTime;
 
 use super::{
-    Error, names,
+    Error,
+    history_table::SCHEMA,
+    names,
     statements::{self, Statement},
 };
 use crate::duration;
@@ -22,6 +24,8 @@ mod embedded {
 #[derive(Debug, Clone)]
 pub struct Migrations {
     files: Vec<File>,
+    /// Of their history.
+    schema: Cow<'static, str>,
 }
 
 /// One migration.
@@ -56,7 +60,7 @@ impl Migrations {
             let file = File::new(*version, (*name).to_owned(), *checksum, Cow::Borrowed(*sql), path);
             File { is_embedded: true, ..file }
         });
-        Self { files: files.collect() }
+        Self { files: files.collect(), schema: Cow::Borrowed(SCHEMA) }
     }
 
     /// Those of a directory: every file in it that ends in `.sql`. Line ends of any kind have one checksum.
@@ -96,7 +100,62 @@ impl Migrations {
             let problem = format!("no migration is there, that is no file like {}", names::EXPECTED);
             return Err(Error::File { location: directory.display().to_string(), problem });
         }
-        Ok(Self { files: files.into_values().collect() })
+        Ok(Self { files: files.into_values().collect(), schema: Cow::Borrowed(SCHEMA) })
+    }
+
+    /// Those that a service has beside this library's, as `refinery::embed_migrations!` embeds them. Their history and their
+    /// log are in this schema, which is created for them, and their versions are their own.
+    ///
+    /// [`up`](super::up()) applies them with the same guarantees; [`status_of`](super::status_of()),
+    /// [`plan`](super::plan()) and [`history_of`](super::history_of()) tell of them. [`verify`](super::verify()) names what they
+    /// made as extras, and as drift where it can make this library's statements fail.
+    ///
+    /// ```
+    /// # fn example() -> Result<(), coderdb::migrate::Error> {
+    /// use coderdb::migrate::Migrations;
+    ///
+    /// mod own {
+    ///     refinery::embed_migrations!("examples/service/migrations");
+    /// }
+    ///
+    /// let own = Migrations::of_service(&own::migrations::runner(), "billing")?;
+    /// assert_eq!(own.newest(), 2);
+    /// # Ok(())
+    /// # }
+    /// # example().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::File`], with the place in the file, also for a version that is not positive or is there twice; and for a
+    /// schema that is not like `lower_case`, or is one of PostgreSQL or of this library.
+    pub fn of_service(runner: &refinery::Runner, schema: &str) -> Result<Self, Error> {
+        let is_name = schema.starts_with(|c: char| c.is_ascii_lowercase())
+            && schema.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
+        if !is_name || schema.len() > 63 || schema.starts_with("pg_") || ["coderdb", "public"].contains(&schema) {
+            let problem = "no schema for a history: it must be like `billing`, and not coderdb, public or pg_…";
+            return Err(Error::File { location: schema.to_owned(), problem: problem.to_owned() });
+        }
+        let mut files: BTreeMap<i64, File> = BTreeMap::new();
+        for migration in runner.get_migrations() {
+            let (version, name) = (migration.version(), migration.name().to_owned());
+            let path = format!("{schema}/V{version}__{name}");
+            let wrong = |problem: &str| Error::File { location: path.clone(), problem: problem.to_owned() };
+            if version < 1 || migration.prefix().to_string() != "V" {
+                return Err(wrong("the name is not like V1__name: only versions from 1 on, in their order, are applied"));
+            }
+            let sql = migration.sql().ok_or_else(|| wrong("has no statements"))?.to_owned();
+            check(&sql, &path)?;
+            let new = File::new(version, name, migration.checksum(), Cow::Owned(sql), path.clone());
+            if files.insert(version, new).is_some() {
+                return Err(wrong("has the version of another"));
+            }
+        }
+        Ok(Self { files: files.into_values().collect(), schema: Cow::Owned(schema.to_owned()) })
+    }
+
+    /// The schema of their history.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
     }
 
     /// The newest version; 0 for none.

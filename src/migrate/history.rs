@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sqlx::{PgConnection, Row};
 
-use super::{Error, history_table, settings, sql::is_missing};
+use super::{Error, Migrations, history_table, log, settings, sql::is_missing};
 
 /// Something that was done to the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,11 +43,20 @@ pub struct Done {
 /// # Errors
 /// [`Error::Unavailable`], [`Error::Sql`] and [`Error::MalformedHistory`].
 pub async fn history(conn: &mut PgConnection) -> Result<Vec<Done>, Error> {
-    let applied = history_table::read(conn).await?.migrations;
+    history_of(conn, &Migrations::embedded()).await
+}
+
+/// The same for other migrations.
+///
+/// # Errors
+/// As [`history`].
+pub async fn history_of(conn: &mut PgConnection, migrations: &Migrations) -> Result<Vec<Done>, Error> {
+    let applied = history_table::read(conn, migrations.schema()).await?.migrations;
     let columns = "SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS at, action, version, name, \
                    statement, milliseconds, delay_milliseconds, role, application, address, host, program, schema \
-                   FROM coderdb.migration_log ORDER BY id";
-    let logged = match settings::read(conn, columns).await {
+                   FROM";
+    let columns = format!("{columns} {} ORDER BY id", log::table(migrations.schema()));
+    let logged = match settings::read(conn, &columns).await {
         Ok(rows) => rows,
         Err(error) if is_missing(&error) => Vec::new(),
         Err(error) => return Err(error.into()),

@@ -1,21 +1,37 @@
-//! The schema `coderdb`: refinery's history, the log, and in which schema the migrations made what they made.
+//! The schema `coderdb`, or that of another set of migrations: refinery's history, the log, and in which schema the
+//! migrations made what they made.
 
 use refinery::Migration;
 use sqlx::{PgConnection, Row};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, baseline::Baseline, coder, settings, sql::is_missing};
+use super::{
+    Error,
+    baseline::Baseline,
+    coder, log, settings,
+    sql::{is_missing, quote, quote_name},
+};
 
 /// refinery's own name for it, so that its tools find it with `search_path=coderdb`.
-pub(super) const TABLE: &str = "coderdb.refinery_schema_history";
+pub(super) fn table(schema: &str) -> String {
+    format!("{}.refinery_schema_history", quote_name(schema))
+}
+
+/// The schema of the history of this library's own migrations.
+pub(super) const SCHEMA: &str = "coderdb";
 
 /// Where the migrations made what they made. A default that names a schema follows it through renames and dumps, and is
 /// gone with it: the server keeps such references right.
-pub(super) const HOME: &str = "SELECT current_schema() AS current, to_regclass('coderdb.migration_log') IS NULL AS is_unknown, \
-    (SELECT n.nspname::text FROM pg_attrdef AS a \
-     INNER JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid \
-     INNER JOIN pg_namespace AS n ON d.refclassid = 'pg_namespace'::regclass AND n.oid = d.refobjid \
-     WHERE a.adrelid = to_regclass('coderdb.migration_log')) AS home";
+pub(super) fn home(schema: &str) -> String {
+    let log = quote(&log::table(schema));
+    format!(
+        "SELECT current_schema() AS current, to_regclass({log}) IS NULL AS is_unknown, \
+         (SELECT n.nspname::text FROM pg_attrdef AS a \
+          INNER JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid \
+          INNER JOIN pg_namespace AS n ON d.refclassid = 'pg_namespace'::regclass AND n.oid = d.refobjid \
+          WHERE a.adrelid = to_regclass({log})) AS home"
+    )
+}
 
 /// What was applied, and where.
 #[derive(Debug, Default)]
@@ -31,10 +47,12 @@ pub(super) struct History {
 /// of the simple protocol: a pooler, a standby and a role that may only read can answer it.
 ///
 /// # Errors
-/// [`Error::MadeByCoder`] for a database that Coder's server made and that is not adopted.
-pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
-    let history = read_any(conn).await?;
+/// [`Error::MadeByCoder`] for a database that Coder's server made and that is not adopted, where this library's own
+/// migrations are asked about.
+pub(super) async fn read(conn: &mut PgConnection, schema: &str) -> Result<History, Error> {
+    let history = read_any(conn, schema).await?;
     if history.migrations.is_empty()
+        && schema == SCHEMA
         && let Some(coder) = coder::recognize(conn).await?
     {
         return Err(Error::MadeByCoder { version: coder.version });
@@ -43,10 +61,13 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<History, Error> {
 }
 
 /// The same, without the check that this layer made or adopted the database.
-pub(super) async fn read_any(conn: &mut PgConnection) -> Result<History, Error> {
+pub(super) async fn read_any(conn: &mut PgConnection, schema: &str) -> Result<History, Error> {
+    let (home, table) = (home(schema), table(schema));
     let sql = format!(
         "SELECT h.version, h.name, h.applied_on, h.checksum, p.*, p.home = ANY (current_schemas(false)) AS is_on_path, \
-         to_regclass('coderdb.baseline') IS NOT NULL AS is_adopted FROM ({HOME}) AS p LEFT JOIN {TABLE} AS h ON true ORDER BY h.version"
+         {} AND to_regclass('coderdb.baseline') IS NOT NULL AS is_adopted \
+         FROM ({home}) AS p LEFT JOIN {table} AS h ON true ORDER BY h.version",
+        schema == SCHEMA
     );
     let rows = match settings::read(conn, &sql).await {
         Ok(rows) => rows,

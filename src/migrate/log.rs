@@ -2,10 +2,21 @@
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{Error, sql::quote};
+use super::{
+    Error, history_table,
+    sql::{quote, quote_name},
+};
 
 /// Created with the history, under the runner's lock.
-pub(super) const CREATE: &str = "CREATE TABLE coderdb.migration_log (
+pub(super) fn create(schema: &str) -> String {
+    format!("CREATE TABLE {} (", table(schema)) + COLUMNS
+}
+
+pub(super) fn table(schema: &str) -> String {
+    format!("{}.migration_log", quote_name(schema))
+}
+
+const COLUMNS: &str = "
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     action text NOT NULL,
@@ -29,6 +40,8 @@ const PROGRAM: &str = concat!("coderdb ", env!("CARGO_PKG_VERSION"));
 /// A row to add.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct New<'a> {
+    /// The schema of the log; `None` for that of this library's own migrations.
+    pub(super) schema: Option<&'a str>,
     pub(super) action: &'a str,
     pub(super) version: Option<i64>,
     pub(super) name: &'a str,
@@ -44,9 +57,10 @@ impl New<'_> {
     pub(super) fn sql(&self) -> String {
         let number = |number: Option<String>| number.unwrap_or_else(|| "NULL".to_owned());
         format!(
-            "INSERT INTO coderdb.migration_log \
+            "INSERT INTO {} \
              (action, version, name, statement, checksum, milliseconds, delay_milliseconds, host, program) \
              VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {})",
+            table(self.schema.unwrap_or(history_table::SCHEMA)),
             quote(self.action),
             number(self.version.map(|version| version.to_string())),
             quote(self.name),
@@ -61,10 +75,15 @@ impl New<'_> {
 }
 
 /// The statements of a migration that are done though the migration is not, with their checksums.
-pub(super) async fn statements(conn: &mut PgConnection, version: i64) -> Result<Vec<(usize, u64)>, Error> {
+pub(super) async fn statements(
+    conn: &mut PgConnection,
+    schema: &str,
+    version: i64,
+) -> Result<Vec<(usize, u64)>, Error> {
+    let log = table(schema);
     let sql = format!(
-        "SELECT statement, checksum FROM coderdb.migration_log WHERE action = 'statement' AND version = {version} \
-         AND id > coalesce((SELECT max(id) FROM coderdb.migration_log \
+        "SELECT statement, checksum FROM {log} WHERE action = 'statement' AND version = {version} \
+         AND id > coalesce((SELECT max(id) FROM {log} \
                             WHERE version = {version} AND action IN ('applied', 'marked')), 0)"
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await?;

@@ -47,7 +47,7 @@ pub use drift::{Drift, Object};
 pub use error::{Error, Lost, NoTableLock, OlderTransactions, Outcome, Refusal};
 pub use event::{Applied, Event, Progress};
 pub use files::{Migrations, newest};
-pub use history::{Done, history};
+pub use history::{Done, history, history_of};
 pub use lock::Holder;
 pub use locks::{StatementLocks, locks};
 pub use options::MigrateOptions;

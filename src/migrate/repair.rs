@@ -26,7 +26,7 @@ pub async fn accept(conn: &mut PgConnection, options: &MigrateOptions, version: 
         let row = log::New { action: "accepted", checksum: Some(checksum), ..new(options, version, name) };
         let sql = format!(
             "BEGIN; UPDATE {} SET name = {}, checksum = '{checksum}' WHERE version = {version}; {}; COMMIT",
-            history_table::TABLE,
+            history_table::table(options.migrations.schema()),
             quote(name),
             row.sql()
         );
@@ -61,7 +61,7 @@ pub async fn mark_applied(
             let row = log::New { action: "marked", checksum: Some(checksum), ..new(options, version, name) };
             statements.push(format!(
                 "INSERT INTO {} (version, name, applied_on, checksum) VALUES ({version}, {}, '{now}', '{checksum}'); {}",
-                history_table::TABLE,
+                history_table::table(options.migrations.schema()),
                 quote(name),
                 row.sql()
             ));
@@ -119,7 +119,7 @@ async fn repair(
     // Before anything is created.
     status_of(conn, &options.migrations).await?;
     alone(conn, options, &[], &mut |_: Event<'_>| {}, async |conn, _, _| {
-        prepare::prepare(conn).await?;
+        prepare::prepare(conn, options.migrations.schema()).await?;
         work(conn).await
     })
     .await
@@ -139,7 +139,7 @@ async fn rows(conn: &mut PgConnection, sql: &str) -> Result<Vec<PgRow>, Error> {
 }
 
 fn new<'a>(options: &'a MigrateOptions, version: i64, name: &'a str) -> log::New<'a> {
-    log::New { version: Some(version), name, host: options.host.as_deref(), ..log::New::default() }
+    log::New { schema: Some(options.migrations.schema()), version: Some(version), name, host: options.host.as_deref(), ..log::New::default() }
 }
 
 fn unknown(options: &MigrateOptions, target: i64) -> Error {

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::{Error, files::File, sql::quote, statements::Statement};
 
 /// Asks the server for what the role lacks: for these files, and for the history.
-pub(super) async fn check(conn: &mut PgConnection, files: &[&File]) -> Result<(), Error> {
+pub(super) async fn check(conn: &mut PgConnection, schema: &str, files: &[&File]) -> Result<(), Error> {
     let statements: Vec<_> = files.iter().flat_map(|file| file.statements()).collect();
     let creates = statements.iter().any(|statement| statement.is(&["CREATE"]));
     let owned: Vec<_> = statements.iter().filter_map(owned).map(|name| quote(&name)).collect();
@@ -13,14 +13,14 @@ pub(super) async fn check(conn: &mut PgConnection, files: &[&File]) -> Result<()
         "SELECT current_user::text, ARRAY( \
          SELECT format('CREATE on the schema %I', current_schema()) \
          WHERE {creates} AND NOT has_schema_privilege(current_schema(), 'CREATE') \
-         UNION ALL SELECT format('CREATE on the database %1$I, for the schema coderdb: GRANT CREATE ON DATABASE %1$I TO %2$I, \
-         or CREATE SCHEMA coderdb AUTHORIZATION %2$I', current_database(), current_user) \
-         WHERE to_regnamespace('coderdb') IS NULL AND NOT has_database_privilege(current_database(), 'CREATE') \
-         UNION ALL SELECT format('USAGE and CREATE on the schema coderdb') FROM pg_namespace AS n \
-         WHERE n.nspname = 'coderdb' AND NOT (has_schema_privilege(n.oid, 'USAGE') AND (has_schema_privilege(n.oid, 'CREATE') \
-         OR to_regclass('coderdb.refinery_schema_history') IS NOT NULL AND to_regclass('coderdb.migration_log') IS NOT NULL)) \
-         UNION ALL SELECT format('SELECT and INSERT on coderdb.%I', c.relname) FROM pg_class AS c \
-         WHERE c.relnamespace = to_regnamespace('coderdb') AND c.relname IN ('refinery_schema_history', 'migration_log') \
+         UNION ALL SELECT format('CREATE on the database %1$I, for the schema {schema}: GRANT CREATE ON DATABASE %1$I TO %2$I, \
+         or CREATE SCHEMA {schema} AUTHORIZATION %2$I', current_database(), current_user) \
+         WHERE to_regnamespace('{schema}') IS NULL AND NOT has_database_privilege(current_database(), 'CREATE') \
+         UNION ALL SELECT format('USAGE and CREATE on the schema {schema}') FROM pg_namespace AS n \
+         WHERE n.nspname = '{schema}' AND NOT (has_schema_privilege(n.oid, 'USAGE') AND (has_schema_privilege(n.oid, 'CREATE') \
+         OR to_regclass('{schema}.refinery_schema_history') IS NOT NULL AND to_regclass('{schema}.migration_log') IS NOT NULL)) \
+         UNION ALL SELECT format('SELECT and INSERT on {schema}.%I', c.relname) FROM pg_class AS c \
+         WHERE c.relnamespace = to_regnamespace('{schema}') AND c.relname IN ('refinery_schema_history', 'migration_log') \
          AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')) \
          UNION ALL SELECT format('to own %I, as a member of %I', c.relname, pg_get_userbyid(c.relowner)) FROM pg_class AS c \
          WHERE c.relnamespace = quote_ident(current_schema())::regnamespace \

@@ -17,8 +17,8 @@ pub(super) async fn alone<T, E: FnMut(Event<'_>) + Send>(
 ) -> Result<T, Error> {
     let mut restore = settings::pin(conn).await?;
     let prepared = async {
-        fit_to_migrate(conn).await?;
-        rights::check(conn, files).await?;
+        fit_to_migrate(conn, options.migrations.schema()).await?;
+        rights::check(conn, options.migrations.schema(), files).await?;
         lock::acquire(conn, options, on_event).await
     }
     .await;
@@ -37,7 +37,7 @@ pub(super) async fn alone<T, E: FnMut(Event<'_>) + Send>(
 }
 
 /// Whether anything can be written there, before a lock is waited for.
-async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
+async fn fit_to_migrate(conn: &mut PgConnection, of_history: &str) -> Result<(), Error> {
     let server = "SELECT current_setting('server_version_num')::integer, current_setting('server_version'), \
                   pg_is_in_recovery(), current_setting('transaction_read_only')::boolean, \
                   coalesce(current_schema(), ''), current_setting('search_path')";
@@ -52,7 +52,7 @@ async fn fit_to_migrate(conn: &mut PgConnection) -> Result<(), Error> {
         "the session may only read: default_transaction_read_only is on".to_owned()
     } else if schema.is_empty() {
         format!("no schema has been selected to create in: none of the search_path is there ({path})")
-    } else if schema == "coderdb" || schema.starts_with("pg_") {
+    } else if schema == "coderdb" || schema == of_history || schema.starts_with("pg_") {
         format!("the session would create in the schema {schema}, which is not for that: the search_path is {path}")
     } else {
         return Ok(());

@@ -19,7 +19,7 @@ pub async fn status(conn: &mut PgConnection) -> Result<Status, Error> {
 /// # Errors
 /// As [`status`].
 pub async fn status_of(conn: &mut PgConnection, migrations: &Migrations) -> Result<Status, Error> {
-    let history = history_table::read(conn).await?;
+    let history = history_table::read(conn, migrations.schema()).await?;
     Ok(plans::status(&history.migrations, &migrations.as_applied()).with_baseline(history.baseline))
 }
 

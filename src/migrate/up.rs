@@ -52,12 +52,12 @@ pub(super) async fn locked(
     if pending.is_empty() {
         return Ok(Vec::new());
     }
-    prepare::prepare(conn).await?;
+    prepare::prepare(conn, options.migrations.schema()).await?;
     let mut runner = Runner::new(&options.migrations.to_apply().map_err(|error| Error::Refinery(Box::new(error)))?)
         // A newer version of the library may have applied more.
         .set_abort_missing(false)
         .set_target(options.target.map_or(Target::Latest, Target::Version));
-    runner.set_migration_table_name(history_table::TABLE);
+    runner.set_migration_table_name(history_table::table(options.migrations.schema()));
     let run = Run::new(conn, pid, options, on_event).await?;
     let mut driver = Driver::new(run, &options.migrations, pending);
     match runner.run_async(&mut driver).await {

@@ -42,7 +42,7 @@ impl Verification {
 /// [`Error::Unavailable`], [`Error::Sql`] and [`Error::MalformedHistory`]; what is wrong is the answer.
 #[tracing::instrument(name = "migrate.verify", skip_all)]
 pub async fn verify(conn: &mut PgConnection) -> Result<Verification, Error> {
-    let history = history_table::read(conn).await?;
+    let history = history_table::read(conn, history_table::SCHEMA).await?;
     let status =
         plan::status(&history.migrations, &Migrations::embedded().as_applied()).with_baseline(history.baseline);
     if status.migrations.iter().any(|entry| entry.state == State::Pending) {

@@ -119,7 +119,7 @@ pub async fn examine(conn: &mut PgConnection, how: Adoption) -> Result<Examinati
             None => cannot("this is no database that Coder's server made: it has no schema_migrations of it"),
         });
     };
-    let history = history_table::read_any(conn).await?;
+    let history = history_table::read_any(conn, history_table::SCHEMA).await?;
     if history.baseline.is_none() && !history.migrations.is_empty() {
         return Err(cannot(
             "the history of coderdb says that it has migrated this database itself: run `coderdb migrate unadopt`, then adopt",

@@ -45,7 +45,7 @@ pub(super) async fn record(
 
 async fn recording(conn: &mut PgConnection, options: &MigrateOptions, how: Adoption) -> Result<Vec<i64>, Error> {
     // First, because a table that is missing would end the transaction.
-    prepare::prepare(conn).await?;
+    prepare::prepare(conn, history_table::SCHEMA).await?;
     let examination = examine(conn, how).await?;
     examination.check(how)?;
     let version = match examination.coder {
@@ -59,7 +59,7 @@ async fn recording(conn: &mut PgConnection, options: &MigrateOptions, how: Adopt
             ));
         }
     };
-    let history = history_table::read_any(conn).await?;
+    let history = history_table::read_any(conn, history_table::SCHEMA).await?;
     let before = history.baseline.as_ref();
     let has_check = before.is_some_and(|baseline| baseline.error_code_check);
     let found = |range: RangeInclusive<i64>| {
@@ -100,7 +100,7 @@ async fn recording(conn: &mut PgConnection, options: &MigrateOptions, how: Adopt
             log::New { action, version: Some(version), name, checksum: Some(checksum), host, ..log::New::default() };
         sql.push(format!(
             "INSERT INTO {} (version, name, applied_on, checksum) VALUES ({version}, {}, '{now}', '{checksum}')",
-            history_table::TABLE,
+            history_table::table(history_table::SCHEMA),
             quote(name)
         ));
         sql.push(row.sql());

@@ -45,7 +45,7 @@ pub async fn unadopt(
         // Without CASCADE: the error names the objects of others in the schema, and they stay.
         let drop_all = format!(
             "DROP TABLE IF EXISTS coderdb.baseline, coderdb.migration_log, {}; DROP SCHEMA IF EXISTS coderdb",
-            history_table::TABLE
+            history_table::table(history_table::SCHEMA)
         );
         migrator::holding(conn, options, async |conn| {
             sqlx::raw_sql(AssertSqlSafe(drop_all.as_str())).execute(conn).await?;
@@ -61,7 +61,7 @@ pub async fn unadopt(
 /// without a schema.
 async fn own(conn: &mut PgConnection) -> Result<(Vec<String>, File), Error> {
     let schema = sqlx::raw_sql("SELECT FROM pg_namespace WHERE nspname = 'coderdb'").fetch_optional(&mut *conn).await?;
-    let baseline = history_table::read_any(conn).await?.baseline;
+    let baseline = history_table::read_any(conn, history_table::SCHEMA).await?.baseline;
     let differences = needs::all_differences(conn).await?;
     let indexes = indexes(conn, baseline.as_ref(), &differences).await?;
     let indexes = indexes.iter().filter(|index| matches!(index.state, IndexState::Built | IndexState::Invalid));

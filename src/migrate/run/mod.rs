@@ -123,6 +123,7 @@ impl<'a> Run<'a> {
         let (is_observed, options) = (self.observer.is_some(), self.options);
         let record = move |seen: &Seen| {
             let row = log::New {
+                schema: Some(options.migrations.schema()),
                 action: "applied",
                 version: Some(version),
                 name,
@@ -299,7 +300,7 @@ impl<'a> Run<'a> {
     /// Returns what is left to be recorded with the migration: the last statement, if it had no transaction.
     async fn stepwise(&mut self, file: &File, seen: &mut Seen) -> Result<String, Error> {
         let version = file.migration.version();
-        let journal = log::statements(self.conn, version).await?;
+        let journal = log::statements(self.conn, self.options.migrations.schema(), version).await?;
         let statements = file.statements();
         for (number, statement) in (1..).zip(&statements) {
             if self.options.stop.is_requested() {
@@ -315,6 +316,7 @@ impl<'a> Run<'a> {
                 None => {}
             }
             let row = log::New {
+                schema: Some(self.options.migrations.schema()),
                 action: "statement",
                 version: Some(version),
                 name: file.migration.name(),

@@ -7,6 +7,7 @@ mod experiments;
 mod kill;
 mod leaks;
 mod locks;
+mod own;
 mod places;
 mod races;
 mod schema;

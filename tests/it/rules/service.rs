@@ -41,9 +41,10 @@ fn the_library_alone_compiles_no_crate_of_the_command_line() {
 }
 
 #[tokio::test]
-async fn a_service_builds_while_its_own_database_url_points_elsewhere_and_lists_what_waits() {
-    let build = ["build", "--quiet", "-p", "coderdb-example-service"];
-    assert!(cargo().args(build).status().unwrap().success());
+async fn a_service_is_tested_and_runs_while_its_own_database_url_points_elsewhere() {
+    let tests = cargo().args(["test", "--quiet", "-p", "coderdb-example-service"]).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(tests.status.success(), "{}{}", text(&tests.stdout), text(&tests.stderr));
     let program = PathBuf::from(support::CODERDB).with_file_name("coderdb-example-service");
 
     let database = support::database().await;
