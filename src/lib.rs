@@ -28,7 +28,7 @@ pub mod postgres;
 pub mod replica;
 pub mod search;
 pub mod store;
-// What the feature `testing` asks for, and nothing else: so those who have both anyway compile nothing twice.
+// The feature `testing` turns on these two and nothing else, so that a build that has both compiles nothing twice.
 #[cfg(all(feature = "pool", feature = "postgres"))]
 pub mod testing;
 #[cfg(feature = "tools")]

@@ -63,7 +63,7 @@ impl fmt::Debug for Error {
     }
 }
 
-/// A database of one test. Dropping it drops the database, whoever is connected to it.
+/// A database of one test. Dropping the value drops the database and ends the sessions that are connected to it.
 #[derive(Debug)]
 pub struct Database {
     name: String,
@@ -84,9 +84,9 @@ impl Database {
     /// # Errors
     /// See [`Error`].
     pub async fn migrated(sets: &[Migrations]) -> Result<Self, Error> {
-        static TEMPLATES: Mutex<BTreeMap<Vec<u64>, Arc<Database>>> = Mutex::const_new(BTreeMap::new());
-        let checksums = sets.iter().flat_map(Migrations::checksums).collect();
-        let template = match TEMPLATES.lock().await.entry(checksums) {
+        static TEMPLATES: Mutex<BTreeMap<Vec<(String, Vec<u64>)>, Arc<Database>>> = Mutex::const_new(BTreeMap::new());
+        let sets_of_template = sets.iter().map(Migrations::identity).collect();
+        let template = match TEMPLATES.lock().await.entry(sets_of_template) {
             Entry::Occupied(template) => template.get().clone(),
             Entry::Vacant(free) => free.insert(Arc::new(Self::template(sets).await?)).clone(),
         };
@@ -170,10 +170,10 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (server, drop_database) = (self.server, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
-        // Nobody waits for it: the server looks only ten times a second whether the last connection is gone.
+        // In the background: the server takes up to 100 ms to see that the last session is gone.
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            // What cannot be dropped goes with the server.
+            // A database that cannot be dropped is removed together with the server.
             runtime.map(|runtime| runtime.block_on(execute(server, &drop_database)))
         });
     }

@@ -169,10 +169,10 @@ impl Migrations {
         self.files.iter().map(|file| (file.migration.version(), file.sql()))
     }
 
-    /// What tells them from others.
+    /// The schema of the history and the checksum of each migration: equal for sets that make equal databases.
     #[cfg(all(feature = "pool", feature = "postgres"))]
-    pub(crate) fn checksums(&self) -> impl Iterator<Item = u64> {
-        self.files.iter().map(|file| file.migration.checksum())
+    pub(crate) fn identity(&self) -> (String, Vec<u64>) {
+        (self.schema.to_string(), self.files.iter().map(|file| file.migration.checksum()).collect())
     }
 
     pub(super) fn files(&self) -> &[File] {

@@ -4,7 +4,7 @@
 //! that other users cannot enter: no port, no password. The first process that calls [`Server::open`] starts it; it
 //! stops when the last of them ends, also after `kill -9`.
 //!
-//! [`Server::throw_away`] has one of its own for the process that calls it, and no supervisor.
+//! [`Server::throw_away`] starts one for the calling process alone, without a supervisor.
 //!
 //! One *supervisor* process per server, a hidden subcommand of `coderdb`, does both. File locks in the server's
 //! directory show which processes are there: the kernel releases them however a process ends.
@@ -44,7 +44,7 @@ pub use supervisor::supervise;
 /// The database that every private server has from its first start on.
 pub const DATABASE: &str = "coderdb";
 
-/// Which server: where its data stays.
+/// Where a private server keeps its data, and which program supervises it.
 #[derive(Debug, Clone)]
 pub struct Settings {
     directory: PathBuf,

@@ -1,7 +1,8 @@
-//! A server of one process, for tests: it ends with that process, however that ends.
+//! A server of one process, for tests: it stops when that process ends, also after `kill -9`.
 //!
-//! A shell starts it and reads from a pipe that only this process writes to. The end of the pipe, which the kernel brings
-//! about also after `kill -9`, makes the shell stop the server and remove its directory.
+//! A shell starts the server and reads from a pipe whose only writer is this process. When the process ends, the kernel
+//! closes the pipe; the shell then stops the server and removes its directory.
+
 use std::{
     fs,
     os::unix::process::CommandExt as _,
@@ -46,7 +47,7 @@ rm -rf -- "$dir" "$sockets"
 pub(super) struct Started {
     pub(super) connection: Connection,
     pub(super) socket_dir: PathBuf,
-    /// The server ends with it.
+    /// The server stops when it is closed.
     pub(super) pipe: ChildStdin,
 }
 
@@ -99,7 +100,7 @@ pub(super) fn start(directory: &DataDirectory, bin: &Path) -> Result<Started, Er
     Err(Error::Stuck { dir: directory.path.clone(), problem: "does not become ready" })
 }
 
-/// Removes those that nobody is left to remove: their shells were killed, too.
+/// Removes the servers whose shells were killed together with their processes.
 pub(super) fn sweep(directory: &DataDirectory) {
     for entry in directory.path.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
         let is_ours = entry.metadata().is_ok_and(|m| m.is_dir() && directory.is_of_us(&m));

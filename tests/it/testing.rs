@@ -47,7 +47,8 @@ async fn copy_has_the_rows_of_its_original() {
     let mut conn = original.connect().await.unwrap();
     sqlx::raw_sql("CREATE TABLE t (n int); INSERT INTO t VALUES (7)").execute(&mut conn).await.unwrap();
     sqlx::Connection::close(conn).await.unwrap();
-    let mut conn = original.copy().await.unwrap().connect().await.unwrap();
+    let copy = original.copy().await.unwrap();
+    let mut conn = copy.connect().await.unwrap();
     assert_eq!(sqlx::query_scalar::<_, i32>("SELECT n FROM t").fetch_one(&mut conn).await.unwrap(), 7);
 }
 
