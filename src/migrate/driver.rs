@@ -73,10 +73,12 @@ impl AsyncTransaction for Driver<'_> {
 
 impl AsyncQuery<Vec<Migration>> for Driver<'_> {
     async fn query<'a>(&'a mut self, _query: &'a str) -> Result<Vec<Migration>, Failed> {
-        history_table::read(self.run.conn, self.migrations.schema()).await.map(|history| history.migrations).map_err(|error| {
-            self.failure = Some(error);
-            Failed
-        })
+        history_table::read(self.run.conn, self.migrations.schema()).await.map(|history| history.migrations).map_err(
+            |error| {
+                self.failure = Some(error);
+                Failed
+            },
+        )
     }
 }
 

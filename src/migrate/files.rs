@@ -141,7 +141,9 @@ impl Migrations {
             let path = format!("{schema}/V{version}__{name}");
             let wrong = |problem: &str| Error::File { location: path.clone(), problem: problem.to_owned() };
             if version < 1 || migration.prefix().to_string() != "V" {
-                return Err(wrong("the name is not like V1__name: only versions from 1 on, in their order, are applied"));
+                return Err(wrong(
+                    "the name is not like V1__name: only versions from 1 on, in their order, are applied",
+                ));
             }
             let sql = migration.sql().ok_or_else(|| wrong("has no statements"))?.to_owned();
             check(&sql, &path)?;

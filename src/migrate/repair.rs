@@ -139,7 +139,13 @@ async fn rows(conn: &mut PgConnection, sql: &str) -> Result<Vec<PgRow>, Error> {
 }
 
 fn new<'a>(options: &'a MigrateOptions, version: i64, name: &'a str) -> log::New<'a> {
-    log::New { schema: Some(options.migrations.schema()), version: Some(version), name, host: options.host.as_deref(), ..log::New::default() }
+    log::New {
+        schema: Some(options.migrations.schema()),
+        version: Some(version),
+        name,
+        host: options.host.as_deref(),
+        ..log::New::default()
+    }
 }
 
 fn unknown(options: &MigrateOptions, target: i64) -> Error {

@@ -37,7 +37,10 @@ pub async fn migrate(conn: &mut PgConnection) -> Result<(), migrate::Error> {
 ///
 /// # Errors
 /// Those of the library.
-pub async fn waiting(conn: &mut PgConnection, actor: &Actor) -> Result<(Vec<JobDetails>, Option<Quota>), Box<dyn Error>> {
+pub async fn waiting(
+    conn: &mut PgConnection,
+    actor: &Actor,
+) -> Result<(Vec<JobDetails>, Option<Quota>), Box<dyn Error>> {
     let organization = store::organizations::default(conn, &ReadOrganizations::check(actor)).await?;
     let pending = JobFilter { status: vec![JobStatus::Pending], ..JobFilter::default() };
     let may_read = ReadJobs::check(actor, organization.id)?;

@@ -19,7 +19,7 @@ async fn e1_killed_between_a_migration_and_its_history_row_nothing_of_it_is_left
     run(&mut holder, "BEGIN; LOCK TABLE coderdb.refinery_schema_history IN SHARE MODE").await;
     let mut program = set.spawn(database.url(), &["--lock-timeout", "1h", "--max-stall", "none"]);
     let recording = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
-                     AND query LIKE '%INSERT INTO coderdb.refinery_schema_history%'";
+                     AND query LIKE '%INSERT INTO %.refinery_schema_history%'";
     until(&mut conn, &format!("SELECT count(*) = 1 {recording}")).await;
     program.kill().await;
     until(&mut conn, &format!("SELECT count(*) = 0 {recording}")).await;

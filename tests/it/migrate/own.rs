@@ -38,7 +38,7 @@ async fn up_of_a_service_keeps_its_own_history_and_leaves_ours_alone() {
     let planned = migrate::plan(&mut conn, &own).await.unwrap();
     assert_eq!(planned.iter().map(|planned| planned.name).collect::<Vec<_>>(), ["invoices", "invoices_by_user"]);
     assert_eq!(up(&mut conn, &own).await.unwrap(), [1, 2]);
-    assert_eq!(up(&mut conn, &own).await.unwrap(), []);
+    assert!(up(&mut conn, &own).await.unwrap().is_empty());
 
     let status = migrate::status_of(&mut conn, &own).await.unwrap();
     assert!(status.is_current() && status.version == Some(2), "{status:?}");

@@ -20,7 +20,7 @@ const NOT_IN_THE_BASE: [&str; 3] = ["schema_migrations", "workspace_build_parame
 pub async fn database() -> Database {
     static TEMPLATE: OnceCell<Database> = OnceCell::const_new();
     let made = async || {
-        let database = super::empty_database().await.directly();
+        let database = super::empty_database().await.directly().kept();
         let mut conn = database.connect().await;
         for sql in script() {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.expect("a database of Coder");

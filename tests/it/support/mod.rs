@@ -5,6 +5,7 @@
 //! [`Database::with_sessions`], each time with the reason.
 
 pub mod adopted;
+pub mod bound;
 pub mod coder;
 pub mod give_up;
 pub mod golden;
@@ -51,6 +52,7 @@ pub struct Database {
     inner: Option<testing::Database>,
     url: String,
     pooler: Pooler,
+    bound: Option<bound::Bound>,
 }
 
 impl Database {
@@ -61,7 +63,7 @@ impl Database {
             None => (inner.url(), Pooler::Session),
         };
         let url = url.replace("postgres@", &format!("postgres:{}@", secrets::CANARY));
-        Self { inner: Some(inner), url, pooler }
+        Self { inner: Some(inner), url, pooler, bound: Some(bound::Bound::new()) }
     }
 
     pub async fn connect(&self) -> PgConnection {
@@ -102,6 +104,12 @@ impl Database {
     /// With what is between the tests and the server.
     pub fn connect_options(&self) -> ConnectOptions {
         ConnectOptions::from(self.options()).pooler(self.pooler)
+    }
+
+    /// The same database, for as long as this process runs: a template.
+    pub fn kept(mut self) -> Self {
+        self.bound = None;
+        self
     }
 
     /// The same database without a pooler.

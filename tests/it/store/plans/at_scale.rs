@@ -149,7 +149,7 @@ async fn database() -> &'static (Database, World) {
     static DATABASE: OnceCell<(Database, World)> = OnceCell::const_new();
     let make = async || {
         // It reads what the session prepared, and how.
-        let database = support::database().await.directly();
+        let database = support::database().await.directly().kept();
         let mut conn = database.connect().await;
         let options = demo::DemoOptions { scale: Some(SCALE), ..demo::DemoOptions::default() };
         let _ = demo::load(&mut conn, &options, |_| {}).await.expect("the demo");

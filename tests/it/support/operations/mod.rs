@@ -192,7 +192,7 @@ async fn copy_of_what_is_there_after(before: &'static str) -> Database {
     if let Some(world) = worlds.get(before) {
         return world.copy().await;
     }
-    let database = support::database().await;
+    let database = support::database().await.kept();
     let mut conn = database.connect().await;
     sqlx::raw_sql(AssertSqlSafe(what_is_there_after(before))).execute(&mut conn).await.expect("the fixture");
     conn.close().await.expect("a clean end");
