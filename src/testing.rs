@@ -34,7 +34,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     connect::{self, ConnectOptions},
-    migrate::{self, MigrateOptions, Migrations},
+    migrate::{self, Identity, MigrateOptions, Migrations},
     pool::{Pool, Settings},
     postgres::{self, Server},
 };
@@ -84,7 +84,7 @@ impl Database {
     /// # Errors
     /// See [`Error`].
     pub async fn migrated(sets: &[Migrations]) -> Result<Self, Error> {
-        static TEMPLATES: Mutex<BTreeMap<Vec<(String, Vec<u64>)>, Arc<Database>>> = Mutex::const_new(BTreeMap::new());
+        static TEMPLATES: Mutex<BTreeMap<Vec<Identity>, Arc<Database>>> = Mutex::const_new(BTreeMap::new());
         let sets_of_template = sets.iter().map(Migrations::identity).collect();
         let template = match TEMPLATES.lock().await.entry(sets_of_template) {
             Entry::Occupied(template) => template.get().clone(),

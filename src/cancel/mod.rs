@@ -274,13 +274,13 @@ fn reports(batch: &Group, mut outcomes: HashMap<JobId, CancelOutcome>, is_dry: b
 
 /// What would become of the jobs now: locks and writes nothing, but needs the database rights of a cancellation, whose
 /// statement it is. One round trip for every 500 of them.
-pub async fn foresee(conn: &mut PgConnection, permit: &CancelJobs, plan: &Plan) -> store::Result<Vec<Report>> {
-    let mut foreseen = Vec::with_capacity(plan.len());
+pub async fn preview(conn: &mut PgConnection, permit: &CancelJobs, plan: &Plan) -> store::Result<Vec<Report>> {
+    let mut previewed = Vec::with_capacity(plan.len());
     for batch in plan.batches() {
         let outcomes = jobs::would_cancel_batch(conn, permit, &batch.ids, batch.expected).await?;
-        foreseen.extend(reports(&batch, outcomes, true));
+        previewed.extend(reports(&batch, outcomes, true));
     }
-    Ok(foreseen)
+    Ok(previewed)
 }
 
 /// Jobs that are being canceled, batch by batch. It may be given up at any time, also in the middle of a batch.

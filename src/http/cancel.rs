@@ -236,7 +236,7 @@ pub(super) async fn many(
     let plan = Plan::chosen(&mut conn, &read, &filter, expected).await;
     let plan = plan.map_err(|error| Failure::from(error).at("Internal error fetching provisioner jobs."))?;
     let reports = if asked.dry_run {
-        cancel::foresee(&mut conn, &permit, &plan).await.map_err(|error| Failure::from(error).at(FAILED))?
+        cancel::preview(&mut conn, &permit, &plan).await.map_err(|error| Failure::from(error).at(FAILED))?
     } else {
         let mut run = Run::new(&plan);
         let mut is_begun = false;

@@ -28,6 +28,11 @@ pub struct Migrations {
     schema: Cow<'static, str>,
 }
 
+/// The schema of the history, and the checksum of each migration.
+#[cfg(all(feature = "pool", feature = "postgres"))]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity(String, Vec<u64>);
+
 /// One migration.
 #[derive(Debug, Clone)]
 pub(super) struct File {
@@ -171,10 +176,10 @@ impl Migrations {
         self.files.iter().map(|file| (file.migration.version(), file.sql()))
     }
 
-    /// The schema of the history and the checksum of each migration: equal for sets that make equal databases.
+    /// Equal for sets that make equal databases.
     #[cfg(all(feature = "pool", feature = "postgres"))]
-    pub(crate) fn identity(&self) -> (String, Vec<u64>) {
-        (self.schema.to_string(), self.files.iter().map(|file| file.migration.checksum()).collect())
+    pub(crate) fn identity(&self) -> Identity {
+        Identity(self.schema.to_string(), self.files.iter().map(|file| file.migration.checksum()).collect())
     }
 
     pub(super) fn files(&self) -> &[File] {

@@ -46,6 +46,8 @@ pub use coder::{Coder, Unknown};
 pub use drift::{Drift, Object};
 pub use error::{Error, Lost, NoTableLock, OlderTransactions, Outcome, Refusal};
 pub use event::{Applied, Event, Progress};
+#[cfg(all(feature = "pool", feature = "postgres"))]
+pub(crate) use files::Identity;
 pub use files::{Migrations, newest};
 pub use history::{Done, history, history_of};
 pub use lock::Holder;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::{Error, Result, StoredJson, Text};
+use super::{Error, Result, StoredJson, Text, query::Query as _};
 use crate::{
     authz::{Actor, CustomPermission, LoadActors},
     model::{Entity, OrganizationId, UserId},
@@ -47,8 +47,8 @@ pub(super) fn permissions(roles: &Value) -> Vec<CustomPermission> {
 pub async fn load(conn: &mut PgConnection, _permit: &LoadActors, user: UserId) -> Result<Actor> {
     let rows = sqlx::query_file_as!(RolesRow, "queries/actors/load.sql", user.0)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("actors/load", e))?;
+        .of_query("actors/load")
+        .await?;
     let Some(first) = rows.first() else { return Err(Error::not_found(Entity::User, user)) };
     let site = texts(first.site_roles.clone());
     Ok(Actor::user(user, &site, rows.into_iter().filter_map(RolesRow::membership)))

@@ -4,7 +4,7 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, Text, Timestamp, input, job_logs::LIMIT};
+use super::{Error, Result, Text, Timestamp, input, job_logs::LIMIT, query::Query as _};
 use crate::{
     authz::{ActAsAgent, ReadWorkspaces},
     model::{
@@ -68,9 +68,9 @@ pub async fn in_latest_build(
     let owner = permit.owner().map(|owner| owner.0);
     sqlx::query_file_as!(AgentRow, "queries/agents/in_latest_build.sql", permit.organization().0, owner, workspace.0)
         .fetch_all(conn)
+        .of_query("agents/in_latest_build")
         .await
         .map(|rows| rows.into_iter().map(Into::into).collect())
-        .map_err(|e| Error::from_sqlx("agents/in_latest_build", e))
 }
 
 /// Where the start-up or the shutdown of the agent stands. One round trip.
@@ -86,8 +86,8 @@ pub async fn lifecycle(
     let owner = permit.owner().map(|owner| owner.0);
     let row = sqlx::query_file!("queries/agents/lifecycle.sql", permit.organization().0, owner, id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("agents/lifecycle", e))?
+        .of_query("agents/lifecycle")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Agent, id))?;
     Ok(AgentLifecycleState {
         state: row.lifecycle_state,
@@ -159,6 +159,7 @@ async fn append_logs_once(
         LIMIT,
     )
     .fetch_optional(conn)
+    .in_span("agents/append_logs")
     .await
 }
 
@@ -170,8 +171,8 @@ async fn append_logs_once(
 pub async fn update_logs_overflowed(conn: &mut PgConnection, permit: &ActAsAgent, overflowed: bool) -> Result<()> {
     let done = sqlx::query_file!("queries/agents/update_logs_overflowed.sql", permit.agent().0, overflowed)
         .execute(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("agents/update_logs_overflowed", e))?;
+        .of_query("agents/update_logs_overflowed")
+        .await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found(Entity::Agent, permit.agent())) }
 }
 
@@ -208,8 +209,8 @@ pub async fn logs_after(
     let (organization, owner) = (permit.organization().0, permit.owner().map(|owner| owner.0));
     let rows = sqlx::query_file_as!(LogRow, "queries/agents/logs_after.sql", organization, owner, id.0, after)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("agents/logs_after", e))?;
+        .of_query("agents/logs_after")
+        .await?;
     if rows.is_empty() {
         return Err(Error::not_found(Entity::Agent, id));
     }

@@ -12,6 +12,7 @@ use super::{
     Error, Result, StoredJson, Text, Timestamp,
     actors::{permissions, texts},
     input,
+    query::Query as _,
 };
 use crate::{
     authz::{Actor, ManageTokens, SignIn},
@@ -59,8 +60,8 @@ pub async fn session(
     input::time("now", now)?;
     let rows = sqlx::query_file_as!(SessionRow, "queries/api_keys/session.sql", token.id())
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("api_keys/session", e))?;
+        .of_query("api_keys/session")
+        .await?;
     let Some(key) = rows.first() else { return Ok(Err(SignInError::Unknown)) };
     let secret = digest(&SHA256, token.secret().as_bytes());
     let has = |texts: &[Text], text: &str| texts.iter().any(|it| it.0 == text);
@@ -97,10 +98,7 @@ pub async fn session(
 pub async fn touch(conn: &mut PgConnection, _permit: &SignIn, id: &str, now: OffsetDateTime) -> Result<()> {
     input::text("id", id)?;
     let (at, before) = (input::time("now", now)?, input::time("now", now - NOTED)?);
-    sqlx::query_file!("queries/api_keys/touch.sql", id, at, before)
-        .execute(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("api_keys/touch", e))?;
+    sqlx::query_file!("queries/api_keys/touch.sql", id, at, before).execute(conn).of_query("api_keys/touch").await?;
     Ok(())
 }
 
@@ -124,6 +122,7 @@ pub async fn create(
     let hash = digest(&SHA256, token.secret().as_bytes());
     sqlx::query_file!("queries/api_keys/create.sql", token.id(), hash.as_ref(), user.0, name, now, expires_at)
         .fetch_optional(conn)
+        .in_span("api_keys/create")
         .await
         .map_err(|e| Error::conflict("api_keys/create", &["idx_api_key_name"], e))?
         .ok_or_else(|| Error::not_found(Entity::User, user))?;
@@ -136,8 +135,8 @@ pub async fn create(
 pub async fn list(conn: &mut PgConnection, _permit: &ManageTokens, user: Option<UserId>) -> Result<Vec<ApiKey>> {
     let rows = sqlx::query_file!("queries/api_keys/list.sql", user.map(|user| user.0))
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("api_keys/list", e))?;
+        .of_query("api_keys/list")
+        .await?;
     let keys = rows.into_iter().map(|row| ApiKey {
         id: row.id.0,
         name: row.name.0,
@@ -157,10 +156,7 @@ pub async fn list(conn: &mut PgConnection, _permit: &ManageTokens, user: Option<
 #[tracing::instrument(name = "db.api_keys.revoke", skip_all)]
 pub async fn revoke(conn: &mut PgConnection, _permit: &ManageTokens, id: &str) -> Result<()> {
     input::text("id", id)?;
-    let done = sqlx::query_file!("queries/api_keys/revoke.sql", id)
-        .execute(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("api_keys/revoke", e))?;
+    let done = sqlx::query_file!("queries/api_keys/revoke.sql", id).execute(conn).of_query("api_keys/revoke").await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found(Entity::ApiKey, id)) }
 }
 

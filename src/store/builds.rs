@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Text, Timestamp, input};
+use super::{Error, Result, Text, Timestamp, input, query::Query as _};
 use crate::{
     authz::{BuildWorkspaces, ProvisionerStates, ReadWorkspaces, RunJobs},
     model::{
@@ -122,6 +122,7 @@ pub async fn create(
             permit.user().map(|user| user.0)
         )
         .fetch_optional(&mut *conn)
+        .in_span("builds/create")
         .await
         .map_err(|e| {
             let constraints =
@@ -149,8 +150,8 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadWorkspaces, id: Workspace
     let owner = permit.owner().map(|owner| owner.0);
     sqlx::query_file_as!(BuildRow, "queries/builds/get.sql", permit.organization().0, owner, id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("builds/get", e))?
+        .of_query("builds/get")
+        .await?
         .map(Into::into)
         .ok_or_else(|| Error::not_found(Entity::Build, id))
 }
@@ -164,8 +165,8 @@ pub async fn by_job(conn: &mut PgConnection, permit: &ReadWorkspaces, job: JobId
     let owner = permit.owner().map(|owner| owner.0);
     sqlx::query_file_as!(BuildRow, "queries/builds/by_job.sql", permit.organization().0, owner, job.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("builds/by_job", e))?
+        .of_query("builds/by_job")
+        .await?
         .map(Into::into)
         .ok_or_else(|| Error::not_found(Entity::BuildOfJob, job))
 }
@@ -185,8 +186,8 @@ pub async fn by_number(
     let organization = permit.organization().0;
     sqlx::query_file_as!(BuildRow, "queries/builds/by_number.sql", organization, owner, workspace.0, number)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("builds/by_number", e))?
+        .of_query("builds/by_number")
+        .await?
         .map(Into::into)
         .ok_or_else(|| Error::not_found(Entity::Build, number))
 }
@@ -202,9 +203,9 @@ pub async fn latest(
     let owner = permit.owner().map(|owner| owner.0);
     sqlx::query_file_as!(BuildRow, "queries/builds/latest.sql", permit.organization().0, owner, workspace.0)
         .fetch_optional(conn)
+        .of_query("builds/latest")
         .await
         .map(|found| found.map(Into::into))
-        .map_err(|e| Error::from_sqlx("builds/latest", e))
 }
 
 /// What the job of the build was given beside its target, as [`NewBuild::options`] has it, such as the values of its
@@ -221,8 +222,8 @@ pub async fn options(
     let owner = permit.owner().map(|owner| owner.0);
     let stored = sqlx::query_file_scalar!("queries/builds/options.sql", permit.organization().0, owner, id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("builds/options", e))?
+        .of_query("builds/options")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Build, id))?;
     Ok(match stored.0 {
         Some(Value::Object(options)) => options,
@@ -258,6 +259,7 @@ pub async fn update_deadline(
         now
     )
     .fetch_optional(conn)
+    .in_span("builds/update_deadline")
     .await
     .map_err(|e| Error::conflict("builds/update_deadline", &[DEADLINE], e))?
     .ok_or_else(|| Error::not_found(Entity::Build, id))?;
@@ -275,8 +277,8 @@ pub async fn state_of_job(conn: &mut PgConnection, permit: &RunJobs, job: JobId)
     let (organization, daemon) = (permit.organization().0, permit.daemon().0);
     sqlx::query_file_scalar!("queries/builds/state_of_job.sql", job.0, organization, daemon)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("builds/state_of_job", e))?
+        .of_query("builds/state_of_job")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Job, job))
 }
 
@@ -295,8 +297,8 @@ pub async fn update_state(
     let (organization, now) = (permit.organization().0, input::time("now", now)?);
     let done = sqlx::query_file!("queries/builds/update_state.sql", organization, id.0, state, now)
         .execute(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("builds/update_state", e))?;
+        .of_query("builds/update_state")
+        .await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(Error::not_found(Entity::Build, id)) }
 }
 
@@ -312,7 +314,7 @@ pub async fn state(
 ) -> Result<Option<Vec<u8>>> {
     sqlx::query_file_scalar!("queries/builds/state.sql", permit.organization().0, id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("builds/state", e))?
+        .of_query("builds/state")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Build, id))
 }

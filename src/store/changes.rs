@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Result, Text, input};
+use super::{Error, Result, Text, input, query::Query as _};
 use crate::{
     authz::WatchJobs,
     model::{JobErrorCode, JobId, JobState, JobStatus, OrganizationId},
@@ -24,8 +24,8 @@ pub async fn of_jobs(conn: &mut PgConnection, _permit: &WatchJobs, ids: &[JobId]
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query_file_as!(StateRow, "queries/changes/of_jobs.sql", &ids)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("changes/of_jobs", e))?;
+        .of_query("changes/of_jobs")
+        .await?;
     let state = |row: StateRow| JobState {
         id: row.id,
         organization_id: row.organization_id,
@@ -61,8 +61,8 @@ pub async fn active(
     digest.map_or(Ok(()), |digest| input::text("digest", digest))?;
     let rows = sqlx::query_file!("queries/changes/active.sql", organization.0, digest)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("changes/active", e))?;
+        .of_query("changes/active")
+        .await?;
     let now = rows.first().map(|row| row.digest.clone()).unwrap_or_default();
     let is_new = digest != Some(&now);
 
@@ -92,7 +92,7 @@ pub async fn announce(conn: &mut PgConnection, _permit: &WatchJobs, texts: &[Str
     }
     sqlx::query_file!("queries/changes/announce.sql", CHANNEL, texts)
         .execute(conn)
+        .of_query("changes/announce")
         .await
         .map(|_| ())
-        .map_err(|e| Error::from_sqlx("changes/announce", e))
 }

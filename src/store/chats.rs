@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Result, Timestamp, input};
+use super::{Error, Result, Timestamp, input, query::Query as _};
 use crate::{
     authz::UseChats,
     model::{
@@ -18,8 +18,8 @@ use crate::{
 pub async fn get(conn: &mut PgConnection, permit: &UseChats, id: ChatId) -> Result<Chat> {
     sqlx::query_file_as!(ChatRow, "queries/chats/get.sql", id.0, permit.owner().map(|owner| owner.0))
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("chats/get", e))?
+        .of_query("chats/get")
+        .await?
         .map(Chat::from)
         .ok_or_else(|| Error::not_found(Entity::Chat, id))
 }
@@ -33,8 +33,8 @@ pub async fn get(conn: &mut PgConnection, permit: &UseChats, id: ChatId) -> Resu
 pub async fn get_with_lock(conn: &mut PgConnection, permit: &UseChats, id: ChatId) -> Result<Chat> {
     sqlx::query_file_as!(ChatRow, "queries/chats/get_with_lock.sql", id.0, permit.owner().map(|owner| owner.0))
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("chats/get_with_lock", e))?
+        .of_query("chats/get_with_lock")
+        .await?
         .map(Chat::from)
         .ok_or_else(|| Error::not_found(Entity::Chat, id))
 }
@@ -57,6 +57,7 @@ pub async fn bind(conn: &mut PgConnection, permit: &UseChats, id: ChatId, bindin
         binding.agent_id.map(|agent| agent.0)
     )
     .fetch_optional(conn)
+    .in_span("chats/bind")
     .await
     .or_else(gone_meanwhile)
     .map_err(|e| Error::from_sqlx("chats/bind", e))?
@@ -87,6 +88,7 @@ pub async fn bind_build_agent(
         agent.map(|agent| agent.0)
     )
     .fetch_optional(conn)
+    .in_span("chats/bind_build_agent")
     .await
     .or_else(gone_meanwhile)
     .map_err(|e| Error::from_sqlx("chats/bind_build_agent", e))?

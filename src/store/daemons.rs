@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, StoredJson, Text, Timestamp, input};
+use super::{Error, Result, StoredJson, Text, Timestamp, input, query::Query as _};
 use crate::{
     authz::{ActAsDaemon, MaintainDaemons, ReadDaemons},
     model::{
@@ -91,8 +91,8 @@ pub async fn heartbeat(conn: &mut PgConnection, permit: &ActAsDaemon, now: Offse
     let (daemon, organization) = (permit.daemon(), permit.organization());
     let moved = sqlx::query_file_scalar!("queries/daemons/heartbeat.sql", daemon.0, organization.0, now)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("daemons/heartbeat", e))?;
+        .of_query("daemons/heartbeat")
+        .await?;
     match moved {
         Some(true) => Ok(HeartbeatOutcome::Recorded),
         Some(false) => Ok(HeartbeatOutcome::Ignored),
@@ -129,8 +129,8 @@ pub async fn list(
         &pairs,
     )
     .fetch_all(conn)
-    .await
-    .map_err(|e| Error::from_sqlx("daemons/list", e))?;
+    .of_query("daemons/list")
+    .await?;
     Ok(rows.into_iter().map(DaemonDetails::from).collect())
 }
 
@@ -141,8 +141,8 @@ pub async fn eligible(conn: &mut PgConnection, permit: &ReadDaemons, jobs: &[Job
     let jobs: Vec<_> = jobs.iter().map(|id| id.0).collect();
     let rows = sqlx::query_file_as!(EligibleRow, "queries/daemons/eligible.sql", &jobs, permit.organization().0)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("daemons/eligible", e))?;
+        .of_query("daemons/eligible")
+        .await?;
     Ok(rows.into_iter().map(EligibleDaemon::from).collect())
 }
 
@@ -152,8 +152,8 @@ pub async fn eligible(conn: &mut PgConnection, permit: &ReadDaemons, jobs: &[Job
 pub async fn delete_old(conn: &mut PgConnection, _permit: &MaintainDaemons, now: OffsetDateTime) -> Result<u64> {
     let done = sqlx::query_file!("queries/daemons/delete_old.sql", input::before(now, KEEP)?)
         .execute(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("daemons/delete_old", e))?;
+        .of_query("daemons/delete_old")
+        .await?;
     Ok(done.rows_affected())
 }
 

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Text, Timestamp, input};
+use super::{Error, Result, Text, Timestamp, input, query::Query as _};
 use crate::{
     authz::{ReadFiles, RunJobs, UploadFiles},
     model::{Entity, File, FileId, FileOutcome, JobId, NewFile, UserId},
@@ -55,6 +55,7 @@ pub async fn insert(
         permit.owner().0,
     )
     .fetch_one(conn)
+    .in_span("files/insert")
     .await
     .map_err(|e| Error::conflict("files/insert", &["files_pkey"], e))?;
     Ok(if id == file.id { FileOutcome::Stored } else { FileOutcome::Known(id) })
@@ -68,8 +69,8 @@ pub async fn insert(
 pub async fn get(conn: &mut PgConnection, permit: &ReadFiles, id: FileId) -> Result<File> {
     sqlx::query_file_as!(FileRow, "queries/files/get.sql", id.0, permit.owner().map(|owner| owner.0))
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("files/get", e))?
+        .of_query("files/get")
+        .await?
         .map(File::from)
         .ok_or_else(|| Error::not_found(Entity::File, id))
 }
@@ -83,8 +84,8 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadFiles, id: FileId) -> Res
 pub async fn of_job(conn: &mut PgConnection, permit: &RunJobs, job: JobId) -> Result<File> {
     sqlx::query_file_as!(FileRow, "queries/files/of_job.sql", job.0, permit.organization().0, permit.daemon().0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("files/of_job", e))?
+        .of_query("files/of_job")
+        .await?
         .map(File::from)
         .ok_or_else(|| Error::not_found(Entity::Job, job))
 }

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use super::{Error, Result, Text, Timestamp, input};
+use super::{Error, Result, Text, Timestamp, input, query::Query as _};
 use crate::{
     authz::{ReadJobLogs, RunJobs},
     model::{Append, ByWorker, Entity, JobId, JobLog, Label, LogLevel, LogSource, NewJobLog},
@@ -83,6 +83,7 @@ async fn append_once(
         LIMIT,
     )
     .fetch_optional(conn)
+    .in_span("job_logs/append")
     .await
 }
 
@@ -132,8 +133,8 @@ pub async fn after(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId, aft
     let (organization, imports) = (permit.organization().0, permit.imports());
     let rows = sqlx::query_file_as!(LogRow, "queries/job_logs/after.sql", id.0, organization, after, owner, imports)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("job_logs/after", e))?;
+        .of_query("job_logs/after")
+        .await?;
     if rows.is_empty() {
         return Err(Error::not_found(Entity::Job, id));
     }

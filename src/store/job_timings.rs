@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use super::{Error, Result, Text, Timestamp, input};
+use super::{Error, Result, Text, Timestamp, input, query::Query as _};
 use crate::{
     authz::{ReadJobLogs, RunJobs},
     model::{ByWorker, Entity, JobId, JobTiming, Label, TimingStage},
@@ -73,6 +73,7 @@ async fn insert_once(
         &texts(|timing| &timing.resource),
     )
     .fetch_optional(conn)
+    .in_span("job_timings/insert")
     .await
 }
 
@@ -112,8 +113,8 @@ pub async fn list(
     let (organization, imports) = (permit.organization().0, permit.imports());
     let rows = sqlx::query_file_as!(TimingRow, "queries/job_timings/list.sql", id.0, organization, owner, imports)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("job_timings/list", e))?;
+        .of_query("job_timings/list")
+        .await?;
     if rows.is_empty() {
         return Err(Error::not_found(Entity::Job, id));
     }

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, Timestamp, input};
+use super::{Error, Result, Timestamp, input, query::Query as _};
 use crate::{
     authz::{ReadLicenses, WriteLicenses},
     model::{DeleteLicenseOutcome, Entity, License, LicenseId, NewLicense},
@@ -45,10 +45,8 @@ pub async fn insert(conn: &mut PgConnection, _permit: &WriteLicenses, new: &NewL
 /// All licenses, expired ones too, in the order in which they were added (domain: licenses). One round trip.
 #[tracing::instrument(name = "db.licenses.list", skip_all)]
 pub async fn list(conn: &mut PgConnection, _permit: &ReadLicenses) -> Result<Vec<License>> {
-    let rows = sqlx::query_file_as!(LicenseRow, "queries/licenses/list.sql")
-        .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("licenses/list", e))?;
+    let rows =
+        sqlx::query_file_as!(LicenseRow, "queries/licenses/list.sql").fetch_all(conn).of_query("licenses/list").await?;
     Ok(rows.into_iter().map(License::from).collect())
 }
 
@@ -60,8 +58,8 @@ pub async fn list(conn: &mut PgConnection, _permit: &ReadLicenses) -> Result<Vec
 pub async fn get(conn: &mut PgConnection, _permit: &ReadLicenses, id: LicenseId) -> Result<License> {
     sqlx::query_file_as!(LicenseRow, "queries/licenses/get.sql", id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("licenses/get", e))?
+        .of_query("licenses/get")
+        .await?
         .map(License::from)
         .ok_or_else(|| Error::not_found(Entity::License, id))
 }
@@ -72,8 +70,8 @@ pub async fn unexpired(conn: &mut PgConnection, _permit: &ReadLicenses, now: Off
     let now = input::time("now", now)?;
     let rows = sqlx::query_file_as!(LicenseRow, "queries/licenses/unexpired.sql", now)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("licenses/unexpired", e))?;
+        .of_query("licenses/unexpired")
+        .await?;
     Ok(rows.into_iter().map(License::from).collect())
 }
 
@@ -83,8 +81,8 @@ pub async fn unexpired(conn: &mut PgConnection, _permit: &ReadLicenses, now: Off
 pub async fn delete(conn: &mut PgConnection, _permit: &WriteLicenses, id: LicenseId) -> Result<DeleteLicenseOutcome> {
     let done = sqlx::query_file!("queries/licenses/delete.sql", id.0, CHANNEL)
         .execute(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("licenses/delete", e))?;
+        .of_query("licenses/delete")
+        .await?;
     Ok(match done.rows_affected() {
         0 => DeleteLicenseOutcome::Unknown,
         _ => DeleteLicenseOutcome::Deleted,
@@ -97,9 +95,9 @@ pub async fn delete(conn: &mut PgConnection, _permit: &WriteLicenses, id: Licens
 pub async fn refresh(conn: &mut PgConnection, _permit: &WriteLicenses) -> Result<()> {
     sqlx::query_file!("queries/licenses/refresh.sql", CHANNEL)
         .execute(conn)
+        .of_query("licenses/refresh")
         .await
         .map(|_| ())
-        .map_err(|e| Error::from_sqlx("licenses/refresh", e))
 }
 
 struct LicenseRow {

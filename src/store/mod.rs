@@ -36,6 +36,7 @@ pub mod jobs;
 pub mod licenses;
 pub mod organizations;
 pub mod prebuilds;
+mod query;
 pub mod queue;
 pub mod quota;
 pub mod runner;

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Result, input};
+use super::{Error, Result, input, query::Query as _};
 use crate::{
     authz::ReadOrganizations,
     model::{Entity, NameOrId, Organization, OrganizationId},
@@ -16,8 +16,8 @@ use crate::{
 pub async fn get(conn: &mut PgConnection, permit: &ReadOrganizations, id: OrganizationId) -> Result<Organization> {
     sqlx::query_file_as!(Organization, "queries/organizations/get.sql", id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("organizations/get", e))?
+        .of_query("organizations/get")
+        .await?
         .filter(|organization| permit.reaches(organization.id))
         .ok_or_else(|| Error::not_found(Entity::Organization, id))
 }
@@ -31,8 +31,8 @@ pub async fn by_name(conn: &mut PgConnection, permit: &ReadOrganizations, name: 
     input::text("name", name)?;
     sqlx::query_file_as!(Organization, "queries/organizations/by_name.sql", name)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("organizations/by_name", e))?
+        .of_query("organizations/by_name")
+        .await?
         .filter(|organization| permit.reaches(organization.id))
         .ok_or_else(|| Error::not_found(Entity::Organization, name))
 }
@@ -43,8 +43,8 @@ pub async fn by_name(conn: &mut PgConnection, permit: &ReadOrganizations, name: 
 pub async fn list(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result<Vec<Organization>> {
     let all = sqlx::query_file_as!(Organization, "queries/organizations/list.sql")
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("organizations/list", e))?;
+        .of_query("organizations/list")
+        .await?;
     Ok(all.into_iter().filter(|organization| permit.reaches(organization.id)).collect())
 }
 
@@ -56,8 +56,8 @@ pub async fn list(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result
 pub async fn default(conn: &mut PgConnection, permit: &ReadOrganizations) -> Result<Organization> {
     sqlx::query_file_as!(Organization, "queries/organizations/default.sql")
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("organizations/default", e))?
+        .of_query("organizations/default")
+        .await?
         .filter(|organization| permit.reaches(organization.id))
         .ok_or_else(|| Error::not_found(Entity::DefaultOrganization, "there is none"))
 }

@@ -9,7 +9,7 @@ use std::{num::NonZeroU32, time::Duration};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, Timestamp, input};
+use super::{Error, Result, Timestamp, input, query::Query as _};
 use crate::{
     authz::{FindPrebuilds, MaintainPrebuilds},
     model::{
@@ -25,8 +25,8 @@ use crate::{
 pub async fn count_stale_pending(conn: &mut PgConnection, permit: &MaintainPrebuilds) -> Result<Vec<StalePrebuilds>> {
     sqlx::query_file_as!(StalePrebuilds, "queries/prebuilds/count_stale_pending.sql", permit.organization().0)
         .fetch_all(conn)
+        .of_query("prebuilds/count_stale_pending")
         .await
-        .map_err(|e| Error::from_sqlx("prebuilds/count_stale_pending", e))
 }
 
 /// Cancels stale pending jobs of the preset, oldest first and at most one per pair of `ids`, and deletes the workspaces
@@ -62,6 +62,7 @@ pub async fn cancel_stale_pending(
         online_since
     )
     .fetch_all(conn)
+    .in_span("prebuilds/cancel_stale_pending")
     .await
     .map_err(|e| {
         let constraints =
@@ -79,8 +80,8 @@ pub async fn count_in_progress(
 ) -> Result<Vec<PrebuildsInProgress>> {
     sqlx::query_file_as!(PrebuildsInProgress, "queries/prebuilds/count_in_progress.sql", permit.organization().0)
         .fetch_all(conn)
+        .of_query("prebuilds/count_in_progress")
         .await
-        .map_err(|e| Error::from_sqlx("prebuilds/count_in_progress", e))
 }
 
 struct RunningRow {
@@ -98,8 +99,8 @@ struct RunningRow {
 pub async fn running(conn: &mut PgConnection, permit: &MaintainPrebuilds) -> Result<Vec<RunningPrebuild>> {
     let rows = sqlx::query_file_as!(RunningRow, "queries/prebuilds/running.sql", permit.organization().0)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("prebuilds/running", e))?;
+        .of_query("prebuilds/running")
+        .await?;
     let running = |row: RunningRow| RunningPrebuild {
         id: row.id,
         name: row.name,
@@ -123,8 +124,8 @@ pub async fn presets(
     let template = template.map(|template| template.0);
     sqlx::query_file_as!(PrebuildPreset, "queries/prebuilds/presets.sql", permit.organization().0, template)
         .fetch_all(conn)
+        .of_query("prebuilds/presets")
         .await
-        .map_err(|e| Error::from_sqlx("prebuilds/presets", e))
 }
 
 struct BackoffRow {
@@ -146,8 +147,8 @@ pub async fn backoff(
     let since = input::before(now, lookback)?;
     let rows = sqlx::query_file_as!(BackoffRow, "queries/prebuilds/backoff.sql", permit.organization().0, since as _)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("prebuilds/backoff", e))?;
+        .of_query("prebuilds/backoff")
+        .await?;
     let backoff = |BackoffRow { preset_id, failures, last_failed_at }| PrebuildBackoff {
         preset_id,
         failures,
@@ -167,8 +168,8 @@ pub async fn at_failure_limit(
     let limit = i64::from(limit.get());
     sqlx::query_file_scalar!("queries/prebuilds/at_failure_limit.sql", permit.organization().0, limit)
         .fetch_all(conn)
+        .of_query("prebuilds/at_failure_limit")
         .await
-        .map_err(|e| Error::from_sqlx("prebuilds/at_failure_limit", e))
 }
 
 struct StatusRow {
@@ -203,8 +204,8 @@ pub async fn status(
     let since = input::before(now, lookback)?;
     let rows = sqlx::query_file_as!(StatusRow, "queries/prebuilds/status.sql", permit.organization().0, since as _)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("prebuilds/status", e))?;
+        .of_query("prebuilds/status")
+        .await?;
     let status = |row: StatusRow| PresetPrebuilds {
         template_id: row.template_id,
         template_name: row.template_name,
@@ -244,8 +245,8 @@ pub async fn set_status(
         status.as_str()
     )
     .fetch_optional(conn)
-    .await
-    .map_err(|e| Error::from_sqlx("prebuilds/set_status", e))?;
+    .of_query("prebuilds/set_status")
+    .await?;
     match changed {
         Some(true) => Ok(SetOutcome::Changed),
         Some(false) => Ok(SetOutcome::Unchanged),
@@ -259,8 +260,8 @@ pub async fn set_status(
 pub async fn metrics(conn: &mut PgConnection, permit: &MaintainPrebuilds) -> Result<Vec<PrebuildMetrics>> {
     sqlx::query_file_as!(PrebuildMetrics, "queries/prebuilds/metrics.sql", permit.organization().0)
         .fetch_all(conn)
+        .of_query("prebuilds/metrics")
         .await
-        .map_err(|e| Error::from_sqlx("prebuilds/metrics", e))
 }
 
 /// The organizations for which [`presets`] has an answer, by name, and whether the prebuilds user has there what
@@ -269,8 +270,8 @@ pub async fn metrics(conn: &mut PgConnection, permit: &MaintainPrebuilds) -> Res
 pub async fn organizations(conn: &mut PgConnection, _permit: &FindPrebuilds) -> Result<Vec<PrebuildOrganization>> {
     sqlx::query_file_as!(PrebuildOrganization, "queries/prebuilds/organizations.sql")
         .fetch_all(conn)
+        .of_query("prebuilds/organizations")
         .await
-        .map_err(|e| Error::from_sqlx("prebuilds/organizations", e))
 }
 
 /// Makes the prebuilds user a member of the organization and of its quota group `coderprebuiltworkspaces`, which gets
@@ -291,6 +292,7 @@ pub async fn ensure_organization(
     let changed =
         sqlx::query_file_scalar!("queries/prebuilds/ensure_organization.sql", organization.0, group.0, now as _)
             .fetch_optional(conn)
+            .in_span("prebuilds/ensure_organization")
             .await
             .map_err(|e| Error::conflict("prebuilds/ensure_organization", &["groups_pkey"], e))?;
     match changed {

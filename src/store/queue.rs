@@ -19,7 +19,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, StoredJson, Timestamp, input};
+use super::{Result, StoredJson, Timestamp, input, query::Query as _};
 use crate::{
     authz::{ReadJobs, ReadQueue},
     model::{
@@ -169,8 +169,8 @@ pub async fn snapshot(
 ) -> Result<Snapshot> {
     let rows = sqlx::query_file_as!(Row, "queries/queue/snapshot.sql", input::before(now, stale_interval)?)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("queue/snapshot", e))?;
+        .of_query("queue/snapshot")
+        .await?;
     Ok(Snapshot(Arc::new(Inner::new(now, rows))))
 }
 

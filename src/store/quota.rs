@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{Error, Result, Text, Timestamp, input, transaction};
+use super::{Error, Result, Text, Timestamp, input, query::Query as _, transaction};
 use crate::{
     authz::{ListQuota, ReadQuota, RunJobs},
     model::{
@@ -68,8 +68,8 @@ impl RejectedCommit {
 pub async fn usage(conn: &mut PgConnection, permit: &ReadQuota) -> Result<Quota> {
     sqlx::query_file_as!(Quota, "queries/quota/usage.sql", permit.user().0, permit.organization().0)
         .fetch_one(conn)
+        .of_query("quota/usage")
         .await
-        .map_err(|e| Error::from_sqlx("quota/usage", e))
 }
 
 struct PartRow {
@@ -91,8 +91,8 @@ struct PartRow {
 pub async fn explain(conn: &mut PgConnection, permit: &ReadQuota) -> Result<QuotaExplanation> {
     let rows = sqlx::query_file_as!(PartRow, "queries/quota/explain.sql", permit.user().0, permit.organization().0)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("quota/explain", e))?;
+        .of_query("quota/explain")
+        .await?;
     let (mut groups, mut workspaces) = (Vec::new(), Vec::new());
     for row in rows {
         match (row.is_group, row.build_number, row.transition, row.built_at) {
@@ -141,8 +141,8 @@ pub async fn list(
     let (organization, after_name, after_id) = (permit.organization().0, after.username, after.id.0);
     let rows = sqlx::query_file_as!(UserQuota, "queries/quota/list.sql", organization, after_name, after_id, limit)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("quota/list", e))?;
+        .of_query("quota/list")
+        .await?;
     Ok(Page::of(rows, page.limit, |last| QuotaCursor { username: last.username.clone(), id: last.id }))
 }
 
@@ -153,8 +153,8 @@ pub async fn list(
 pub async fn by_template(conn: &mut PgConnection, permit: &ListQuota) -> Result<Vec<TemplateQuota>> {
     sqlx::query_file_as!(TemplateQuota, "queries/quota/by_template.sql", permit.organization().0)
         .fetch_all(conn)
+        .of_query("quota/by_template")
         .await
-        .map_err(|e| Error::from_sqlx("quota/by_template", e))
 }
 
 /// The groups of the organization with their allowances, and what the workspaces of their members consume there, the most
@@ -163,8 +163,8 @@ pub async fn by_template(conn: &mut PgConnection, permit: &ListQuota) -> Result<
 pub async fn by_group(conn: &mut PgConnection, permit: &ListQuota) -> Result<Vec<GroupQuota>> {
     sqlx::query_file_as!(GroupQuota, "queries/quota/by_group.sql", permit.organization().0)
         .fetch_all(conn)
+        .of_query("quota/by_group")
         .await
-        .map_err(|e| Error::from_sqlx("quota/by_group", e))
 }
 
 /// So many of the newest jobs of the organization are looked at.
@@ -212,8 +212,8 @@ pub async fn check(
         SAMPLES
     )
     .fetch_optional(conn)
-    .await
-    .map_err(|e| Error::from_sqlx("quota/check", e))?
+    .of_query("quota/check")
+    .await?
     .ok_or_else(|| Error::not_found(Entity::Template, template))?;
     match preset {
         Some(preset) if !row.has_preset => Err(Error::not_found(Entity::Preset, preset)),
@@ -295,6 +295,7 @@ pub async fn commit(conn: &mut PgConnection, permit: &RunJobs, job: JobId, cost:
                 let (daemon, organization) = (permit.daemon().0, permit.organization().0);
                 sqlx::query_file_as!(CommitRow, "queries/quota/commit.sql", job.0, daemon, organization, cost)
                     .fetch_optional(conn)
+                    .in_span("quota/commit")
                     .await
             } else {
                 commit_in_turn(conn, permit, job, cost).await
@@ -358,6 +359,6 @@ async fn commit_alone(
     } else {
         format!("{serializable};\n{commit}")
     };
-    let rows = sqlx::raw_sql(AssertSqlSafe(message)).fetch_all(conn).await?;
+    let rows = sqlx::raw_sql(AssertSqlSafe(message)).fetch_all(conn).in_span("quota/commit").await?;
     rows.first().map(CommitRow::from_row).transpose()
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
-use super::{Error, Result, Text};
+use super::{Error, Result, Text, query::Query as _};
 use crate::{
     authz::{ReadChatSettings, ReadLicenses, ReadPrebuildsSettings, WritePrebuildsSettings},
     model::{PrebuildsSettings, SetOutcome},
@@ -23,10 +23,7 @@ pub async fn prebuilds(conn: &mut PgConnection, _permit: &ReadPrebuildsSettings)
 }
 
 async fn stored(conn: &mut PgConnection) -> Result<String> {
-    sqlx::query_file_scalar!("queries/settings/prebuilds.sql")
-        .fetch_one(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("settings/prebuilds", e))
+    sqlx::query_file_scalar!("queries/settings/prebuilds.sql").fetch_one(conn).of_query("settings/prebuilds").await
 }
 
 /// Stores the settings of prebuilt workspaces, and says whether they changed (domain: site settings). Settings that
@@ -49,8 +46,8 @@ pub async fn set_prebuilds(
         all.insert("reconciliation_paused".to_owned(), settings.reconciliation_paused.into());
         let done = sqlx::query_file!("queries/settings/set_prebuilds.sql", Value::Object(all).to_string(), before)
             .execute(&mut *conn)
-            .await
-            .map_err(|e| Error::from_sqlx("settings/set_prebuilds", e))?;
+            .of_query("settings/set_prebuilds")
+            .await?;
         if done.rows_affected() > 0 {
             return Ok(SetOutcome::Changed);
         }
@@ -63,8 +60,8 @@ pub async fn set_prebuilds(
 pub async fn chat_workspace_ttl(conn: &mut PgConnection, _permit: &ReadChatSettings) -> Result<String> {
     sqlx::query_file_scalar!("queries/settings/chat_workspace_ttl.sql")
         .fetch_one(conn)
+        .of_query("settings/chat_workspace_ttl")
         .await
-        .map_err(|e| Error::from_sqlx("settings/chat_workspace_ttl", e))
 }
 
 /// The id of the deployment, which a license may name; `None` if it has none (domain: site settings). One round
@@ -73,7 +70,7 @@ pub async fn chat_workspace_ttl(conn: &mut PgConnection, _permit: &ReadChatSetti
 pub async fn deployment_id(conn: &mut PgConnection, _permit: &ReadLicenses) -> Result<Option<String>> {
     let id = sqlx::query_file_scalar!("queries/settings/deployment_id.sql")
         .fetch_one(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("settings/deployment_id", e))?;
+        .of_query("settings/deployment_id")
+        .await?;
     Ok(id.map(|id| id.0).filter(|id| !id.is_empty()))
 }

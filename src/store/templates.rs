@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Error, Result, StoredJson, Text, input};
+use super::{Error, Result, StoredJson, Text, input, query::Query as _};
 use crate::{
     authz::{FindTemplates, ReadTemplates},
     model::{
@@ -27,8 +27,8 @@ pub async fn get(conn: &mut PgConnection, permit: &ReadTemplates, id: TemplateId
     let (organization, (user, right)) = (permit.organization().0, lists(permit));
     sqlx::query_file_as!(Template, "queries/templates/get.sql", organization, id.0, user, right)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("templates/get", e))?
+        .of_query("templates/get")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Template, id))
 }
 
@@ -42,8 +42,8 @@ pub async fn by_name(conn: &mut PgConnection, permit: &ReadTemplates, name: &str
     let (organization, (user, right)) = (permit.organization().0, lists(permit));
     sqlx::query_file_as!(Template, "queries/templates/by_name.sql", organization, name, user, right)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("templates/by_name", e))?
+        .of_query("templates/by_name")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Template, name))
 }
 
@@ -86,8 +86,8 @@ pub async fn find(conn: &mut PgConnection, permit: &FindTemplates, id: TemplateI
     let right = permit.right().as_str();
     let row = sqlx::query_file_as!(RulesRow, "queries/templates/find.sql", id.0, all.as_deref() as _, user, right)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("templates/find", e))?
+        .of_query("templates/find")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Template, id))?;
     let RulesRow { id, name, display_name, organization_id, .. } = row;
     Ok(TemplateRules {
@@ -127,8 +127,8 @@ pub async fn version(
     let row =
         sqlx::query_file_as!(VersionRow, "queries/templates/version.sql", organization, template.0, id.0, user, right)
             .fetch_optional(conn)
-            .await
-            .map_err(|e| Error::from_sqlx("templates/version", e))?
+            .of_query("templates/version")
+            .await?
             .ok_or_else(|| Error::not_found(Entity::TemplateVersion, id))?;
     Ok(TemplateVersion {
         id: row.id,

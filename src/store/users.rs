@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Result, input};
+use super::{Error, Result, input, query::Query as _};
 use crate::{
     authz::ReadUsers,
     model::{Entity, User, UserId, UserRef},
@@ -16,8 +16,8 @@ use crate::{
 pub async fn get(conn: &mut PgConnection, permit: &ReadUsers, id: UserId) -> Result<User> {
     sqlx::query_file_as!(User, "queries/users/get.sql", id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("users/get", e))?
+        .of_query("users/get")
+        .await?
         .filter(|user| permit.reaches(user.id))
         .ok_or_else(|| Error::not_found(Entity::User, id))
 }
@@ -31,8 +31,8 @@ pub async fn by_username(conn: &mut PgConnection, permit: &ReadUsers, username: 
     input::text("username", username)?;
     sqlx::query_file_as!(User, "queries/users/by_username.sql", username)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("users/by_username", e))?
+        .of_query("users/by_username")
+        .await?
         .filter(|user| permit.reaches(user.id))
         .ok_or_else(|| Error::not_found(Entity::User, username))
 }

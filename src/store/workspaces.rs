@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Error, Result, input};
+use super::{Error, Result, input, query::Query as _};
 use crate::{
     authz::{BuildWorkspaces, CreateWorkspaces, ReadWorkspaces},
     model::{Entity, InvalidWorkspaceName, NewWorkspace, Workspace, WorkspaceId, WorkspaceName},
@@ -41,6 +41,7 @@ pub async fn create(
         permit.user().map(|user| user.0)
     )
     .fetch_optional(conn)
+    .in_span("workspaces/create")
     .await
     .map_err(|e| Error::conflict("workspaces/create", &["workspaces_owner_id_lower_idx", "workspaces_pkey"], e))?
     .map(|_| ())
@@ -62,8 +63,8 @@ impl From<InvalidWorkspaceName> for Error {
 pub async fn get(conn: &mut PgConnection, permit: &ReadWorkspaces, id: WorkspaceId) -> Result<Workspace> {
     sqlx::query_file_as!(Workspace, "queries/workspaces/get.sql", permit.organization().0, id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("workspaces/get", e))?
+        .of_query("workspaces/get")
+        .await?
         .filter(|workspace| permit.reaches(workspace.owner_id))
         .ok_or_else(|| Error::not_found(Entity::Workspace, id))
 }
@@ -79,8 +80,8 @@ pub async fn get_with_lock(conn: &mut PgConnection, permit: &BuildWorkspaces, id
     let organization = permit.organization().0;
     sqlx::query_file_as!(Workspace, "queries/workspaces/get_with_lock.sql", organization, owner, id.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("workspaces/get_with_lock", e))?
+        .of_query("workspaces/get_with_lock")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Workspace, id))
 }
 
@@ -91,7 +92,7 @@ pub async fn by_name(conn: &mut PgConnection, permit: &ReadWorkspaces, name: &st
     input::text("name", name)?;
     let found = sqlx::query_file_as!(Workspace, "queries/workspaces/by_name.sql", permit.organization().0, name)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("workspaces/by_name", e))?;
+        .of_query("workspaces/by_name")
+        .await?;
     Ok(found.into_iter().filter(|workspace| permit.reaches(workspace.owner_id)).collect())
 }

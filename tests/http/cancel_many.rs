@@ -23,8 +23,8 @@ async fn cancel_many_by_a_search_says_first_what_it_would_do_and_then_does_it() 
     let mut site = Site::demo().await;
     let alice = site.user("alice").await;
     let asked = json!({ "search": PREBUILDS, "dry_run": true });
-    let foreseen = alice.post(CANCEL, &asked).await;
-    assert_eq!(foreseen.ok()["outcomes"], json!({ "would_be_canceled": 12 }));
+    let previewed = alice.post(CANCEL, &asked).await;
+    assert_eq!(previewed.ok()["outcomes"], json!({ "would_be_canceled": 12 }));
     assert_eq!(canceled(&mut site).await, 0);
     let done = alice.post(CANCEL, &json!({ "search": PREBUILDS })).await;
     assert_eq!(done.ok()["outcomes"], json!({ "canceled": 12 }));

@@ -1,10 +1,10 @@
-//! Canceling many jobs with the library: what is chosen, foreseen, done, told and reported.
+//! Canceling many jobs with the library: what is chosen, previewed, done, told and reported.
 
 use std::time::Duration;
 
 use coderdb::{
     authz::CancelJobs,
-    cancel::{Outcome, Plan, Run, foresee, tally},
+    cancel::{Outcome, Plan, Run, preview, tally},
     model::{ExpectedStatus, JobFilter, JobId, JobStatus, OrganizationId, UserId},
     pool,
     sqlx::{self, Connection},
@@ -45,7 +45,7 @@ async fn run(rows: &mut Rows, plan: &Plan) -> Vec<(JobId, Outcome)> {
 }
 
 #[tokio::test]
-async fn foresee_and_run_decide_alike_and_only_one_of_them_does_anything() {
+async fn preview_and_run_decide_alike_and_only_one_of_them_does_anything() {
     let mut rows = many(1_200).await;
     let read = support::read_jobs(id(1));
     let all = Plan::named((1..=1_300).map(|n| JobId(id(n))).collect(), None);
@@ -72,8 +72,8 @@ async fn foresee_and_run_decide_alike_and_only_one_of_them_does_anything() {
         (Plan::default(), "{}"),
     ] {
         let before = rows.everything().await;
-        let foreseen = foresee(&mut rows.conn, &permit(), &plan).await.expect("an answer");
-        assert_eq!(format!("{:?}", tally(&foreseen)), expected);
+        let previewed = preview(&mut rows.conn, &permit(), &plan).await.expect("an answer");
+        assert_eq!(format!("{:?}", tally(&previewed)), expected);
         assert_eq!(rows.everything().await, before);
         rows.run("BEGIN").await;
         let done = run(&mut rows, &plan).await;
@@ -82,8 +82,8 @@ async fn foresee_and_run_decide_alike_and_only_one_of_them_does_anything() {
             outcome => outcome,
         };
         let done: Vec<_> = done.into_iter().map(|(job, outcome)| (job, would(outcome))).collect();
-        let foreseen: Vec<_> = foreseen.into_iter().map(|report| (report.id, report.outcome)).collect();
-        assert_eq!(done, foreseen);
+        let previewed: Vec<_> = previewed.into_iter().map(|report| (report.id, report.outcome)).collect();
+        assert_eq!(done, previewed);
         rows.run("ROLLBACK").await;
     }
 }

@@ -101,7 +101,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     if args.dry_run {
         let permit = CancelJobs::check(&OPERATOR, organization.id)?;
-        let reports = cancel::foresee(&mut database, &permit, &plan).await?;
+        let reports = cancel::preview(&mut database, &permit, &plan).await?;
         report(&reports, args.output)?;
         database.close().await;
         return Ok(exit_code(is_named, &reports));

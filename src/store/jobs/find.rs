@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use crate::{
     authz::FindJobs,
     model::{Entity, FoundJob, JobId, TemplateVersionId, WorkspaceBuildId},
-    store::{Error, Result},
+    store::{Error, Result, query::Query as _},
 };
 
 /// The job that carries out the build, and its organization, for which other permits are asked for then. One round trip.
@@ -16,8 +16,8 @@ use crate::{
 pub async fn find_of_build(conn: &mut PgConnection, permit: &FindJobs, build: WorkspaceBuildId) -> Result<FoundJob> {
     sqlx::query_file_as!(FoundJob, "queries/jobs/find_of_build.sql", build.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/find_of_build", e))?
+        .of_query("jobs/find_of_build")
+        .await?
         .filter(|found| permit.reaches(found.organization_id))
         .ok_or_else(|| Error::not_found(Entity::Build, build))
 }
@@ -34,8 +34,8 @@ pub async fn find_of_version(
 ) -> Result<FoundJob> {
     sqlx::query_file_as!(FoundJob, "queries/jobs/find_of_version.sql", version.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/find_of_version", e))?
+        .of_query("jobs/find_of_version")
+        .await?
         .filter(|found| permit.reaches(found.organization_id))
         .ok_or_else(|| Error::not_found(Entity::TemplateVersion, version))
 }
@@ -53,8 +53,8 @@ pub async fn find_of_dry_run(
 ) -> Result<FoundJob> {
     sqlx::query_file_as!(FoundJob, "queries/jobs/find_of_dry_run.sql", version.0, job.0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/find_of_dry_run", e))?
+        .of_query("jobs/find_of_dry_run")
+        .await?
         .filter(|found| permit.reaches(found.organization_id))
         .ok_or_else(|| Error::not_found(Entity::Job, job))
 }

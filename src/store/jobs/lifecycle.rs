@@ -17,7 +17,7 @@ use crate::{
         Failure, FileId, Heartbeat, Job, JobErrorCode, JobId, JobStatus, JobTarget, JobType, Label, NewJob,
         OrganizationId, ProvisionerType, StorageMethod, Transition, UserId, WorkspaceBuildId, WorkspaceId,
     },
-    store::{Error, Result, StoredInput, StoredJson, Text, Timestamp, input, quota::RejectedCommit},
+    store::{Error, Result, StoredInput, StoredJson, Text, Timestamp, input, query::Query as _, quota::RejectedCommit},
 };
 
 job_row!(JobRow {});
@@ -87,6 +87,7 @@ pub async fn insert(conn: &mut PgConnection, permit: &InsertJobs, job: NewJob) -
         permit.reader().map(|reader| reader.0),
     )
     .fetch_optional(conn)
+    .in_span("jobs/insert")
     .await
     .map_err(|error| Error::conflict("jobs/insert", &["provisioner_jobs_pkey"], error))?
     .map(Job::from)
@@ -100,8 +101,8 @@ pub async fn by_ids(conn: &mut PgConnection, permit: &ReadJobs, ids: &[JobId]) -
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query_file_as!(JobRow, "queries/jobs/by_ids.sql", permit.organization().0, &ids)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/by_ids", e))?;
+        .of_query("jobs/by_ids")
+        .await?;
     Ok(rows.into_iter().map(Job::from).collect())
 }
 
@@ -112,8 +113,8 @@ pub async fn created_after(conn: &mut PgConnection, permit: &ReadJobs, after: Of
     let after = input::time("after", after)?;
     let rows = sqlx::query_file_as!(JobRow, "queries/jobs/created_after.sql", permit.organization().0, after)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/created_after", e))?;
+        .of_query("jobs/created_after")
+        .await?;
     Ok(rows.into_iter().map(Job::from).collect())
 }
 
@@ -126,8 +127,8 @@ pub async fn created_after(conn: &mut PgConnection, permit: &ReadJobs, after: Of
 pub async fn get_with_lock(conn: &mut PgConnection, permit: &LockJobs, id: JobId) -> Result<Job> {
     sqlx::query_file_as!(JobRow, "queries/jobs/get_with_lock.sql", id.0, permit.organization().0)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/get_with_lock", e))?
+        .of_query("jobs/get_with_lock")
+        .await?
         .map(Job::from)
         .ok_or_else(|| Error::not_found(Entity::Job, id))
 }
@@ -139,8 +140,8 @@ pub async fn get_for_update_skip_locked(conn: &mut PgConnection, permit: &LockJo
     let row =
         sqlx::query_file_as!(JobRow, "queries/jobs/get_for_update_skip_locked.sql", id.0, permit.organization().0)
             .fetch_optional(conn)
-            .await
-            .map_err(|e| Error::from_sqlx("jobs/get_for_update_skip_locked", e))?;
+            .of_query("jobs/get_for_update_skip_locked")
+            .await?;
     Ok(row.map(Job::from))
 }
 
@@ -186,8 +187,8 @@ pub async fn acquire_batch(
         parts as _,
     )
     .fetch_all(conn)
-    .await
-    .map_err(|e| Error::from_sqlx("jobs/acquire_batch", e))?;
+    .of_query("jobs/acquire_batch")
+    .await?;
     crate::store::count("coderdb_jobs_claimed_total", rows.len());
     let mut jobs: Vec<Job> = rows.into_iter().map(Job::from).collect();
     // An UPDATE returns its rows in no order.
@@ -210,8 +211,8 @@ pub async fn heartbeat(
     let now = input::time("now", now)?;
     let row = sqlx::query_file!("queries/jobs/heartbeat.sql", id.0, permit.organization().0, permit.daemon().0, now)
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/heartbeat", e))?
+        .of_query("jobs/heartbeat")
+        .await?
         .ok_or_else(|| Error::not_found(Entity::Job, id))?;
     Ok(match row.outcome.as_str() {
         "not_running_yet" => ByWorker::NotRunningYet,
@@ -324,6 +325,7 @@ async fn end_once(
         provisioner_state,
     )
     .fetch_optional(conn)
+    .in_span("jobs/complete")
     .await
 }
 
@@ -393,8 +395,8 @@ async fn decide(
         permit.regardless(),
     )
     .fetch_all(conn)
-    .await
-    .map_err(|e| Error::from_sqlx("jobs/cancel_batch", e))?;
+    .of_query("jobs/cancel_batch")
+    .await?;
     rows.into_iter().map(|row| Ok((row.id, row.outcome()?))).collect()
 }
 

@@ -18,7 +18,7 @@ use crate::{
         Cursor, Entity, JobDetails, JobFilter, JobId, JobWithQueue, Label, Page, PageRequest, ProvisionerType,
         TagsCount, UserId,
     },
-    store::{Error, Result, StoredJson, Text, Timestamp, input},
+    store::{Error, Result, StoredJson, Text, Timestamp, input, query::Query as _},
 };
 
 /// The jobs of the organization that pass the filter, newest first, with their details (domain: listings). One round
@@ -56,8 +56,8 @@ pub async fn list(
     let sql = LIST.replacen(IDS, &format!("ARRAY({ids})"), 1);
     let rows: Vec<JobDetails> = sqlx::query_as_with::<_, DetailsRow, _>(AssertSqlSafe(sql), values)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/list", e))?
+        .of_query("jobs/list")
+        .await?
         .into_iter()
         .map(JobDetails::from)
         .collect();
@@ -79,10 +79,8 @@ pub async fn ids(
         "SELECT j.id, j.created_at FROM provisioner_jobs AS j WHERE j.id = ANY (ARRAY({ids})) \
          ORDER BY j.created_at DESC, j.id DESC"
     );
-    let rows: Vec<(JobId, Timestamp)> = sqlx::query_as_with(AssertSqlSafe(sql), values)
-        .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/ids", e))?;
+    let rows: Vec<(JobId, Timestamp)> =
+        sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(conn).of_query("jobs/ids").await?;
     let page = Page::of(rows, page.limit, |(id, created_at)| Cursor { created_at: created_at.0, id: *id });
     Ok(Page { rows: page.rows.into_iter().map(|(id, _)| id).collect(), next: page.next })
 }
@@ -101,10 +99,7 @@ pub async fn count_by_tags(conn: &mut PgConnection, permit: &ReadJobs, filter: &
         UserId::PREBUILDS
     );
     let rows: Vec<(StoredJson, Label<ProvisionerType>, i64, i64, Timestamp)> =
-        sqlx::query_as_with(AssertSqlSafe(sql), values)
-            .fetch_all(conn)
-            .await
-            .map_err(|e| Error::from_sqlx("jobs/count_by_tags", e))?;
+        sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(conn).of_query("jobs/count_by_tags").await?;
     let counts = rows.into_iter().map(|(tags, provisioner, jobs, prebuilds, oldest)| TagsCount {
         tags: tags.0.unwrap_or_default().into(),
         provisioner,
@@ -123,8 +118,8 @@ pub async fn count_by_tags(conn: &mut PgConnection, permit: &ReadJobs, filter: &
 pub async fn get(conn: &mut PgConnection, permit: &ReadJobs, id: JobId) -> Result<JobDetails> {
     sqlx::query_file_as!(DetailsRow, "queries/jobs/list.sql", &[id.0])
         .fetch_optional(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/get", e))?
+        .of_query("jobs/get")
+        .await?
         .filter(|row| row.organization_id == permit.organization())
         .map(JobDetails::from)
         .ok_or_else(|| Error::not_found(Entity::Job, id))
@@ -154,8 +149,8 @@ pub async fn by_ids_with_queue_position(
         permit.organization().0
     )
     .fetch_all(conn)
-    .await
-    .map_err(|e| Error::from_sqlx("jobs/by_ids_with_queue_position", e))?;
+    .of_query("jobs/by_ids_with_queue_position")
+    .await?;
     Ok(rows.into_iter().map(JobWithQueue::from).collect())
 }
 

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::{
     authz::ReapJobs,
     model::{JobId, ReapOutcome, Stuck, StuckJob},
-    store::{Error, Result, input},
+    store::{Error, Result, input, query::Query as _},
 };
 
 /// How long a job may wait for a daemon.
@@ -33,8 +33,8 @@ pub async fn reap_candidates(
     let (pending_since, hung_since) = (input::before(now, PENDING_AFTER)?, input::before(now, HUNG_AFTER)?);
     let rows = sqlx::query_file!("queries/jobs/reap_candidates.sql", pending_since, hung_since, i64::from(limit))
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("jobs/reap_candidates", e))?;
+        .of_query("jobs/reap_candidates")
+        .await?;
     let stuck = |is_pending| if is_pending { Stuck::Pending } else { Stuck::Hung };
     Ok(rows
         .into_iter()
@@ -59,8 +59,8 @@ pub async fn reap(conn: &mut PgConnection, _permit: &ReapJobs, id: JobId, now: O
         minutes(HUNG_AFTER),
     )
     .fetch_optional(conn)
-    .await
-    .map_err(|e| Error::from_sqlx("jobs/reap", e))?;
+    .of_query("jobs/reap")
+    .await?;
     let Some(row) = row else { return Ok(ReapOutcome::Unavailable) };
     Ok(match (row.outcome.as_str(), row.first_log_id) {
         ("already_completed", _) => ReapOutcome::AlreadyCompleted,

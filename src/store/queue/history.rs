@@ -8,10 +8,11 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Kind, Result, StoredJson, Timestamp, fleet::Fleet, input};
+use super::{Kind, Result, StoredJson, Timestamp, fleet::Fleet, input};
 use crate::{
     authz::ReadJobs,
     model::{JobId, JobType, Label, OrganizationId, ProvisionerType, Transition, UserId},
+    store::query::Query as _,
 };
 
 /// Recorded jobs of one organization: those that ended within a window, those that run, and those that wait.
@@ -181,8 +182,8 @@ pub async fn history(
     let since = input::before(now, window)?;
     let rows = sqlx::query_file_as!(Row, "queries/queue/history.sql", organization.0, since as _, i64::from(limit))
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("queue/history", e))?;
+        .of_query("queue/history")
+        .await?;
     Ok(History::new(organization, since.0, limit, rows))
 }
 

@@ -6,11 +6,12 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Result, StoredJson, input};
+use super::{Result, StoredJson, input};
 use crate::{
     authz::ReadJobs,
     model::{Share, ShareBy, Spread},
     store::Text,
+    store::query::Query as _,
 };
 
 struct Row {
@@ -44,8 +45,8 @@ pub async fn shares(
     let organization = permit.organization().0;
     let rows = sqlx::query_file_as!(Row, "queries/queue/shares.sql", organization, by.as_str(), now as _, since as _)
         .fetch_all(conn)
-        .await
-        .map_err(|e| Error::from_sqlx("queue/shares", e))?;
+        .of_query("queue/shares")
+        .await?;
     let total = |of: fn(&Row) -> i64| rows.iter().map(of).sum::<i64>();
     let (waiting, running) = (total(|row| row.waiting), total(|row| row.running));
     #[expect(clippy::cast_precision_loss, reason = "a share")]

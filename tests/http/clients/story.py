@@ -23,8 +23,8 @@ job = get_provisioner_job.sync("coder", jobs[0].id, client=client)
 assert job.id == jobs[0].id and job.worker_name
 
 request = CancelProvisionerJobsRequest(search=f"id:{job.id}", dry_run=True)
-foreseen = cancel_provisioner_jobs.sync("coder", client=client, body=request)
-assert foreseen.outcomes.additional_properties == {"would_be_canceled": 1}, foreseen
+previewed = cancel_provisioner_jobs.sync("coder", client=client, body=request)
+assert previewed.outcomes.additional_properties == {"would_be_canceled": 1}, previewed
 request.dry_run = False
 canceled = cancel_provisioner_jobs.sync("coder", client=client, body=request)
 assert canceled.outcomes.additional_properties == {"canceling": 1}, canceled

@@ -16,11 +16,11 @@ assert(listed.data && listed.data.length > 0, "prebuilds wait");
 const waiting: string[] = listed.data.map((job) => job.id);
 
 const body = { search: "initiator:prebuilds status:pending" };
-const foreseen = await client.POST("/api/v2/organizations/{organization}/provisionerjobs/cancel", {
+const previewed = await client.POST("/api/v2/organizations/{organization}/provisionerjobs/cancel", {
   params: { path },
   body: { ...body, dry_run: true },
 });
-assert.equal(foreseen.data?.outcomes.would_be_canceled, waiting.length);
+assert.equal(previewed.data?.outcomes.would_be_canceled, waiting.length);
 
 const paused = await client.PUT("/api/v2/prebuilds/settings", { body: { reconciliation_paused: true } });
 assert.equal(paused.response.status, 200);
