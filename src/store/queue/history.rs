@@ -169,7 +169,7 @@ struct Row {
 /// trip, one snapshot, no locks; costs a few look-ups for each of these jobs.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a time that cannot be read again.
+/// [`Error::Invalid`](crate::store::Error::Invalid) for a time that cannot be read again.
 #[tracing::instrument(name = "db.queue.history", skip_all)]
 pub async fn history(
     conn: &mut PgConnection,

@@ -32,7 +32,7 @@ struct Row {
 /// the window, and for templates two look-ups for each of these jobs.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a time that cannot be read again.
+/// [`Error::Invalid`](crate::store::Error::Invalid) for a time that cannot be read again.
 #[tracing::instrument(name = "db.queue.shares", skip_all)]
 pub async fn shares(
     conn: &mut PgConnection,
