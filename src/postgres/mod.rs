@@ -271,9 +271,11 @@ pub fn stop(settings: &Settings, force: bool) -> Result<Stopped, Error> {
         if users.try_lock_shared().is_ok() {
             return Err(Error::InUse { users: directory.users() });
         }
-        // Held exclusively: its supervisor is stopping it right now.
+        // Held exclusively: its supervisor is stopping it right now, unless it is killed meanwhile.
         users.lock().map_err(Error::io("lock", &directory.path))?;
-        return Ok(Stopped::Stopped);
+        if !directory.is_held(Lock::Server) {
+            return Ok(Stopped::Stopped);
+        }
     }
     // No other process may start it meanwhile.
     let _start_lock = directory.lock(Lock::Start)?;

@@ -175,6 +175,12 @@ fn pid_with_arguments(wanted: &[&str]) -> Option<u32> {
     })
 }
 
+/// Whether all threads of the process stand still.
+fn is_stopped(pid: u32) -> bool {
+    let states = Command::new("ps").args(["-L", "-o", "stat=", "-p", &pid.to_string()]).output().unwrap().stdout;
+    String::from_utf8_lossy(&states).lines().all(|state| state.starts_with('T'))
+}
+
 fn signal(name: &str, target: &str) {
     let status = Command::new("sh").args(["-c", "kill -s \"$0\" -- \"$1\"", name, target]).status().unwrap();
     assert!(status.success());
@@ -340,6 +346,8 @@ fn a_killed_server_that_is_still_a_zombie_does_not_keep_the_next_from_starting()
     let (server, supervisor) = (sandbox.server_pid(), sandbox.supervisor_pid());
     // A stopped parent does not reap; killing it then would hand the zombie to init, which may or may not.
     signal("STOP", &supervisor.to_string());
+    // A thread that runs yet would get the lock of the server, and keep it.
+    poll_for("the stop of the supervisor", || is_stopped(supervisor).then_some(()));
     kill(server);
     wait_for_release(&sandbox.dir.join("server.lock"));
     assert!(sandbox.running().is_none(), "a zombie does not run");
