@@ -158,7 +158,9 @@ impl fmt::Display for WhyWaiting {
             Self::AllBusy { daemons, position } => {
                 write!(f, "{}: position {} of {}", matching(daemons, "busy"), position.position, position.size)
             }
-            Self::Ranked(position) => write!(f, "position {} of {} in the queue", position.position, position.size),
+            Self::Ranked(position) => {
+                write!(f, "position {} of {} in the queue of a matching daemon", position.position, position.size)
+            }
         }
     }
 }

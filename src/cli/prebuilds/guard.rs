@@ -48,7 +48,7 @@ pub(in crate::cli) struct Args {
     /// How often to look
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = some_length)]
     interval: Duration,
-    /// Say what it would do, and change nothing
+    /// Say what it would do, and change nothing; without --pause and --cancel, what both would do
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -73,18 +73,21 @@ struct Acts {
 }
 
 impl Args {
+    /// With neither of the options, which only a dry run may lack, it decides on both.
+    ///
     /// An operator who has paused prebuilds resumes them; the guard resumes only what it has paused.
     /// `quiet` is the time since too many were seen for the last time.
     fn decide(&self, waiting: usize, is_paused: bool, has_paused: bool, quiet: Duration) -> Acts {
         let is_flooded = waiting > self.max_waiting;
+        let does_both = !(self.pause || self.cancel);
         let pause = match (is_flooded, is_paused) {
-            (true, false) if self.pause => Some(true),
+            (true, false) if self.pause || does_both => Some(true),
             (false, true) if has_paused && waiting < self.max_waiting.max(1) && quiet >= self.resume_after => {
                 Some(false)
             }
             _ => None,
         };
-        Acts { pause, cancel: if self.cancel { waiting.saturating_sub(self.max_waiting) } else { 0 } }
+        Acts { pause, cancel: if self.cancel || does_both { waiting.saturating_sub(self.max_waiting) } else { 0 } }
     }
 }
 
@@ -210,6 +213,7 @@ mod tests {
         assert_eq!(both.decide(0, true, false, later), none, "an operator has paused them");
         assert_eq!(args(0, true, true).decide(0, true, true, later), Acts { pause: Some(false), cancel: 0 });
         assert_eq!(args(10, false, true).decide(20, false, false, now), Acts { pause: None, cancel: 10 });
+        assert_eq!(args(10, false, false).decide(20, false, false, now), Acts { pause: Some(true), cancel: 10 });
         assert_eq!(args(10, true, false).decide(20, false, false, now), Acts { pause: Some(true), cancel: 0 });
     }
 }

@@ -95,15 +95,14 @@ pub(super) async fn run(args: &Args) -> Result<ExitCode, CliError> {
         Output::Table => {
             let paused = if settings.reconciliation_paused { "paused" } else { "not paused" };
             print(&format!("Prebuilds are {paused}.\n"))?;
-            if !presets.is_empty() {
+            if waiting.prebuilds > 0 || !presets.is_empty() {
                 print(&format!(
-                    "{} of {} waiting jobs are of the prebuilds user, who consumes {} of {} credits.\n\n{}",
-                    waiting.prebuilds,
-                    waiting.jobs,
-                    quota.credits_consumed,
-                    quota.budget,
-                    presets_table(&presets, backoff)
+                    "{} of {} waiting jobs are of the prebuilds user, who consumes {} of {} credits.\n",
+                    waiting.prebuilds, waiting.jobs, quota.credits_consumed, quota.budget,
                 ))?;
+            }
+            if !presets.is_empty() {
+                print(&format!("\n{}", presets_table(&presets, backoff)))?;
             }
         }
     }

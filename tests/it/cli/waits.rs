@@ -101,7 +101,7 @@ async fn explain_names_one_reason_for_each_job_and_promises_no_time_to_one_that_
     )
     .await;
     let shown = jobs(&rows, &["explain", &one]).stdout;
-    assert_eq!(fact(&shown, "WAITS BECAUSE"), Some("position 1 of 1 in the queue"), "{shown}");
+    assert_eq!(fact(&shown, "WAITS BECAUSE"), Some("position 1 of 1 in the queue of a matching daemon"), "{shown}");
     assert_eq!(fact(&shown, "EXPECTED WAIT"), Some("unknown: no job has ended in the last 7 days"));
     assert_eq!(fact(&shown, "AHEAD"), Some("0 of people, 0 prebuilds"));
     let (before, after) = ("now() - interval '1 minute'", "now()");

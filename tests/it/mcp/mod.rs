@@ -300,7 +300,7 @@ async fn who_waits_is_told_of_the_position_in_the_queue_and_of_the_last_line_of_
     };
     told("start build pending: the organization has no daemons").await;
     world.rows.run(&format!("SELECT add_job(60); {ONLINE}")).await;
-    told("start build pending: position 2 of 2 in the queue").await;
+    told("start build pending: position 2 of 2 in the queue of a matching daemon").await;
     let before = take(&mut daemon).await;
     assert_eq!(before.id, id(60).into());
     told("start build pending: the only matching daemon is busy: position 1 of 1").await;

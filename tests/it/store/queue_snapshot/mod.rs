@@ -170,7 +170,7 @@ fn why_is_a_sentence_for_people() {
         ),
         (WhyWaiting::AllOffline { daemons: 3, last_seen_at: None }, "all 3 matching daemons are offline, never seen"),
         (WhyWaiting::AllBusy { daemons: 3, position }, "all 3 matching daemons are busy: position 2 of 5"),
-        (WhyWaiting::Ranked(position), "position 2 of 5 in the queue"),
+        (WhyWaiting::Ranked(position), "position 2 of 5 in the queue of a matching daemon"),
     ] {
         assert_eq!(why.to_string(), said);
     }
