@@ -24,6 +24,7 @@ pub mod model;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod prune;
 #[cfg(feature = "replica")]
 pub mod replica;
 pub mod search;

@@ -164,6 +164,24 @@ impl ReapJobs {
 }
 
 permit! {
+    /// May delete old jobs of one organization and their logs (domain: pruning).
+    PruneJobs {
+        /// Whose jobs.
+        organization: OrganizationId,
+    }
+}
+
+impl PruneJobs {
+    const POLICY: Policy = Policy { site: &[SiteRole::Owner], organization: &[], system: &[System::Operator] };
+
+    /// Owners of the site, and operators.
+    pub fn check(actor: &Actor, organization: OrganizationId) -> Result<Self, Denied> {
+        let granted = Self::POLICY.grants(actor);
+        granted.then_some(Self { organization, _checked: () }).ok_or_else(|| denied(Entity::Organization, organization))
+    }
+}
+
+permit! {
     /// May read the logs and timings of jobs of one organization: all of them, or those of one user.
     ReadJobLogs {
         /// Whose jobs.

@@ -5,6 +5,7 @@ mod column;
 mod explain;
 mod get;
 mod logs;
+mod prune;
 mod shares;
 mod watch;
 
@@ -47,6 +48,7 @@ pub(super) enum Command {
     Queue(shares::Args),
     Cancel(cancel::Args),
     Logs(logs::Args),
+    Prune(prune::Args),
     Watch(watch::Args),
 }
 
@@ -81,6 +83,7 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, CliError> {
         Command::Queue(args) => shares::run(args).await,
         Command::Cancel(args) => cancel::run(args).await,
         Command::Logs(args) => logs::run(args).await,
+        Command::Prune(args) => prune::run(&args).await,
         Command::Watch(args) => watch::run(args).await,
     }
 }

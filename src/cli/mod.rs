@@ -1,6 +1,7 @@
 //! The command line. Results go to standard output; progress, notes and errors to standard error.
 
 mod complete;
+mod confirm;
 mod connect;
 mod daemons;
 mod demo;

@@ -65,3 +65,12 @@ pub(super) fn some_length(text: &str) -> Result<Duration, String> {
         if length.is_zero() { Err("expected a duration longer than 0".to_owned()) } else { Ok(length) }
     })
 }
+
+/// A duration longer than none, also in days.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix('d').map(str::parse::<u32>) {
+        Some(Ok(days)) if days > 0 => Ok(Duration::from_hours(24) * days),
+        Some(_) => Err("expected a duration such as 90d or 36h".to_owned()),
+        None => some_length(text),
+    }
+}

@@ -233,6 +233,28 @@ pub struct StuckJob {
     pub stuck: Stuck,
 }
 
+/// An old job that was looked at (domain: pruning).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldJob {
+    /// The job.
+    pub id: JobId,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// How long its logs were when it ended, in bytes.
+    pub logs_length: i32,
+    /// Whether it has ended and nothing needs it, so that it is deleted, or would be.
+    pub is_deletable: bool,
+}
+
+/// A table with more dead rows than autovacuum has come to (domain: pruning).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadRows {
+    /// Its name.
+    pub table: String,
+    /// How many dead rows the server counts there.
+    pub dead_rows: i64,
+}
+
 /// How an attempt to reap a job went (domain: reaping).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]

@@ -4,7 +4,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::{Error, Result, Text, Timestamp, input, query::Query as _};
 use crate::{
-    authz::{ReadJobLogs, RunJobs},
+    authz::{PruneJobs, ReadJobLogs, RunJobs},
     model::{Append, ByWorker, Entity, JobId, JobLog, Label, LogLevel, LogSource, NewJobLog},
 };
 
@@ -139,4 +139,16 @@ pub async fn after(conn: &mut PgConnection, permit: &ReadJobLogs, id: JobId, aft
         return Err(Error::not_found(Entity::Job, id));
     }
     Ok(rows.into_iter().filter_map(LogRow::log).collect())
+}
+
+/// Deletes at most `limit` lines of these jobs, of those that have ended (domain: pruning). Returns how many it deleted, and
+/// whether there may be more. One round trip; locks the lines.
+#[tracing::instrument(name = "db.job_logs.prune", skip_all)]
+pub async fn prune(conn: &mut PgConnection, permit: &PruneJobs, jobs: &[JobId], limit: u32) -> Result<(u64, bool)> {
+    let jobs: Vec<_> = jobs.iter().map(|job| job.0).collect();
+    let row = sqlx::query_file!("queries/job_logs/prune.sql", permit.organization().0, &jobs, i64::from(limit))
+        .fetch_optional(conn)
+        .of_query("job_logs/prune")
+        .await?;
+    Ok(row.map_or((0, false), |row| (u64::try_from(row.deleted).unwrap_or_default(), row.is_full)))
 }

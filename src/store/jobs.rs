@@ -5,6 +5,7 @@ mod filter;
 mod find;
 mod lifecycle;
 mod listing;
+mod pruning;
 mod reaper;
 mod row;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use find::*;
 pub use lifecycle::*;
 pub use listing::*;
+pub use pruning::*;
 pub use reaper::*;
 
 /// How long after its last heartbeat a daemon still counts as online (domain: daemons).

@@ -2,8 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs,
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     process::ExitCode,
 };
 
@@ -11,13 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use time::OffsetDateTime;
 
 use super::super::{
+    confirm::is_confirmed,
     connect::{Database, connect},
     error::{CliError, FAILED, USAGE},
     filter::{self, Filter},
     output::{Output, note, print, print_json, table},
     resolve::OPERATOR,
     signals::{EndedBy, Signals},
-    table::one_line,
     values::values,
 };
 use super::job_id;
@@ -106,7 +105,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, CliError> {
         database.close().await;
         return Ok(exit_code(is_named, &reports));
     }
-    if !args.yes && plan.len() > 1 && !is_confirmed(&plan, &organization)? {
+    if !args.yes && plan.len() > 1 && !is_confirmed(&question(&plan, &organization))? {
         return Err(CliError::new(FAILED, "nothing was canceled"));
     }
     let (reports, ended) = cancel(&mut database, &organization, &plan).await?;
@@ -183,19 +182,10 @@ fn ids_of_input() -> Result<Vec<JobId>, CliError> {
     Ok(ids(text.split_whitespace())?.unwrap_or_default())
 }
 
-/// Asks at the terminal, also if input and output are redirected. Without a terminal, as in a script, the answer is
-/// yes.
-fn is_confirmed(plan: &Plan, organization: &Organization) -> io::Result<bool> {
-    let is_attended = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
-    let terminal = || fs::File::options().read(true).write(true).open("/dev/tty").ok();
-    let Some(mut terminal) = is_attended.then(terminal).flatten() else { return Ok(true) };
+fn question(plan: &Plan, organization: &Organization) -> String {
     let statuses = plan.expected().map(ExpectedStatus::as_str).collect::<Vec<_>>().join(" or ");
     let space = if statuses.is_empty() { "" } else { " " };
-    let question = format!("Cancel {} {statuses}{space}provisioner jobs of {}? [y/N] ", plan.len(), organization.name);
-    terminal.write_all(one_line(&question).as_bytes())?;
-    let mut answer = String::new();
-    io::BufReader::new(terminal).read_line(&mut answer)?;
-    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+    format!("Cancel {} {statuses}{space}provisioner jobs of {}?", plan.len(), organization.name)
 }
 
 /// Why not everything was tried.

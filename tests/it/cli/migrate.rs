@@ -45,6 +45,7 @@ async fn a_plan_says_what_runs_and_which_tables_it_locks() {
         "VERSION NAME STATEMENTS RUNS IN",
         "V0008 provisioner_jobs_indexes 9 statement by statement",
         "V0009 other_indexes 3 statement by statement",
+        "V0010 pruning_indexes 2 statement by statement",
     ];
     let plan = text(&database, &["plan"], 0);
     let lines: Vec<_> = plan.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
@@ -234,8 +235,10 @@ async fn the_history_says_who_did_what_from_where_and_with_which_program() {
         .collect();
     let before: Vec<_> = (1..=7).map(|version| (version, "applied", None)).collect();
     let statements = |version, count| (1..=count).map(move |n| (version, "statement", Some(n)));
-    let logged: Vec<_> =
-        statements(8, 9).chain([(8, "applied", None)]).chain(statements(9, 3)).chain([(9, "applied", None)]).collect();
+    let logged = [(8, 9), (9, 3), (10, 2)]
+        .into_iter()
+        .flat_map(|(version, count)| statements(version, count).chain([(version, "applied", None)]));
+    let logged: Vec<_> = logged.collect();
     assert_eq!(actions, [before, logged].concat());
     let (old, new) = (&rows[0], rows.last().expect("a row"));
     assert!(old["role"].is_null() && old["program"].is_null() && old["at"].is_string(), "{old}");

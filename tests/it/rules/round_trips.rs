@@ -49,6 +49,7 @@ files::insert                    : 1
 files::of_job                    : 1
 job_logs::after                  : 1
 job_logs::append                 : 1
+job_logs::prune                  : 1
 job_timings::insert              : 1
 job_timings::list                : 1
 jobs::acquire                    : 1
@@ -72,6 +73,9 @@ jobs::heartbeat                  : 1
 jobs::ids                        : 1
 jobs::insert                     : 1
 jobs::list                       : 1
+jobs::prune                      : 1
+jobs::prune_candidates           : 1
+jobs::dead_rows                  : 1
 jobs::reap                       : 1
 jobs::reap_candidates            : 1
 jobs::would_cancel_batch         : 1

@@ -44,6 +44,7 @@ daemons::heartbeat               : the same answer
 daemons::upsert                  : the same answer
 files::insert                    : the same answer
 job_logs::append                 : done twice
+job_logs::prune                  : nothing left to do
 job_timings::insert              : nothing left to do
 jobs::acquire                    : done twice
 jobs::acquire_batch              : nothing left to do
@@ -56,6 +57,7 @@ jobs::get_for_update_skip_locked : the same answer
 jobs::get_with_lock              : the same answer
 jobs::heartbeat                  : the same answer
 jobs::insert                     : conflict
+jobs::prune                      : nothing left to do
 jobs::reap                       : nothing left to do
 licenses::delete                 : nothing left to do
 licenses::insert                 : conflict

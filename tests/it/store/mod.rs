@@ -17,6 +17,7 @@ mod listing;
 mod plans;
 mod prebuild_storm;
 mod prebuilds;
+mod prune;
 mod query;
 mod queue;
 mod queue_snapshot;

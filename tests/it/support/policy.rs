@@ -62,6 +62,7 @@ files::insert                    anywhere     : owner template-admin @admin @tem
 files::of_job                    thing        : daemon
 job_logs::after                  owned        : owner @admin @template-admin @jobs member operator
 job_logs::append                 thing        : daemon
+job_logs::prune                  found        : owner operator
 job_timings::insert              thing        : daemon
 job_timings::list                owned        : owner @admin @template-admin @jobs member operator
 jobs::acquire                    list         : daemon
@@ -85,6 +86,9 @@ jobs::heartbeat                  thing        : daemon
 jobs::ids                        list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
 jobs::insert                     thing        : owner member
 jobs::list                       list         : owner @admin @template-admin @jobs daemon reaper reconciler operator
+jobs::prune                      list         : owner operator
+jobs::prune_candidates           list         : owner operator
+jobs::dead_rows                  site         : owner operator
 jobs::reap                       site         : reaper
 jobs::reap_candidates            site         : reaper
 jobs::would_cancel_batch         owned        : owner @admin member operator
@@ -156,7 +160,8 @@ const BEFORE: &[(&str, &[&str])] = &[
             "quota::commit",
         ],
     ),
-    ("SELECT take(), complete()", &["queue::history"]),
+    ("SELECT take(), complete()", &["queue::history", "job_logs::prune"]),
+    ("SELECT take(), complete(), let_go()", &["jobs::prune", "jobs::prune_candidates"]),
     ("SELECT import()", &["jobs::find_of_version"]),
     ("SELECT dry_run()", &["jobs::find_of_dry_run"]),
     ("SELECT prebuild()", &["prebuilds::cancel_stale_pending", "prebuilds::count_stale_pending", "prebuilds::metrics"]),
@@ -176,6 +181,10 @@ CREATE FUNCTION take() RETURNS void LANGUAGE sql AS $$
 $$;
 CREATE FUNCTION complete() RETURNS void LANGUAGE sql AS $$ UPDATE provisioner_jobs SET completed_at = moment() $$;
 CREATE FUNCTION fail() RETURNS void LANGUAGE sql AS $$ UPDATE provisioner_jobs SET error = 'failed' $$;
+CREATE FUNCTION let_go() RETURNS void LANGUAGE sql AS $$
+    DELETE FROM workspace_builds;
+    UPDATE template_versions SET job_id = id;
+$$;
 CREATE FUNCTION import() RETURNS void LANGUAGE sql AS $$
     UPDATE provisioner_jobs SET type = 'template_version_import'
 $$;

@@ -2,6 +2,7 @@
 
 mod keys;
 mod prebuilds;
+mod pruning;
 mod queue;
 mod rows;
 mod things;
@@ -44,6 +45,7 @@ async fn compare(database: &Database, seeds: impl Iterator<Item = u64>, classes:
         keys::compare(&mut transaction, &world, &people).await;
         prebuilds::compare(&mut transaction, &world).await;
         queue::compare(&mut transaction, &world).await;
+        pruning::compare(&mut transaction, &world).await;
         people.retain(|who| *who != owner);
         work::compare(&mut transaction, &world, &people, &mut rng).await;
         transaction.rollback().await.expect("a clean end");
@@ -80,6 +82,7 @@ fn every_operation_that_reads_is_compared() {
     let sources = [
         include_str!("keys.rs"),
         include_str!("prebuilds.rs"),
+        include_str!("pruning.rs"),
         include_str!("queue.rs"),
         include_str!("things.rs"),
         include_str!("work.rs"),

@@ -4,6 +4,7 @@ mod cancel_many;
 mod cancel_one;
 mod logs;
 mod prebuilds;
+mod prune;
 
 use assert_cmd::Command;
 use tokio::task::block_in_place;

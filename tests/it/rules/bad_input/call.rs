@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, InsertJobs, ListQuota,
-        MaintainDaemons, MaintainPrebuilds, ManageTokens, ProvisionerStates, ReadDaemons, ReadJobLogs, ReadJobs,
-        ReadLicenses, ReadOrganizations, ReadQueue, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs, RunJobs,
-        SignIn, System, TemplateRight, UploadFiles, WatchJobs, WriteLicenses,
+        MaintainDaemons, MaintainPrebuilds, ManageTokens, ProvisionerStates, PruneJobs, ReadDaemons, ReadJobLogs,
+        ReadJobs, ReadLicenses, ReadOrganizations, ReadQueue, ReadTemplates, ReadUsers, ReadWorkspaces, ReapJobs,
+        RunJobs, SignIn, System, TemplateRight, UploadFiles, WatchJobs, WriteLicenses,
     },
     model::{
         AgentLogLine, BuildReason, Capabilities, Cursor, DaemonFilter, DaemonId, Exclude, Failure, FileId, GroupId,
@@ -251,6 +251,20 @@ async fn call(conn: &mut PgConnection, owner: &Actor, entry: &Entry, bad: &Bad) 
                 "jobs::count_by_tags" => store::jobs::count_by_tags(conn, &permit, &filter).await.map(drop),
                 "jobs::ids" => store::jobs::ids(conn, &permit, &filter, page).await.map(drop),
                 _ => store::jobs::list(conn, &permit, &filter, page).await.map(drop),
+            }
+        }
+        "job_logs::prune" => {
+            let permit = PruneJobs::check(owner, organization)?;
+            store::job_logs::prune(conn, &permit, &[job], bad.number()).await.map(drop)
+        }
+        "jobs::prune" | "jobs::prune_candidates" => {
+            let permit = PruneJobs::check(owner, organization)?;
+            let (after, before) = ((time("after"), JobId(u(1))), time("before"));
+            let until = (time("until"), JobId(u(1)));
+            let limit = if is("limit") { bad.number() } else { 10 };
+            match entry.operation {
+                "jobs::prune" => store::jobs::prune(conn, &permit, after, until, before).await.map(drop),
+                _ => store::jobs::prune_candidates(conn, &permit, after, limit, before, false).await.map(drop),
             }
         }
         "jobs::reap" => {

@@ -54,6 +54,7 @@ job_logs::after                  after                      i64
 job_logs::append                 lines.created_at           time
 job_logs::append                 lines.stage                text  nul=ok
 job_logs::append                 lines.output               text  nul=ok
+job_logs::prune                  limit                      u32
 job_timings::insert              timings.started_at         time  last=invalid
 job_timings::insert              timings.ended_at           time
 job_timings::insert              timings.source             text  nul=ok
@@ -105,6 +106,12 @@ jobs::list                       filter.exclude.tags        tags
 jobs::list                       filter.exclude.error_codes text
 jobs::list                       page.limit                 u32
 jobs::list                       page.after                 time  bc=ok
+jobs::prune                      after                      time
+jobs::prune                      until                      time
+jobs::prune                      before                     time
+jobs::prune_candidates           after                      time
+jobs::prune_candidates           limit                      u32
+jobs::prune_candidates           before                     time
 jobs::reap                       now                        time
 jobs::reap_candidates            now                        time
 jobs::reap_candidates            limit                      u32

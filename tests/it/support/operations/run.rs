@@ -6,7 +6,7 @@ use coderdb::{
     authz::{
         ActAsAgent, ActAsDaemon, Actor, BuildWorkspaces, CancelJobs, CreateWorkspaces, FindJobs, FindPrebuilds,
         FindTemplates, InsertJobs, ListQuota, LoadActors, LockJobs, MaintainDaemons, MaintainPrebuilds, ManageTokens,
-        ProvisionerStates, ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses,
+        ProvisionerStates, PruneJobs, ReadChatSettings, ReadDaemons, ReadFiles, ReadJobLogs, ReadJobs, ReadLicenses,
         ReadOrganizations, ReadPrebuildsSettings, ReadQueue, ReadQuota, ReadTemplates, ReadUsers, ReadWorkspaces,
         ReapJobs, RunJobs, SignIn, System, TemplateRight, UploadFiles, UseChats, WatchJobs, WriteLicenses,
         WritePrebuildsSettings,
@@ -22,9 +22,14 @@ use coderdb::{
     sqlx::PgConnection,
     store::{self, Error, Result, quota::CommitOutcome},
 };
+use time::{OffsetDateTime, macros::datetime};
 
 use super::steps::{commit_quota, new_build};
 use crate::support::policy::{At, MISSING, NOW, u};
+
+/// Before and after everything in the fixture.
+const EPOCH: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+const LATER: OffsetDateTime = datetime!(2100-01-01 0:00 UTC);
 
 /// Does it, and counts what came back.
 #[expect(clippy::too_many_lines, reason = "one arm per operation")]
@@ -332,6 +337,24 @@ pub async fn run(operation: &str, conn: &mut PgConnection, who: &Actor, at: At) 
         "jobs::list" => {
             let permit = ReadJobs::check(who, organization)?;
             store::jobs::list(conn, &permit, &JobFilter::default(), PageRequest::default()).await?.rows.len()
+        }
+        "job_logs::prune" => {
+            let permit = PruneJobs::check(who, organization)?;
+            usize::try_from(store::job_logs::prune(conn, &permit, &[job], 10).await?.0).expect("few lines")
+        }
+        "jobs::prune" => {
+            let permit = PruneJobs::check(who, organization)?;
+            let old = store::jobs::prune(conn, &permit, (EPOCH, JobId(u(0))), (LATER, JobId(u(0))), LATER).await?;
+            old.iter().filter(|job| job.is_deletable).count()
+        }
+        "jobs::prune_candidates" => {
+            let permit = PruneJobs::check(who, organization)?;
+            let old = store::jobs::prune_candidates(conn, &permit, (EPOCH, JobId(u(0))), 10, LATER, false).await?;
+            old.iter().filter(|job| job.is_deletable).count()
+        }
+        "jobs::dead_rows" => {
+            let permit = PruneJobs::check(who, OrganizationId(u(1)))?;
+            usize::from(store::jobs::dead_rows(conn, &permit).await?.is_none())
         }
         "jobs::reap" => {
             let later = NOW + Duration::from_hours(1);
