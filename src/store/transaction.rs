@@ -33,7 +33,10 @@ pub async fn retry<T>(
     let attempts = if conn.is_in_transaction() { 1 } else { MAX_ATTEMPTS };
     for attempt in 1..attempts {
         match operation(conn).await {
-            Err(Error::Serialization(_)) => tokio::time::sleep(pause(attempt)).await,
+            Err(Error::Serialization(_)) => {
+                super::count("coderdb_transaction_conflicts_total", 1);
+                tokio::time::sleep(pause(attempt)).await;
+            }
             result => return result,
         }
     }

@@ -148,6 +148,16 @@ async fn serve_shows_metrics_on_loopback_alone_unless_told() {
         assert!(metrics.contains(shown), "{shown} is not in\n{metrics}");
     }
     assert!(!metrics.contains(&token), "{metrics}");
+    // What the rules and the dashboard ask for is shown, or counted where jobs are run.
+    let elsewhere =
+        ["coderdb_jobs_claimed_total", "coderdb_job_log_bytes_total", "coderdb_transaction_conflicts_total"];
+    let asked =
+        [include_str!("../../docs/deploy/alerts.yaml"), include_str!("../../docs/deploy/grafana.json")].concat();
+    let names =
+        asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("coderdb_"));
+    for name in names {
+        assert!(metrics.contains(name) || elsewhere.contains(&name), "{name} is not in\n{metrics}");
+    }
 
     let open = ["--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0"];
     let mut command = Command::new(support::CODERDB);
