@@ -15,8 +15,8 @@ CROSS JOIN LATERAL (
     WHERE o.option_name LIKE 'autovacuum\_%'
 ) AS autovacuum
 WHERE c.oid IN (
-        'provisioner_jobs'::regclass, 'provisioner_job_logs'::regclass, 'provisioner_job_timings'::regclass,
-        'workspace_builds'::regclass, 'workspace_resources'::regclass, 'workspace_agents'::regclass
+        to_regclass('provisioner_jobs'), to_regclass('provisioner_job_logs'), to_regclass('provisioner_job_timings'),
+        to_regclass('workspace_builds'), to_regclass('workspace_resources'), to_regclass('workspace_agents')
     )
     AND current_setting('autovacuum')::boolean
     AND autovacuum.enabled

@@ -148,7 +148,7 @@ async fn a_database_that_is_not_there_is_503_and_told_to_nobody_in_detail() {
 async fn a_schema_that_does_not_fit_is_not_ready() {
     let mut site = Site::demo().await;
     send(&site.router, request("GET", "/readyz")).await.says(200, "Ready.");
-    site.sql("DELETE FROM coderdb.refinery_schema_history WHERE version = 9").await;
+    site.sql("DELETE FROM coderdb.refinery_schema_history WHERE version = 10").await;
     let ready = send(&site.router, request("GET", "/readyz")).await;
     ready.says_more(503, "Not ready.", "migrations are pending: run `coderdb migrate up`");
 }

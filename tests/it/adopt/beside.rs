@@ -130,7 +130,7 @@ async fn unadopt_takes_away_what_another_runner_has_built_while_it_waited() {
     unadopter_waits.await.expect("it waits for the other runner");
     run(&mut conn, "COMMIT").await;
     adopting.await.expect("no panic").expect("adopted");
-    assert_eq!(unadopting.await.expect("no panic").expect("gone").len(), 13);
+    assert_eq!(unadopting.await.expect("no panic").expect("gone").len(), 15);
     assert_eq!(dump(&database), before);
 }
 
