@@ -118,7 +118,7 @@ async fn adopt_records_what_is_there_and_builds_the_indexes_and_every_command_ac
     assert_eq!(machine(&database, &["verify"], 0)["clean"], json!(true));
 
     let removed = machine(&database, &["unadopt", "--yes"], 0);
-    assert_eq!(removed["removed"].as_array().unwrap().len(), 13);
+    assert_eq!(removed["removed"].as_array().unwrap().len(), 15);
     assert_eq!(dump(&database), before);
 }
 
