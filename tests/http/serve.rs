@@ -151,8 +151,8 @@ async fn serve_shows_metrics_on_loopback_alone_unless_told() {
     // What the rules and the dashboard ask for is shown, or counted where jobs are run.
     let elsewhere =
         ["coderdb_jobs_claimed_total", "coderdb_job_log_bytes_total", "coderdb_transaction_conflicts_total"];
-    let asked =
-        [include_str!("../../docs/monitoring/alerts.yaml"), include_str!("../../docs/monitoring/grafana.json")].concat();
+    let asked = [include_str!("../../docs/monitoring/alerts.yaml"), include_str!("../../docs/monitoring/grafana.json")]
+        .concat();
     let names =
         asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("coderdb_"));
     for name in names {

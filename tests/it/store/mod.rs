@@ -1,6 +1,7 @@
 //! The operations of `coderdb::store`, on a real database.
 
 mod agents;
+mod api_keys;
 mod builds;
 mod chats;
 mod contention;

@@ -8,9 +8,10 @@ use coderdb::{
 };
 use fastrand::Rng;
 use sqlx::Connection;
+use time::Duration;
 use tokio::task::JoinSet;
 
-use super::{BOTH, cancels_all, locks, tags};
+use super::{BOTH, cancels_all, locks, tags, taken};
 use crate::support::rows::{NOW, Rows, daemon, id};
 
 #[tokio::test]
@@ -97,4 +98,39 @@ async fn a_canceled_job_is_never_worked_on_while_others_acquire_and_complete() {
         assert_eq!(won.contains_key(&job), !succeeded, "{job}");
     }
     assert!(ended.len() < JOBS as usize && !ended.is_empty(), "no race: {} of {JOBS} jobs were taken", ended.len());
+}
+
+#[tokio::test]
+async fn heartbeat_and_complete_that_wait_for_the_end_of_their_job_say_that_it_has_ended() {
+    for is_heartbeat in [true, false] {
+        let mut rows = taken().await;
+        let mut other = rows.database.connect().await;
+        let mut watcher = rows.database.connect().await;
+        let mut transaction = rows.conn.begin().await.expect("a transaction");
+        sqlx::raw_sql(
+            "UPDATE provisioner_jobs SET completed_at = at_second(5), updated_at = at_second(5) WHERE id = u(1)",
+        )
+        .execute(&mut *transaction)
+        .await
+        .expect("the end of the job");
+        let message = async {
+            let (permit, job, later) = (daemon(1, 7), JobId(id(1)), NOW + Duration::seconds(9));
+            if is_heartbeat {
+                matches!(store::jobs::heartbeat(&mut other, &permit, job, later).await, Ok(ByWorker::Ended))
+            } else {
+                let answer = store::jobs::complete(&mut other, &permit, job, later, None).await;
+                matches!(answer, Ok(ByWorker::Done(End::AlreadyCompleted { .. })))
+            }
+        };
+        let end = async {
+            let waits = "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut watcher).await.expect("an answer") {}
+            transaction.commit().await.expect("the commit");
+        };
+        let (has_ended, ()) = tokio::join!(message, end);
+        assert!(has_ended, "heartbeat: {is_heartbeat}");
+        let times =
+            "SELECT completed_at = at_second(5) AND updated_at = at_second(5) FROM provisioner_jobs WHERE id = u(1)";
+        assert_eq!(rows.one(times).await, "true");
+    }
 }
