@@ -306,6 +306,25 @@ async fn the_status_of_a_preset_is_set_once_and_shown() {
 }
 
 #[tokio::test]
+async fn set_status_by_two_at_once_is_a_change_for_one_of_them() {
+    let (database, mut conn) = wanted().await;
+    let (mut other, mut watcher) = (database.connect().await, database.connect().await);
+    let (permit, preset) = (permit(1), PresetId(u(1)));
+    let mut transaction = conn.begin().await.unwrap();
+    let first = store::prebuilds::set_status(&mut transaction, &permit, preset, PrebuildStatus::HardLimited).await;
+    assert_eq!(first.unwrap(), SetOutcome::Changed);
+    let commit = async {
+        let waits =
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut watcher).await.unwrap() {}
+        transaction.commit().await.unwrap();
+    };
+    let second = store::prebuilds::set_status(&mut other, &permit, preset, PrebuildStatus::HardLimited);
+    let (second, ()) = tokio::join!(second, commit);
+    assert_eq!(second.unwrap(), SetOutcome::Unchanged);
+}
+
+#[tokio::test]
 async fn metrics_count_what_became_of_all_prebuilds_over_all_versions() {
     let (_database, mut conn) = wanted().await;
     assert_eq!(store::prebuilds::metrics(&mut conn, &permit(1)).await.unwrap(), []);
