@@ -10,7 +10,7 @@ use coderdb::{
     },
     store::{self, agents::OVERFLOW_MESSAGE},
 };
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use time::{OffsetDateTime, macros::datetime};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -196,6 +196,25 @@ async fn writers_at_once_never_go_beyond_the_cap_and_warn_once() {
     assert_eq!(count(|outcome| matches!(outcome, Append::Dropped)), 5);
     let bytes = 1_048_000 + MESSAGE;
     assert_eq!(log(&mut conn).await, (i32::try_from(bytes).unwrap(), true, 1_049, i64::try_from(bytes).unwrap()));
+}
+
+#[tokio::test]
+async fn append_logs_that_waits_for_another_sees_what_that_one_has_used_up() {
+    let (database, mut conn) = world().await;
+    let (mut other, mut watcher) = (database.connect().await, database.connect().await);
+    let kilobytes = |count| vec![line(&"x".repeat(1_000)); count];
+    let _ = append(&mut conn, &kilobytes(1_000)).await;
+    let mut transaction = conn.begin().await.unwrap();
+    assert!(matches!(append(&mut transaction, &kilobytes(40)).await, Append::Stored { .. }));
+    let commit = async {
+        let waits =
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut watcher).await.unwrap() {}
+        transaction.commit().await.unwrap();
+    };
+    let lines = kilobytes(40);
+    let (second, ()) = tokio::join!(append(&mut other, &lines), commit);
+    assert!(matches!(second, Append::Overflowed { lines: 9, .. }), "{second:?}");
 }
 
 #[tokio::test]
