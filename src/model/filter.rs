@@ -28,7 +28,7 @@ pub struct JobFilter {
     pub workspace: Option<WorkspaceId>,
     /// Only jobs of one of these types; empty for any.
     pub types: Vec<JobType>,
-    /// Only jobs that ended with one of these kinds of failure; empty for any, and for none.
+    /// Only jobs that ended with one of these kinds of failure; empty for any job, with or without one.
     pub error_codes: Vec<JobErrorCode>,
     /// Only jobs created later than this.
     pub created_after: Option<OffsetDateTime>,

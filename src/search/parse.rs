@@ -199,7 +199,8 @@ fn condition(rest: &Rest<'_>, key: &'static str, values: &[Value]) -> Result<Con
         "initiator" => Condition::Initiator(named(one()?)),
         "organization" => Condition::Organization(named(one()?)),
         "template" => Condition::Template(named(one()?)),
-        _ => Condition::Workspace(named(one()?)),
+        "workspace" => Condition::Workspace(named(one()?)),
+        other => unreachable!("the key {other} is in KEYS, and is not read"),
     })
 }
 

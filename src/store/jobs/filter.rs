@@ -1,5 +1,5 @@
 //! Which jobs pass a filter: one condition on one job, shared by the listing, by `ids`, by the counts and by what
-//! cancels many. A new search key is written here, and nowhere else.
+//! cancels many. The condition of a filter is written here alone; docs/adding-a-query.md names the other places of a filter.
 
 use sea_query::{Condition, Expr, ExprTrait, PgFunc};
 use serde_json::Value;
